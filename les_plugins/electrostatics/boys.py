@@ -1,0 +1,87 @@
+"""Radial ladder of the Gaussian-smeared Coulomb kernel, finite and smooth at r = 0. `open.py` calls it.
+
+erf(a r)/r = (2a/√π) F_0(a² r²) with the Boys function F_n; every further derivative is a Boys function of r², so the
+ladder has no cancellation at small r and no singularity in any derivative.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Below this argument F_n comes from its series, above it from upward recursion (which loses no digit there).
+SERIES_LIMIT = 5.0
+_SERIES_TERMS = 40
+
+
+def smeared_coulomb_ladder(r_squared: Tensor, sigma: float, order: int) -> tuple[Tensor, ...]:
+    """B_0 … B_order of B_0 = erf(r/(√2 σ))/r and B_{n+1} = −(1/r) dB_n/dr.
+
+    Args:
+        r_squared: any shape, Å², ≥ 0.
+        sigma: smearing width, Å.
+        order: highest n.
+
+    Returns:
+        order + 1 tensors of that shape, B_n in Å^−(2n+1); differentiable to any order in r².
+    """
+    scale = 1.0 / (2.0 * sigma**2)
+    ladder: tuple[Tensor, ...] = _BoysLadder.apply(r_squared * scale, 0, order)
+    factor = math.sqrt(2.0 / math.pi) / sigma
+    return tuple(factor * (2.0 * scale) ** n * boys for n, boys in enumerate(ladder))
+
+
+class _BoysLadder(torch.autograd.Function):
+    """F_first … F_last of one argument; dF_n/dt = −F_{n+1}."""
+
+    @staticmethod
+    def forward(ctx: Any, argument: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(argument)
+        ctx.first, ctx.last = first, last
+        return tuple(_boys(argument, last)[first:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (argument,) = ctx.saved_tensors
+        higher = _BoysLadder.apply(argument, ctx.first + 1, ctx.last + 1)
+        total = -grads[0] * higher[0]
+        for grad, value in zip(grads[1:], higher[1:], strict=True):
+            total = total - grad * value
+        return total, None, None
+
+
+def _boys(argument: Tensor, last: int) -> list[Tensor]:
+    """F_0 … F_last(t) = ∫_0^1 x^(2n) exp(−t x²) dx."""
+    values = [torch.empty_like(argument) for _ in range(last + 1)]
+    near = argument < SERIES_LIMIT
+    for mask, branch in ((near, _boys_series), (~near, _boys_upward)):
+        index = mask.nonzero(as_tuple=True)
+        if index[0].numel() == argument.numel():
+            return branch(argument, last)
+        if index[0].numel() > 0:
+            for value, part in zip(values, branch(argument[index], last), strict=True):
+                value[index] = part
+    return values
+
+
+def _boys_upward(argument: Tensor, last: int) -> list[Tensor]:
+    root = argument.sqrt()
+    decay = torch.exp(-argument)
+    values = [0.5 * math.sqrt(math.pi) * torch.erf(root) / root]
+    for n in range(last):
+        values.append(((2 * n + 1) * values[n] - decay) / (2.0 * argument))
+    return values
+
+
+def _boys_series(argument: Tensor, last: int) -> list[Tensor]:
+    decay = torch.exp(-argument)
+    total = torch.zeros_like(argument)
+    for k in range(_SERIES_TERMS, -1, -1):  # Horner: Σ (2t)^k / ((2n+1)(2n+3)…(2n+2k+1))
+        total = (1.0 + 2.0 * argument * total) / (2 * last + 2 * k + 1)
+    values = [decay * total]
+    for n in range(last - 1, -1, -1):
+        values.append((2.0 * argument * values[-1] + decay) / (2 * n + 1))
+    return values[::-1]

@@ -1,0 +1,70 @@
+"""What one atom does with its moments and the fields at its place: contraction, self terms. Every boundary shares it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from les_plugins.multipoles import Multipoles
+from les_plugins.units import RECIPROCAL_PREFACTOR
+
+
+class LocalFields(NamedTuple):
+    """Potential (n,) V, its gradient (n, 3) V/Å (the field's negative), its second gradient (n, 3, 3) V/Å² or None."""
+
+    potential: Tensor
+    gradient: Tensor
+    second: Tensor | None
+
+    def __sub__(self, other: LocalFields) -> LocalFields:
+        second = None
+        if self.second is not None:
+            second = self.second if other.second is None else self.second - other.second
+        return LocalFields(self.potential - other.potential, self.gradient - other.gradient, second)
+
+
+def contract(multipoles: Multipoles, fields: LocalFields) -> Tensor:
+    """(n,) eV: ½ (q + u·∇ + ½ Q:∇∇) Φ, each atom's share of the permanent energy (PHYSICS 3)."""
+    energy = multipoles.charge * fields.potential
+    if multipoles.dipole is not None:
+        energy = energy + (multipoles.dipole * fields.gradient).sum(1)
+    if multipoles.quadrupole is not None and fields.second is not None:
+        energy = energy + 0.5 * (multipoles.quadrupole * fields.second).sum((1, 2))
+    return 0.5 * energy
+
+
+def self_energy(multipoles: Multipoles, sigma: float) -> Tensor:
+    """(n,) eV: interaction of each atom's smeared moments with themselves (PHYSICS 2)."""
+    charge, dipole, quadrupole = _self_factors(sigma)
+    energy = charge * multipoles.charge.square()
+    if multipoles.dipole is not None:
+        energy = energy + dipole * multipoles.dipole.square().sum(1)
+    if multipoles.quadrupole is not None:
+        energy = energy + quadrupole * multipoles.quadrupole.square().sum((1, 2))
+    return energy
+
+
+def self_fields(multipoles: Multipoles, sigma: float) -> LocalFields:
+    """What each atom's own smeared moments add to the potential and its gradients at that atom."""
+    charge, dipole, quadrupole = _self_factors(sigma)
+    potential = 2.0 * charge * multipoles.charge
+    gradient = potential.new_zeros(len(potential), 3) if multipoles.dipole is None else 2.0 * dipole * multipoles.dipole
+    second = None if multipoles.quadrupole is None else 4.0 * quadrupole * multipoles.quadrupole
+    return LocalFields(potential, gradient, second)
+
+
+def _self_factors(sigma: float) -> tuple[float, float, float]:
+    base = RECIPROCAL_PREFACTOR / (2.0 * math.pi) ** 1.5
+    return base / sigma, base / (3.0 * sigma**3), base / (10.0 * sigma**5)
+
+
+def derivatives_of(column: dict[tuple[int, int, int], Tensor], rank: int) -> Tensor:
+    """The symmetric tensor (n, 3[, 3]) of one rank, from its components by exponent."""
+    unit = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    if rank == 1:
+        return torch.stack([column[e] for e in unit], 1)
+    rows = [[column[tuple(x + y for x, y in zip(a, b, strict=True))] for b in unit] for a in unit]  # type: ignore[index]
+    return torch.stack([torch.stack(row, 1) for row in rows], 1)

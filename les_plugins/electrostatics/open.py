@@ -1,0 +1,137 @@
+"""Electrostatics of smeared multipoles with open boundaries: pairs of atoms in real space (PHYSICS 3, 4).
+
+Every derivative of the pair kernel is contracted with the moments as it is formed, so that nothing larger than a
+vector is kept for a pair. `layer.py` calls it once for all open structures of a batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from les_plugins.electrostatics.boys import smeared_coulomb_ladder
+from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
+from les_plugins.multipoles import Multipoles
+from les_plugins.units import COULOMB_CONSTANT
+
+
+def open_electrostatics(
+    positions: Tensor,
+    structure: Tensor,
+    multipoles: Multipoles,
+    sigma: float,
+    remove_self_interaction: bool,
+) -> tuple[Tensor, LocalFields]:
+    """Energies and local fields of the permanent moments of open structures.
+
+    Args:
+        positions: (n, 3) Å, float64.
+        structure: (n,) integer, which structure each atom belongs to, sorted.
+        multipoles: moments of the n atoms.
+        sigma: Gaussian smearing width, Å.
+        remove_self_interaction: leave each atom's smeared self-energy and self-field out.
+
+    Returns:
+        energy (n,) eV, each atom's half of its pairs; potential (n,) V and its gradient (n, 3) V/Å. Memory grows
+        with the number of pairs, some 1 kB each with quadrupoles and forces.
+
+    Source: PHYSICS 3 and 4; arXiv 2605.05746.
+    """
+    first, second = _pairs(structure)
+    separation = positions[second] - positions[first]  # (pairs, 3)
+    ladder = smeared_coulomb_ladder((separation * separation).sum(1), sigma, 2 * multipoles.order or 1)
+    ladder = tuple(COULOMB_CONSTANT * value for value in ladder)
+    one, other = _Projected.of(multipoles, first, separation), _Projected.of(multipoles, second, separation)
+
+    energy = _pair_energy(one, other, ladder)
+    at_second = _fields_of(one, separation, ladder, sign=1.0)
+    at_first = _fields_of(other, separation, ladder, sign=-1.0)
+    share = torch.zeros_like(positions[:, 0]).index_add(0, torch.cat([first, second]), 0.5 * energy.repeat(2))
+    potential = torch.zeros_like(share).index_add(0, first, at_first[0]).index_add(0, second, at_second[0])
+    gradient = torch.zeros_like(positions).index_add(0, first, at_first[1]).index_add(0, second, at_second[1])
+    fields = LocalFields(potential, gradient, None)
+    if not remove_self_interaction:
+        share = share + self_energy(multipoles, sigma)
+        own = self_fields(multipoles, sigma)
+        fields = LocalFields(potential + own.potential, gradient + own.gradient, None)
+    return share, fields
+
+
+class _Projected:
+    """Moments of one side of every pair, projected on the separation d: q, u, u·d, Q, Q d, d·Q·d, tr Q."""
+
+    def __init__(self, multipoles: Multipoles, atoms: Tensor, separation: Tensor) -> None:
+        self.charge = multipoles.charge[atoms]
+        self.dipole = self.along = self.quadrupole = self.pulled = self.twice_along = self.trace = None
+        if multipoles.dipole is not None:
+            self.dipole = multipoles.dipole[atoms]
+            self.along = (self.dipole * separation).sum(1)
+        if multipoles.quadrupole is not None:
+            symmetric = 0.5 * (multipoles.quadrupole + multipoles.quadrupole.transpose(1, 2))
+            self.quadrupole = symmetric[atoms]
+            self.pulled = torch.einsum("pab,pb->pa", self.quadrupole, separation)
+            self.twice_along = (self.pulled * separation).sum(1)
+            self.trace = self.quadrupole.diagonal(dim1=1, dim2=2).sum(1)
+
+    @classmethod
+    def of(cls, multipoles: Multipoles, atoms: Tensor, separation: Tensor) -> _Projected:
+        return cls(multipoles, atoms, separation)
+
+
+def _potential_ladder(source: _Projected, ladder: tuple[Tensor, ...], sign: float, top: int) -> list[Tensor]:
+    """f_0 … f_top, f_k = q B_k + s u·d B_{k+1} + ½ d·Q·d B_{k+2} − ½ tr Q B_{k+1}; f_0 is the potential of the source."""
+    values = []
+    for k in range(top + 1):
+        value = source.charge * ladder[k]
+        if source.along is not None:
+            value = value + sign * source.along * ladder[k + 1]
+        if source.twice_along is not None and source.trace is not None:
+            value = value + 0.5 * (source.twice_along * ladder[k + 2] - source.trace * ladder[k + 1])
+        values.append(value)
+    return values
+
+
+def _transverse(source: _Projected, ladder: tuple[Tensor, ...], sign: float, k: int) -> Tensor | None:
+    """The part s u B_k + Q d B_{k+1}, not along d, of the gradient of f_{k−1} (d pointing from source to target)."""
+    if source.dipole is None:
+        return None
+    value = source.dipole * ladder[k][:, None]
+    if source.pulled is not None:
+        value = value + sign * source.pulled * ladder[k + 1][:, None]
+    return value
+
+
+def _fields_of(
+    source: _Projected, separation: Tensor, ladder: tuple[Tensor, ...], sign: float
+) -> tuple[Tensor, Tensor]:
+    """Potential (pairs,) and its gradient (pairs, 3) at the other atom; sign is +1 where d points to it, else −1."""
+    f = _potential_ladder(source, ladder, sign, 1)
+    gradient = -sign * separation * f[1][:, None]
+    transverse = _transverse(source, ladder, sign, 1)
+    return f[0], gradient if transverse is None else gradient + transverse
+
+
+def _pair_energy(source: _Projected, target: _Projected, ladder: tuple[Tensor, ...]) -> Tensor:
+    """(pairs,) (q + u·∇ + ½ Q:∇∇) of the target on the potential of the source."""
+    order = 0 if source.dipole is None else 1 if source.pulled is None else 2
+    f = _potential_ladder(source, ladder, 1.0, order)
+    energy = target.charge * f[0]
+    if target.dipole is None or target.along is None or source.dipole is None:
+        return energy
+    transverse = _transverse(source, ladder, 1.0, 1)
+    energy = energy - target.along * f[1] + (target.dipole * transverse).sum(1)
+    if target.pulled is None or target.twice_along is None or target.trace is None or source.quadrupole is None:
+        return energy
+    across = (target.pulled * _transverse(source, ladder, 1.0, 2)).sum(1)
+    inner = (target.quadrupole * source.quadrupole).sum((1, 2)) * ladder[2]
+    return energy + 0.5 * (target.twice_along * f[2] - target.trace * f[1] - 2.0 * across + inner)
+
+
+def _pairs(structure: Tensor) -> tuple[Tensor, Tensor]:
+    """Index of both atoms of every pair i < j that shares a structure."""
+    pairs, start = [], 0
+    for count in torch.bincount(structure).tolist():
+        pairs.append(torch.triu_indices(count, count, 1, device=structure.device) + start)
+        start += count
+    both = torch.cat(pairs, 1)
+    return both[0], both[1]

@@ -1,0 +1,29 @@
+"""The one exception family. Every message names what was given, what is allowed, and the file or key it came from."""
+
+
+class LesPluginsError(Exception):
+    """Anything les-plugins refuses; the command line prints the message without a traceback."""
+
+
+class ConfigError(LesPluginsError, ValueError):
+    """A `long_range:` section or an option that cannot be used as written."""
+
+
+class GeometryError(LesPluginsError, ValueError):
+    """Positions, cell, boundary conditions or moments that the electrostatics cannot take."""
+
+
+class DataError(LesPluginsError, ValueError):
+    """A structure file that is missing, unreadable, unlabelled or holds what the model does not know."""
+
+
+class CheckpointError(LesPluginsError):
+    """A checkpoint that is damaged, incomplete, of another version, or not one of ours."""
+
+
+class HostError(LesPluginsError, RuntimeError):
+    """A host framework that is missing, of an unsupported version, or asked for what it cannot do."""
+
+
+class DeviceError(LesPluginsError, RuntimeError):
+    """A device was asked for that this machine does not have."""

@@ -1,0 +1,159 @@
+"""Polarization, Born effective charges and their sum rule (PHYSICS 6), from positions and differentiable moments."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from les_plugins.errors import GeometryError
+from les_plugins.units import VACUUM_PERMITTIVITY
+
+
+def polarization(positions: Tensor, batch: Tensor, charge: Tensor, dipole: Tensor | None = None) -> Tensor:
+    """Dipole moment of every open structure, P = Σ q r + Σ u.
+
+    Args:
+        positions: (N, 3) Å.
+        batch: (N,) integer, the structure of each atom.
+        charge: (N,) e, or (N, channels), which add up.
+        dipole: (N, 3) e·Å, induced part included, or None.
+
+    Returns:
+        (B, 3) e·Å, B = largest batch index + 1. For a charged structure it depends on the origin of the coordinates;
+        quadrupoles do not contribute.
+
+    Source: PHYSICS 6.
+    """
+    moment = _single(charge)[:, None] * positions
+    if dipole is not None:
+        moment = moment + dipole
+    n_structures = int(batch.max()) + 1 if len(batch) else 0
+    return moment.new_zeros(n_structures, 3).index_add(0, batch, moment)
+
+
+def born_effective_charges(
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    charge: Tensor,
+    dipole: Tensor | None = None,
+    epsilon: float | Tensor = 1.0,
+    create_graph: bool = False,
+) -> Tensor:
+    """Born effective charges Z*[i, a, b] = sqrt(epsilon) ∂P_a/∂r_{i,b}.
+
+    Args:
+        positions: (N, 3) Å, with a graph: charge and dipole must be functions of this very tensor.
+        cell: (B, 3, 3) Å, rows are lattice vectors; not read for open structures.
+        pbc: (B, 3) bool, all true or all false for each structure.
+        batch: (N,) integer, the structure of each atom.
+        charge: (N,) e, induced part included; (N, channels) are added up.
+        dipole: (N, 3) e·Å, induced part included, or None.
+        epsilon: electronic screening ε_e ≥ 0, one number or one for each structure (B,).
+        create_graph: keep the graph, to differentiate the result again.
+
+    Returns:
+        (N, 3, 3) e, first index polarization, second displacement. The mean of the charge over the atoms of each
+        structure is subtracted first, so that the sum rule holds for ions too; in periodic structures the charge part
+        is then taken at the smallest reciprocal vector of each axis.
+
+    Raises:
+        GeometryError: positions without a graph, a slab or wire.
+
+    Source: PHYSICS 6; arXiv 2605.05746.
+    """
+    if not positions.requires_grad:
+        raise GeometryError("positions.requires_grad is False; Born effective charges differentiate with respect to them")
+    periodic = pbc.all(1)
+    if bool((pbc.any(1) & ~periodic).any()):
+        raise GeometryError(f"pbc is {pbc.tolist()}; allowed: all True or all False for each structure")
+    charges = _single(charge)
+    is_periodic = periodic[batch]
+    lattice = torch.where(periodic[:, None, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
+    counts = charges.new_zeros(len(cell)).index_add(0, batch, torch.ones_like(charges)).clamp(min=1.0)
+    mean = charges.new_zeros(len(cell)).index_add(0, batch, charges) / counts
+    charges = charges - mean[batch]
+
+    reciprocal = torch.linalg.inv(lattice)[batch]
+    angle = 2.0 * math.pi * torch.einsum("na,nam->nm", positions, reciprocal)  # (N, 3), one for each axis
+    # exp(iθ)/(2πi) = (sin θ − i cos θ)/2π; an open structure's "axis" is Cartesian and its polarization q r
+    real = torch.where(is_periodic[:, None], torch.sin(angle) / (2.0 * math.pi), positions)
+    imaginary = torch.where(is_periodic[:, None], -torch.cos(angle) / (2.0 * math.pi), torch.zeros_like(positions))
+    phase_real = torch.where(is_periodic[:, None], torch.cos(angle), torch.ones_like(angle))
+    phase_imaginary = torch.where(is_periodic[:, None], torch.sin(angle), torch.zeros_like(angle))
+
+    along_axes = []
+    for axis in range(3):
+        d_real = _gradient((charges * real[:, axis]).sum(), positions, create_graph)
+        row = phase_real[:, axis, None] * d_real
+        if bool(periodic.any()):
+            d_imaginary = _gradient((charges * imaginary[:, axis]).sum(), positions, create_graph)
+            row = row + phase_imaginary[:, axis, None] * d_imaginary
+        along_axes.append(row)
+    born = torch.einsum("nma,nmb->nab", lattice[batch], torch.stack(along_axes, 1))
+    if dipole is not None:
+        from_dipoles = [_gradient(dipole[:, axis].sum(), positions, create_graph) for axis in range(3)]
+        born = born + torch.stack(from_dipoles, 1)
+    factor = torch.as_tensor(epsilon, dtype=born.dtype, device=born.device).sqrt()
+    return born * (factor if factor.dim() == 0 else factor[batch][:, None, None])
+
+
+def sum_rule_violation(born: Tensor, batch: Tensor) -> Tensor:
+    """(B, 3, 3) e: mean of Z* over the atoms of each structure; the acoustic sum rule asks for zero.
+
+    Args:
+        born: (N, 3, 3) e.
+        batch: (N,) integer, the structure of each atom.
+
+    Source: PHYSICS 6.
+    """
+    n_structures = int(batch.max()) + 1 if len(batch) else 0
+    counts = torch.bincount(batch, minlength=n_structures).clamp(min=1)
+    return born.new_zeros(n_structures, 3, 3).index_add(0, batch, born) / counts[:, None, None]
+
+
+def enforce_asr(born: Tensor, batch: Tensor) -> Tensor:
+    """Born effective charges (N, 3, 3) with the mean violation of the acoustic sum rule taken from every atom."""
+    return born - sum_rule_violation(born, batch)[batch]
+
+
+def electronic_screening(
+    epsilon_infinity: float, polarizability: Tensor | None, cell: Tensor, pbc: Tensor, batch: Tensor
+) -> Tensor:
+    """(B,) ε_e that turns latent into physical moments: physical = sqrt(ε_e) × latent.
+
+    Args:
+        epsilon_infinity: ε_∞ of the material, ≥ 1.
+        polarizability: (N,) or (N, 3, 3) latent α, e²·Å²/eV, or None when the model has no induced dipoles.
+        cell: (B, 3, 3) Å.
+        pbc: (B, 3) bool; open structures are in vacuum, ε_e = 1.
+        batch: (N,) integer.
+
+    Returns:
+        ε_∞, divided by 1 + χ, χ = Σ tr α / (3 ε0 V), where there are induced dipoles.
+
+    Source: PHYSICS 6.
+    """
+    periodic = pbc.all(1)
+    screening = torch.where(periodic, float(epsilon_infinity), 1.0).to(cell.dtype)
+    if polarizability is None:
+        return screening
+    mean = polarizability if polarizability.dim() == 1 else polarizability.diagonal(dim1=1, dim2=2).mean(1)
+    total = mean.new_zeros(len(cell)).index_add(0, batch, mean)
+    volume = torch.where(periodic, torch.linalg.det(cell).abs(), torch.ones_like(total))
+    susceptibility = total / (VACUUM_PERMITTIVITY * volume)
+    return torch.where(periodic, screening / (1.0 + susceptibility), screening)
+
+
+def _single(charge: Tensor) -> Tensor:
+    return charge if charge.dim() == 1 else charge.sum(1)
+
+
+def _gradient(value: Tensor, positions: Tensor, create_graph: bool) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros_like(positions)
+    (gradient,) = torch.autograd.grad(value, positions, retain_graph=True, create_graph=create_graph, allow_unused=True)
+    return torch.zeros_like(positions) if gradient is None else gradient

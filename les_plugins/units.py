@@ -1,0 +1,10 @@
+"""Constants in the units used everywhere: Å, eV, e (PHYSICS 1). No conversion happens anywhere else."""
+
+import math
+
+#: 1 / (2 ε0) in eV·Å/e²: the prefactor of the reciprocal-space sum.
+RECIPROCAL_PREFACTOR = 90.4756
+#: Coulomb constant 1 / (4π ε0) in eV·Å/e².
+COULOMB_CONSTANT = RECIPROCAL_PREFACTOR / (2.0 * math.pi)
+#: Vacuum permittivity in e²/(eV·Å).
+VACUUM_PERMITTIVITY = 1.0 / (2.0 * RECIPROCAL_PREFACTOR)
