@@ -1,0 +1,129 @@
+"""A MACE model as JSON and tensors, and back: what a checkpoint keeps. No class is looked up outside MACE's own lists."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from e3nn import o3
+from mace import modules
+from mace.modules import blocks
+from mace.tools.scripts_utils import extract_config_mace_model
+from torch import nn
+
+from les_plugins.adapters.mace.model import LongRangeMACE
+from les_plugins.errors import CheckpointError, HostError
+from les_plugins.plugins import HostState
+
+_BASES = {"MACE": modules.MACE, "ScaleShiftMACE": modules.ScaleShiftMACE}
+_CLASSES = ("interaction_cls", "interaction_cls_first", "readout_cls")
+_IRREPS = ("hidden_irreps", "MLP_irreps", "edge_irreps")
+_GATES = {
+    "silu": torch.nn.functional.silu,
+    "tanh": torch.tanh,
+    "abs": torch.abs,
+}
+#: Settings that choose an accelerated backend, not a model.
+_BACKEND = ("cueq_config", "oeq_config")
+
+
+def take_apart(model: nn.Module) -> HostState:
+    """Config and tensors of a LongRangeMACE, or of a bare MACE (long_range: None)."""
+    long_range = model.long_range.config if isinstance(model, LongRangeMACE) else None
+    base = model.base if isinstance(model, LongRangeMACE) else model
+    if type(base) not in _BASES.values():
+        raise HostError(f"a checkpoint can hold {', '.join(_BASES)}; this model is a {type(base).__name__}")
+    if getattr(base, "cueq_config", None) is not None:
+        raise HostError("convert the model from cuEquivariance to e3nn before saving it")
+    config = extract_config_mace_model(base) if type(base) is modules.ScaleShiftMACE else _plain_mace_config(base)
+    encoded = {key: _encode(key, value) for key, value in config.items() if key not in _BACKEND}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    versions = {name: importlib.metadata.version(name) for name in ("mace-torch", "e3nn", "torch")}
+    dtype = str(next(base.parameters()).dtype).removeprefix("torch.")
+    return HostState("mace", versions, {"class": type(base).__name__, "dtype": dtype, **encoded}, long_range, tensors)
+
+
+def rebuild(state: HostState) -> nn.Module:
+    """The model of a state; refuses names that MACE does not list and tensors that do not fit."""
+    config = dict(state.model)
+    base_class = _listed(config.pop("class", None), _BASES, "class")
+    dtype = _listed(config.pop("dtype", None), {"float32": torch.float32, "float64": torch.float64}, "dtype")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        model: nn.Module = base_class(**{key: _decode(key, value) for key, value in config.items()})
+        if state.long_range is not None:
+            model = LongRangeMACE(model, state.long_range)
+    except TypeError as error:
+        raise CheckpointError(f"config.json does not describe a {base_class.__name__} of this MACE: {error}") from None
+    finally:
+        torch.set_default_dtype(before)
+    load_tensors(model, state.tensors)
+    return model
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy every tensor into place; all of them must be there, none more, each of the model's own shape."""
+    own = model.state_dict()
+    for problem, names in (("is missing", own.keys() - tensors.keys()), ("is unknown", tensors.keys() - own.keys())):
+        if names:
+            raise CheckpointError(f"weights: {sorted(names)[0]!r} {problem} ({len(names)} such in all)")
+    for name, value in tensors.items():
+        if value.shape != own[name].shape:
+            raise CheckpointError(f"weights: {name!r} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}")
+    model.load_state_dict(dict(tensors))
+
+
+def _plain_mace_config(base: nn.Module) -> dict[str, Any]:
+    """MACE's extractor reads ScaleShiftMACE only: give it a trivial scale and shift, and take them away again."""
+    base.scale_shift = modules.ScaleShiftBlock(scale=1.0, shift=0.0)
+    real, base.__class__ = base.__class__, modules.ScaleShiftMACE
+    try:
+        config = extract_config_mace_model(base)
+    finally:
+        base.__class__ = real
+        del base.scale_shift
+    return {key: value for key, value in config.items() if not key.startswith("atomic_inter_")}
+
+
+def _encode(key: str, value: Any) -> Any:
+    if key in _CLASSES:
+        return value.__name__
+    if key in _IRREPS:
+        return None if value is None else str(value)
+    if key == "gate":
+        return None if value is None else next(name for name, gate in _GATES.items() if gate is value)
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return [_encode("", item) for item in value]
+    return value
+
+
+def _decode(key: str, value: Any) -> Any:
+    if key in _CLASSES:
+        kinds = (blocks.InteractionBlock, blocks.NonLinearReadoutBlock, blocks.LinearReadoutBlock)
+        listed = {
+            name: item
+            for name, item in vars(blocks).items()
+            if isinstance(item, type) and (issubclass(item, kinds) or name.endswith("ReadoutBlock"))
+        }
+        return _listed(value, listed, key)
+    if key in _IRREPS:
+        return None if value is None else o3.Irreps(value)
+    if key == "gate":
+        return None if value is None else _listed(value, _GATES, key)
+    if key == "atomic_energies":
+        return np.array(value)
+    return value
+
+
+def _listed(name: Any, allowed: Mapping[str, Any], key: str) -> Any:
+    if name not in allowed:
+        raise CheckpointError(f"config.json: {key} is {name!r}; allowed: {', '.join(sorted(allowed))}")
+    return allowed[name]

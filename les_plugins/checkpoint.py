@@ -1,0 +1,195 @@
+"""Checkpoints: a folder of config.json, weights.safetensors and manifest.json. No pickle, nothing in it is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import les_plugins
+from les_plugins import plugins
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import CheckpointError, ConfigError
+from les_plugins.plugins import HostState
+
+FORMAT = "les-plugins checkpoint"
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS, MANIFEST = "config.json", "weights.safetensors", "manifest.json"
+UNITS = {"length": "Å", "energy": "eV", "charge": "e"}
+
+
+def save(model: nn.Module, path: str | Path, host: str, metadata: Mapping[str, Any] | None = None) -> Path:
+    """Write a model to a checkpoint folder.
+
+    Args:
+        model: a host model with its long-range part, or without.
+        path: the folder to write; made if needed, an existing checkpoint in it is replaced.
+        host: name of the adapter, such as "mace".
+        metadata: JSON-compatible facts to keep, such as training data hashes, command, licence of the data.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the folder holds files that are not a checkpoint's, or a tensor is not finite.
+    """
+    folder = Path(path)
+    if folder.exists() and (not folder.is_dir() or _strangers(folder)):
+        raise CheckpointError(f"{folder} exists and is not a checkpoint: choose another path")
+    state: HostState = plugins.host(host).les_state(model=model)
+    for name, tensor in state.tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{folder}: the tensor {name!r} holds NaN or infinity, the model is not saved")
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "les_plugins": les_plugins.__version__,
+        "host": state.host,
+        "versions": dict(state.versions),
+        "units": UNITS,
+        "long_range": None if state.long_range is None else state.long_range.to_dict(),
+        "epsilon_infinity": None if state.long_range is None else state.long_range.epsilon_infinity,
+        "model": dict(state.model),
+        "metadata": {**state.extra, **(metadata or {})},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True), encoding="utf-8")
+    save_file(dict(state.tensors), folder / WEIGHTS, metadata={"format": FORMAT})
+    hashes = {name: sha256(folder / name) for name in (CONFIG, WEIGHTS)}
+    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": hashes}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return folder
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Model, on the CPU, and config of a checkpoint folder.
+
+    Raises:
+        CheckpointError: not a checkpoint, a changed byte, a missing file or tensor, an unsupported version.
+        HostError: the host it was made with is missing or of an unsupported version; says what to install.
+    """
+    folder = _folder(Path(path))
+    verify(folder)
+    config = read_config(folder)
+    section = config["long_range"]
+    try:
+        long_range = None if section is None else LongRangeConfig.parse(section, f"{folder / CONFIG}: long_range")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    try:
+        tensors = load_file(folder / WEIGHTS, device="cpu")
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}") from None
+    state = HostState(config["host"], config["versions"], config["model"], long_range, tensors, config["metadata"])
+    try:
+        model: nn.Module = plugins.host(config["host"]).les_rebuild(state=state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    return model, config
+
+
+def load(path: str | Path, device: str = "cpu") -> Any:
+    """ASE calculator of a checkpoint folder.
+
+    Args:
+        path: the folder.
+        device: torch device to run on, "cpu" or "cuda"; wherever the checkpoint was saved.
+
+    Returns:
+        The calculator of its host, with energy, forces, stress, charges, dipole and born_effective_charges.
+
+    Raises:
+        CheckpointError, HostError: see `load_model`.
+        DeviceError: the device does not exist on this machine.
+    """
+    from les_plugins.devices import check_device
+
+    check_device(device)
+    model, config = load_model(path)
+    return plugins.host(config["host"]).les_calculator(model=model, metadata=config, device=device)
+
+
+def verify(folder: Path) -> None:
+    """Compare both files with the manifest, byte for byte by SHA-256; CheckpointError where they differ."""
+    manifest = _json(folder / MANIFEST)
+    _check_format(manifest, folder / MANIFEST)
+    hashes = manifest.get("sha256")
+    if not isinstance(hashes, dict) or set(hashes) != {CONFIG, WEIGHTS}:
+        raise CheckpointError(f"{folder / MANIFEST}: sha256 must list {CONFIG} and {WEIGHTS}")
+    for name, expected in hashes.items():
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name} is missing")
+        if (found := sha256(folder / name)) != expected:
+            raise CheckpointError(
+                f"{folder / name} has been changed: its SHA-256 is {found[:16]}…, the manifest says {str(expected)[:16]}…"
+            )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a checkpoint folder, its format checked; loads no weights and no host."""
+    config = _json(folder / CONFIG)
+    _check_format(config, folder / CONFIG)
+    for key, kind in (("host", str), ("versions", dict), ("model", dict), ("metadata", dict)):
+        if not isinstance(config.get(key), kind):
+            raise CheckpointError(f"{folder / CONFIG}: {key} is missing or not a {kind.__name__}")
+    if "long_range" not in config:
+        raise CheckpointError(f"{folder / CONFIG}: long_range is missing")
+    return config
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _folder(path: Path) -> Path:
+    if path.is_dir():
+        if not (path / MANIFEST).is_file():
+            raise CheckpointError(f"{path} is not a checkpoint of les-plugins: it has no {MANIFEST}")
+        return path
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; expected a checkpoint folder with {MANIFEST}")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:2] == b"PK" or head[:1] == b"\x80":
+        raise CheckpointError(
+            f"{path} is a pickle (a whole PyTorch model), which can run any code when loaded and is never opened here; "
+            "load it with its own framework, then les_plugins.attach and les_plugins.save it"
+        )
+    raise CheckpointError(f"{path} is a file; expected a checkpoint folder with {MANIFEST}, {CONFIG} and {WEIGHTS}")
+
+
+def _check_format(document: dict[str, Any], path: Path) -> None:
+    if document.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format is {document.get('format')!r}; expected {FORMAT!r}")
+    if document.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version is {document.get('format_version')!r}; this les-plugins ({les_plugins.__version__}) "
+            f"reads {FORMAT_VERSION}"
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path}: expected a JSON object")
+    return document
+
+
+def _strangers(folder: Path) -> set[str]:
+    return {item.name for item in folder.iterdir()} - {CONFIG, WEIGHTS, MANIFEST}

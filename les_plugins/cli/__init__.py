@@ -1,0 +1,43 @@
+"""The command `les-plugins`: one file a subcommand; errors of ours in one line, exit code 1; wrong usage, 2."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from les_plugins.errors import LesPluginsError
+
+app = typer.Typer(
+    name="les-plugins",
+    help="Long-range electrostatics for machine-learning interatomic potentials.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _register() -> None:
+    from les_plugins.cli import hosts, train
+
+    app.command("hosts")(hosts.hosts)
+    train_app = typer.Typer(help="Train with a host's own trainer and a long-range part.", no_args_is_help=True)
+    train.register(train_app)
+    app.add_typer(train_app, name="train")
+
+
+def main() -> None:
+    """Run the command line; entry point of the console script."""
+    _register()
+    try:
+        app()
+    except LesPluginsError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
+        sys.exit(1)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,25 @@
+"""`les-plugins hosts`: which adapters there are, which of them can be used, and why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from les_plugins import plugins
+
+
+def hosts(as_json: bool = typer.Option(False, "--json", help="Print JSON instead of a table.")) -> None:
+    """List the host adapters, their versions, and the reason where one cannot be used."""
+    found = plugins.hosts()
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(info) | {"available": info.available} for info in found], indent=1))
+        return
+    table = Table("host", "package", "supported", "installed", "state")
+    for info in found:
+        state = "[green]available[/]" if info.available else f"[yellow]{info.problem}[/]"
+        table.add_row(info.name, info.distribution, info.supported, info.version or "-", state)
+    Console().print(table)

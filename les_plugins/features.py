@@ -1,0 +1,72 @@
+"""What a host hands to the heads: per-layer node features, and edges for invariant hosts. Adapters fill it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LayerLayout:
+    """Channels of one layer: scalars (0e), vectors (1o) and tensors (2e)."""
+
+    scalars: int
+    vectors: int = 0
+    tensors: int = 0
+
+
+@dataclass(frozen=True)
+class FeatureLayout:
+    """Which features a host model has, known before any structure is seen.
+
+    Attributes:
+        layers: one entry a layer, first to last; every layer that is listed has scalars.
+        cutoff: radius of the host's edges, Å, when it hands them over; None otherwise.
+        mean_neighbors: mean number of neighbours, which normalises sums over edges.
+    """
+
+    layers: tuple[LayerLayout, ...]
+    cutoff: float | None = None
+    mean_neighbors: float = 1.0
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether any layer has 1o channels."""
+        return any(layer.vectors for layer in self.layers)
+
+
+class LayerFeatures(NamedTuple):
+    """Features of one layer.
+
+    Attributes:
+        scalars: (N, channels).
+        vectors: (N, channels, 3) in x, y, z order, or None.
+        tensors: (N, channels, 5) in e3nn's 2e order, or None.
+    """
+
+    scalars: Tensor
+    vectors: Tensor | None = None
+    tensors: Tensor | None = None
+
+
+class Edges(NamedTuple):
+    """Neighbour list.
+
+    Attributes:
+        centre: (E,) integer, the atom that collects.
+        neighbor: (E,) integer.
+        vector: (E, 3) Å, from centre to neighbour, with the graph to the positions.
+    """
+
+    centre: Tensor
+    neighbor: Tensor
+    vector: Tensor
+
+
+class NodeFeatures(NamedTuple):
+    """Features of a batch, in the order of the `FeatureLayout`; edges only where the layout has a cutoff."""
+
+    layers: list[LayerFeatures]
+    edges: Edges | None = None

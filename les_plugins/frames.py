@@ -1,0 +1,126 @@
+"""Structure files: reading frames with their labels, and saying in words what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from les_plugins.errors import DataError
+
+#: Smallest height of a periodic cell, Å: below it atoms overlap with their own images.
+SMALLEST_HEIGHT = 1.0
+
+
+def read_frames(path: str | Path, index: str = ":") -> list[Atoms]:
+    """All frames of a structure file that ASE reads.
+
+    Args:
+        path: extended XYZ or any other format of ASE.
+        index: slice in ASE's notation.
+
+    Raises:
+        DataError: the file is missing, unreadable or empty, or a frame cannot be used (see `check_frame`).
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{file}: no such file")
+    try:
+        found = ase.io.read(file, index=index)
+    except Exception as error:  # ASE's readers raise whatever their format makes them
+        raise DataError(f"{file}: ASE cannot read it: {type(error).__name__}: {error}") from None
+    frames = found if isinstance(found, list) else [found]
+    if not frames:
+        raise DataError(f"{file}: holds no frame")
+    for number, atoms in enumerate(frames):
+        check_frame(atoms, f"{file}, frame {number}")
+    return frames
+
+
+def check_frame(atoms: Atoms, where: str) -> None:
+    """Raise DataError for a structure with no atoms, with NaN, or with a cell that is singular or too small."""
+    if len(atoms) == 0:
+        raise DataError(f"{where}: has no atoms")
+    for name, values in (("positions", atoms.positions), ("cell", atoms.cell.array)):
+        if not np.isfinite(values).all():
+            raise DataError(f"{where}: {name} holds NaN or infinity")
+    periodic = atoms.pbc
+    if not periodic.any():
+        return
+    lengths = atoms.cell.lengths()
+    if periodic.all() and atoms.cell.volume <= 1e-6 * max(float(np.prod(lengths)), 1e-30):
+        raise DataError(f"{where}: pbc is {_flags(periodic)} but the cell {atoms.cell.array.tolist()} is singular")
+    for axis in range(3):
+        if not periodic[axis]:
+            continue
+        if lengths[axis] == 0:
+            raise DataError(f"{where}: pbc is {_flags(periodic)} but lattice vector {axis} is zero")
+        if periodic.all():
+            a, b = (atoms.cell[i] for i in range(3) if i != axis)
+            height = atoms.cell.volume / float(np.linalg.norm(np.cross(a, b)))
+            if height < SMALLEST_HEIGHT:
+                raise DataError(
+                    f"{where}: the cell is {height:.3g} Å high along lattice vector {axis}; allowed: at least "
+                    f"{SMALLEST_HEIGHT} Å"
+                )
+
+
+def label(atoms: Atoms, key: str) -> NDArray[np.float64] | float | None:
+    """A label of a frame, wherever ASE or the file put it: calculator results, info or arrays; None when absent."""
+    if atoms.calc is not None and atoms.calc.results.get(key) is not None:
+        return atoms.calc.results[key]  # type: ignore[no-any-return]
+    if key in atoms.info:
+        return atoms.info[key]  # type: ignore[no-any-return]
+    return atoms.arrays.get(key)  # type: ignore[no-any-return]
+
+
+def check_labels(path: Path, energy_key: str, forces_key: str) -> list[Atoms]:
+    """Frames of a training file; DataError where none has a label or a label is not finite.
+
+    Args:
+        path: extended XYZ file.
+        energy_key: name of the energy, as the host's config gives it.
+        forces_key: name of the forces.
+    """
+    frames = read_frames(path)
+    labelled = 0
+    for number, atoms in enumerate(frames):
+        for key in (energy_key, forces_key):
+            value = label(atoms, key)
+            if value is None:
+                continue
+            labelled += 1
+            if not np.isfinite(np.asarray(value, dtype=float)).all():
+                raise DataError(f"{path}, frame {number}: {key} holds NaN or infinity")
+    if not labelled:
+        present = sorted(_labels(frames[0]))
+        raise DataError(
+            f"{path}: no frame has {energy_key!r} or {forces_key!r}; found: {', '.join(present) or 'no labels'}. Give the "
+            "names with energy_key and forces_key"
+        )
+    return frames
+
+
+def check_elements(frames: Iterable[Atoms], known: Iterable[int], where: str) -> None:
+    """Raise DataError for the first frame with an element that the model does not know."""
+    allowed = set(known)
+    for number, atoms in enumerate(frames):
+        if strange := sorted(set(atoms.numbers.tolist()) - allowed):
+            from ase.data import chemical_symbols
+
+            names = ", ".join(chemical_symbols[z] for z in strange)
+            have = ", ".join(chemical_symbols[z] for z in sorted(allowed))
+            raise DataError(f"{where}, frame {number}: the model does not know {names}; it knows: {have}")
+
+
+def _labels(atoms: Atoms) -> set[str]:
+    found = set(atoms.info) | (set(atoms.arrays) - {"numbers", "positions"})
+    return found | (set(atoms.calc.results) if atoms.calc is not None else set())
+
+
+def _flags(periodic: NDArray[np.bool_]) -> str:
+    return " ".join("T" if flag else "F" for flag in periodic)

@@ -1,0 +1,127 @@
+"""`LongRange`: heads, electrostatics and response as one module, what an adapter puts behind its host's features."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from les_plugins.config import LongRangeConfig
+from les_plugins.electrostatics import LatentElectrostatics
+from les_plugins.features import FeatureLayout, NodeFeatures
+from les_plugins.multipoles import Multipoles
+
+
+class LongRangeResult(NamedTuple):
+    """Long-range energy and latent variables of a batch.
+
+    Attributes:
+        energy: (B,) eV, float64.
+        atomic_energy: (N,) eV, float64; sums to `energy`.
+        potential: (N,) V and field: (N, 3) V/Å, of the permanent moments.
+        charge: (N,) e and dipole: (N, 3) e·Å or None, induced part included.
+        permanent: the permanent moments alone.
+        softness: (N,) e²/eV or None.
+        polarizability: (N,) or (N, 3, 3) e²·Å²/eV or None.
+    """
+
+    energy: Tensor
+    atomic_energy: Tensor
+    potential: Tensor
+    field: Tensor
+    charge: Tensor
+    dipole: Tensor | None
+    permanent: Multipoles
+    softness: Tensor | None
+    polarizability: Tensor | None
+
+
+class LongRange(nn.Module):
+    """The three steps between a host's features and its force differentiation (DESIGN, "The one idea").
+
+    Args:
+        layout: the host's features.
+        config: the `long_range:` section.
+    """
+
+    gauge: Tensor
+
+    def __init__(self, layout: FeatureLayout, config: LongRangeConfig) -> None:
+        super().__init__()
+        from les_plugins.plugins import physics_hooks  # the parts come through hooks, so that each can be replaced
+
+        hooks = physics_hooks()
+        self.config = config
+        self.heads: nn.Module = hooks.les_make_heads(features=layout, config=config)
+        self.electrostatics: LatentElectrostatics = hooks.les_make_solver(config=config)
+        self.electrostatics.response_model = hooks.les_make_response(config=config)
+        # E is even in the moments, so their common sign is a convention: see `fix_gauge`
+        self.register_buffer("gauge", torch.ones(()))
+        self.coupling = nn.Parameter(torch.zeros(())) if config.zero_init else None
+
+    def forward(
+        self,
+        features: NodeFeatures,
+        positions: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        batch: Tensor,
+        external_field: Tensor | None = None,
+    ) -> LongRangeResult:
+        """Long-range result of a batch.
+
+        Args:
+            features: the host's features.
+            positions: (N, 3) Å, strained when the host differentiates with respect to strain.
+            cell: (B, 3, 3) Å, strained likewise.
+            pbc: (B, 3) bool.
+            batch: (N,) integer.
+            external_field: (B, 3) or (3,) V/Å, open structures only.
+        """
+        multipoles, softness, polarizability = self.heads(features)
+        gauge = self.gauge.to(multipoles.charge.dtype)
+        multipoles = Multipoles(*(None if moment is None else gauge * moment for moment in multipoles))
+        result = self.electrostatics(
+            positions.double(),
+            cell.double(),
+            pbc,
+            batch,
+            multipoles,
+            softness=softness,
+            polarizability=polarizability,
+            external_field=external_field,
+        )
+        energy, atomic, charge, dipole = result.energy, result.atomic_energy, result.charge, result.dipole
+        potential, field = result.potential, result.field
+        if self.coupling is not None:
+            # E is quadratic in the moments: moments × sqrt(c) give c × E, but sqrt has no slope to start from at zero
+            coupling = _NonNegative.apply(self.coupling).double()
+            energy, atomic = coupling * energy, coupling * atomic
+            root = coupling.detach().sqrt()
+            charge, potential, field = root * charge, root * potential, root * field
+            dipole = None if dipole is None else root * dipole
+            multipoles = Multipoles(*(None if moment is None else root.to(moment) * moment for moment in multipoles))
+        return LongRangeResult(
+            energy, atomic, potential, field, charge, dipole, multipoles, softness, polarizability
+        )
+
+    def zero(self) -> None:
+        """Set every moment to zero for good, so that the host's own predictions come back (a test of adapters)."""
+        self.gauge.zero_()
+
+    def flip_gauge(self) -> None:
+        """Change the common sign of all latent moments; energy and forces do not change."""
+        self.gauge.neg_()
+
+
+class _NonNegative(torch.autograd.Function):
+    """max(x, 0) with the slope of x everywhere, so that a coupling at or below zero can still grow."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clamp(min=0.0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return grad

@@ -1,0 +1,37 @@
+"""Our own heads, solver and response, offered through the same hooks as anybody else's."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from les_plugins.config import LongRangeConfig
+from les_plugins.electrostatics import LatentElectrostatics
+from les_plugins.electrostatics.layer import ResponseModel
+from les_plugins.features import FeatureLayout
+from les_plugins.heads import Heads
+from les_plugins.hookspecs import hookimpl
+from les_plugins.response import one_shot_response
+
+
+@hookimpl(trylast=True)
+def les_make_heads(features: FeatureLayout, config: LongRangeConfig) -> nn.Module:
+    """Equivariant or edge heads (`les_plugins.heads`)."""
+    return Heads(features, config)
+
+
+@hookimpl(trylast=True)
+def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
+    """The layer with the direct sum (`les_plugins.electrostatics`)."""
+    return LatentElectrostatics(
+        sigma=config.sigma,
+        dl=config.dl,
+        remove_self_interaction=config.remove_self_interaction,
+        method=config.method,
+        response="one_shot" if config.has_response else None,
+    )
+
+
+@hookimpl(trylast=True)
+def les_make_response(config: LongRangeConfig) -> ResponseModel:
+    """One-shot response (`les_plugins.response`)."""
+    return one_shot_response

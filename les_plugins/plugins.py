@@ -1,0 +1,180 @@
+"""The one plugin manager: finds adapters through the entry-point group `les_plugins`, imports a host only when asked."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+from torch import Tensor, nn
+
+from les_plugins import hookspecs, physics
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import HostError
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
+
+#: Entry-point group in which adapters and physics parts are found.
+GROUP = "les_plugins"
+
+
+@dataclass(frozen=True)
+class HostInfo:
+    """A host framework as it is found on this machine.
+
+    Attributes:
+        name: short name, as in `les-plugins train NAME`.
+        distribution: what pip calls it.
+        supported: version range that the adapter was written for, as in a requirement.
+        version: installed version, or None.
+        problem: why it cannot be used, in words, or None.
+        extra: extra of les-plugins that installs it, or None for a third party's.
+    """
+
+    name: str
+    distribution: str
+    supported: str
+    version: str | None = None
+    problem: str | None = None
+    extra: str | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether the host can be used."""
+        return self.problem is None
+
+    @classmethod
+    def of_distribution(cls, name: str, distribution: str, supported: str, extra: str | None = None) -> HostInfo:
+        """Look a distribution up in the installed packages, without importing it."""
+        hint = f"pip install 'les-plugins[{extra}]'" if extra else f"pip install '{distribution}{supported}'"
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return cls(name, distribution, supported, None, f"{distribution} is not installed: {hint}", extra)
+        problem = None
+        if not _specifiers(supported).contains(version, prereleases=True):
+            problem = f"{distribution} {version} is installed, supported is {supported}: {hint}"
+        return cls(name, distribution, supported, version, problem, extra)
+
+
+@dataclass(frozen=True)
+class HostState:
+    """A model taken apart for a checkpoint.
+
+    Attributes:
+        host: name of the adapter.
+        versions: version of the host and of what its tensors depend on, by distribution.
+        model: JSON-compatible arguments that rebuild the host's own model.
+        long_range: the `long_range:` section, or None for a short-range model.
+        tensors: every parameter and buffer, by name.
+        extra: JSON-compatible facts to be kept beside them.
+    """
+
+    host: str
+    versions: Mapping[str, str]
+    model: Mapping[str, Any]
+    long_range: LongRangeConfig | None
+    tensors: Mapping[str, Tensor]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@cache
+def manager() -> pluggy.PluginManager:
+    """The plugin manager with our physics and every entry point that could be imported."""
+    plugins = pluggy.PluginManager(hookspecs.PROJECT)
+    plugins.add_hookspecs(hookspecs)
+    plugins.register(physics, name="les_plugins.physics")
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        if plugins.has_plugin(entry.name):
+            continue
+        try:
+            plugins.register(entry.load(), name=entry.name)
+        except Exception as error:  # a broken third-party plugin must not take the others down
+            _failures()[entry.name] = f"{entry.value} could not be loaded: {type(error).__name__}: {error}"
+    plugins.check_pending()
+    return plugins
+
+
+@cache
+def _failures() -> dict[str, str]:
+    return {}
+
+
+def hosts() -> list[HostInfo]:
+    """Every adapter found, usable or not, with the reason; imports no host."""
+    found = []
+    for name, plugin in manager().list_name_plugin():
+        if plugin is not None and hasattr(plugin, "les_host_info"):
+            found.append(_host_caller(name).les_host_info())
+    found += [HostInfo(name, "?", "?", None, problem) for name, problem in _failures().items()]
+    return sorted(found, key=lambda info: info.name)
+
+
+class HookCaller:
+    """Hooks of one plugin only, or of all of them, with the calling syntax of pluggy."""
+
+    def __init__(self, leave_out: list[Any]) -> None:
+        self._leave_out = leave_out
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """The hook of that name."""
+        if not hasattr(hookspecs, name):
+            raise AttributeError(name)
+        caller: Callable[..., Any] = manager().subset_hook_caller(name, self._leave_out)
+        return caller
+
+
+def host(name: str) -> HookCaller:
+    """Hooks of one host.
+
+    Raises:
+        HostError: no adapter of that name, or the host is missing or of an unsupported version; says what to install.
+    """
+    infos = {info.name: info for info in hosts()}
+    if name not in infos:
+        raise HostError(f"no adapter for the host {name!r}; found: {', '.join(infos) or 'none'}")
+    if not infos[name].available:
+        raise HostError(f"{name}: {infos[name].problem}")
+    return _host_caller(name)
+
+
+def physics_hooks() -> HookCaller:
+    """Hooks of every plugin: for physics, the first that answers is used."""
+    return HookCaller([])
+
+
+def attach(model: nn.Module, config: LongRangeConfig | Mapping[str, Any]) -> nn.Module:
+    """Add a long-range part to a host model that exists; the host's weights are kept.
+
+    Args:
+        model: a model of any supported host.
+        config: the `long_range:` section, as a mapping or a `LongRangeConfig`.
+
+    Returns:
+        The host's own kind of model: train it, save it, evaluate it as before.
+
+    Raises:
+        ConfigError: the section cannot be used as written.
+        HostError: no adapter knows this kind of model.
+    """
+    parsed = LongRangeConfig.parse(config, "attach: long_range")
+    for info in hosts():
+        if info.available and (attached := host(info.name).les_attach(model=model, config=parsed)) is not None:
+            return attached  # type: ignore[no-any-return]
+    known = ", ".join(f"{info.name} ({info.problem or 'available'})" for info in hosts())
+    raise HostError(f"no adapter knows a model of type {type(model).__module__}.{type(model).__name__}; hosts: {known}")
+
+
+def _host_caller(name: str) -> HookCaller:
+    plugins = manager()
+    return HookCaller([plugin for other, plugin in plugins.list_name_plugin() if other != name])
+
+
+def _specifiers(supported: str) -> SpecifierSet:
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(supported)
