@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from e3nn import o3
 from mace import modules
 from mace.modules import blocks
 from mace.tools.scripts_utils import extract_config_mace_model
@@ -115,6 +114,8 @@ def _decode(key: str, value: Any) -> Any:
         }
         return _listed(value, listed, key)
     if key in _IRREPS:
+        from e3nn import o3  # not at the top: e3nn 0.4.4 can only be imported after mace
+
         return None if value is None else o3.Irreps(value)
     if key == "gate":
         return None if value is None else _listed(value, _GATES, key)

@@ -1,0 +1,118 @@
+"""`LesMACECalculator`: MACE's own ASE calculator with charges, dipole, polarizability and Born effective charges."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from mace.calculators.mace import MACECalculator
+from torch import nn
+
+from les_plugins.adapters.mace.model import LongRangeMACE
+from les_plugins.calculator import LONG_RANGE_PROPERTIES, born_results, latent_results
+from les_plugins.devices import check_device
+from les_plugins.frames import check_elements, check_frame
+
+#: What a short-range model has of the above.
+_SHORT_RANGE_ONLY = ("short_range_energy", "long_range_energy")
+
+
+class LesMACECalculator(MACECalculator):
+    """ASE calculator of a MACE model with a long-range part, or without.
+
+    Args:
+        model: a LongRangeMACE, or a bare MACE.
+        device: torch device.
+        epsilon_infinity: ε_∞ that scales charges, dipole, polarizability and Born charges of periodic structures;
+            the model's own when None.
+        metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
+        default_dtype: "float32" or "float64"; the model's own when empty.
+
+    Properties beyond MACE's: `les_plugins.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
+    computed only when asked for.
+
+    Raises:
+        DataError: a structure with NaN, a singular cell, or an element that the model does not know.
+        DeviceError: a device that this machine does not have.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str = "cpu",
+        epsilon_infinity: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        default_dtype: str = "",
+        **kwargs: Any,
+    ) -> None:
+        check_device(device)
+        self.implemented_properties = list(type(self).implemented_properties)  # MACE extends the list in place
+        if not default_dtype:
+            default_dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        root = logging.getLogger()
+        level = root.level
+        root.setLevel(logging.WARNING)
+        try:
+            super().__init__(models=[model], device=device, default_dtype=default_dtype, **kwargs)
+        finally:
+            root.setLevel(level)
+        self.metadata = dict(metadata or {})
+        self.has_long_range = isinstance(model, LongRangeMACE)
+        own = model.long_range.config.epsilon_infinity if isinstance(model, LongRangeMACE) else 1.0
+        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
+        self.implemented_properties += LONG_RANGE_PROPERTIES if self.has_long_range else _SHORT_RANGE_ONLY
+        self._latent: Any = None
+        if self.has_long_range:
+            self.models[0].register_forward_hook(self._keep_latent)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] | None = None,
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Everything cheap at once; Born effective charges when they are among `properties`."""
+        atoms = atoms if atoms is not None else self.atoms
+        check_frame(atoms, "structure")
+        check_elements([atoms], self.z_table.zs, "structure")
+        super().calculate(atoms, properties, list(system_changes))
+        if not self.has_long_range:
+            self.results["short_range_energy"] = self.results["energy"]
+            self.results["long_range_energy"] = 0.0
+            return
+        batch = self._atoms_to_batch(atoms)
+        geometry = batch["positions"], batch["cell"].view(-1, 3, 3).double(), batch["pbc"].view(-1, 3)
+        self.results.update(latent_results(self._latent, *geometry, self.epsilon_infinity))
+        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+        if properties is not None and "born_effective_charges" in properties:
+            self.results["born_effective_charges"] = self._born_effective_charges(atoms)
+
+    def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
+        """(N, 3, 3) e, first index polarization, second displacement."""
+        return self.get_property("born_effective_charges", atoms)
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """As ASE's; says what is missing when a short-range model is asked for electrostatics."""
+        if not self.has_long_range and name in LONG_RANGE_PROPERTIES and name not in _SHORT_RANGE_ONLY:
+            raise PropertyNotImplementedError(f"{name}: this model has no long-range part, train it with one")
+        return super().get_property(name, atoms, allow_calculation)
+
+    def _born_effective_charges(self, atoms: Atoms) -> Any:
+        data = self._atoms_to_batch(atoms).to_dict()
+        model = self.models[0]
+        dtype = next(model.parameters()).dtype
+        data = {
+            key: value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+            for key, value in data.items()
+        }
+        positions = data["positions"].requires_grad_(True)
+        cell, pbc = data["cell"].view(-1, 3, 3), data["pbc"].view(-1, 3)
+        latent = model(data, compute_force=False)["latent"]
+        return born_results(latent, positions, cell, pbc, self.epsilon_infinity)
+
+    def _keep_latent(self, module: nn.Module, inputs: Any, output: Mapping[str, Any]) -> None:
+        self._latent = output["latent"]
