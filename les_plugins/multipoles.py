@@ -46,7 +46,8 @@ class Multipoles(NamedTuple):
                 raise GeometryError(f"{name} has shape {tuple(moment.shape)}; allowed: {shape}")
         if self.charge.dim() == 2 and self.order > 0:
             raise GeometryError(
-                "charge channels, shape (N, channels), cannot be combined with dipoles or quadrupoles: give charge as (N,)"
+                "charge channels, shape (N, channels), cannot be combined with dipoles or quadrupoles: "
+                "give charge as (N,)"
             )
 
     def to(self, dtype: torch.dtype) -> Multipoles:

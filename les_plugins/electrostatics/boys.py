@@ -29,7 +29,7 @@ def smeared_coulomb_ladder(r_squared: Tensor, sigma: float, order: int) -> tuple
         order + 1 tensors of that shape, B_n in Å^−(2n+1); differentiable to any order in r².
     """
     scale = 1.0 / (2.0 * sigma**2)
-    ladder: tuple[Tensor, ...] = _BoysLadder.apply(r_squared * scale, 0, order)
+    ladder: tuple[Tensor, ...] = _BoysLadder.apply(r_squared * scale, 0, order)  # type: ignore[no-untyped-call]
     factor = math.sqrt(2.0 / math.pi) / sigma
     return tuple(factor * (2.0 * scale) ** n * boys for n, boys in enumerate(ladder))
 
@@ -44,9 +44,9 @@ class _BoysLadder(torch.autograd.Function):
         return tuple(_boys(argument, last)[first:])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (argument,) = ctx.saved_tensors
-        higher = _BoysLadder.apply(argument, ctx.first + 1, ctx.last + 1)
+        higher = _BoysLadder.apply(argument, ctx.first + 1, ctx.last + 1)  # type: ignore[no-untyped-call]
         total = -grads[0] * higher[0]
         for grad, value in zip(grads[1:], higher[1:], strict=True):
             total = total - grad * value

@@ -121,12 +121,15 @@ class LatentElectrostatics(torch.nn.Module):
             ElectrostaticsResult; computed in float64, returned in the dtype of `positions`.
 
         Raises:
-            GeometryError: shapes that do not fit, a slab or wire, a singular cell, a field on a periodic structure.
+            GeometryError: shapes that do not fit, NaN or infinity, a slab or wire, a singular cell, a field on a
+                periodic structure.
 
         Source: PHYSICS 1–5; arXiv 2605.05746.
         """
         _check_batch(positions, cell, pbc, batch)
         multipoles.check(len(positions))
+        _check_response(len(positions), softness, polarizability)
+        _check_finite(positions, multipoles, softness, polarizability, external_field)
         dtype = positions.dtype
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
         if moments.charge.dim() == 2:
@@ -277,11 +280,39 @@ def _check_batch(positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) ->
     if bool(mixed.any()):
         flags = tuple(pbc[int(mixed.nonzero()[0])].tolist())
         raise GeometryError(
-            f"pbc is {flags} for structure {int(mixed.nonzero()[0])}; allowed: all True (periodic) or all False (open). "
-            "Slabs (True, True, False) are not built yet, wires are not planned"
+            f"pbc is {flags} for structure {int(mixed.nonzero()[0])}; allowed: all True (periodic) or all False "
+            "(open). Slabs (True, True, False) are not built yet, wires are not planned"
         )
     if n_atoms and (int(batch.min()) < 0 or int(batch.max()) >= n_structures):
         raise GeometryError(f"batch holds {int(batch.min())}…{int(batch.max())}; allowed: 0…{n_structures - 1}")
+
+
+def _check_response(n_atoms: int, softness: Tensor | None, polarizability: Tensor | None) -> None:
+    if softness is not None and tuple(softness.shape) != (n_atoms,):
+        raise GeometryError(f"softness has shape {tuple(softness.shape)}; allowed: {(n_atoms,)}")
+    if polarizability is not None and tuple(polarizability.shape) not in ((n_atoms,), (n_atoms, 3, 3)):
+        raise GeometryError(
+            f"polarizability has shape {tuple(polarizability.shape)}; allowed: {(n_atoms,)} or {(n_atoms, 3, 3)}"
+        )
+
+
+def _check_finite(
+    positions: Tensor,
+    multipoles: Multipoles,
+    softness: Tensor | None,
+    polarizability: Tensor | None,
+    external_field: Tensor | None,
+) -> None:
+    """A sum is finite when all its terms are, and far cheaper than a test of each."""
+    for name, tensor in (
+        ("positions", positions),
+        *multipoles._asdict().items(),
+        ("softness", softness),
+        ("polarizability", polarizability),
+        ("external_field", external_field),
+    ):
+        if tensor is not None and not math.isfinite(tensor.detach().sum(dtype=torch.float64).item()):
+            raise GeometryError(f"{name} holds NaN or infinity; allowed: finite numbers")
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...], not_yet: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What one atom does with its moments and the fields at its place: contraction, self terms. Every boundary shares it."""
+"""What one atom does with its moments and the fields at its place: contraction, self terms. For every boundary."""
 
 from __future__ import annotations
 

@@ -37,18 +37,21 @@ def open_electrostatics(
 
     Source: PHYSICS 3 and 4; arXiv 2605.05746.
     """
+    if multipoles.quadrupole is not None and multipoles.dipole is None:
+        multipoles = multipoles._replace(dipole=torch.zeros_like(positions))
     first, second = _pairs(structure)
-    separation = positions[second] - positions[first]  # (pairs, 3)
-    ladder = smeared_coulomb_ladder((separation * separation).sum(1), sigma, 2 * multipoles.order or 1)
+    places = positions.T.contiguous()
+    separation = places[:, second] - places[:, first]  # (3, pairs): the long axis last, where sums are fast
+    ladder = smeared_coulomb_ladder((separation * separation).sum(0), sigma, 2 * multipoles.order or 1)
     ladder = tuple(COULOMB_CONSTANT * value for value in ladder)
-    one, other = _Projected.of(multipoles, first, separation), _Projected.of(multipoles, second, separation)
+    one, other = (_Projected(multipoles, atoms, separation) for atoms in (first, second))
 
     energy = _pair_energy(one, other, ladder)
     at_second = _fields_of(one, separation, ladder, sign=1.0)
     at_first = _fields_of(other, separation, ladder, sign=-1.0)
     share = torch.zeros_like(positions[:, 0]).index_add(0, torch.cat([first, second]), 0.5 * energy.repeat(2))
     potential = torch.zeros_like(share).index_add(0, first, at_first[0]).index_add(0, second, at_second[0])
-    gradient = torch.zeros_like(positions).index_add(0, first, at_first[1]).index_add(0, second, at_second[1])
+    gradient = torch.zeros_like(places).index_add(1, first, at_first[1]).index_add(1, second, at_second[1]).T
     fields = LocalFields(potential, gradient, None)
     if not remove_self_interaction:
         share = share + self_energy(multipoles, sigma)
@@ -58,28 +61,24 @@ def open_electrostatics(
 
 
 class _Projected:
-    """Moments of one side of every pair, projected on the separation d: q, u, u·d, Q, Q d, d·Q·d, tr Q."""
+    """Moments of one side of every pair, projected on the separation d: q, u, u·d, Q, Q d, d·Q·d, tr Q; pairs last."""
 
     def __init__(self, multipoles: Multipoles, atoms: Tensor, separation: Tensor) -> None:
         self.charge = multipoles.charge[atoms]
         self.dipole = self.along = self.quadrupole = self.pulled = self.twice_along = self.trace = None
         if multipoles.dipole is not None:
-            self.dipole = multipoles.dipole[atoms]
-            self.along = (self.dipole * separation).sum(1)
+            self.dipole = multipoles.dipole.T.contiguous()[:, atoms]
+            self.along = (self.dipole * separation).sum(0)
         if multipoles.quadrupole is not None:
             symmetric = 0.5 * (multipoles.quadrupole + multipoles.quadrupole.transpose(1, 2))
-            self.quadrupole = symmetric[atoms]
-            self.pulled = torch.einsum("pab,pb->pa", self.quadrupole, separation)
-            self.twice_along = (self.pulled * separation).sum(1)
-            self.trace = self.quadrupole.diagonal(dim1=1, dim2=2).sum(1)
-
-    @classmethod
-    def of(cls, multipoles: Multipoles, atoms: Tensor, separation: Tensor) -> _Projected:
-        return cls(multipoles, atoms, separation)
+            self.quadrupole = symmetric.permute(1, 2, 0).contiguous()[:, :, atoms]
+            self.pulled = (self.quadrupole * separation).sum(1)
+            self.twice_along = (self.pulled * separation).sum(0)
+            self.trace = self.quadrupole.diagonal().sum(1)
 
 
 def _potential_ladder(source: _Projected, ladder: tuple[Tensor, ...], sign: float, top: int) -> list[Tensor]:
-    """f_0 … f_top, f_k = q B_k + s u·d B_{k+1} + ½ d·Q·d B_{k+2} − ½ tr Q B_{k+1}; f_0 is the potential of the source."""
+    """f_k = q B_k + s u·d B_{k+1} + ½ d·Q·d B_{k+2} − ½ tr Q B_{k+1}, k = 0 … top; f_0 is the source's potential."""
     values = []
     for k in range(top + 1):
         value = source.charge * ladder[k]
@@ -91,24 +90,21 @@ def _potential_ladder(source: _Projected, ladder: tuple[Tensor, ...], sign: floa
     return values
 
 
-def _transverse(source: _Projected, ladder: tuple[Tensor, ...], sign: float, k: int) -> Tensor | None:
-    """The part s u B_k + Q d B_{k+1}, not along d, of the gradient of f_{k−1} (d pointing from source to target)."""
-    if source.dipole is None:
-        return None
-    value = source.dipole * ladder[k][:, None]
-    if source.pulled is not None:
-        value = value + sign * source.pulled * ladder[k + 1][:, None]
-    return value
+def _transverse(dipole: Tensor, pulled: Tensor | None, ladder: tuple[Tensor, ...], sign: float, k: int) -> Tensor:
+    """The part u B_k + s Q d B_{k+1}, not along d, of the gradient of f_{k−1} (d pointing from source to target)."""
+    value = dipole * ladder[k]
+    return value if pulled is None else value + sign * pulled * ladder[k + 1]
 
 
 def _fields_of(
     source: _Projected, separation: Tensor, ladder: tuple[Tensor, ...], sign: float
 ) -> tuple[Tensor, Tensor]:
-    """Potential (pairs,) and its gradient (pairs, 3) at the other atom; sign is +1 where d points to it, else −1."""
+    """Potential (pairs,) and its gradient (3, pairs) at the other atom; sign is +1 where d points to it, else −1."""
     f = _potential_ladder(source, ladder, sign, 1)
-    gradient = -sign * separation * f[1][:, None]
-    transverse = _transverse(source, ladder, sign, 1)
-    return f[0], gradient if transverse is None else gradient + transverse
+    gradient = -sign * separation * f[1]
+    if source.dipole is not None:
+        gradient = gradient + _transverse(source.dipole, source.pulled, ladder, sign, 1)
+    return f[0], gradient
 
 
 def _pair_energy(source: _Projected, target: _Projected, ladder: tuple[Tensor, ...]) -> Tensor:
@@ -118,12 +114,14 @@ def _pair_energy(source: _Projected, target: _Projected, ladder: tuple[Tensor, .
     energy = target.charge * f[0]
     if target.dipole is None or target.along is None or source.dipole is None:
         return energy
-    transverse = _transverse(source, ladder, 1.0, 1)
-    energy = energy - target.along * f[1] + (target.dipole * transverse).sum(1)
-    if target.pulled is None or target.twice_along is None or target.trace is None or source.quadrupole is None:
+    across = (target.dipole * _transverse(source.dipole, source.pulled, ladder, 1.0, 1)).sum(0)
+    energy = energy - target.along * f[1] + across
+    if target.pulled is None or target.twice_along is None or target.trace is None:
         return energy
-    across = (target.pulled * _transverse(source, ladder, 1.0, 2)).sum(1)
-    inner = (target.quadrupole * source.quadrupole).sum((1, 2)) * ladder[2]
+    if target.quadrupole is None or source.quadrupole is None:
+        return energy
+    across = (target.pulled * _transverse(source.dipole, source.pulled, ladder, 1.0, 2)).sum(0)
+    inner = (target.quadrupole * source.quadrupole).sum((0, 1)) * ladder[2]
     return energy + 0.5 * (target.twice_along * f[2] - target.trace * f[1] - 2.0 * across + inner)
 
 

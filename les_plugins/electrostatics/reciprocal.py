@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +15,11 @@ from torch import Tensor
 from les_plugins.electrostatics.local import LocalFields, derivatives_of, self_energy, self_fields
 from les_plugins.electrostatics.structure_factor import (
     ReciprocalGrid,
+    Slab,
     exponents,
     grid_to_moments,
     moments_to_grid,
+    position_gradient,
 )
 from les_plugins.errors import GeometryError
 from les_plugins.multipoles import Multipoles
@@ -26,6 +29,11 @@ from les_plugins.units import RECIPROCAL_PREFACTOR
 SMALLEST_RELATIVE_VOLUME = 1e-6
 #: A grid of more reciprocal-lattice points than this is refused rather than left to exhaust the memory.
 MOST_GRID_POINTS = 50_000_000
+#: A vector on the cutoff sphere belongs to it, however the rounding falls: |k| may exceed k_c by this fraction.
+ROUNDING = 1e-9
+#: Slabs of the grid are at least this thick and at most this many: thinner ones follow the sphere more closely.
+THINNEST_SLAB = 11
+MOST_SLABS = 8
 
 
 def periodic_electrostatics(
@@ -58,12 +66,17 @@ def periodic_electrostatics(
     inverse = torch.linalg.inv(cell)[:, list(grid.axes)]  # (3, 3): Cartesian to fractional, grid's axis order
     fractional = positions @ inverse
     fractional = fractional - torch.floor(fractional.detach())
-    components = moments_to_grid(fractional, _fractional_moments(multipoles, inverse), grid, multipoles.order)
-    filtered = _apply_kernel(components, _kernel(cell, inverse, grid, sigma), grid)
-    energy = 0.5 * (components * filtered).sum()
+    moments = _fractional_moments(multipoles, inverse)
+    kernel = _kernel(cell, inverse, grid, sigma)
+    components = moments_to_grid(fractional, moments, grid, multipoles.order)
+    filtered = _apply_kernel(components, kernel)
 
     order = max(multipoles.order, 1)
-    fields = _cartesian_fields(grid_to_moments(fractional, filtered, grid, order), inverse, order)
+    # one rank more than the fields need is the energy's gradient in the positions
+    highest = max(order, multipoles.order + 1) if filtered.requires_grad else order
+    ranks = grid_to_moments(fractional, filtered, grid, highest)
+    energy = _energy(fractional, moments, kernel, components, torch.cat(ranks, 1), multipoles.order)
+    fields = _cartesian_fields(torch.cat(ranks[: order + 1], 1), inverse, order)
     if remove_self_interaction:
         energy = energy - self_energy(multipoles, sigma).sum()
         fields = fields - self_fields(multipoles, sigma)
@@ -75,6 +88,8 @@ def reciprocal_grid(cell: Tensor, cutoff: float) -> ReciprocalGrid:
     vectors = cell.detach().double().cpu()
     lengths = torch.linalg.norm(vectors, dim=1)
     volume = abs(float(torch.linalg.det(vectors)))
+    if not math.isfinite(volume):
+        raise GeometryError(f"the cell {vectors.tolist()} of a periodic structure holds NaN or infinity")
     if not volume > SMALLEST_RELATIVE_VOLUME * float(lengths.prod()):
         raise GeometryError(
             f"the cell {vectors.tolist()} is singular (volume {volume:.3g} Å³): a periodic structure needs three "
@@ -87,80 +102,124 @@ def reciprocal_grid(cell: Tensor, cutoff: float) -> ReciprocalGrid:
 def _build_grid(cell: tuple[float, ...], cutoff: float, device: torch.device) -> ReciprocalGrid:
     vectors = torch.tensor(cell, dtype=torch.float64).view(3, 3)
     # |n_a| = |k·a| / 2π ≤ |k| |a| / 2π: no vector inside the sphere lies outside these bounds, however skewed the cell
-    bounds = (cutoff * torch.linalg.norm(vectors, dim=1) / (2.0 * math.pi)).floor().long().tolist()
+    reach = cutoff * (1.0 + ROUNDING)
+    bounds = (reach * torch.linalg.norm(vectors, dim=1) / (2.0 * math.pi)).floor().long().tolist()
     points = math.prod(2 * b + 1 for b in bounds) // 2
     if points > MOST_GRID_POINTS:
         raise GeometryError(
-            f"the cell {vectors.tolist()} needs a grid of {points} reciprocal vectors at dl = {2 * math.pi / cutoff:g} Å; "
-            f"allowed: {MOST_GRID_POINTS}. Use a larger dl, a reduced cell, or an open boundary for an isolated molecule"
+            f"the cell {vectors.tolist()} needs a grid of {points} reciprocal vectors at dl = "
+            f"{2.0 * math.pi / cutoff:g} Å; allowed: {MOST_GRID_POINTS}. Use a larger dl, a reduced cell, or an open "
+            "boundary for an isolated molecule"
         )
     axes = tuple(sorted(range(3), key=lambda axis: -bounds[axis]))  # the longest axis makes the rows
-    n1, n2, n3 = (bounds[axis] for axis in axes)
+    extent = tuple(bounds[axis] for axis in axes)
     reciprocal = 2.0 * math.pi * torch.linalg.inv(vectors).T[list(axes)]
 
-    second, third = torch.meshgrid(torch.arange(0, n2 + 1), torch.arange(-n3, n3 + 1), indexing="ij")
-    pairs = torch.stack([second.flatten(), third.flatten()], 1)
-    pairs = pairs[(pairs[:, 0] > 0) | (pairs[:, 1] >= 0)].double()
-    row = torch.arange(n1 + 1, dtype=torch.float64)
-    in_plane = pairs @ reciprocal[1:]
-    sphere = torch.stack(
-        [
-            torch.linalg.norm(sign * row[:, None, None] * reciprocal[0] + in_plane, dim=-1) <= cutoff
-            for sign in (1.0, -1.0)
-        ],
-        -1,
-    )
-    multiplicity = sphere.double()
-    multiplicity[0] *= 0.5
-    origin = int(((pairs == 0).all(1)).nonzero())
-    multiplicity[1:, origin] *= 0.5
-    multiplicity[0, origin] = 0.0  # k = 0: tinfoil boundary, neutralising background
-
-    used = multiplicity.sum(2) > 0
-    last = torch.where(used, row[:, None], -1.0).amax(0)
-    order = torch.argsort(last, descending=True, stable=True)
-    order = order[: int((last >= 0).sum())]
-    pairs, multiplicity, last = pairs[order], multiplicity[:, order], last[order]
+    slabs: list[Slab] = []
+    row, pair, multiplicity = [], [], []
+    thickness = max(THINNEST_SLAB, math.ceil((extent[1] + 1) / MOST_SLABS))
+    for start in range(0, extent[1] + 1, thickness):
+        second = (start, min(start + thickness, extent[1] + 1))
+        indices, weights = _sphere_in_box((0, extent[0] + 1), second, (-extent[2], extent[2] + 1), reciprocal, reach)
+        used = (weights > 0).any(-1)
+        if start == 0:
+            used[0, 0, extent[2]] = (
+                True  # k = 0 has no weight, but keeps the grid of a very small cell from being empty
+            )
+        if not bool(used.any()):
+            continue
+        rows = int(used.any(2).any(1).nonzero().max()) + 1
+        low, high = (int(place) for place in used.any(1).any(0).nonzero().aminmax())
+        indices, weights = indices[:rows, :, low : high + 1], weights[:rows, :, low : high + 1].reshape(-1, 2)
+        first_point = slabs[-1].points[1] if slabs else 0
+        third = (low - extent[2], high + 1 - extent[2])
+        slabs.append(Slab(rows, second, third, (first_point, first_point + len(weights))))
+        row.append(indices[..., 0].flatten())
+        pair.append(indices[..., 1:].reshape(-1, 2))
+        multiplicity.append(weights)
     return ReciprocalGrid(
         axes=(axes[0], axes[1], axes[2]),
-        rows=n1 + 1,
-        pairs=pairs.to(device),
-        columns=(pairs.T.long() + torch.tensor([[n2], [n3]])).contiguous().to(device),
-        extent=(n2, n3),
-        blocks=_blocks(last, n1 + 1),
-        multiplicity=multiplicity.to(device),
+        extent=(extent[0], extent[1], extent[2]),
+        slabs=tuple(slabs),
+        row=torch.cat(row).to(device),
+        pair=torch.cat(pair).to(device),
+        multiplicity=torch.cat(multiplicity).to(device),
     )
 
 
-def _blocks(last: Tensor, rows: int) -> tuple[tuple[int, int, int], ...]:
-    """Up to four groups of rows, each with the number of leading pairs that any of its rows needs."""
-    size = max(4, -(-rows // 4))
-    starts = range(0, rows, size)
-    return tuple((start, min(start + size, rows), int((last >= start).sum())) for start in starts)
+def _sphere_in_box(
+    first: tuple[int, int], second: tuple[int, int], third: tuple[int, int], reciprocal: Tensor, reach: float
+) -> tuple[Tensor, Tensor]:
+    """Indices (…, 3) of a box, and how often +n and −n (…, 2) count in the half-space sum over |k| ≤ reach."""
+    ranges = [torch.arange(*bounds, dtype=torch.float64) for bounds in (first, second, third)]
+    indices = torch.stack(torch.meshgrid(*ranges, indexing="ij"), -1)
+    n1, n2, n3 = indices.unbind(-1)
+    along_row, in_plane = n1[..., None] * reciprocal[0], indices[..., 1:] @ reciprocal[1:]
+    lengths = torch.stack([torch.linalg.norm(in_plane + sign * along_row, dim=-1) for sign in (1.0, -1.0)], -1)
+    weights = (lengths <= reach).double()
+    weights[n1 == 0] *= 0.5
+    weights[(n2 == 0) & (n3 == 0)] *= 0.5
+    weights[(n2 == 0) & ((n3 < 0) | ((n3 == 0) & (n1 == 0)))] = 0.0  # the other half; and k = 0 (tinfoil boundary)
+    return indices, weights
 
 
 def _kernel(cell: Tensor, inverse: Tensor, grid: ReciprocalGrid, sigma: float) -> Tensor:
-    """(rows, P, 2): (2 C / V) exp(−σ²k²/2)/k² of +n and −n, the 2 for the other half space, zero outside the sphere."""
+    """(T, 2): (2 C / V) exp(−σ²k²/2)/k² of +n and −n, the 2 for the other half space, zero outside the sphere."""
     reciprocal = 2.0 * math.pi * inverse.T
-    row = torch.arange(grid.rows, dtype=cell.dtype, device=cell.device)[:, None, None] * reciprocal[0]
-    in_plane = grid.pairs @ reciprocal[1:]
-    # |n a + p|² = n² a² ± 2 n a·p + p²: no (rows, P, 2, 3) array
-    square = (row * row).sum(-1) + (in_plane * in_plane).sum(-1)
-    cross = 2.0 * row[:, 0] @ in_plane.T
-    k_squared = torch.stack([square + cross, square - cross], -1)
+    along_row, in_plane = grid.row[:, None] * reciprocal[0], grid.pair @ reciprocal[1:]
+    square = (along_row * along_row + in_plane * in_plane).sum(1)
+    cross = 2.0 * (along_row * in_plane).sum(1)
+    k_squared = torch.stack([square + cross, square - cross], 1)
     safe = torch.where(grid.multiplicity > 0, k_squared, 1.0)
     volume = torch.linalg.det(cell).abs()
-    return (2.0 * RECIPROCAL_PREFACTOR / volume) * grid.multiplicity * torch.exp(-0.5 * sigma**2 * safe) / safe
+    kernel: Tensor = (
+        (2.0 * RECIPROCAL_PREFACTOR / volume) * grid.multiplicity * torch.exp(-0.5 * sigma**2 * safe) / safe
+    )
+    return kernel
 
 
-def _apply_kernel(components: Tensor, kernel: Tensor, grid: ReciprocalGrid) -> Tensor:
+def _apply_kernel(components: Tensor, kernel: Tensor) -> Tensor:
     """∂E/∂components of E = Σ kernel |S(k)|², with S(±n) = (c·Re ∓ s·Im) + i (c·Im ± s·Re) in the grid's components."""
-    parts = components.view(grid.rows, 2, -1, 2)
-    even, odd = kernel.sum(-1), kernel[..., 0] - kernel[..., 1]
-    sign = torch.tensor([[-1.0, 1.0], [1.0, -1.0]], dtype=kernel.dtype, device=kernel.device)
-    mixed = parts.flip(1, 3) * sign[:, None, :]
-    filtered = 2.0 * (even[:, None, :, None] * parts + odd[:, None, :, None] * mixed)
-    return filtered.reshape(components.shape)
+    even, odd = kernel.sum(1), kernel[:, 0] - kernel[:, 1]
+    return 2.0 * (even[:, None] * components + odd[:, None] * _crossed(components))
+
+
+def _crossed(components: Tensor) -> Tensor:
+    """Half of the derivative of |S(+n)|² − |S(−n)|²: cos and sin, Re and Im change places."""
+    sign = torch.tensor([[[-1.0, 1.0]], [[1.0, -1.0]]], dtype=components.dtype, device=components.device)
+    return components.flip(0, 2) * sign
+
+
+def _energy(
+    fractional: Tensor, moments: Tensor, kernel: Tensor, components: Tensor, local: Tensor, order: int
+) -> Tensor:
+    """½ Σ moments · local, whose gradients are at hand: the local derivatives, and |S(k)|² for the kernel."""
+    own = local[:, : moments.shape[1]]
+    energy = 0.5 * (moments * own).sum()
+    inputs, gradients = [moments], [own]
+    if fractional.requires_grad:
+        inputs.append(fractional)
+        gradients.append(position_gradient(moments, local, order))
+    if kernel.requires_grad:
+        even, odd = components.square().sum((0, 2)), (components * _crossed(components)).sum((0, 2))
+        inputs.append(kernel)
+        gradients.append(torch.stack([even + odd, even - odd], 1))
+    value: Tensor = _KnownGradients.apply(energy.detach(), *inputs, *gradients)  # type: ignore[no-untyped-call]
+    return value
+
+
+class _KnownGradients(torch.autograd.Function):
+    """A value, and its gradients in the inputs given beside them; they carry their own graph to higher derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *inputs_and_gradients: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs_and_gradients[len(inputs_and_gradients) // 2 :])
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        return None, *(grad * gradient for gradient in gradients), *(None for _ in gradients)
 
 
 def _fractional_moments(multipoles: Multipoles, inverse: Tensor) -> Tensor:

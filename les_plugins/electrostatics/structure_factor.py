@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,38 +19,42 @@ from torch import Tensor
 WORKSPACE_BYTES = 4 << 20
 
 
+class Slab(NamedTuple):
+    """A box of the grid: rows 0 … rows − 1, `second` and `third` as half-open ranges, `points` as its place in all."""
+
+    rows: int
+    second: tuple[int, int]
+    third: tuple[int, int]
+    points: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class ReciprocalGrid:
-    """Integer half-space grid of one cell: rows ±n along one axis, pairs (half plane) of the other two.
+    """Integer half-space grid of one cell, cut into slabs along its second axis that fit the cutoff sphere closely.
 
     Attributes:
-        axes: which lattice axis is the row axis, and which two make the pairs.
-        rows: number of rows, n = 0 … rows − 1; +n and −n share a row.
-        pairs: (P, 2) float64, ordered so that the pairs that a row needs always come first.
-        columns: (2, P) int64, place of each pair's factors in a table that starts at −extent.
-        extent: largest |n| along each pair axis.
-        blocks: (first row, last row + 1, number of pairs) of the grid's occupied parts.
-        multiplicity: (rows, P, 2) float64, of +n and −n: 1 for a vector inside the cutoff sphere, 0 outside; where
-            +n and −n are the same vector (n = 0) or conjugates (pair (0, 0)), ½ each.
+        axes: which lattice axis is the first, the row axis, and which are the second and the third.
+        extent: largest |n| along each of them.
+        slabs: the boxes, which follow each other in the points; the second index is ≥ 0.
+        row: (T,) float64, first index of every point; +n and −n share a point.
+        pair: (T, 2) float64, its second and third index.
+        multiplicity: (T, 2) float64, of +n and −n: 1 for a vector inside the cutoff sphere, 0 outside; where +n and −n
+            are the same vector (n = 0) or conjugates (pair (0, 0)), ½ each.
     """
 
     axes: tuple[int, int, int]
-    rows: int
-    pairs: Tensor
-    columns: Tensor
-    extent: tuple[int, int]
-    blocks: tuple[tuple[int, int, int], ...]
+    extent: tuple[int, int, int]
+    slabs: tuple[Slab, ...]
+    row: Tensor
+    pair: Tensor
     multiplicity: Tensor
 
 
 @cache
 def exponents(order: int) -> tuple[tuple[int, int, int], ...]:
-    """Exponents (p, q, r) of every derivative of rank ≤ order along (row, pair, pair) axes, grouped by p."""
+    """Exponents (p, q, r) of every derivative of rank ≤ order along the grid's axes, by rank."""
     return tuple(
-        (p, q, total - q)
-        for p in range(order + 1)
-        for total in range(order - p + 1)
-        for q in range(total, -1, -1)
+        (p, q, rank - p - q) for rank in range(order + 1) for p in range(rank, -1, -1) for q in range(rank - p, -1, -1)
     )
 
 
@@ -63,10 +67,9 @@ def _raised(order: int, axis: int) -> tuple[int, ...]:
 
 
 @cache
-def _kept(order: int) -> tuple[int, ...]:
-    """Index in exponents(order + 1) of every derivative of exponents(order)."""
-    place = {e: i for i, e in enumerate(exponents(order + 1))}
-    return tuple(place[e] for e in exponents(order))
+def _cubic(order: int) -> tuple[int, ...]:
+    """Place of every derivative of exponents(order) in a flattened (order + 1)³ cube."""
+    return tuple((p * (order + 1) + q) * (order + 1) + r for p, q, r in exponents(order))
 
 
 def moments_to_grid(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
@@ -79,138 +82,165 @@ def moments_to_grid(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, o
         order: highest rank of the moments.
 
     Returns:
-        (2·rows, 2·P): Σ_i moments · derivative of {cos, sin}(2π n s_row) × {Re, Im} exp(2πi pair·s_pair).
+        (2, T, 2): Σ_i moments · derivative of {cos, sin}(2π n s_row) × {Re, Im} exp(2πi pair·s_pair).
     """
-    out: Tensor = _MomentsToGrid.apply(fractional, moments, grid, order)
+    out: Tensor = _MomentsToGrid.apply(fractional, moments, grid, order)  # type: ignore[no-untyped-call]
     return out
 
 
-def grid_to_moments(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
-    """Transpose of `moments_to_grid`: (N, M) derivatives, at the atoms, of the function with the given components."""
-    out: Tensor = _GridToMoments.apply(fractional, components, grid, order)
+def grid_to_moments(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int) -> tuple[Tensor, ...]:
+    """Transpose of `moments_to_grid`: derivatives, at the atoms, of the function with the given components.
+
+    One tensor (N, 1), (N, 3), (N, 6) … for each rank ≤ order: the ranks that nothing depends on cost no backward.
+    """
+    out: tuple[Tensor, ...] = _GridToMoments.apply(fractional, components, grid, order)  # type: ignore[no-untyped-call]
     return out
+
+
+def position_gradient(moments: Tensor, local: Tensor, order: int) -> Tensor:
+    """Σ moments · (derivatives one rank higher), along each fractional axis: (N, 3)."""
+    return torch.stack([(moments * local[:, list(_raised(order, axis))]).sum(1) for axis in range(3)], 1)
 
 
 class _MomentsToGrid(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
         ctx.save_for_backward(fractional, moments)
+        ctx.set_materialize_grads(False)
         ctx.grid, ctx.order = grid, order
         return _spread(fractional, moments, grid, order)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
+        if grad is None:
+            return None, None, None, None
         fractional, moments = ctx.saved_tensors
-        if not ctx.needs_input_grad[0]:
-            return None, grid_to_moments(fractional, grad, ctx.grid, ctx.order), None, None
-        local = grid_to_moments(fractional, grad, ctx.grid, ctx.order + 1)
-        return _position_gradient(moments, local, ctx.order), local[:, list(_kept(ctx.order))], None, None
+        highest = ctx.order + 1 if ctx.needs_input_grad[0] else ctx.order
+        local = torch.cat(grid_to_moments(fractional, grad, ctx.grid, highest), 1)
+        on_position = position_gradient(moments, local, ctx.order) if ctx.needs_input_grad[0] else None
+        return on_position, local[:, : moments.shape[1]], None, None
 
 
 class _GridToMoments(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
-        ctx.save_for_backward(fractional, components)
+    def forward(
+        ctx: Any, fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int
+    ) -> tuple[Tensor, ...]:
+        local = _gather(fractional, components, grid, order)
+        by_rank = tuple(part.contiguous() for part in local.split([_count(rank) for rank in range(order + 1)], 1))
+        ctx.save_for_backward(fractional, components, *by_rank)
+        ctx.set_materialize_grads(False)
         ctx.grid, ctx.order = grid, order
-        return _gather(fractional, components, grid, order)
+        return by_rank
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
-        fractional, components = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
+        fractional, components, *by_rank = ctx.saved_tensors
+        order = max((rank for rank, grad in enumerate(grads) if grad is not None), default=None)
+        if order is None:
+            return None, None, None, None
+        ranks = zip(grads[: order + 1], by_rank, strict=False)
+        grad = torch.cat([torch.zeros_like(value) if part is None else part for part, value in ranks], 1)
         on_position = on_components = None
         if ctx.needs_input_grad[0]:
-            local = grid_to_moments(fractional, components, ctx.grid, ctx.order + 1)
-            on_position = _position_gradient(grad, local, ctx.order)
+            if order == ctx.order:  # the forward did not go one rank higher
+                by_rank = grid_to_moments(fractional, components, ctx.grid, order + 1)
+            on_position = position_gradient(grad, torch.cat(tuple(by_rank), 1), order)
         if ctx.needs_input_grad[1]:
-            on_components = moments_to_grid(fractional, grad, ctx.grid, ctx.order)
+            on_components = moments_to_grid(fractional, grad, ctx.grid, order)
         return on_position, on_components, None, None
 
 
-def _position_gradient(moments: Tensor, local: Tensor, order: int) -> Tensor:
-    """Σ moments · (derivatives one rank higher), along each fractional axis: (N, 3)."""
-    return torch.stack([(moments * local[:, list(_raised(order, axis))]).sum(1) for axis in range(3)], 1)
-
-
 def _spread(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
-    n_pairs = len(grid.pairs)
-    out = fractional.new_zeros(2 * grid.rows, 2 * n_pairs)
-    monomials = _pair_monomials(grid.pairs, order)
-    for atoms in _chunks(len(fractional), n_pairs, order):
-        rows = _row_basis(fractional[atoms, 0], grid.rows, order)
-        phases = _pair_phases(fractional[atoms], grid)
-        spread = phases.new_empty(order + 1, len(phases), n_pairs)
-        first = 0
-        for p in range(order + 1):
-            count = _pair_count(order - p)
-            weights = moments[atoms, first : first + count] @ monomials[:count]
-            torch.mul(torch.view_as_complex(weights.view(len(phases), n_pairs, 2)), phases, out=spread[p])
-            first += count
-        flat = torch.view_as_real(spread).view(-1, 2 * n_pairs)
-        rows = rows.view(len(flat), 2 * grid.rows)
-        for low, high, count in grid.blocks:
-            out[2 * low : 2 * high, : 2 * count].addmm_(rows[:, 2 * low : 2 * high].T, flat[:, : 2 * count])
-    return out
+    cube = moments.new_zeros(len(moments), (order + 1) ** 3, dtype=torch.complex128)
+    cube[:, list(_cubic(order))] = moments.to(cube.dtype)
+    cube = cube.view(len(moments), (order + 1) ** 2, order + 1)
+    totals = [moments.new_zeros(2 * slab.rows, 2 * _area(slab)) for slab in grid.slabs]
+    chunks, workspace = _chunks(fractional, grid, order)
+    for atoms in chunks:
+        rows = _row_basis(fractional[atoms, 0], grid.extent[0], order)
+        second = _waves(fractional[atoms, 1], 0, grid.extent[1], order).transpose(1, 2).contiguous()
+        third = torch.bmm(cube[atoms], _waves(fractional[atoms, 2], -grid.extent[2], grid.extent[2], order))
+        third = third.view(len(third), order + 1, order + 1, -1)
+        for slab, total in zip(grid.slabs, totals, strict=True):
+            plane = _plane(slab, workspace, len(second), order)
+            along_second, along_third = second[:, slice(*slab.second)], third[..., _third(slab, grid)]
+            for p in range(order + 1):
+                few = order + 1 - p
+                torch.bmm(along_second[..., :few], along_third[:, p, :few], out=plane[p])
+            total.addmm_(rows[:, : 2 * slab.rows].T, torch.view_as_real(plane).view(len(rows), -1))
+    by_part = [
+        total.view(slab.rows, 2, -1).transpose(0, 1).flatten(1) for slab, total in zip(grid.slabs, totals, strict=True)
+    ]
+    return torch.cat(by_part, 1).view(2, -1, 2)
 
 
 def _gather(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
-    n_pairs = len(grid.pairs)
-    out = fractional.new_empty(len(fractional), len(exponents(order)))
-    monomials = _pair_monomials(grid.pairs, order)
-    for atoms in _chunks(len(fractional), n_pairs, order):
-        rows = _row_basis(fractional[atoms, 0], grid.rows, order)
-        phases = _pair_phases(fractional[atoms], grid).conj()
-        flat = rows.view(-1, 2 * grid.rows)
-        gathered = flat.new_zeros(len(flat), 2 * n_pairs)
-        for low, high, count in grid.blocks:
-            gathered[:, : 2 * count].addmm_(flat[:, 2 * low : 2 * high], components[2 * low : 2 * high, : 2 * count])
-        local = torch.view_as_complex(gathered.view(order + 1, len(phases), n_pairs, 2))
-        local *= phases
-        first = 0
-        for p in range(order + 1):
-            count = _pair_count(order - p)
-            values = torch.view_as_real(local[p]).view(len(phases), 2 * n_pairs)
-            out[atoms, first : first + count] = values @ monomials[:count].T
-            first += count
-    return out
+    matrices = [
+        components[:, slice(*slab.points)].reshape(2, slab.rows, -1).transpose(0, 1).reshape(2 * slab.rows, -1)
+        for slab in grid.slabs
+    ]
+    out = fractional.new_empty(len(fractional), order + 1, order + 1, order + 1)
+    chunks, workspace = _chunks(fractional, grid, order)
+    for atoms in chunks:
+        rows = _row_basis(fractional[atoms, 0], grid.extent[0], order)
+        second = _waves(fractional[atoms, 1], 0, grid.extent[1], order).conj().resolve_conj()
+        third = _waves(fractional[atoms, 2], -grid.extent[2], grid.extent[2], order).conj().resolve_conj()
+        local = [third.new_zeros(len(third), order + 1 - p, third.shape[2]) for p in range(order + 1)]
+        for slab, matrix in zip(grid.slabs, matrices, strict=True):
+            plane = _plane(slab, workspace, len(second), order)
+            torch.mm(rows[:, : 2 * slab.rows], matrix, out=torch.view_as_real(plane).view(len(rows), -1))
+            along_second = second[..., slice(*slab.second)]
+            for p, derivatives in enumerate(local):
+                derivatives[..., _third(slab, grid)] += torch.bmm(along_second[:, : order + 1 - p], plane[p])
+        for p, derivatives in enumerate(local):
+            out[atoms, p, : order + 1 - p] = torch.bmm(derivatives, third.transpose(1, 2)).real
+    return out.flatten(1)[:, list(_cubic(order))]
 
 
-def _chunks(n_atoms: int, n_pairs: int, order: int) -> list[slice]:
-    size = max(16, WORKSPACE_BYTES // (16 * (order + 3) * n_pairs))
-    return [slice(start, min(start + size, n_atoms)) for start in range(0, n_atoms, size)]
+def _chunks(fractional: Tensor, grid: ReciprocalGrid, order: int) -> tuple[list[slice], Tensor]:
+    """Slices of the atoms, and one workspace for all: fresh memory would cost more than what is computed in it."""
+    largest = (order + 1) * max(_area(slab) for slab in grid.slabs)
+    size = max(16, WORKSPACE_BYTES // (16 * largest))
+    n_atoms = len(fractional)
+    chunks = [slice(start, min(start + size, n_atoms)) for start in range(0, n_atoms, size)]
+    return chunks, fractional.new_empty(min(size, n_atoms) * largest, dtype=torch.complex128)
 
 
-def _pair_count(order: int) -> int:
-    return (order + 1) * (order + 2) // 2
+def _count(rank: int) -> int:
+    return (rank + 1) * (rank + 2) // 2
 
 
-def _row_basis(coordinate: Tensor, rows: int, order: int) -> Tensor:
-    """(order + 1, n, rows, 2): {cos, sin}(2π n s) and their derivatives in s."""
-    wave = 2.0 * math.pi * torch.arange(rows, dtype=coordinate.dtype, device=coordinate.device)
+def _area(slab: Slab) -> int:
+    return (slab.second[1] - slab.second[0]) * (slab.third[1] - slab.third[0])
+
+
+def _third(slab: Slab, grid: ReciprocalGrid) -> slice:
+    """The slab's range of third indices in a table that starts at −extent."""
+    return slice(slab.third[0] + grid.extent[2], slab.third[1] + grid.extent[2])
+
+
+def _plane(slab: Slab, workspace: Tensor, n_atoms: int, order: int) -> Tensor:
+    """(order + 1, n, second, third), complex, uninitialised."""
+    shape = (order + 1, n_atoms, slab.second[1] - slab.second[0], slab.third[1] - slab.third[0])
+    return workspace[: math.prod(shape)].view(shape)
+
+
+def _row_basis(coordinate: Tensor, last: int, order: int) -> Tensor:
+    """((order + 1)·n, 2·rows): {cos, sin}(2π n s), n = 0 … last, and their derivatives in s."""
+    wave = 2.0 * math.pi * torch.arange(last + 1, dtype=coordinate.dtype, device=coordinate.device)
     angle = coordinate[:, None] * wave
-    basis = torch.stack([torch.cos(angle), torch.sin(angle)], -1)
-    derivatives = [basis]
+    derivatives = [torch.stack([torch.cos(angle), torch.sin(angle)], -1)]
     for _ in range(order):
-        last = derivatives[-1]
-        derivatives.append(torch.stack([-last[..., 1], last[..., 0]], -1) * wave[:, None])
-    return torch.stack(derivatives)
+        below = derivatives[-1]
+        derivatives.append(torch.stack([-below[..., 1], below[..., 0]], -1) * wave[:, None])
+    return torch.stack(derivatives).view(-1, 2 * (last + 1))
 
 
-def _pair_phases(fractional: Tensor, grid: ReciprocalGrid) -> Tensor:
-    """(n, P) complex: exp(2πi pair·s)."""
-    factors = []
-    for axis, (columns, extent) in enumerate(zip(grid.columns, grid.extent, strict=True), start=1):
-        wave = 2.0 * math.pi * torch.arange(-extent, extent + 1, dtype=fractional.dtype, device=fractional.device)
-        angle = fractional[:, axis, None] * wave
-        factors.append(torch.polar(torch.ones_like(angle), angle).index_select(1, columns))
-    return factors[0].mul_(factors[1])
-
-
-def _pair_monomials(pairs: Tensor, order: int) -> Tensor:
-    """(monomials, 2·P): real and imaginary part of (2πi n_2)^q (2πi n_3)^r, in the order of `exponents` at p = 0."""
-    wave = 2.0 * math.pi * pairs
-    values = []
-    for _, q, r in exponents(order)[: _pair_count(order)]:
-        size = wave[:, 0] ** q * wave[:, 1] ** r
-        real, imaginary = [(1, 0), (0, 1), (-1, 0), (0, -1)][(q + r) % 4]
-        values.append(torch.stack([real * size, imaginary * size], -1).flatten())
-    return torch.stack(values)
+def _waves(coordinate: Tensor, first: int, last: int, order: int) -> Tensor:
+    """(n, order + 1, last − first + 1), complex: exp(2πi n s), n = first … last, and its derivatives in s."""
+    wave = 2.0 * math.pi * torch.arange(first, last + 1, dtype=coordinate.dtype, device=coordinate.device)
+    angle = coordinate[:, None] * wave
+    phase = torch.complex(torch.cos(angle), torch.sin(angle))
+    powers = torch.stack([(1j * wave) ** q for q in range(order + 1)])
+    return phase[:, None] * powers
