@@ -127,7 +127,8 @@ def verify(folder: Path) -> None:
             raise CheckpointError(f"{folder / name} is missing")
         if (found := sha256(folder / name)) != expected:
             raise CheckpointError(
-                f"{folder / name} has been changed: its SHA-256 is {found[:16]}…, the manifest says {str(expected)[:16]}…"
+                f"{folder / name} has been changed: its SHA-256 is {found[:16]}…, "
+                f"the manifest says {str(expected)[:16]}…"
             )
 
 
@@ -174,8 +175,8 @@ def _check_format(document: dict[str, Any], path: Path) -> None:
         raise CheckpointError(f"{path}: format is {document.get('format')!r}; expected {FORMAT!r}")
     if document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format_version is {document.get('format_version')!r}; this les-plugins ({les_plugins.__version__}) "
-            f"reads {FORMAT_VERSION}"
+            f"{path}: format_version is {document.get('format_version')!r}; "
+            f"this les-plugins ({les_plugins.__version__}) reads {FORMAT_VERSION}"
         )
 
 

@@ -1,4 +1,4 @@
-"""`LongRangeConfig`: the `long_range:` section that every host's own config file carries. Strict: nothing is ignored."""
+"""`LongRangeConfig`: the `long_range:` section that every host's own config carries. Strict: nothing is ignored."""
 
 from __future__ import annotations
 

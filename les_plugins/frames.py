@@ -75,7 +75,7 @@ def label(atoms: Atoms, key: str) -> NDArray[np.float64] | float | None:
         return atoms.calc.results[key]  # type: ignore[no-any-return]
     if key in atoms.info:
         return atoms.info[key]  # type: ignore[no-any-return]
-    return atoms.arrays.get(key)  # type: ignore[no-any-return]
+    return atoms.arrays.get(key)
 
 
 def check_labels(path: Path, energy_key: str, forces_key: str) -> list[Atoms]:
@@ -99,8 +99,8 @@ def check_labels(path: Path, energy_key: str, forces_key: str) -> list[Atoms]:
     if not labelled:
         present = sorted(_labels(frames[0]))
         raise DataError(
-            f"{path}: no frame has {energy_key!r} or {forces_key!r}; found: {', '.join(present) or 'no labels'}. Give the "
-            "names with energy_key and forces_key"
+            f"{path}: no frame has {energy_key!r} or {forces_key!r}; found: {', '.join(present) or 'no labels'}. "
+            "Give the names with energy_key and forces_key"
         )
     return frames
 

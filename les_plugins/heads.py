@@ -200,7 +200,7 @@ class EdgeHead(nn.Module):
 
 
 def radial_functions(length: Tensor, cutoff: float) -> Tensor:
-    """(E, 8) Bessel functions of (E, 1) lengths, times a polynomial envelope with two vanishing derivatives at cutoff."""
+    """(E, 8) Bessel functions of (E, 1) lengths, times an envelope with two vanishing derivatives at the cutoff."""
     x = length / cutoff
     order = torch.arange(1, RADIAL_FUNCTIONS + 1, dtype=length.dtype, device=length.device)
     envelope = torch.where(x < 1.0, 1.0 - 28.0 * x**6 + 48.0 * x**7 - 21.0 * x**8, torch.zeros_like(x))
@@ -216,7 +216,7 @@ def _vectors(layers: list[LayerFeatures]) -> Tensor:
 
 
 def _kind(layout: FeatureLayout, config: LongRangeConfig) -> str:
-    """"equivariant" or "edge"; they differ only where vectors or tensors are asked for."""
+    """Either "equivariant" or "edge"; they differ only where vectors or tensors are asked for."""
     needs_directions = config.order >= 1 or config.response.dipole == "anisotropic"
     if config.heads == "equivariant" and needs_directions and not layout.has_vectors:
         raise ConfigError(

@@ -81,7 +81,7 @@ class LongRange(nn.Module):
         """
         multipoles, softness, polarizability = self.heads(features)
         gauge = self.gauge.to(multipoles.charge.dtype)
-        multipoles = Multipoles(*(None if moment is None else gauge * moment for moment in multipoles))
+        multipoles = _scaled(multipoles, gauge)
         result = self.electrostatics(
             positions.double(),
             cell.double(),
@@ -96,15 +96,13 @@ class LongRange(nn.Module):
         potential, field = result.potential, result.field
         if self.coupling is not None:
             # E is quadratic in the moments: moments × sqrt(c) give c × E, but sqrt has no slope to start from at zero
-            coupling = _NonNegative.apply(self.coupling).double()
+            coupling: Tensor = _NonNegative.apply(self.coupling).double()  # type: ignore[no-untyped-call]
             energy, atomic = coupling * energy, coupling * atomic
             root = coupling.detach().sqrt()
             charge, potential, field = root * charge, root * potential, root * field
             dipole = None if dipole is None else root * dipole
-            multipoles = Multipoles(*(None if moment is None else root.to(moment) * moment for moment in multipoles))
-        return LongRangeResult(
-            energy, atomic, potential, field, charge, dipole, multipoles, softness, polarizability
-        )
+            multipoles = _scaled(multipoles, root.to(multipoles.charge.dtype))
+        return LongRangeResult(energy, atomic, potential, field, charge, dipole, multipoles, softness, polarizability)
 
     def zero(self) -> None:
         """Set every moment to zero for good, so that the host's own predictions come back (a test of adapters)."""
@@ -123,5 +121,15 @@ class _NonNegative(torch.autograd.Function):
         return value.clamp(min=0.0)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
+
+
+def _scaled(moments: Multipoles, factor: Tensor) -> Multipoles:
+    """Every moment times one factor."""
+    charge, dipole, quadrupole = moments
+    return Multipoles(
+        factor * charge,
+        None if dipole is None else factor * dipole,
+        None if quadrupole is None else factor * quadrupole,
+    )

@@ -1,4 +1,4 @@
-"""The one plugin manager: finds adapters through the entry-point group `les_plugins`, imports a host only when asked."""
+"""The one plugin manager: finds adapters through the entry-point group `les_plugins`, imports a host when asked."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -12,7 +13,9 @@ from rich.table import Table
 from les_plugins import plugins
 
 
-def hosts(as_json: bool = typer.Option(False, "--json", help="Print JSON instead of a table.")) -> None:
+def hosts(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
     """List the host adapters, their versions, and the reason where one cannot be used."""
     found = plugins.hosts()
     if as_json:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,11 +20,15 @@ def register(app: typer.Typer) -> None:
         app.command(info.name, context_settings=_CONTEXT, help=f"Train with {info.distribution}.")(_command(info.name))
 
 
-def _command(host: str):  # type: ignore[no-untyped-def]
+def _command(host: str) -> Callable[..., None]:
     def train(
         context: typer.Context,
-        config: Path = typer.Option(..., "--config", help="The host's own config file, with a long_range: section."),
-        data_licence: str = typer.Option("not stated", help="Licence of the training data, kept in the checkpoint."),
+        config: Annotated[
+            Path, typer.Option("--config", help="The host's own config file, with a long_range: section.")
+        ],
+        data_licence: Annotated[
+            str, typer.Option(help="Licence of the training data, kept in the checkpoint.")
+        ] = "not stated",
     ) -> None:
         """Train; options that are not listed here go to the host as they are."""
         hooks = plugins.host(host)
