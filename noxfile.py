@@ -1,0 +1,61 @@
+"""Every check of the project, each in a virtual environment of its own. `nox` alone runs what CI runs; see `nox -l`."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "tests-core", "tests-mace"]
+nox.options.error_on_missing_interpreters = True
+
+FAST = ("-m", "not slow and not training")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting and types."""
+    session.install("-e", ".[plot,dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session(name="tests-core")
+def tests_core(session: nox.Session) -> None:
+    """Everything that needs no host framework, in an environment without any; e3nn is there as an oracle."""
+    session.install("-e", ".[plot,dev]", "e3nn>=0.5")
+    session.run("pytest", *FAST, "--ignore=tests/adapters", *session.posargs)
+
+
+@nox.session(name="tests-mace")
+def tests_mace(session: nox.Session) -> None:
+    """The MACE adapter."""
+    session.install("-e", ".[mace,plot,dev]")
+    session.run("pytest", *FAST, *(session.posargs or ["tests/adapters"]))
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Tests marked slow, of the core and of the MACE adapter."""
+    session.install("-e", ".[mace,plot,dev]")
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def training(session: nox.Session) -> None:
+    """Tests marked training: tiny trainings through the command line."""
+    session.install("-e", ".[mace,plot,dev]")
+    session.run("pytest", "-m", "training", *session.posargs)
+
+
+@nox.session
+def e3nn(session: nox.Session) -> None:
+    """A checkpoint saved under one e3nn (0.4, 0.6) gives the same numbers under the other."""
+    session.install("-e", ".[mace,plot,dev]")
+    script, folder = "tests/adapters/e3nn_versions.py", session.create_tmp()
+    session.run("python", script, "save", f"{folder}/saved-under-0.4")
+    session.install("--no-deps", "e3nn>=0.6,<0.7")
+    session.run("python", script, "compare", f"{folder}/saved-under-0.4")
+    session.run("python", script, "save", f"{folder}/saved-under-0.6")
+    session.install("--no-deps", "e3nn==0.4.4")
+    session.run("python", script, "compare", f"{folder}/saved-under-0.6")
