@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -114,6 +114,11 @@ def _describe(item: Any, source: str) -> str:
         return f"{source}: unknown key {key!r}; {_allowed(parent)}"
     if not key:
         return f"{source}: {item['msg'].removeprefix('Value error, ')}"
+    if item["type"] == "tuple_type":
+        names = ", ".join(get_args(MultipoleName))
+        return f"{source}: {key} is {item['input']!r}: input should be a list of: {names}"
+    if item["type"] == "model_type":
+        return f"{source}: {key} is {item['input']!r}: input should be a section; {_allowed(ResponseConfig)}"
     return f"{source}: {key} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
 
 

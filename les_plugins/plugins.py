@@ -93,9 +93,11 @@ def manager() -> pluggy.PluginManager:
             continue
         try:
             plugins.register(entry.load(), name=entry.name)
+            plugins.check_pending()
         except Exception as error:  # a broken third-party plugin must not take the others down
             _failures()[entry.name] = f"{entry.value} could not be loaded: {type(error).__name__}: {error}"
-    plugins.check_pending()
+            if plugins.has_plugin(entry.name):
+                plugins.unregister(name=entry.name)
     return plugins
 
 
@@ -109,9 +111,17 @@ def hosts() -> list[HostInfo]:
     found = []
     for name, plugin in manager().list_name_plugin():
         if plugin is not None and hasattr(plugin, "les_host_info"):
-            found.append(_host_caller(name).les_host_info())
+            found.append(_host_info(name))
     found += [HostInfo(name, "?", "?", None, problem) for name, problem in _failures().items()]
     return sorted(found, key=lambda info: info.name)
+
+
+def _host_info(name: str) -> HostInfo:
+    try:
+        info: HostInfo = _host_caller(name).les_host_info()
+    except Exception as error:  # as above
+        return HostInfo(name, "?", "?", None, f"its les_host_info failed: {type(error).__name__}: {error}")
+    return info
 
 
 class HookCaller:

@@ -1,4 +1,4 @@
-"""What every test shares: one thread, and files named test_<host>*.py left out, in words, where their host is absent."""
+"""What every test shares: one thread; files test_<host>*.py are left out, in words, where their host is absent."""
 
 from __future__ import annotations
 

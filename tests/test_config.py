@@ -1,0 +1,131 @@
+"""The `long_range:` section: strict, and every refusal names the key, where it stands and what is allowed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from les_plugins import LesPluginsError, LongRangeConfig
+from les_plugins.config import ResponseConfig
+from les_plugins.errors import ConfigError
+
+SOURCE = "water.yaml: long_range"
+
+
+def refusal(section: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        LongRangeConfig.parse(section, SOURCE)
+    return str(caught.value)
+
+
+def test_an_unknown_key_is_refused_with_its_name_the_file_and_what_is_allowed() -> None:
+    message = refusal({"sigme": 1.0})
+    assert message.startswith(SOURCE)
+    assert "'sigme'" in message
+    assert all(key in message for key in LongRangeConfig.model_fields)
+
+
+def test_an_unknown_key_of_the_response_is_refused_with_the_keys_of_the_response() -> None:
+    message = refusal({"response": {"dipol": "isotropic"}})
+    assert "'response.dipol'" in message
+    assert all(key in message for key in ResponseConfig.model_fields)
+    assert "sigma" not in message
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ({"sigma": "1.0"}, "sigma"),
+        ({"sigma": 0.0}, "sigma"),
+        ({"sigma": float("nan")}, "sigma"),
+        ({"dl": -1.2}, "dl"),
+        ({"dl": float("inf")}, "dl"),
+        ({"epsilon_infinity": 0.5}, "epsilon_infinity"),
+        ({"remove_self_interaction": 1}, "remove_self_interaction"),
+        ({"hidden": 0}, "hidden"),
+        ({"hidden": 16.5}, "hidden"),
+        ({"heads": "vector"}, "heads"),
+        ({"method": "mesh"}, "method"),
+        ({"zero_init": "yes"}, "zero_init"),
+        ({"response": {"charge": "true"}}, "response.charge"),
+        ({"response": {"dipole": "tensor"}}, "response.dipole"),
+        ({"response": True}, "response"),
+        ({"multipoles": ["charge", "octupole"]}, "multipoles"),
+        ({"multipoles": 2}, "multipoles"),
+    ],
+)
+def test_a_wrong_type_or_value_is_refused_with_key_value_and_file(section: dict[str, object], key: str) -> None:
+    message = refusal(section)
+    assert message.startswith(SOURCE)
+    assert key in message
+
+
+@pytest.mark.parametrize(
+    "multipoles", [[], ["dipole"], ["charge", "quadrupole"], ["dipole", "charge"], ["charge", "charge"]]
+)
+def test_moments_with_gaps_or_out_of_order_are_refused_with_the_three_that_are_allowed(multipoles: list[str]) -> None:
+    message = refusal({"multipoles": multipoles})
+    assert "['charge', 'dipole', 'quadrupole']" in message
+    assert "['charge', 'dipole']" in message
+
+
+@pytest.mark.parametrize("section", [[], "charge", 3, [("sigma", 1.0)]])
+def test_a_section_that_is_no_mapping_is_refused_with_the_allowed_keys(section: object) -> None:
+    assert "allowed keys: multipoles" in refusal(section)
+
+
+def test_a_response_that_is_no_section_is_refused_with_the_keys_of_the_response() -> None:
+    assert "allowed keys: charge, dipole" in refusal({"response": "isotropic"})
+
+
+def test_multipoles_that_are_no_list_are_refused_with_the_names_of_the_moments() -> None:
+    assert "a list of: charge, dipole, quadrupole" in refusal({"multipoles": 2})
+
+
+def test_every_mistake_of_a_section_is_named_at_once() -> None:
+    message = refusal({"sigme": 1.0, "dl": -1.0})
+    assert "sigme" in message
+    assert "dl" in message
+
+
+def test_an_empty_section_gives_the_documented_defaults() -> None:
+    config = LongRangeConfig.parse(None)
+    assert config == LongRangeConfig.parse({}) == LongRangeConfig()
+    assert (config.sigma, config.dl, config.order, config.has_response) == (1.0, 1.2, 2, False)
+
+
+def test_yaml_and_json_round_trips_give_the_same_config() -> None:
+    config = LongRangeConfig.parse(
+        {
+            "multipoles": ["charge", "dipole"],
+            "response": {"charge": True, "dipole": "anisotropic"},
+            "sigma": 0.8,
+            "dl": 2.0,
+            "remove_self_interaction": False,
+            "epsilon_infinity": 1.78,
+            "heads": "edge",
+            "hidden": 7,
+            "zero_init": True,
+            "method": "direct",
+        }
+    )
+    assert LongRangeConfig.parse(json.loads(json.dumps(config.to_dict()))) == config
+    assert LongRangeConfig.parse(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+
+
+def test_whole_numbers_stand_for_lengths() -> None:
+    assert LongRangeConfig.parse({"sigma": 1, "dl": 2}).dl == 2.0
+
+
+def test_a_config_cannot_be_changed_after_it_was_read() -> None:
+    config = LongRangeConfig()
+    with pytest.raises(ValidationError):
+        config.sigma = 2.0  # type: ignore[misc]
+
+
+def test_a_refusal_belongs_to_the_one_exception_family() -> None:
+    with pytest.raises(LesPluginsError):
+        LongRangeConfig.parse({"nonsense": 1})

@@ -1,0 +1,262 @@
+"""Plugins: hosts are found lazily, nothing broken spreads, and every part of ours can be replaced through its hook."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import les_plugins
+from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles, plugins
+from les_plugins.errors import HostError
+from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.heads import LatentVariables
+from les_plugins.hookspecs import hookimpl, hookspec
+from les_plugins.long_range import LongRange
+from les_plugins.plugins import HostInfo
+from les_plugins.response import Response
+
+LAYOUT = FeatureLayout((LayerLayout(4, 4, 0), LayerLayout(4)))
+
+
+class EntryPoint:
+    """As importlib.metadata's, but for an object at hand or an import that fails."""
+
+    def __init__(self, name: str, plugin: object) -> None:
+        self.name, self.value, self._plugin = name, f"third_party.{name}", plugin
+
+    def load(self) -> object:
+        if isinstance(self._plugin, Exception):
+            raise self._plugin
+        return self._plugin
+
+
+@pytest.fixture
+def fresh_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A function that lets entry points be found beside the installed ones, for one test."""
+    installed = list(importlib.metadata.entry_points(group=plugins.GROUP))
+
+    def found(*entries: EntryPoint) -> None:
+        monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda group: [*installed, *entries])
+        forget()
+
+    def forget() -> None:
+        plugins.manager.cache_clear()
+        plugins._failures.cache_clear()
+
+    yield found
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.fixture
+def no_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No distribution is installed at all."""
+
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(plugins.importlib.metadata, "version", version)
+
+
+def features(n_atoms: int = 3) -> NodeFeatures:
+    first = LayerFeatures(torch.randn(n_atoms, 4), torch.randn(n_atoms, 4, 3))
+    return NodeFeatures([first, LayerFeatures(torch.randn(n_atoms, 4))])
+
+
+def evaluate(part: LongRange) -> Any:
+    positions = torch.randn(3, 3, dtype=torch.float64)
+    flags = torch.zeros(1, 3, dtype=torch.bool)
+    return part(features(), positions, torch.zeros(1, 3, 3), flags, torch.zeros(3, dtype=torch.long))
+
+
+def test_importing_the_package_or_its_command_imports_no_host() -> None:
+    heavy = ("mace", "nequip", "matgl", "sevenn", "e3nn")
+    code = f"import les_plugins, les_plugins.cli, sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_imports_no_ase() -> None:
+    code = "import les_plugins, sys; print('ase' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_listing_hosts_imports_none_of_them() -> None:
+    code = "from les_plugins import plugins; import sys; plugins.hosts(); print('mace' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.usefixtures("no_distribution")
+def test_a_missing_host_is_listed_with_the_command_that_installs_it() -> None:
+    (mace,) = [info for info in plugins.hosts() if info.name == "mace"]
+    assert (mace.available, mace.version) == (False, None)
+    assert mace.problem == "mace-torch is not installed: pip install 'les-plugins[mace]'"
+
+
+@pytest.mark.usefixtures("no_distribution")
+def test_using_a_missing_host_is_refused_with_the_command_that_installs_it() -> None:
+    with pytest.raises(HostError, match=r"pip install 'les-plugins\[mace\]'"):
+        plugins.host("mace")
+
+
+@pytest.mark.parametrize("version", ["0.3.15", "0.4.0", "1.0.0", "1.0.0rc1"])
+def test_an_unsupported_version_is_named_beside_the_supported_ones(
+    monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(plugins.importlib.metadata, "version", lambda name: version)
+    info = HostInfo.of_distribution("mace", "mace-torch", ">=0.3.16,<0.4", extra="mace")
+    assert not info.available
+    assert info.version == version
+    assert info.problem is not None
+    assert f"mace-torch {version} is installed, supported is >=0.3.16,<0.4" in info.problem
+
+
+@pytest.mark.parametrize("version", ["0.3.16", "0.3.17", "0.3.16+local", "0.3.17.dev1"])
+def test_a_version_in_the_range_is_available(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(plugins.importlib.metadata, "version", lambda name: version)
+    assert HostInfo.of_distribution("mace", "mace-torch", ">=0.3.16,<0.4", extra="mace").available
+
+
+def test_an_unknown_host_is_refused_with_the_names_of_those_found() -> None:
+    with pytest.raises(HostError, match=r"no adapter for the host 'mcae'; found: .*mace"):
+        plugins.host("mcae")
+
+
+def test_a_broken_third_party_plugin_is_listed_with_its_error_and_takes_no_other_down(fresh_manager: Any) -> None:
+    fresh_manager(EntryPoint("broken", ImportError("no module named lost")))
+    listed = {info.name: info for info in plugins.hosts()}
+    assert "mace" in listed
+    assert listed["broken"].problem == "third_party.broken could not be loaded: ImportError: no module named lost"
+    assert isinstance(evaluate(LongRange(LAYOUT, LongRangeConfig())).energy, torch.Tensor)
+
+
+def test_a_third_party_plugin_with_a_wrong_signature_takes_no_other_down(fresh_manager: Any) -> None:
+    class Wrong:
+        @hookimpl
+        def les_make_heads(self, feature: Any) -> None: ...
+
+    fresh_manager(EntryPoint("wrong", Wrong()))
+    listed = {info.name: info for info in plugins.hosts()}
+    assert "mace" in listed
+    assert "wrong" in listed
+    assert isinstance(LongRange(LAYOUT, LongRangeConfig()), LongRange)
+
+
+def test_a_third_party_plugin_with_a_hook_that_does_not_exist_takes_no_other_down(fresh_manager: Any) -> None:
+    class Newer:
+        @hookimpl
+        def les_teleport(self) -> None: ...
+
+    fresh_manager(EntryPoint("newer", Newer()))
+    listed = {info.name: info for info in plugins.hosts()}
+    assert "mace" in listed
+    assert "les_teleport" in str(listed["newer"].problem)
+
+
+def test_an_adapter_whose_host_info_fails_is_listed_with_its_error(fresh_manager: Any) -> None:
+    class Failing:
+        @hookimpl
+        def les_host_info(self) -> HostInfo:
+            raise OSError("disk gone")
+
+    fresh_manager(EntryPoint("failing", Failing()))
+    listed = {info.name: info for info in plugins.hosts()}
+    assert "mace" in listed
+    assert "OSError: disk gone" in str(listed["failing"].problem)
+
+
+def test_third_party_heads_replace_ours(fresh_manager: Any) -> None:
+    class PointCharges(nn.Module):
+        def forward(self, features: NodeFeatures) -> LatentVariables:
+            return LatentVariables(Multipoles(torch.ones(3)), None, None)
+
+    class Plugin:
+        @hookimpl
+        def les_make_heads(self, features: FeatureLayout, config: LongRangeConfig) -> nn.Module:
+            return PointCharges()
+
+    fresh_manager(EntryPoint("heads", Plugin()))
+    result = evaluate(LongRange(LAYOUT, LongRangeConfig()))
+    assert torch.equal(result.charge, torch.ones(3, dtype=result.charge.dtype))
+
+
+def test_a_third_party_solver_replaces_ours(fresh_manager: Any) -> None:
+    class Wide(LatentElectrostatics): ...
+
+    class Plugin:
+        @hookimpl
+        def les_make_solver(self, config: LongRangeConfig) -> LatentElectrostatics:
+            return Wide(sigma=2.0)
+
+    fresh_manager(EntryPoint("solver", Plugin()))
+    part = LongRange(LAYOUT, LongRangeConfig())
+    assert isinstance(part.electrostatics, Wide)
+    assert part.electrostatics.sigma == 2.0
+
+
+def test_a_third_party_response_replaces_ours(fresh_manager: Any) -> None:
+    def rigid(potential: Any, field: Any, softness: Any, polarizability: Any) -> Response:
+        return Response(None, None, torch.full_like(potential, 7.0))
+
+    class Plugin:
+        @hookimpl
+        def les_make_response(self, config: LongRangeConfig) -> Any:
+            return rigid
+
+    config = LongRangeConfig.parse({"response": {"charge": True}})
+    fresh_manager(EntryPoint("response", Plugin()))
+    part = LongRange(LAYOUT, config)
+    part.zero()
+    torch.testing.assert_close(evaluate(part).energy, torch.tensor([21.0], dtype=torch.float64))
+
+
+def test_a_plugin_that_returns_none_leaves_the_part_to_ours(fresh_manager: Any) -> None:
+    class Plugin:
+        @hookimpl
+        def les_make_solver(self, config: LongRangeConfig) -> None:
+            return None
+
+    fresh_manager(EntryPoint("modest", Plugin()))
+    assert type(LongRange(LAYOUT, LongRangeConfig()).electrostatics) is LatentElectrostatics
+
+
+def test_attach_refuses_a_model_that_no_adapter_knows_and_names_the_hosts() -> None:
+    with pytest.raises(HostError, match=r"no adapter knows a model of type .*Linear; hosts: .*mace"):
+        les_plugins.attach(nn.Linear(1, 1), {})
+
+
+def test_attach_asks_third_party_adapters_too(fresh_manager: Any) -> None:
+    answer = nn.Identity()
+
+    class Adapter:
+        @hookimpl
+        def les_host_info(self) -> HostInfo:
+            return HostInfo("toy", "toy", ">=1", "1.0")
+
+        @hookimpl
+        def les_attach(self, model: nn.Module, config: LongRangeConfig) -> nn.Module | None:
+            return answer if isinstance(model, nn.Linear) else None
+
+    fresh_manager(EntryPoint("toy", Adapter()))
+    assert les_plugins.attach(nn.Linear(1, 1), {"multipoles": ["charge"]}) is answer
+
+
+def test_a_hook_that_is_not_specified_cannot_be_called() -> None:
+    with pytest.raises(AttributeError, match="les_teleport"):
+        _ = plugins.physics_hooks().les_teleport
+
+
+def test_hook_markers_carry_the_name_of_the_project() -> None:
+    marked = SimpleNamespace(spec=hookspec(lambda: None), impl=hookimpl(lambda: None))
+    assert marked.spec.les_plugins_spec
+    assert marked.impl.les_plugins_impl
