@@ -1,0 +1,191 @@
+"""MACE's own trainer with a long-range part in the model: from the command line and from Python."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mace", reason="mace-torch is not installed: nox -s tests-mace")
+
+import ase.io
+import torch
+import yaml
+from ase.calculators.lj import LennardJones
+from ase.calculators.singlepoint import SinglePointCalculator
+from mace_models import waters
+
+import les_plugins
+from les_plugins import checkpoint, plugins
+from les_plugins.errors import ConfigError, DataError, DeviceError
+
+SETTINGS = {
+    "name": "tiny",
+    "model": "ScaleShiftMACE",
+    "hidden_irreps": "4x0e + 4x1o",
+    "MLP_irreps": "4x0e",
+    "num_interactions": 2,
+    "correlation": 1,
+    "max_ell": 1,
+    "num_radial_basis": 4,
+    "radial_MLP": "[8, 8]",
+    "r_max": 3.0,
+    "E0s": "average",
+    "energy_key": "energy",
+    "forces_key": "forces",
+    "batch_size": 2,
+    "valid_batch_size": 2,
+    "max_num_epochs": 2,
+    "default_dtype": "float64",
+    "device": "cpu",
+    "pin_memory": False,
+    "plot": False,
+    "ema": True,
+}
+LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "epsilon_infinity": 1.5}
+
+
+@pytest.fixture()
+def work(tmp_path, monkeypatch) -> Path:
+    """A folder with train and valid files of six and two small frames, labelled by a Lennard-Jones potential."""
+    for name, count in (("train", 6), ("valid", 2)):
+        frames = []
+        for seed in range(count):
+            atoms = waters(2, seed=seed + (0 if name == "train" else 100))
+            atoms.calc = LennardJones(sigma=1.0, epsilon=0.05, rc=3.0)
+            energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
+            frames.append(atoms)
+        ase.io.write(tmp_path / f"{name}.extxyz", frames)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_config(work: Path, long_range=LONG_RANGE, **changes) -> Path:
+    settings = SETTINGS | {"train_file": "train.extxyz", "valid_file": "valid.extxyz"} | changes
+    if long_range is not None:
+        settings["long_range"] = long_range
+    path = work / "config.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in settings.items() if value is not None}))
+    return path
+
+
+def train(config: Path, *arguments: str):
+    return plugins.host("mace").les_train(config_file=config, arguments=arguments, metadata={"data_licence": "none"})
+
+
+def test_training_writes_a_checkpoint_that_loads_and_knows_where_it_came_from(work):
+    folder = train(write_config(work))
+    assert folder == Path("tiny.les")
+    config = checkpoint.read_config(folder)
+    assert config["metadata"]["training_data"][0]["sha256"] == checkpoint.sha256(work / "train.extxyz")
+    assert config["epsilon_infinity"] == 1.5
+    assert config["metadata"]["data_licence"] == "none"
+    assert config["metadata"]["training"]["host_options"]["max_num_epochs"] == 2
+    assert str(work) not in json.dumps(config)  # no path of this machine
+    atoms = waters(2)
+    calculator = les_plugins.load(folder)
+    charges = calculator.get_property("latent_charges", atoms)
+    assert charges[atoms.numbers == 8].mean() < charges[atoms.numbers == 1].mean()  # the sign convention
+    assert np.isfinite(calculator.get_forces(atoms)).all()
+
+
+def test_training_changes_every_part_of_the_model_and_lowers_the_loss(work):
+    train(write_config(work, max_num_epochs=1))
+    early = les_plugins.checkpoint.load_model("tiny.les")[0].state_dict()
+    losses = [json.loads(line) for line in (work / "results").glob("*_train.txt").__next__().read_text().splitlines()]
+    train(write_config(work, name="longer", max_num_epochs=12))
+    late = les_plugins.checkpoint.load_model("longer.les")[0].state_dict()
+    heads = [name for name in late if name.startswith("les_readouts") and "gauge" not in name]
+    assert heads
+    for name in heads:
+        assert not torch.equal(early[name], late[name]), name
+    lines = [json.loads(line) for line in (work / "results" / "longer_run-123_train.txt").read_text().splitlines()]
+    validation = [line["loss"] for line in lines if line["mode"] == "eval"]
+    assert validation[-1] < 0.8 * validation[0]
+    assert losses
+
+
+def test_without_the_section_the_model_is_maces_own(work):
+    folder = train(write_config(work, long_range=None, max_num_epochs=1))
+    model, config = les_plugins.checkpoint.load_model(folder)
+    assert type(model).__name__ == "ScaleShiftMACE"
+    assert config["long_range"] is None
+
+
+@pytest.mark.training
+def test_a_run_that_was_stopped_goes_on_from_its_last_checkpoint(work):
+    train(write_config(work, max_num_epochs=2, restart_latest=True))
+    train(write_config(work, max_num_epochs=4, restart_latest=True))
+    lines = [json.loads(line) for line in (work / "results" / "tiny_run-123_train.txt").read_text().splitlines()]
+    epochs = [line["epoch"] for line in lines if line["mode"] == "eval" and line["epoch"] is not None]
+    assert epochs == [0, 1, 1, 2, 3]  # MACE repeats the epoch whose checkpoint it loads
+
+
+@pytest.mark.training
+def test_stage_two_and_the_stress_loss_train_as_in_mace(work):
+    folder = train(
+        write_config(work, max_num_epochs=4, swa=True, start_swa=2, loss="stress", stress_key="stress", stress_weight=1.0)
+    )
+    log = next((work / "logs").glob("*.log")).read_text()
+    assert "Changing loss based on Stage Two Weights" in log
+    assert "Loaded Stage two model" in log
+    calculator = les_plugins.load(folder)
+    assert np.isfinite(calculator.get_property("stress", waters(2))).all()
+
+
+def test_the_same_from_python_without_the_seam(work):
+    example = Path(__file__).parents[2] / "examples" / "mace_from_python.py"
+    command = [sys.executable, str(example), "train.extxyz", "valid.extxyz", "out.les", "--epochs", "1"]
+    subprocess.run([*command, "--channels", "4", "--cutoff", "3.0"], check=True, capture_output=True)
+    assert les_plugins.load("out.les").has_long_range
+
+
+def test_the_seam_is_closed_after_success_and_after_failure(work):
+    from les_plugins.adapters.mace.train import model_seam, run_train
+    from les_plugins.config import LongRangeConfig
+
+    original = run_train.configure_model
+    with pytest.raises(RuntimeError, match="inside"), model_seam(LongRangeConfig()):
+        assert run_train.configure_model is not original
+        raise RuntimeError("inside")
+    assert run_train.configure_model is original
+
+
+def test_dry_run_writes_no_checkpoint(work):
+    assert train(write_config(work), "--dry_run") is None
+    assert not (work / "tiny.les").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "long_range", "error", "message"),
+    [
+        ({}, {"sigmaa": 1.0}, ConfigError, "unknown key 'sigmaa'.*allowed keys: multipoles"),
+        ({}, {"multipoles": ["charge", "quadrupole"]}, ConfigError, "multipoles"),
+        ({"max_num_epoch": 3}, LONG_RANGE, ConfigError, "unknown key 'max_num_epoch'.*did you mean"),
+        ({"train_file": "absent.extxyz"}, LONG_RANGE, DataError, "absent.extxyz: no such file"),
+        ({"energy_key": "E", "forces_key": "F"}, LONG_RANGE, DataError, "no frame has 'E' or 'F'; found: .*energy"),
+        ({"model": "MACELES"}, LONG_RANGE, ConfigError, "MACELES"),
+        ({"device": "cuda"}, LONG_RANGE, DeviceError, "cuda"),
+    ],
+)
+def test_wrong_input_is_refused_in_words(work, changes, long_range, error, message):
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(error, match=message):
+        train(write_config(work, long_range, **changes))
+
+
+def test_an_unknown_option_is_refused_in_words(work):
+    with pytest.raises(ConfigError, match="unknown option '--max_num_epochss'.*did you mean 'max_num_epochs'"):
+        train(write_config(work), "--max_num_epochss", "3")
+
+
+def test_nan_labels_are_refused_with_file_and_frame(work):
+    frames = ase.io.read(work / "train.extxyz", ":")
+    frames[3].calc.results["forces"][0, 0] = np.nan
+    ase.io.write(work / "train.extxyz", frames)
+    with pytest.raises(DataError, match=r"train.extxyz, frame 3: forces holds NaN"):
+        train(write_config(work))
