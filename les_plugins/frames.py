@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ase.io
@@ -26,19 +26,43 @@ def read_frames(path: str | Path, index: str = ":") -> list[Atoms]:
     Raises:
         DataError: the file is missing, unreadable or empty, or a frame cannot be used (see `check_frame`).
     """
-    file = Path(path)
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
+    file = _existing(path)
     try:
         found = ase.io.read(file, index=index)
     except Exception as error:  # ASE's readers raise whatever their format makes them
-        raise DataError(f"{file}: ASE cannot read it: {type(error).__name__}: {error}") from None
+        raise _unreadable(file, error) from None
     frames = found if isinstance(found, list) else [found]
     if not frames:
         raise DataError(f"{file}: holds no frame")
     for number, atoms in enumerate(frames):
         check_frame(atoms, f"{file}, frame {number}")
     return frames
+
+
+def iterate_frames(path: str | Path) -> Iterator[Atoms]:
+    """The frames of a structure file one after the other, so that a long file needs little memory.
+
+    Args:
+        path: extended XYZ or any other format of ASE.
+
+    Raises:
+        DataError: as `read_frames`, when the iteration comes to what is wrong.
+    """
+    file = _existing(path)
+    frames = ase.io.iread(str(file), index=":")
+    number = 0
+    while True:
+        try:
+            atoms = next(frames, None)
+        except Exception as error:  # ASE's readers raise whatever their format makes them
+            raise _unreadable(file, error, f", frame {number}" if number else "") from None
+        if atoms is None:
+            break
+        check_frame(atoms, f"{file}, frame {number}")
+        yield atoms
+        number += 1
+    if not number:
+        raise DataError(f"{file}: holds no frame")
 
 
 def check_frame(atoms: Atoms, where: str) -> None:
@@ -97,7 +121,7 @@ def check_labels(path: Path, energy_key: str, forces_key: str) -> list[Atoms]:
             if not np.isfinite(np.asarray(value, dtype=float)).all():
                 raise DataError(f"{path}, frame {number}: {key} holds NaN or infinity")
     if not labelled:
-        present = sorted(_labels(frames[0]))
+        present = sorted(label_names(frames[0]))
         raise DataError(
             f"{path}: no frame has {energy_key!r} or {forces_key!r}; found: {', '.join(present) or 'no labels'}. "
             "Give the names with energy_key and forces_key"
@@ -117,9 +141,21 @@ def check_elements(frames: Iterable[Atoms], known: Iterable[int], where: str) ->
             raise DataError(f"{where}, frame {number}: the model does not know {names}; it knows: {have}")
 
 
-def _labels(atoms: Atoms) -> set[str]:
+def label_names(atoms: Atoms) -> set[str]:
+    """Names of everything a frame carries beside its geometry."""
     found = set(atoms.info) | (set(atoms.arrays) - {"numbers", "positions"})
     return found | (set(atoms.calc.results) if atoms.calc is not None else set())
+
+
+def _existing(path: str | Path) -> Path:
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{file}: is not a file" if file.exists() else f"{file}: no such file")
+    return file
+
+
+def _unreadable(file: Path, error: Exception, where: str = "") -> DataError:
+    return DataError(f"{file}{where}: ASE cannot read it: {type(error).__name__}: {error}")
 
 
 def _flags(periodic: NDArray[np.bool_]) -> str:
