@@ -66,7 +66,9 @@ def born_effective_charges(
     Source: PHYSICS 6; arXiv 2605.05746.
     """
     if not positions.requires_grad:
-        raise GeometryError("positions.requires_grad is False; Born effective charges differentiate with respect to them")
+        raise GeometryError(
+            "positions.requires_grad is False; Born effective charges differentiate with respect to them"
+        )
     periodic = pbc.all(1)
     if bool((pbc.any(1) & ~periodic).any()):
         raise GeometryError(f"pbc is {pbc.tolist()}; allowed: all True or all False for each structure")
@@ -98,7 +100,8 @@ def born_effective_charges(
         from_dipoles = [_gradient(dipole[:, axis].sum(), positions, create_graph) for axis in range(3)]
         born = born + torch.stack(from_dipoles, 1)
     factor = torch.as_tensor(epsilon, dtype=born.dtype, device=born.device).sqrt()
-    return born * (factor if factor.dim() == 0 else factor[batch][:, None, None])
+    born = born * (factor if factor.dim() == 0 else factor[batch][:, None, None])
+    return born if create_graph else born.detach()
 
 
 def sum_rule_violation(born: Tensor, batch: Tensor) -> Tensor:
@@ -138,7 +141,7 @@ def electronic_screening(
     Source: PHYSICS 6.
     """
     periodic = pbc.all(1)
-    screening = torch.where(periodic, float(epsilon_infinity), 1.0).to(cell.dtype)
+    screening = torch.where(periodic, cell.new_tensor(epsilon_infinity), cell.new_tensor(1.0))
     if polarizability is None:
         return screening
     mean = polarizability if polarizability.dim() == 1 else polarizability.diagonal(dim1=1, dim2=2).mean(1)
@@ -146,6 +149,39 @@ def electronic_screening(
     volume = torch.where(periodic, torch.linalg.det(cell).abs(), torch.ones_like(total))
     susceptibility = total / (VACUUM_PERMITTIVITY * volume)
     return torch.where(periodic, screening / (1.0 + susceptibility), screening)
+
+
+def system_polarizability(
+    positions: Tensor, pbc: Tensor, batch: Tensor, softness: Tensor | None, polarizability: Tensor | None
+) -> Tensor:
+    """Latent polarizability of whole structures, −∂²U/∂E².
+
+    Args:
+        positions: (N, 3) Å.
+        pbc: (B, 3) bool, all true or all false for each structure.
+        batch: (N,) integer.
+        softness: (N,) κ, e²/eV, or None.
+        polarizability: (N,) or (N, 3, 3) α, e²·Å²/eV, or None.
+
+    Returns:
+        (B, 3, 3) e²·Å²/eV. Open: Σ α + Σ κ (r − r̄)(r − r̄)ᵀ, r̄ the κ-weighted centre. Periodic: Σ α alone, for the
+        flow of charge between atoms has no periodic form. Times ε_e it is the physical one.
+
+    Source: PHYSICS 5 and 6.
+    """
+    total = positions.new_zeros(len(pbc), 3, 3)
+    if polarizability is not None:
+        tensor = polarizability
+        if tensor.dim() == 1:
+            tensor = tensor[:, None, None] * torch.eye(3, dtype=tensor.dtype, device=tensor.device)
+        total = total.index_add(0, batch, tensor.to(total.dtype))
+    if softness is not None:
+        weight = torch.where(pbc.any(1)[batch], torch.zeros_like(softness), softness).to(positions.dtype)
+        norm = weight.new_zeros(len(pbc)).index_add(0, batch, weight)
+        centre = weight.new_zeros(len(pbc), 3).index_add(0, batch, weight[:, None] * positions)
+        lever = positions - (centre / torch.where(norm > 0, norm, torch.ones_like(norm))[:, None])[batch]
+        total = total.index_add(0, batch, weight[:, None, None] * lever[:, :, None] * lever[:, None, :])
+    return total
 
 
 def _single(charge: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from les_plugins.observables import polarization
+from les_plugins.observables import polarization, system_polarizability
 from les_plugins.response import one_shot_response
 
 BOUNDARIES = pytest.mark.parametrize("periodic", [False, True], ids=["open", "periodic"])
@@ -109,8 +109,16 @@ def test_polarizability_is_minus_the_second_derivative_of_the_energy_in_the_fiel
     )
     lever = system.positions - (system.softness[:, None] * system.positions).sum(0) / system.softness.sum()
     flow = torch.einsum("n,na,nb->ab", system.softness, lever, lever)
-    # the field is linear in the work and quadratic in the response: exact
+    # the energy is quadratic in the field: exact
     torch.testing.assert_close(-hessian, as_tensors(system.polarizability).sum(0) + flow, **ROUNDING)
+    whole = system_polarizability(system.positions, system.pbc, system.batch, system.softness, system.polarizability)
+    torch.testing.assert_close(whole[0], -hessian, **ROUNDING)
+
+
+def test_polarizability_of_a_periodic_structure_is_that_of_its_dipoles(make_system):
+    system = make_system()
+    whole = system_polarizability(system.positions, system.pbc, system.batch, system.softness, system.polarizability)
+    torch.testing.assert_close(whole[0], system.polarizability.sum(0), **ROUNDING)
 
 
 def test_uniform_field_moves_no_net_charge(make_system, solve):
