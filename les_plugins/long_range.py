@@ -80,8 +80,12 @@ class LongRange(nn.Module):
             external_field: (B, 3) or (3,) V/Å, open structures only.
         """
         multipoles, softness, polarizability = self.heads(features)
-        gauge = self.gauge.to(multipoles.charge.dtype)
-        multipoles = _scaled(multipoles, gauge)
+        multipoles = _scaled(multipoles, self.gauge.to(multipoles.charge.dtype))
+        coupling = None if self.coupling is None else self._magnitude()
+        if coupling is not None and external_field is not None:
+            # the work in a field is linear in the moments: they must be the true ones
+            multipoles = _scaled(multipoles, coupling.detach().sqrt().to(multipoles.charge.dtype))
+            coupling = None
         result = self.electrostatics(
             positions.double(),
             cell.double(),
@@ -94,9 +98,8 @@ class LongRange(nn.Module):
         )
         energy, atomic, charge, dipole = result.energy, result.atomic_energy, result.charge, result.dipole
         potential, field = result.potential, result.field
-        if self.coupling is not None:
+        if coupling is not None:
             # E is quadratic in the moments: moments × sqrt(c) give c × E, but sqrt has no slope to start from at zero
-            coupling: Tensor = _NonNegative.apply(self.coupling).double()  # type: ignore[no-untyped-call]
             energy, atomic = coupling * energy, coupling * atomic
             root = coupling.detach().sqrt()
             charge, potential, field = root * charge, root * potential, root * field
@@ -112,17 +115,27 @@ class LongRange(nn.Module):
         """Change the common sign of all latent moments; energy and forces do not change."""
         self.gauge.neg_()
 
+    def _magnitude(self) -> Tensor:
+        magnitude: Tensor = _Magnitude.apply(self.coupling).double()  # type: ignore[no-untyped-call]
+        return magnitude
 
-class _NonNegative(torch.autograd.Function):
-    """max(x, 0) with the slope of x everywhere, so that a coupling at or below zero can still grow."""
+
+class _Magnitude(torch.autograd.Function):
+    """|x| with slope 1 at zero: a coupling that starts there moves, whichever way it is pushed, and heads get gradients.
+
+    Clipping at zero instead would freeze the heads of every start whose random moments happen to anticorrelate with the
+    target: the coupling runs below zero and nothing reaches them.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        return value.clamp(min=0.0)
+        ctx.save_for_backward(value)
+        return value.abs()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
+        (value,) = ctx.saved_tensors
+        return torch.where(value < 0.0, -grad, grad)
 
 
 def _scaled(moments: Multipoles, factor: Tensor) -> Multipoles:

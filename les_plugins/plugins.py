@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +121,7 @@ def _host_info(name: str) -> HostInfo:
         info: HostInfo = _host_caller(name).les_host_info()
     except Exception as error:  # as above
         return HostInfo(name, "?", "?", None, f"its les_host_info failed: {type(error).__name__}: {error}")
-    return info
+    return replace(info, name=name)  # the name of the entry point is the one that hooks are called by
 
 
 class HookCaller:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import pytest
 import torch
+
+from les_plugins import plugins
 
 torch.set_num_threads(1)  # tensors are tiny: more threads only wait for each other
 
@@ -24,3 +28,34 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+class EntryPoint:
+    """As importlib.metadata's, but for an object at hand, or for an import that fails with the exception at hand."""
+
+    def __init__(self, name: str, plugin: object) -> None:
+        self.name, self.value, self._plugin = name, f"third_party.{name}", plugin
+
+    def load(self) -> object:
+        if isinstance(self._plugin, Exception):
+            raise self._plugin
+        return self._plugin
+
+
+@pytest.fixture
+def with_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """A function that makes plugins, given by name, be found beside the installed ones until the test ends."""
+    installed = list(importlib.metadata.entry_points(group=plugins.GROUP))
+
+    def forget() -> None:
+        plugins.manager.cache_clear()
+        plugins._failures.cache_clear()
+
+    def found(**third_party: object) -> None:
+        entries = [*installed, *(EntryPoint(name, plugin) for name, plugin in third_party.items())]
+        monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda group: entries)
+        forget()
+
+    yield found
+    monkeypatch.undo()
+    forget()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,36 +23,6 @@ from les_plugins.plugins import HostInfo
 from les_plugins.response import Response
 
 LAYOUT = FeatureLayout((LayerLayout(4, 4, 0), LayerLayout(4)))
-
-
-class EntryPoint:
-    """As importlib.metadata's, but for an object at hand or an import that fails."""
-
-    def __init__(self, name: str, plugin: object) -> None:
-        self.name, self.value, self._plugin = name, f"third_party.{name}", plugin
-
-    def load(self) -> object:
-        if isinstance(self._plugin, Exception):
-            raise self._plugin
-        return self._plugin
-
-
-@pytest.fixture
-def fresh_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A function that lets entry points be found beside the installed ones, for one test."""
-    installed = list(importlib.metadata.entry_points(group=plugins.GROUP))
-
-    def found(*entries: EntryPoint) -> None:
-        monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda group: [*installed, *entries])
-        forget()
-
-    def forget() -> None:
-        plugins.manager.cache_clear()
-        plugins._failures.cache_clear()
-
-    yield found
-    monkeypatch.undo()
-    forget()
 
 
 @pytest.fixture
@@ -132,50 +101,50 @@ def test_an_unknown_host_is_refused_with_the_names_of_those_found() -> None:
         plugins.host("mcae")
 
 
-def test_a_broken_third_party_plugin_is_listed_with_its_error_and_takes_no_other_down(fresh_manager: Any) -> None:
-    fresh_manager(EntryPoint("broken", ImportError("no module named lost")))
+def test_a_broken_third_party_plugin_is_listed_with_its_error_and_takes_no_other_down(with_plugins: Any) -> None:
+    with_plugins(broken=ImportError("no module named lost"))
     listed = {info.name: info for info in plugins.hosts()}
     assert "mace" in listed
     assert listed["broken"].problem == "third_party.broken could not be loaded: ImportError: no module named lost"
     assert isinstance(evaluate(LongRange(LAYOUT, LongRangeConfig())).energy, torch.Tensor)
 
 
-def test_a_third_party_plugin_with_a_wrong_signature_takes_no_other_down(fresh_manager: Any) -> None:
+def test_a_third_party_plugin_with_a_wrong_signature_takes_no_other_down(with_plugins: Any) -> None:
     class Wrong:
         @hookimpl
         def les_make_heads(self, feature: Any) -> None: ...
 
-    fresh_manager(EntryPoint("wrong", Wrong()))
+    with_plugins(wrong=Wrong())
     listed = {info.name: info for info in plugins.hosts()}
     assert "mace" in listed
     assert "wrong" in listed
     assert isinstance(LongRange(LAYOUT, LongRangeConfig()), LongRange)
 
 
-def test_a_third_party_plugin_with_a_hook_that_does_not_exist_takes_no_other_down(fresh_manager: Any) -> None:
+def test_a_third_party_plugin_with_a_hook_that_does_not_exist_takes_no_other_down(with_plugins: Any) -> None:
     class Newer:
         @hookimpl
         def les_teleport(self) -> None: ...
 
-    fresh_manager(EntryPoint("newer", Newer()))
+    with_plugins(newer=Newer())
     listed = {info.name: info for info in plugins.hosts()}
     assert "mace" in listed
     assert "les_teleport" in str(listed["newer"].problem)
 
 
-def test_an_adapter_whose_host_info_fails_is_listed_with_its_error(fresh_manager: Any) -> None:
+def test_an_adapter_whose_host_info_fails_is_listed_with_its_error(with_plugins: Any) -> None:
     class Failing:
         @hookimpl
         def les_host_info(self) -> HostInfo:
             raise OSError("disk gone")
 
-    fresh_manager(EntryPoint("failing", Failing()))
+    with_plugins(failing=Failing())
     listed = {info.name: info for info in plugins.hosts()}
     assert "mace" in listed
     assert "OSError: disk gone" in str(listed["failing"].problem)
 
 
-def test_third_party_heads_replace_ours(fresh_manager: Any) -> None:
+def test_third_party_heads_replace_ours(with_plugins: Any) -> None:
     class PointCharges(nn.Module):
         def forward(self, features: NodeFeatures) -> LatentVariables:
             return LatentVariables(Multipoles(torch.ones(3)), None, None)
@@ -185,12 +154,12 @@ def test_third_party_heads_replace_ours(fresh_manager: Any) -> None:
         def les_make_heads(self, features: FeatureLayout, config: LongRangeConfig) -> nn.Module:
             return PointCharges()
 
-    fresh_manager(EntryPoint("heads", Plugin()))
+    with_plugins(heads=Plugin())
     result = evaluate(LongRange(LAYOUT, LongRangeConfig()))
     assert torch.equal(result.charge, torch.ones(3, dtype=result.charge.dtype))
 
 
-def test_a_third_party_solver_replaces_ours(fresh_manager: Any) -> None:
+def test_a_third_party_solver_replaces_ours(with_plugins: Any) -> None:
     class Wide(LatentElectrostatics): ...
 
     class Plugin:
@@ -198,13 +167,13 @@ def test_a_third_party_solver_replaces_ours(fresh_manager: Any) -> None:
         def les_make_solver(self, config: LongRangeConfig) -> LatentElectrostatics:
             return Wide(sigma=2.0)
 
-    fresh_manager(EntryPoint("solver", Plugin()))
+    with_plugins(solver=Plugin())
     part = LongRange(LAYOUT, LongRangeConfig())
     assert isinstance(part.electrostatics, Wide)
     assert part.electrostatics.sigma == 2.0
 
 
-def test_a_third_party_response_replaces_ours(fresh_manager: Any) -> None:
+def test_a_third_party_response_replaces_ours(with_plugins: Any) -> None:
     def rigid(potential: Any, field: Any, softness: Any, polarizability: Any) -> Response:
         return Response(None, None, torch.full_like(potential, 7.0))
 
@@ -214,19 +183,19 @@ def test_a_third_party_response_replaces_ours(fresh_manager: Any) -> None:
             return rigid
 
     config = LongRangeConfig.parse({"response": {"charge": True}})
-    fresh_manager(EntryPoint("response", Plugin()))
+    with_plugins(response=Plugin())
     part = LongRange(LAYOUT, config)
     part.zero()
     torch.testing.assert_close(evaluate(part).energy, torch.tensor([21.0], dtype=torch.float64))
 
 
-def test_a_plugin_that_returns_none_leaves_the_part_to_ours(fresh_manager: Any) -> None:
+def test_a_plugin_that_returns_none_leaves_the_part_to_ours(with_plugins: Any) -> None:
     class Plugin:
         @hookimpl
         def les_make_solver(self, config: LongRangeConfig) -> None:
             return None
 
-    fresh_manager(EntryPoint("modest", Plugin()))
+    with_plugins(modest=Plugin())
     assert type(LongRange(LAYOUT, LongRangeConfig()).electrostatics) is LatentElectrostatics
 
 
@@ -235,7 +204,7 @@ def test_attach_refuses_a_model_that_no_adapter_knows_and_names_the_hosts() -> N
         les_plugins.attach(nn.Linear(1, 1), {})
 
 
-def test_attach_asks_third_party_adapters_too(fresh_manager: Any) -> None:
+def test_attach_asks_third_party_adapters_too(with_plugins: Any) -> None:
     answer = nn.Identity()
 
     class Adapter:
@@ -247,7 +216,7 @@ def test_attach_asks_third_party_adapters_too(fresh_manager: Any) -> None:
         def les_attach(self, model: nn.Module, config: LongRangeConfig) -> nn.Module | None:
             return answer if isinstance(model, nn.Linear) else None
 
-    fresh_manager(EntryPoint("toy", Adapter()))
+    with_plugins(toy=Adapter())
     assert les_plugins.attach(nn.Linear(1, 1), {"multipoles": ["charge"]}) is answer
 
 

@@ -1,0 +1,146 @@
+"""Structure files: what cannot be used is refused with the file, the frame and the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from les_plugins.errors import DataError
+from les_plugins.frames import check_elements, check_frame, check_labels, label, read_frames
+
+
+def water(**changes: object) -> Atoms:
+    return Atoms("OHH", [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]], **changes)
+
+
+def labelled(energy: float = -1.0, force: float = 0.1) -> Atoms:
+    atoms = water(cell=[5.0, 5.0, 5.0], pbc=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.full((3, 3), force))
+    return atoms
+
+
+def written(folder: Path, *frames: Atoms) -> Path:
+    path = folder / "frames.xyz"
+    ase.io.write(path, list(frames), format="extxyz")
+    return path
+
+
+def test_frames_come_back_as_they_were_written(tmp_path: Path) -> None:
+    frames = read_frames(written(tmp_path, labelled(), water()))
+    assert [len(atoms) for atoms in frames] == [3, 3]
+    np.testing.assert_allclose(frames[0].get_positions(), water().get_positions())
+    assert frames[0].pbc.all()
+    assert not frames[1].pbc.any()
+
+
+def test_a_single_frame_comes_as_a_list(tmp_path: Path) -> None:
+    assert len(read_frames(written(tmp_path, water(), water()), index="1")) == 1
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.xyz: no such file"):
+        read_frames(tmp_path / "absent.xyz")
+
+
+def test_a_file_that_ase_cannot_read_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "noise.xyz"
+    path.write_text("3\nProperties=species:S:1:pos:R:3\nO 0 0\n")
+    with pytest.raises(DataError, match=r"noise\.xyz: ASE cannot read it"):
+        read_frames(path)
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "empty.xyz"
+    path.write_text("")
+    with pytest.raises(DataError, match=r"empty\.xyz"):
+        read_frames(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_positions_that_are_not_finite_are_refused_with_the_frame(tmp_path: Path, value: float) -> None:
+    broken = water()
+    broken.positions[1, 2] = value
+    with pytest.raises(DataError, match=r"frames\.xyz, frame 1: positions holds NaN or infinity"):
+        read_frames(written(tmp_path, water(), broken))
+
+
+def test_a_cell_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(DataError, match="cell holds NaN"):
+        check_frame(water(cell=[[np.nan, 0, 0], [0, 5, 0], [0, 0, 5]], pbc=True), "x")
+
+
+def test_a_structure_without_atoms_is_refused() -> None:
+    with pytest.raises(DataError, match="has no atoms"):
+        check_frame(Atoms(), "x")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        [[5.0, 0.0, 0.0], [5.0, 0.0, 0.0], [0.0, 0.0, 5.0]],
+        [[5.0, 0.0, 0.0], [0.0, 5.0, 0.0], [2.0, 3.0, 0.0]],
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]],
+        [[5.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 0.0]],
+    ],
+)
+def test_a_singular_cell_is_refused(cell: list[list[float]]) -> None:
+    with pytest.raises(DataError, match=r"x: pbc is T T T but the cell .* is singular"):
+        check_frame(water(cell=cell, pbc=True), "x")
+
+
+def test_a_missing_lattice_vector_is_refused_by_its_number() -> None:
+    with pytest.raises(DataError, match="pbc is T T F but lattice vector 1 is zero"):
+        check_frame(water(cell=[[5, 0, 0], [0, 0, 0], [0, 0, 5]], pbc=[True, True, False]), "x")
+
+
+def test_a_cell_that_is_too_small_is_refused_with_its_height() -> None:
+    flat = [[8.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.2, 0.0, 0.5]]
+    with pytest.raises(DataError, match=r"the cell is 0\.5 Å high along lattice vector 2; allowed: at least 1\.0 Å"):
+        check_frame(water(cell=flat, pbc=True), "x")
+
+
+def test_left_handed_and_skewed_cells_are_fine() -> None:
+    check_frame(water(cell=[[0.0, 5.0, 0.0], [5.0, 0.0, 0.0], [20.0, 0.0, 5.0]], pbc=True), "x")
+
+
+def test_an_open_structure_needs_no_cell() -> None:
+    check_frame(water(), "x")
+
+
+def test_frames_without_labels_are_refused_with_the_labels_that_are_there(tmp_path: Path) -> None:
+    atoms = labelled()
+    atoms.info["dft_energy"] = -2.0
+    path = written(tmp_path, atoms)
+    with pytest.raises(DataError, match=r"no frame has 'REF_energy' or 'REF_forces'; found: .*dft_energy"):
+        check_labels(path, "REF_energy", "REF_forces")
+    assert len(check_labels(path, "dft_energy", "REF_forces")) == 1
+
+
+@pytest.mark.parametrize(("energy", "force", "key"), [(np.nan, 0.1, "energy"), (-1.0, np.inf, "forces")])
+def test_labels_that_are_not_finite_are_refused_with_their_name(
+    tmp_path: Path, energy: float, force: float, key: str
+) -> None:
+    path = written(tmp_path, labelled(), labelled(energy, force))
+    with pytest.raises(DataError, match=f"frame 1: {key} holds NaN or infinity"):
+        check_labels(path, "energy", "forces")
+
+
+def test_a_label_is_found_wherever_it_was_put() -> None:
+    atoms = labelled()
+    atoms.info["bandgap"] = 1.5
+    atoms.arrays["spin"] = np.ones(3)
+    assert label(atoms, "energy") == -1.0
+    assert label(atoms, "bandgap") == 1.5
+    np.testing.assert_array_equal(label(atoms, "spin"), np.ones(3))
+    assert label(atoms, "dipole") is None
+
+
+def test_an_element_that_the_model_does_not_know_is_named_beside_those_it_knows() -> None:
+    with pytest.raises(DataError, match="x, frame 1: the model does not know H; it knows: O, Na"):
+        check_elements([Atoms("Na"), water()], [8, 11], "x")
+    check_elements([water()], [1, 8, 11], "x")
