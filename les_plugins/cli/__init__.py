@@ -19,12 +19,14 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from les_plugins.cli import hosts, train
+    from les_plugins.cli import evaluate, hosts, predict, train
 
     app.command("hosts")(hosts.hosts)
     train_app = typer.Typer(help="Train with a host's own trainer and a long-range part.", no_args_is_help=True)
     train.register(train_app)
     app.add_typer(train_app, name="train")
+    app.command("predict")(predict.predict)
+    app.command("evaluate")(evaluate.evaluate)
 
 
 def main() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from les_plugins import plugins
+from les_plugins import checkpoint, plugins
 
 _CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -29,16 +32,40 @@ def _command(host: str) -> Callable[..., None]:
         data_licence: Annotated[
             str, typer.Option(help="Licence of the training data, kept in the checkpoint.")
         ] = "not stated",
+        as_json: Annotated[
+            bool, typer.Option("--json", help="Print a JSON summary on standard output, the host's log on the other.")
+        ] = False,
     ) -> None:
         """Train; options that are not listed here go to the host as they are."""
         hooks = plugins.host(host)
-        options = " ".join(context.args)
         metadata = {
-            "command": f"les-plugins train {host} --config {config.name} {options}".strip(),
+            "command": " ".join(
+                ["les-plugins train", host, "--config", config.name, *map(_without_path, context.args)]
+            ),
             "data_licence": data_licence,
         }
-        path = hooks.les_train(config_file=config, arguments=tuple(context.args), metadata=metadata)
-        if path is not None:
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            path = hooks.les_train(config_file=config, arguments=tuple(context.args), metadata=metadata)
+        if as_json:
+            typer.echo(json.dumps(_summary(path), indent=1))
+        elif path is not None:
             Console(stderr=True).print(f"checkpoint: {path}")
 
     return train
+
+
+def _summary(path: Path | None) -> dict[str, object]:
+    if path is None:
+        return {"checkpoint": None}
+    config = checkpoint.read_config(path)
+    return {
+        "checkpoint": str(path),
+        "sha256": checkpoint.sha256(path / checkpoint.WEIGHTS),
+        "long_range": config["long_range"],
+        **config["metadata"],
+    }
+
+
+def _without_path(argument: str) -> str:
+    """Files by name only: a checkpoint tells nothing of the machine that it was made on."""
+    return Path(argument).name if "/" in argument else argument

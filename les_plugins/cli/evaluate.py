@@ -1,0 +1,171 @@
+"""`les-plugins evaluate`: errors of a model on a labelled file, as a table, JSON and parity plots."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from les_plugins import checkpoint, plotting
+from les_plugins.cli.shared import open_model, progress, quiet_host
+from les_plugins.errors import DataError, HostError
+from les_plugins.evaluation import POLARIZABILITY_UNITS, QUANTITIES, Evaluation, known_elements
+from les_plugins.evaluation import evaluate as evaluate_frames
+from les_plugins.frames import iterate_frames
+from les_plugins.labels import BORN, LabelKeys, Survey, survey
+from les_plugins.metrics import ALL
+
+PolarizabilityUnit = Enum("PolarizabilityUnit", {name: name for name in POLARIZABILITY_UNITS}, type=str)  # type: ignore[misc]
+_OURS = PolarizabilityUnit("e2A2/eV")
+#: Columns that the table needs; a narrower pipe would break its lines.
+_WIDTH = 110
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Checkpoint folder of les-plugins.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="Labelled structures: any file that ASE reads.", show_default=False)],
+    plots: Annotated[Path | None, typer.Option(help="Folder for parity plots (PNG).", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",
+    epsilon_infinity: Annotated[
+        float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
+    ] = None,
+    born: Annotated[
+        bool | None, typer.Option("--born/--no-born", help="Born charges; default: when the file has them.")
+    ] = None,
+    born_transposed: Annotated[
+        bool, typer.Option("--born-transposed", help="The file's first index of Z* is the displacement.")
+    ] = False,
+    polarizability_unit: Annotated[
+        PolarizabilityUnit, typer.Option(help="Unit of the file's polarizabilities.")
+    ] = _OURS,
+    energy_key: Annotated[str | None, typer.Option(help="Name of the energy in FILE.", show_default=False)] = None,
+    forces_key: Annotated[str | None, typer.Option(help="Name of the forces.", show_default=False)] = None,
+    stress_key: Annotated[str | None, typer.Option(help="Name of the stress.", show_default=False)] = None,
+    dipole_key: Annotated[str | None, typer.Option(help="Name of the dipole.", show_default=False)] = None,
+    polarizability_key: Annotated[
+        str | None, typer.Option(help="Name of the polarizability.", show_default=False)
+    ] = None,
+    born_key: Annotated[str | None, typer.Option(help="Name of the Born charges.", show_default=False)] = None,
+) -> None:
+    """Compare a model with the labels of FILE: energy, forces and what else the file has."""
+    keys = LabelKeys.of(
+        energy=energy_key,
+        forces=forces_key,
+        stress=stress_key,
+        dipole=dipole_key,
+        polarizability=polarizability_key,
+        born_effective_charges=born_key,
+    )
+    if plots is not None:
+        plotting.check_available()
+        _make_folder(plots)
+    with quiet_host():
+        found = survey(progress(iterate_frames(file), None, "checking"), str(file), keys)
+        if born and BORN not in found.labels:
+            raise DataError(f"--born: no frame of {file} has {' or '.join(keys.born_effective_charges)}")
+        calculator, facts = open_model(model, device, epsilon_infinity)
+        if born and BORN not in calculator.implemented_properties:
+            raise HostError(f"--born: {model} does not predict Born charges: it has no long-range part")
+        if (known := known_elements(calculator)) is not None:
+            survey(iterate_frames(file), str(file), keys, known)
+        result = evaluate_frames(
+            calculator,
+            progress(iterate_frames(file), found.frames, "evaluating"),
+            str(file),
+            keys,
+            born=born is not False,
+            born_transposed=born_transposed,
+            polarizability_unit=polarizability_unit.value,
+        )
+        pictures = [] if plots is None else plotting.parity_plots(result, plots)
+    if as_json:
+        typer.echo(json.dumps(_report(result, found, facts, file, device, pictures), indent=1, ensure_ascii=False))
+    else:
+        _print(result, found, facts, file, pictures)
+
+
+def _report(
+    result: Evaluation, found: Survey, facts: dict[str, Any], file: Path, device: str, pictures: list[Path]
+) -> dict[str, Any]:
+    return {
+        "model": facts,
+        "file": {
+            "path": str(file),
+            "sha256": checkpoint.sha256(file),
+            "frames": result.frames,
+            "atoms": result.atoms,
+            "frames_with": found.labels,
+            "label_keys": found.keys,
+        },
+        "device": device,
+        "metrics": result.metrics(),
+        "skipped": result.skipped,
+        "notes": result.notes,
+        "plots": [str(path) for path in pictures],
+    }
+
+
+def _print(result: Evaluation, found: Survey, facts: dict[str, Any], file: Path, pictures: list[Path]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(console.width, _WIDTH))
+    console.print(
+        f"{escape(str(facts['path']))} (weights {facts['weights_sha256'][:12]}) on {escape(str(file))}: "
+        f"{result.frames} frames, {result.atoms} atoms",
+        soft_wrap=True,
+    )
+    table = Table("quantity", "of", "unit")
+    for column in ("RMSE", "MAE", "largest", "R²", "slope", "values"):
+        table.add_column(column, justify="right")
+    for name, comparison in result.comparisons.items():
+        quantity = QUANTITIES[name]
+        for (element, part), errors in comparison.errors().items():
+            of = " ".join(word.replace("_", "-") for word in (element, part) if word != ALL) or ALL
+            lengths = (quantity.shown_factor * value for value in (errors.rmse, errors.mae, errors.largest))
+            ratios = (_ratio(value) for value in (errors.r2, errors.slope))
+            first = quantity.title if of == ALL else ""
+            table.add_row(first, of, quantity.shown_unit, *map(_digits, lengths), *ratios, str(errors.count))
+        table.add_section()
+    console.print(table)
+    if (rule := result.sum_rule) is not None:
+        console.print(
+            f"acoustic sum rule, mean Z* per atom (RMS, largest): predicted {rule.predicted_rms:.2g}, "
+            f"{rule.predicted_largest:.2g} e; reference {rule.reference_rms:.2g}, {rule.reference_largest:.2g} e",
+            soft_wrap=True,
+        )
+    for name, reason in result.skipped.items():
+        console.print(f"not compared: {QUANTITIES[name].title}: {escape(reason)}", soft_wrap=True)
+    absent = [QUANTITIES[name].title for name, _ in LabelKeys() if name not in found.labels]
+    if absent:
+        console.print(f"not in the file: {', '.join(absent)}", soft_wrap=True)
+    for line in result.notes:
+        console.print(f"note: {escape(line)}", soft_wrap=True)
+    for path in pictures:
+        console.print(f"plot: {escape(str(path))}", soft_wrap=True)
+
+
+def _digits(value: float) -> str:
+    """Four significant digits, never in powers of ten where a reader would not expect them."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    return f"{value:.2e}"
+
+
+def _ratio(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.2e}"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--plots {folder}: cannot be made: {error.strerror}") from None

@@ -1,0 +1,63 @@
+"""`les-plugins predict`: energy, forces, stress, charges, dipole and Born charges of every frame of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from les_plugins import checkpoint
+from les_plugins.cli.shared import open_model, progress, quiet_host
+from les_plugins.errors import DataError
+from les_plugins.evaluation import known_elements
+from les_plugins.frames import check_elements, iterate_frames
+from les_plugins.prediction import SUFFIXES, write_predictions
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="Checkpoint folder of les-plugins.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="Structures: any file that ASE reads.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Extended XYZ file to write.", show_default=False)],
+    device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",
+    born: Annotated[bool, typer.Option("--born", help="Born effective charges too (several times slower).")] = False,
+    epsilon_infinity: Annotated[
+        float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+) -> None:
+    """Predict every frame of FILE and write them to an extended XYZ file that ASE reads back."""
+    if output.suffix not in SUFFIXES:
+        raise typer.BadParameter(f"{output} must end in {' or '.join(SUFFIXES)}", param_hint="--output")
+    _refuse_overwriting(output, model, file)
+    with quiet_host():
+        atoms = [len(frame) for frame in progress(iterate_frames(file), None, "checking")]
+        calculator, facts = open_model(model, device, epsilon_infinity)
+        if (known := known_elements(calculator)) is not None:
+            for number, frame in enumerate(iterate_frames(file)):
+                check_elements([frame], known, f"{file}, frame {number}")
+        frames = progress(iterate_frames(file), len(atoms), "predicting")
+        written = write_predictions(calculator, frames, output, str(file), born)
+    if not as_json:
+        names = ", ".join(name if count == len(atoms) else f"{name} ({count})" for name, count in written.items())
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"{output}: {len(atoms)} frames with {names}")
+        return
+    summary = {
+        "model": facts,
+        "file": {"path": str(file), "sha256": checkpoint.sha256(file)},
+        "output": {"path": str(output), "sha256": checkpoint.sha256(output)},
+        "device": device,
+        "frames": len(atoms),
+        "atoms": sum(atoms),
+        "frames_with": written,
+    }
+    typer.echo(json.dumps(summary, indent=1, ensure_ascii=False))
+
+
+def _refuse_overwriting(output: Path, model: Path, file: Path) -> None:
+    if output.exists() and file.exists() and output.samefile(file):
+        raise DataError(f"{output}: is the input, which is never overwritten; choose another --output")
+    if model.resolve() in output.resolve().parents:
+        raise DataError(f"{output}: lies inside the checkpoint {model}; choose another --output")

@@ -1,0 +1,92 @@
+"""What `predict` and `evaluate` share: a quiet host, the model with its provenance, a progress bar on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import les_plugins
+from les_plugins import checkpoint
+from les_plugins.devices import check_device
+from les_plugins.errors import ConfigError, HostError
+
+T = TypeVar("T")
+
+#: Warnings of hosts about their own insides, which a user of a command can do nothing about (start of the message).
+_HOST_WARNINGS = (
+    "Environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD detected",
+    "The TorchScript type system doesn't support instance-level annotations",
+    "`torch.jit",
+)
+#: Lines that hosts print for the same kind of reason.
+_HOST_LINES = ("cuequivariance or cuequivariance_torch is not available",)
+
+
+@contextlib.contextmanager
+def quiet_host() -> Iterator[None]:
+    """Keep stdout for the command's own result: what a host prints goes to stderr, and its known noise nowhere."""
+    printed = io.StringIO()
+    with warnings.catch_warnings():
+        for message in _HOST_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        try:
+            with contextlib.redirect_stdout(printed):
+                yield
+        finally:
+            lines = [line for line in printed.getvalue().splitlines() if line and not line.startswith(_HOST_LINES)]
+            for line in lines:
+                sys.stderr.write(f"{line}\n")
+
+
+def open_model(path: Path, device: str, epsilon_infinity: float | None = None) -> tuple[Any, dict[str, Any]]:
+    """The ASE calculator of a checkpoint folder, and what identifies the model in reports.
+
+    Args:
+        path: the folder.
+        device: torch device.
+        epsilon_infinity: ε_∞ in the place of the model's own, or None.
+
+    Raises:
+        CheckpointError, HostError, DeviceError: see `les_plugins.load`.
+        ConfigError: ε_∞ below 1, or for a model that it does not change.
+    """
+    check_device(device)
+    if epsilon_infinity is not None and not 1.0 <= epsilon_infinity < float("inf"):
+        raise ConfigError(f"--epsilon-infinity is {epsilon_infinity}; allowed: a number of at least 1")
+    calculator = les_plugins.load(path, device=device)
+    config = checkpoint.read_config(path)
+    if epsilon_infinity is not None:
+        if config["long_range"] is None:
+            raise HostError(f"--epsilon-infinity: {path} has no long-range part")
+        calculator.epsilon_infinity = epsilon_infinity
+    facts = {
+        "path": str(path),
+        "weights_sha256": checkpoint.sha256(path / checkpoint.WEIGHTS),
+        "config_sha256": checkpoint.sha256(path / checkpoint.CONFIG),
+        "host": config["host"],
+        "versions": config["versions"],
+        "les_plugins": config["les_plugins"],
+        "long_range": config["long_range"],
+        "epsilon_infinity": epsilon_infinity or config["epsilon_infinity"],
+    }
+    return calculator, facts
+
+
+def progress(items: Iterable[T], total: int | None, text: str) -> Iterator[T]:
+    """The items, with a bar on stderr where that is a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        yield from bar.track(items, total=total, description=text)
