@@ -99,6 +99,7 @@ def reciprocal_grid(cell: Tensor, cutoff: float) -> ReciprocalGrid:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the grid outlives the call that needed it first
 def _build_grid(cell: tuple[float, ...], cutoff: float, device: torch.device) -> ReciprocalGrid:
     vectors = torch.tensor(cell, dtype=torch.float64).view(3, 3)
     # |n_a| = |k·a| / 2π ≤ |k| |a| / 2π: no vector inside the sphere lies outside these bounds, however skewed the cell

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -180,21 +180,21 @@ def _gather(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order:
         components[:, slice(*slab.points)].reshape(2, slab.rows, -1).transpose(0, 1).reshape(2 * slab.rows, -1)
         for slab in grid.slabs
     ]
-    out = fractional.new_empty(len(fractional), order + 1, order + 1, order + 1)
+    out = fractional.new_empty(len(fractional), (order + 1) ** 2, order + 1)
     chunks, workspace = _chunks(fractional, grid, order)
     for atoms in chunks:
         rows = _row_basis(fractional[atoms, 0], grid.extent[0], order)
         second = _waves(fractional[atoms, 1], 0, grid.extent[1], order).conj().resolve_conj()
         third = _waves(fractional[atoms, 2], -grid.extent[2], grid.extent[2], order).conj().resolve_conj()
-        local = [third.new_zeros(len(third), order + 1 - p, third.shape[2]) for p in range(order + 1)]
+        local = third.new_zeros(len(third), order + 1, order + 1, third.shape[2])
         for slab, matrix in zip(grid.slabs, matrices, strict=True):
             plane = _plane(slab, workspace, len(second), order)
             torch.mm(rows[:, : 2 * slab.rows], matrix, out=torch.view_as_real(plane).view(len(rows), -1))
             along_second = second[..., slice(*slab.second)]
-            for p, derivatives in enumerate(local):
-                derivatives[..., _third(slab, grid)] += torch.bmm(along_second[:, : order + 1 - p], plane[p])
-        for p, derivatives in enumerate(local):
-            out[atoms, p, : order + 1 - p] = torch.bmm(derivatives, third.transpose(1, 2)).real
+            for p in range(order + 1):
+                few = order + 1 - p
+                local[:, p, :few, _third(slab, grid)] += torch.bmm(along_second[:, :few], plane[p])
+        out[atoms] = torch.bmm(local.flatten(1, 2), third.transpose(1, 2)).real
     return out.flatten(1)[:, list(_cubic(order))]
 
 
@@ -239,8 +239,13 @@ def _row_basis(coordinate: Tensor, last: int, order: int) -> Tensor:
 
 def _waves(coordinate: Tensor, first: int, last: int, order: int) -> Tensor:
     """(n, order + 1, last − first + 1), complex: exp(2πi n s), n = first … last, and its derivatives in s."""
-    wave = 2.0 * math.pi * torch.arange(first, last + 1, dtype=coordinate.dtype, device=coordinate.device)
+    wave, powers = _wave_powers(first, last, order, coordinate.device)
     angle = coordinate[:, None] * wave
-    phase = torch.complex(torch.cos(angle), torch.sin(angle))
-    powers = torch.stack([(1j * wave) ** q for q in range(order + 1)])
-    return phase[:, None] * powers
+    return torch.complex(torch.cos(angle), torch.sin(angle))[:, None] * powers
+
+
+@lru_cache(maxsize=64)
+def _wave_powers(first: int, last: int, order: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """2π n of n = first … last, and (2πi n)^q for q = 0 … order."""
+    wave = 2.0 * math.pi * torch.arange(first, last + 1, dtype=torch.float64, device=device)
+    return wave, torch.stack([(1j * wave) ** q for q in range(order + 1)])

@@ -128,6 +128,18 @@ def test_gradients_do_not_depend_on_which_outputs_are_used_beside_the_energy(per
 
 
 @BOUNDARIES
+def test_gradients_can_be_taken_after_a_first_use_in_inference_mode(periodic, make_system, solve):
+    system = make_system(periodic=periodic, seed=9)
+    with torch.inference_mode():
+        expected = solve(system).energy.clone()
+    names, values = differentiable(system)
+    (energy,) = function_of(system, names, solve, ("energy",), {})(*values)
+    gradients = torch.autograd.grad(energy.sum(), values)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    torch.testing.assert_close(energy.detach(), expected, rtol=1e-12, atol=1e-12)  # the order of sums differs
+
+
+@BOUNDARIES
 def test_energy_is_the_same_without_a_graph(periodic, make_system, solve):
     system = make_system(periodic=periodic)
     names, values = differentiable(system)
