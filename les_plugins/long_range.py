@@ -121,7 +121,7 @@ class LongRange(nn.Module):
 
 
 class _Magnitude(torch.autograd.Function):
-    """|x| with slope 1 at zero: a coupling that starts there moves, whichever way it is pushed, and heads get gradients.
+    """|x| with slope 1 at zero: a coupling that starts there moves whichever way it is pushed, and heads get gradients.
 
     Clipping at zero instead would freeze the heads of every start whose random moments happen to anticorrelate with the
     target: the coupling runs below zero and nothing reaches them.

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+import les_plugins
 from les_plugins.errors import LesPluginsError
 
 app = typer.Typer(
     name="les-plugins",
-    help="Long-range electrostatics for machine-learning interatomic potentials.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"les-plugins {les_plugins.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Long-range electrostatics for machine-learning interatomic potentials."""
 
 
 def _register() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from les_plugins import plugins
@@ -23,6 +24,6 @@ def hosts(
         return
     table = Table("host", "package", "supported", "installed", "state")
     for info in found:
-        state = "[green]available[/]" if info.available else f"[yellow]{info.problem}[/]"
+        state = "[green]available[/]" if info.available else f"[yellow]{escape(str(info.problem))}[/]"
         table.add_row(info.name, info.distribution, info.supported, info.version or "-", state)
     Console().print(table)

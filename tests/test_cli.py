@@ -1,0 +1,157 @@
+"""The command `les-plugins`: exit code 0 for success, 1 for what is refused in words, 2 for wrong usage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import les_plugins
+from les_plugins import cli, plugins
+from les_plugins.errors import ConfigError
+from les_plugins.hookspecs import hookimpl
+from les_plugins.plugins import HostInfo
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run `les-plugins ARGUMENTS` in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["les-plugins", *arguments])
+        monkeypatch.setattr(cli.app, "registered_commands", [])
+        monkeypatch.setattr(cli.app, "registered_groups", [])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return Done(int(end.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+class Trainer:
+    """A host that only says what it was called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Path, Sequence[str], Mapping[str, Any]]] = []
+
+    @hookimpl
+    def les_host_info(self) -> HostInfo:
+        return HostInfo("toy", "toy-potential", ">=1", "1.0")
+
+    @hookimpl
+    def les_train(self, config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any]) -> Path | None:
+        self.calls.append((config_file, arguments, metadata))
+        if config_file.name == "bad.yaml":
+            raise ConfigError(f"{config_file}: unknown key 'sigme'; [allowed] keys: sigma")
+        return None if "--dry_run" in arguments else Path("model.les")
+
+
+def test_the_installed_command_and_python_m_answer_alike() -> None:
+    runs = [
+        subprocess.run([*start, "hosts", "--json"], capture_output=True, text=True, check=True).stdout
+        for start in ([sys.executable, "-m", "les_plugins"], [str(Path(sys.executable).parent / "les-plugins")])
+    ]
+    assert runs[0] == runs[1]
+    assert "mace" in {host["name"] for host in json.loads(runs[0])}
+
+
+def test_hosts_as_json_says_for_each_host_what_was_found(command: Callable[..., Done]) -> None:
+    done = command("hosts", "--json")
+    assert (done.code, done.errors) == (0, "")
+    listed = {host["name"]: host for host in json.loads(done.output)}
+    assert set(listed["mace"]) == {"name", "distribution", "supported", "version", "problem", "extra", "available"}
+    assert listed["mace"]["supported"] == ">=0.3.16,<0.4"
+    assert listed["mace"]["available"] == (listed["mace"]["problem"] is None)
+
+
+def test_hosts_as_a_table_gives_the_reason_where_one_is_missing(
+    command: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        raise plugins.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(plugins.importlib.metadata, "version", version)
+    done = command("hosts")
+    assert done.code == 0
+    assert "pip install 'les-plugins[mace]'" in done.output
+
+
+def test_the_version_is_printed(command: Callable[..., Done]) -> None:
+    done = command("--version")
+    assert (done.code, done.output.strip()) == (0, f"les-plugins {les_plugins.__version__}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nonsense",), ("hosts", "--jsno"), ("train",), ("train", "no-such-host"), ("train", "mace"), ("hosts", "extra")],
+)
+def test_wrong_usage_exits_with_2(command: Callable[..., Done], arguments: tuple[str, ...]) -> None:
+    done = command(*arguments)
+    assert done.code == 2
+    assert "Traceback" not in done.errors
+
+
+def test_help_exits_with_0_and_names_the_commands(command: Callable[..., Done]) -> None:
+    done = command("--help")
+    assert done.code == 0
+    assert all(name in done.output for name in ("hosts", "train", "predict", "evaluate"))
+
+
+def test_training_hands_the_options_it_does_not_know_to_the_host(
+    command: Callable[..., Done], with_plugins: Callable[..., None]
+) -> None:
+    toy = Trainer()
+    with_plugins(toy=toy)
+    done = command("train", "toy", "--config", "a.yaml", "--data-licence", "CC0", "--seed", "3", "--dry_run")
+    ((config_file, arguments, metadata),) = toy.calls
+    assert done.code == 0
+    assert config_file == Path("a.yaml")
+    assert list(arguments) == ["--seed", "3", "--dry_run"]
+    assert metadata["data_licence"] == "CC0"
+    assert metadata["command"].startswith("les-plugins train toy --config a.yaml")
+
+
+def test_training_names_the_checkpoint_it_wrote(
+    command: Callable[..., Done], with_plugins: Callable[..., None]
+) -> None:
+    with_plugins(toy=Trainer())
+    done = command("train", "toy", "--config", "a.yaml")
+    assert (done.code, "model.les" in done.errors) == (0, True)
+
+
+def test_what_is_refused_ends_in_one_line_without_traceback_and_exit_code_1(
+    command: Callable[..., Done], with_plugins: Callable[..., None]
+) -> None:
+    with_plugins(toy=Trainer())
+    done = command("train", "toy", "--config", "bad.yaml")
+    assert done.code == 1
+    assert done.errors == "error: bad.yaml: unknown key 'sigme'; [allowed] keys: sigma\n"
+
+
+def test_training_with_a_missing_host_says_what_to_install(
+    command: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        raise plugins.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(plugins.importlib.metadata, "version", version)
+    done = command("train", "mace", "--config", "a.yaml")
+    assert done.code == 1
+    assert done.errors == "error: mace: mace-torch is not installed: pip install 'les-plugins[mace]'\n"
