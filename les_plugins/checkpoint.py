@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 from safetensors.torch import load_file, save_file
@@ -16,7 +16,11 @@ import les_plugins
 from les_plugins import plugins
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError
+from les_plugins.gauge import fix_gauge, mean_charges
 from les_plugins.plugins import HostState
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 FORMAT = "les-plugins checkpoint"
 FORMAT_VERSION = 1
@@ -24,7 +28,13 @@ CONFIG, WEIGHTS, MANIFEST = "config.json", "weights.safetensors", "manifest.json
 UNITS = {"length": "Å", "energy": "eV", "charge": "e"}
 
 
-def save(model: nn.Module, path: str | Path, host: str, metadata: Mapping[str, Any] | None = None) -> Path:
+def save(
+    model: nn.Module,
+    path: str | Path,
+    host: str,
+    metadata: Mapping[str, Any] | None = None,
+    frames: Sequence[Atoms] = (),
+) -> Path:
     """Write a model to a checkpoint folder.
 
     Args:
@@ -32,6 +42,8 @@ def save(model: nn.Module, path: str | Path, host: str, metadata: Mapping[str, A
         path: the folder to write; made if needed, an existing checkpoint in it is replaced.
         host: name of the adapter, such as "mace".
         metadata: JSON-compatible facts to keep, such as training data hashes, command, licence of the data.
+        frames: some structures of the training set, from whose latent charges the sign convention is read off (the
+            most electronegative element is negative); without any the sign stays as it is.
 
     Returns:
         The folder.
@@ -42,6 +54,8 @@ def save(model: nn.Module, path: str | Path, host: str, metadata: Mapping[str, A
     folder = Path(path)
     if folder.exists() and (not folder.is_dir() or _strangers(folder)):
         raise CheckpointError(f"{folder} exists and is not a checkpoint: choose another path")
+    if frames:
+        fix_gauge(model, mean_charges(model, host, frames))
     state: HostState = plugins.host(host).les_state(model=model)
     for name, tensor in state.tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):

@@ -129,6 +129,16 @@ def check_labels(path: Path, energy_key: str, forces_key: str) -> list[Atoms]:
     return frames
 
 
+def check_boundaries(frames: Iterable[Atoms], where: str) -> None:
+    """Raise DataError for the first frame that is periodic along some axes only, which has no long-range sum yet."""
+    for number, atoms in enumerate(frames):
+        if atoms.pbc.any() and not atoms.pbc.all():
+            raise DataError(
+                f"{where}, frame {number}: pbc is {_flags(atoms.pbc)}; allowed with a long-range part: T T T or F F F. "
+                "Slabs are not built yet"
+            )
+
+
 def check_elements(frames: Iterable[Atoms], known: Iterable[int], where: str) -> None:
     """Raise DataError for the first frame with an element that the model does not know."""
     allowed = set(known)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from torch import nn
 
+from les_plugins import plugins
 from les_plugins.long_range import LongRange
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 #: Pauling electronegativities, H to Bi (W. M. Haynes, CRC Handbook, 97th ed.); zero: none, the element is not used.
 _PAULING = """
@@ -41,3 +47,23 @@ def fix_gauge(model: nn.Module, mean_charge: Mapping[int, float]) -> bool:
     for part in parts:
         part.flip_gauge()
     return True
+
+
+def mean_charges(model: nn.Module, host: str, frames: Sequence[Atoms]) -> dict[int, float]:
+    """Mean latent charge, e, of every element (by atomic number) over some structures.
+
+    Args:
+        model: a host model; empty result for one without a long-range part. It is not changed.
+        host: name of the adapter.
+        frames: the structures.
+    """
+    if not any(isinstance(module, LongRange) for module in model.modules()):
+        return {}
+    device = next(model.parameters()).device
+    calculator = plugins.host(host).les_calculator(model=copy.deepcopy(model), metadata={}, device=str(device))
+    charges: dict[int, list[float]] = {}
+    for atoms in frames:
+        bare = atoms.copy()  # without the labels that a file may have put into its calculator
+        for number, charge in zip(bare.numbers, calculator.get_property("latent_charges", bare), strict=True):
+            charges.setdefault(int(number), []).append(float(charge))
+    return {number: sum(values) / len(values) for number, values in charges.items()}

@@ -7,6 +7,8 @@ MACE names no plugin point for the model, so its `run` is called with one functi
 from __future__ import annotations
 
 import ast
+import difflib
+import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,16 +18,19 @@ from typing import Any
 
 import torch
 import yaml
+from ase import Atoms
 from mace.cli import run_train
-from mace.tools import build_default_arg_parser
+from mace.tools import build_default_arg_parser, get_tag
+from rich.console import Console
+from rich.progress import Progress
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from les_plugins import checkpoint, frames
-from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
+from les_plugins.adapters.mace.model import attach_long_range
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.gauge import fix_gauge
 
 SECTION = "long_range"
 #: Frames of the training set from which the sign convention of the latent charges is read off.
@@ -53,20 +58,20 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     args = parse_arguments(settings, arguments, config_file)
     _refuse_unsupported(args, long_range)
     check_device(args.device)
-    data_files = _check_data(args)
+    found = _check_data(args, long_range)
 
-    with model_seam(long_range) as built:
+    with model_seam(long_range) as built, _progress(built):
         run_train.run(args)
     if args.dry_run or built.model is None or not _is_first_process():
         return None
-    fix_gauge(built.model, _charges_of_elements(built))
     facts = {
-        "training_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in data_files["train"]],
-        "validation_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in data_files["valid"]],
-        "training": {"host_options": _plain(vars(args))},
+        "training_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found["train"]],
+        "validation_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found["valid"]],
+        "training": {"host_options": _plain(vars(args)), "last_validation": _last_validation(args)},
         **(metadata or {}),
     }
-    return checkpoint.save(built.model, Path(args.model_dir) / f"{args.name}.les", "mace", facts)
+    frames = [atoms for some in found["train"].values() for atoms in some][:GAUGE_FRAMES]
+    return checkpoint.save(built.model, Path(args.model_dir) / f"{args.name}.les", "mace", facts, frames)
 
 
 def split_config(config_file: Path) -> tuple[dict[str, Any], Any]:
@@ -109,10 +114,10 @@ def parse_arguments(settings: Mapping[str, Any], arguments: Sequence[str], confi
 
 
 class Built:
-    """What MACE built while the seam was open: the model that it trains and the loader it trains on."""
+    """What MACE built while the seam was open: the model that it trains, and how many steps it is going to make."""
 
     model: nn.Module | None = None
-    train_loader: Any = None
+    steps: int | None = None
 
 
 @contextmanager
@@ -123,7 +128,7 @@ def model_seam(long_range: LongRangeConfig | None) -> Iterator[Built]:
 
     def configure_model(args: Any, train_loader: Any, *rest: Any, **named: Any) -> tuple[nn.Module, Any]:
         model, output_args = original(args, train_loader, *rest, **named)
-        built.train_loader = train_loader
+        built.steps = len(train_loader) * args.max_num_epochs
         built.model = model if long_range is None else attach_long_range(model, long_range)
         logging.info("Long-range part: %s", "none" if long_range is None else long_range.to_dict())
         return built.model, output_args
@@ -143,40 +148,50 @@ def _refuse_unsupported(args: Any, long_range: LongRangeConfig | None) -> None:
         raise ConfigError(f"model is {args.model!r}; allowed with les-plugins: MACE, ScaleShiftMACE")
 
 
-def _check_data(args: Any) -> dict[str, list[Path]]:
-    """Every extended-XYZ file the run reads, after a look at each frame: labels present, all numbers finite."""
-    files: dict[str, list[Path]] = {"train": [], "valid": []}
+def _check_data(args: Any, long_range: LongRangeConfig | None) -> dict[str, dict[Path, list[Atoms]]]:
+    """Frames of every extended-XYZ file the run reads, after a look at each: labels, numbers, boundaries, elements."""
+    found: dict[str, dict[Path, list[Atoms]]] = {"train": {}, "valid": {}}
     heads = ast.literal_eval(args.heads) if isinstance(args.heads, str) else (args.heads or {"Default": {}})
     for head in heads.values():
-        for kind in files:
+        for kind, files in found.items():
             given = head.get(f"{kind}_file") or getattr(args, f"{kind}_file")
-            for name in [given] if isinstance(given, str) else given or []:
-                path = Path(name)
-                if path.suffix in (".h5", ".hdf5") or path.is_dir():
+            for path in map(Path, [given] if isinstance(given, str) else given or []):
+                if path.suffix in (".h5", ".hdf5", ".lmdb", ".aselmdb") or path.is_dir():
                     continue
-                frames.check_labels(path, args.energy_key, args.forces_key)
-                files[kind].append(path)
-    return files
+                files[path] = frames.check_labels(path, args.energy_key, args.forces_key)
+                if long_range is not None:
+                    frames.check_boundaries(files[path], str(path))
+    known = {int(z) for some in found["train"].values() for atoms in some for z in atoms.numbers}
+    if known and not args.atomic_numbers and args.foundation_model is None:
+        for path, some in found["valid"].items():
+            frames.check_elements(some, known, f"{path} (elements of the training files)")
+    return found
 
 
-def _charges_of_elements(built: Built) -> dict[int, float]:
-    """Mean latent charge of every element over the first training frames."""
-    model = built.model
-    if not isinstance(model, LongRangeMACE):
+@contextmanager
+def _progress(built: Built) -> Iterator[None]:
+    """A bar on standard error that counts optimizer steps; MACE's own log goes on beside it."""
+    with Progress(*Progress.get_default_columns(), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("training", total=None)
+
+        def count(*_: Any) -> None:
+            progress.update(task, advance=1, total=built.steps)
+
+        handle = register_optimizer_step_post_hook(count)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _last_validation(args: Any) -> dict[str, float]:
+    """The last line that MACE wrote about the validation set."""
+    path = Path(args.results_dir) / f"{get_tag(name=args.name, seed=args.seed)}_train.txt"
+    if not path.is_file():
         return {}
-    device = next(model.parameters()).device
-    numbers = model.atomic_numbers.cpu()
-    charges, species, frames_seen = [], [], 0
-    for batch in built.train_loader:
-        output = model(batch.to(device).to_dict(), compute_force=False)
-        charge = output["latent_charges"].detach().cpu()
-        charges.append(charge if charge.dim() == 1 else charge.sum(1))
-        species.append(numbers[batch["node_attrs"].argmax(1).cpu()])
-        frames_seen += int(batch["ptr"].numel()) - 1
-        if frames_seen >= GAUGE_FRAMES:
-            break
-    all_charges, all_species = torch.cat(charges), torch.cat(species)
-    return {int(z): float(all_charges[all_species == z].mean()) for z in all_species.unique()}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    last: dict[str, Any] = next((line for line in reversed(lines) if line.get("mode") == "eval"), {})
+    return {key: float(value) for key, value in last.items() if isinstance(value, int | float)}
 
 
 def _is_first_process() -> bool:
@@ -195,7 +210,5 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nearest(name: Any, known: set[str]) -> str:
-    import difflib
-
     close = difflib.get_close_matches(str(name), sorted(known), 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
