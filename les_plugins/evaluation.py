@@ -42,12 +42,12 @@ class Quantity:
 
 
 QUANTITIES = {
-    "energy": Quantity("energy", "$E/N$", "eV/atom", "meV/atom", 1e3),
-    OFFSET_REMOVED: Quantity("energy, offset removed", r"$\Delta E/N$", "eV/atom", "meV/atom", 1e3),
-    "forces": Quantity("forces", r"$F_\alpha$", "eV/Å", "meV/Å", 1e3),
-    "stress": Quantity("stress", r"$\sigma_{\alpha\beta}$", "eV/Å³", "meV/Å³", 1e3),
-    "dipole": Quantity("dipole", r"$\mu_\alpha$", "e·Å", "e·Å"),
-    "polarizability": Quantity("polarizability", r"$\alpha_{\alpha\beta}$", "e²·Å²/eV", "e²·Å²/eV"),
+    "energy": Quantity("Energy", "$E/N$", "eV/atom", "meV/atom", 1e3),
+    OFFSET_REMOVED: Quantity("Energy, offset removed", r"$\Delta E/N$", "eV/atom", "meV/atom", 1e3),
+    "forces": Quantity("Forces", r"$F_\alpha$", "eV/Å", "meV/Å", 1e3),
+    "stress": Quantity("Stress", r"$\sigma_{\alpha\beta}$", "eV/Å³", "meV/Å³", 1e3),
+    "dipole": Quantity("Dipole", r"$\mu_\alpha$", "e·Å", "e·Å"),
+    "polarizability": Quantity("Polarizability", r"$\alpha_{\alpha\beta}$", "e²·Å²/eV", "e²·Å²/eV"),
     BORN: Quantity("Born charges Z*", r"$Z^*_{\alpha\beta}$", "e", "e"),
 }
 

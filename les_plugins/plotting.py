@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from les_plugins.errors import DataError, HostError
-from les_plugins.evaluation import Comparison, Evaluation
+from les_plugins.evaluation import Comparison, Evaluation, Quantity
 from les_plugins.labels import BORN
 from les_plugins.metrics import Errors, Floats, errors
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: The usual colours of the common elements, dark enough for white paper and told apart by colour-blind eyes.
-_ELEMENT_COLOURS = {"H": "#56789a", "C": "#333333", "N": "#0072b2", "O": "#d55e00", "F": "#009e73", "S": "#c9a800"}
-_OTHER_COLOURS = ("#cc79a7", "#e69f00", "#009e73", "#0072b2", "#7b3fa0", "#8c564b", "#56b4e9", "#999933")
+_ELEMENT_COLOURS = {"H": "#4aa3d9", "C": "#333333", "N": "#0072b2", "O": "#d55e00", "F": "#009e73", "S": "#c9a800"}
+_OTHER_COLOURS = ("#cc79a7", "#e69f00", "#009e73", "#0072b2", "#7b3fa0", "#8c564b", "#999933")
 _SINGLE_COLOUR = "#0072b2"
 _STYLE: Any = {
     "font.family": "sans-serif",
-    "font.size": 8,
+    "font.size": 7.5,
     "axes.labelsize": 9,
     "axes.linewidth": 0.7,
     "axes.titlesize": 9,
@@ -34,13 +34,20 @@ _STYLE: Any = {
     "ytick.right": True,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
-    "legend.fontsize": 8,
+    "legend.fontsize": 7.5,
+    "legend.title_fontsize": 7.5,
+    "xtick.minor.visible": True,
+    "ytick.minor.visible": True,
     "mathtext.fontset": "dejavusans",
 }
 #: Inches of one square panel, and dots per inch.
 _PANEL, _DPI = 3.3, 300
 #: Room around the data, as a fraction of its range.
-_MARGIN = 0.05
+_MARGIN = 0.06
+#: The axes take the unit of the errors (meV) while no number on them is larger than this.
+_LARGEST_ON_AXIS = 500.0
+#: Where the errors are written: x and y in the axes, horizontal and vertical alignment.
+_TEXT_PLACES = {"lower right": (0.96, 0.05, "right", "bottom"), "upper left": (0.04, 0.95, "left", "top")}
 
 
 def check_available() -> None:
@@ -98,61 +105,93 @@ def parity_plot(comparison: Comparison, path: Path) -> Path:
 
 
 def _draw(axes: Axes, comparison: Comparison, chosen: NDArray[np.bool_], title: str) -> None:
+    from matplotlib.ticker import AutoMinorLocator, MaxNLocator
+
     quantity = comparison.quantity
-    factor = _axis_factor(comparison)
-    unit = quantity.unit if factor == 1 else quantity.shown_unit
-    reference, predicted = factor * comparison.reference[chosen], factor * comparison.predicted[chosen]
-    low, high = _limits(reference, predicted)
-    axes.plot([low, high], [low, high], color="0.35", linewidth=0.8, zorder=1)
+    reference, predicted = comparison.reference[chosen], comparison.predicted[chosen]
     elements = None if comparison.elements is None else comparison.elements[chosen]
-    _scatter(axes, reference, predicted, elements)
+    zero = _axis_zero(reference, predicted)
+    largest = max(np.abs(reference - zero).max(), np.abs(predicted - zero).max()) * quantity.shown_factor
+    factor, unit = (quantity.shown_factor, quantity.shown_unit) if largest < _LARGEST_ON_AXIS else (1.0, quantity.unit)
+    x, y = factor * (reference - zero), factor * (predicted - zero)
+
+    low, high = _limits(x, y)
+    axes.plot([low, high], [low, high], color="0.55", linewidth=0.7, zorder=1)
+    _scatter(axes, x, y, elements)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    axes.set_xlabel(f"reference {quantity.symbol} ({unit})")
-    axes.set_ylabel(f"predicted {quantity.symbol} ({unit})")
-    axes.locator_params(nbins=5)
+    shift = f" {'+' if zero < 0 else '−'} {abs(zero):.2f} {quantity.unit}" if zero else ""
+    axes.set_xlabel(f"reference {quantity.symbol}{shift} ({unit})")
+    axes.set_ylabel(f"predicted {quantity.symbol}{shift} ({unit})")
     axes.set_title(f"{quantity.title}, {title}" if title else quantity.title)
-    overall = errors(comparison.reference[chosen], comparison.predicted[chosen])
-    axes.text(
-        0.96,
-        0.05,
-        _summary(overall, quantity.shown_factor, quantity.shown_unit),
-        transform=axes.transAxes,
-        ha="right",
-        va="bottom",
-        linespacing=1.4,
-        zorder=4,
-    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=4, steps=[1, 2, 5, 10]))
+        axis.set_minor_locator(AutoMinorLocator(2))
+
+    errors_at, legend_at = _corners(x, y, low, high)
+    left, up, across, along = _TEXT_PLACES[errors_at]
+    text = _summary(errors(reference, predicted), quantity.shown_factor, quantity.shown_unit)
+    place: Any = {"transform": axes.transAxes, "ha": across, "va": along, "zorder": 4, "linespacing": 1.4}
+    axes.text(left, up, text, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1.5}, **place)
+    if elements is not None:
+        _legend(axes, reference, predicted, elements, quantity, legend_at)
 
 
 def _scatter(axes: Axes, reference: Floats, predicted: Floats, elements: NDArray[Any] | None) -> None:
-    """All points in random order, so that no element lies on top of another; a legend names the elements."""
-    size, alpha = float(np.clip(4e4 / len(reference), 2.0, 16.0)), float(np.clip(4e3 / len(reference), 0.25, 0.8))
-    order = np.random.default_rng(0).permutation(len(reference))
-    numbers = np.zeros(len(reference), dtype=int) if elements is None else elements.astype(int)
-    present = [int(z) for z in np.unique(numbers)]
-    colours = _colours(present)
-    points = np.array([colours[int(z)] for z in numbers[order]], dtype=object)
-    axes.scatter(reference[order], predicted[order], s=size, c=list(points), alpha=alpha, linewidths=0, zorder=2)
+    """All points in random order, so that no element lies on top of another."""
+    count = len(reference)
+    size, alpha = float(np.clip(1.6e4 / count, 1.8, 14.0)), float(np.clip(3e3 / count, 0.3, 0.85))
+    order = np.random.default_rng(0).permutation(count)
     if elements is None:
-        return
-    for z in present:
-        axes.scatter([], [], s=16, c=colours[z], linewidths=0, label=chemical_symbols[z])
-    axes.legend(loc="upper left", frameon=False, handletextpad=0.1, borderaxespad=0.3, labelspacing=0.3)
+        colours: Any = _SINGLE_COLOUR
+    else:
+        of_element = _colours(elements)
+        palette = np.array([of_element.get(z, _SINGLE_COLOUR) for z in range(int(elements.max()) + 1)])
+        colours = palette[elements.astype(int)[order]].tolist()
+    axes.scatter(reference[order], predicted[order], s=size, c=colours, alpha=alpha, linewidths=0, zorder=2)
 
 
-def _colours(numbers: list[int]) -> dict[int, str]:
-    if numbers == [0]:
-        return {0: _SINGLE_COLOUR}
+def _legend(
+    axes: Axes, reference: Floats, predicted: Floats, elements: NDArray[Any], quantity: Quantity, corner: Any
+) -> None:
+    """Element, its colour and its RMSE."""
+    for z, colour in _colours(elements).items():
+        rmse = quantity.shown_factor * errors(reference[elements == z], predicted[elements == z]).rmse
+        axes.scatter([], [], s=12, c=colour, linewidths=0, label=f"{chemical_symbols[z]}  {_short(rmse)}")
+    axes.legend(
+        loc=corner,
+        title=f"RMSE ({quantity.shown_unit})",
+        alignment="left",
+        frameon=True,
+        framealpha=0.7,
+        edgecolor="none",
+        handletextpad=0.1,
+        borderpad=0.2,
+        labelspacing=0.3,
+    ).set_zorder(4)
+
+
+def _corners(reference: Floats, predicted: Floats, low: float, high: float) -> tuple[str, str]:
+    """Corners for the errors and for the legend: off the diagonal, the errors where fewer points lie."""
+    x, y = ((values - low) / (high - low) for values in (reference, predicted))
+    below = np.count_nonzero((x > 0.6) & (y < 0.25))
+    above = np.count_nonzero((x < 0.4) & (y > 0.75))
+    return ("lower right", "upper left") if below <= above else ("upper left", "lower right")
+
+
+def _colours(elements: NDArray[Any]) -> dict[int, str]:
+    """Colour by atomic number, in the order of atomic numbers."""
+    numbers = [int(z) for z in np.unique(elements)]
     own = {z: _ELEMENT_COLOURS[chemical_symbols[z]] for z in numbers if chemical_symbols[z] in _ELEMENT_COLOURS}
     free = [colour for colour in _OTHER_COLOURS if colour not in own.values()]
     others = [z for z in numbers if z not in own]
-    return own | {z: free[place % len(free)] for place, z in enumerate(others)}
+    chosen = own | {z: free[place % len(free)] for place, z in enumerate(others)}
+    return {z: chosen[z] for z in numbers}
 
 
-def _axis_factor(comparison: Comparison) -> float:
-    """The unit of the axes is that of the errors where the values themselves are small."""
-    quantity = comparison.quantity
-    return quantity.shown_factor if float(np.ptp(comparison.reference)) < 0.3 else 1.0
+def _axis_zero(reference: Floats, predicted: Floats) -> float:
+    """What is taken off both axes so that their numbers stay short: zero, but for values far from it."""
+    low, high = min(reference.min(), predicted.min()), max(reference.max(), predicted.max())
+    return round(float(reference.mean()), 2) if min(abs(low), abs(high)) > 5 * (high - low) else 0.0
 
 
 def _limits(reference: Floats, predicted: Floats) -> tuple[float, float]:
@@ -162,7 +201,12 @@ def _limits(reference: Floats, predicted: Floats) -> tuple[float, float]:
 
 
 def _summary(found: Errors, factor: float, unit: str) -> str:
-    lines = [f"RMSE {factor * found.rmse:.3g} {unit}", f"MAE {factor * found.mae:.3g} {unit}"]
+    lines = [f"RMSE = {_short(factor * found.rmse)} {unit}", f"MAE = {_short(factor * found.mae)} {unit}"]
     if found.r2 is not None:
-        lines.append(f"$R^2$ {found.r2:.3f}")
+        lines.append(f"$R^2 = {found.r2:.3f}$" if found.r2 > -10 else "$R^2 < -10$")
     return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    """Three significant digits, without powers of ten where there is room."""
+    return f"{value:.0f}" if 1e3 <= value < 1e6 else f"{value:#.3g}".rstrip(".")
