@@ -61,6 +61,7 @@ class LesMACECalculator(MACECalculator):
         finally:
             root.setLevel(level)
         self.metadata = dict(metadata or {})
+        self.known_elements = [int(z) for z in self.z_table.zs]
         self.has_long_range = isinstance(model, LongRangeMACE)
         own = model.long_range.config.epsilon_infinity if isinstance(model, LongRangeMACE) else 1.0
         self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
@@ -78,7 +79,7 @@ class LesMACECalculator(MACECalculator):
         """Everything cheap at once; Born effective charges when they are among `properties`."""
         atoms = atoms if atoms is not None else self.atoms
         check_frame(atoms, "structure")
-        check_elements([atoms], self.z_table.zs, "structure")
+        check_elements([atoms], self.known_elements, "structure")
         super().calculate(atoms, properties, list(system_changes))
         if not self.has_long_range:
             self.results["short_range_energy"] = self.results["energy"]

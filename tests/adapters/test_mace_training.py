@@ -136,6 +136,45 @@ def test_stage_two_and_the_stress_loss_train_as_in_mace(work):
     assert np.isfinite(calculator.get_property("stress", waters(2))).all()
 
 
+@pytest.mark.training
+def test_a_foundation_model_is_fine_tuned_with_a_long_range_part(work):
+    train(write_config(work, long_range=None, max_num_epochs=1))
+    folder = train(
+        write_config(
+            work,
+            {**LONG_RANGE, "zero_init": True},
+            name="tuned",
+            foundation_model="tiny.model",
+            multiheads_finetuning=False,
+            max_num_epochs=2,
+        )
+    )
+    tuned, _ = les_plugins.checkpoint.load_model(folder)
+    assert tuned.long_range.coupling.item() != 0.0
+    lines = [json.loads(line) for line in (work / "results" / "tuned_run-123_train.txt").read_text().splitlines()]
+    first = next(line for line in lines if line["mode"] == "eval")
+    before = [json.loads(line) for line in (work / "results" / "tiny_run-123_train.txt").read_text().splitlines()]
+    last = [line for line in before if line["mode"] == "eval"][-1]
+    # zero_init: fine-tuning starts where the foundation model was, forces do not depend on the new E0s
+    assert first["rmse_f"] == pytest.approx(last["rmse_f"], rel=1e-6)
+
+
+def test_a_slab_among_the_training_frames_is_refused_with_file_and_frame(work):
+    frames = ase.io.read(work / "train.extxyz", ":")
+    frames[2].pbc = (True, True, False)
+    ase.io.write(work / "train.extxyz", frames)
+    with pytest.raises(DataError, match=r"train.extxyz, frame 2: pbc is T T F.*Slabs"):
+        train(write_config(work))
+
+
+def test_an_element_that_only_the_validation_file_has_is_refused(work):
+    frames = ase.io.read(work / "valid.extxyz", ":")
+    frames[1].numbers[0] = 7
+    ase.io.write(work / "valid.extxyz", frames)
+    with pytest.raises(DataError, match=r"valid.extxyz .*frame 1: the model does not know N; it knows: H, O"):
+        train(write_config(work))
+
+
 def test_the_same_from_python_without_the_seam(work):
     example = Path(__file__).parents[2] / "examples" / "mace_from_python.py"
     command = [sys.executable, str(example), "train.extxyz", "valid.extxyz", "out.les", "--epochs", "1"]
