@@ -121,22 +121,21 @@ def _build_grid(cell: tuple[float, ...], cutoff: float, device: torch.device) ->
     thickness = max(THINNEST_SLAB, math.ceil((extent[1] + 1) / MOST_SLABS))
     for start in range(0, extent[1] + 1, thickness):
         second = (start, min(start + thickness, extent[1] + 1))
-        indices, weights = _sphere_in_box((0, extent[0] + 1), second, (-extent[2], extent[2] + 1), reciprocal, reach)
+        weights = _half_sphere(extent, second, reciprocal, reach)
         used = (weights > 0).any(-1)
         if start == 0:
-            used[0, 0, extent[2]] = (
-                True  # k = 0 has no weight, but keeps the grid of a very small cell from being empty
-            )
+            used[0, 0, extent[2]] = True  # k = 0, of no weight: keeps the grid of a very small cell from being empty
         if not bool(used.any()):
             continue
         rows = int(used.any(2).any(1).nonzero().max()) + 1
         low, high = (int(place) for place in used.any(1).any(0).nonzero().aminmax())
-        indices, weights = indices[:rows, :, low : high + 1], weights[:rows, :, low : high + 1].reshape(-1, 2)
+        weights = weights[:rows, :, low : high + 1].reshape(-1, 2)
         first_point = slabs[-1].points[1] if slabs else 0
         third = (low - extent[2], high + 1 - extent[2])
         slabs.append(Slab(rows, second, third, (first_point, first_point + len(weights))))
-        row.append(indices[..., 0].flatten())
-        pair.append(indices[..., 1:].reshape(-1, 2))
+        indices = torch.cartesian_prod(torch.arange(rows), torch.arange(*second), torch.arange(*third)).double()
+        row.append(indices[:, 0])
+        pair.append(indices[:, 1:])
         multiplicity.append(weights)
     return ReciprocalGrid(
         axes=(axes[0], axes[1], axes[2]),
@@ -148,20 +147,20 @@ def _build_grid(cell: tuple[float, ...], cutoff: float, device: torch.device) ->
     )
 
 
-def _sphere_in_box(
-    first: tuple[int, int], second: tuple[int, int], third: tuple[int, int], reciprocal: Tensor, reach: float
-) -> tuple[Tensor, Tensor]:
-    """Indices (…, 3) of a box, and how often +n and −n (…, 2) count in the half-space sum over |k| ≤ reach."""
-    ranges = [torch.arange(*bounds, dtype=torch.float64) for bounds in (first, second, third)]
-    indices = torch.stack(torch.meshgrid(*ranges, indexing="ij"), -1)
-    n1, n2, n3 = indices.unbind(-1)
-    along_row, in_plane = n1[..., None] * reciprocal[0], indices[..., 1:] @ reciprocal[1:]
-    lengths = torch.stack([torch.linalg.norm(in_plane + sign * along_row, dim=-1) for sign in (1.0, -1.0)], -1)
-    weights = (lengths <= reach).double()
-    weights[n1 == 0] *= 0.5
-    weights[(n2 == 0) & (n3 == 0)] *= 0.5
-    weights[(n2 == 0) & ((n3 < 0) | ((n3 == 0) & (n1 == 0)))] = 0.0  # the other half; and k = 0 (tinfoil boundary)
-    return indices, weights
+def _half_sphere(extent: tuple[int, ...], second: tuple[int, int], reciprocal: Tensor, reach: float) -> Tensor:
+    """(rows, second, third, 2): how often +n and −n of a slab count in the half-space sum over |k| ≤ reach."""
+    row = torch.arange(extent[0] + 1, dtype=torch.float64)
+    ranges = [torch.arange(*bounds, dtype=torch.float64) for bounds in (second, (-extent[2], extent[2] + 1))]
+    in_plane = torch.stack(torch.meshgrid(*ranges, indexing="ij"), -1) @ reciprocal[1:]
+    square = (row**2 * reciprocal[0].square().sum())[:, None, None] + in_plane.square().sum(-1)
+    cross = row[:, None, None] * (2.0 * in_plane @ reciprocal[0])
+    weights = (torch.stack([square + cross, square - cross], -1) <= reach**2).double()
+    weights[0] *= 0.5
+    if second[0] == 0:
+        weights[:, 0, : extent[2]] = 0.0  # the other half
+        weights[:, 0, extent[2]] *= 0.5
+        weights[0, 0, extent[2]] = 0.0  # k = 0: tinfoil boundary, neutralising background
+    return weights
 
 
 def _kernel(cell: Tensor, inverse: Tensor, grid: ReciprocalGrid, sigma: float) -> Tensor:
