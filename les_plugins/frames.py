@@ -26,7 +26,7 @@ def read_frames(path: str | Path, index: str = ":") -> list[Atoms]:
     Raises:
         DataError: the file is missing, unreadable or empty, or a frame cannot be used (see `check_frame`).
     """
-    file = _existing(path)
+    file = existing_file(path)
     try:
         found = ase.io.read(file, index=index)
     except Exception as error:  # ASE's readers raise whatever their format makes them
@@ -48,7 +48,7 @@ def iterate_frames(path: str | Path) -> Iterator[Atoms]:
     Raises:
         DataError: as `read_frames`, when the iteration comes to what is wrong.
     """
-    file = _existing(path)
+    file = existing_file(path)
     frames = ase.io.iread(str(file), index=":")
     number = 0
     while True:
@@ -143,12 +143,18 @@ def check_elements(frames: Iterable[Atoms], known: Iterable[int], where: str) ->
     """Raise DataError for the first frame with an element that the model does not know."""
     allowed = set(known)
     for number, atoms in enumerate(frames):
-        if strange := sorted(set(atoms.numbers.tolist()) - allowed):
-            from ase.data import chemical_symbols
+        check_elements_of(atoms, allowed, f"{where}, frame {number}")
 
-            names = ", ".join(chemical_symbols[z] for z in strange)
-            have = ", ".join(chemical_symbols[z] for z in sorted(allowed))
-            raise DataError(f"{where}, frame {number}: the model does not know {names}; it knows: {have}")
+
+def check_elements_of(atoms: Atoms, known: Iterable[int], where: str) -> None:
+    """Raise DataError for a structure with an element that the model does not know."""
+    allowed = set(known)
+    if strange := sorted(set(atoms.numbers.tolist()) - allowed):
+        from ase.data import chemical_symbols
+
+        names = ", ".join(chemical_symbols[z] for z in strange)
+        have = ", ".join(chemical_symbols[z] for z in sorted(allowed))
+        raise DataError(f"{where}: the model does not know {names}; it knows: {have}")
 
 
 def label_names(atoms: Atoms) -> set[str]:
@@ -157,7 +163,8 @@ def label_names(atoms: Atoms) -> set[str]:
     return found | (set(atoms.calc.results) if atoms.calc is not None else set())
 
 
-def _existing(path: str | Path) -> Path:
+def existing_file(path: str | Path) -> Path:
+    """The path, or a DataError where there is no file."""
     file = Path(path)
     if not file.is_file():
         raise DataError(f"{file}: is not a file" if file.exists() else f"{file}: no such file")
@@ -165,7 +172,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def _unreadable(file: Path, error: Exception, where: str = "") -> DataError:
-    return DataError(f"{file}{where}: ASE cannot read it: {type(error).__name__}: {error}")
+    return DataError(f"{file}{where}: ASE cannot read a structure from it: {type(error).__name__}: {error}")
 
 
 def _flags(periodic: NDArray[np.bool_]) -> str:

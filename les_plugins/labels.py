@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from les_plugins.errors import DataError
-from les_plugins.frames import check_elements, label, label_names
+from les_plugins.frames import check_elements_of, label, label_names
 from les_plugins.metrics import Floats
 
 BORN = "born_effective_charges"
@@ -82,7 +82,7 @@ def survey(
     for number, atoms in enumerate(frames):
         where = f"{source}, frame {number}"
         if known_elements is not None:
-            check_elements([atoms], known_elements, where)
+            check_elements_of(atoms, known_elements, where)
         for name, (key, _) in labels_of(atoms, keys, where).items():
             labels[name] = labels.get(name, 0) + 1
             if key not in used.setdefault(name, []):

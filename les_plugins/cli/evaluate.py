@@ -17,7 +17,7 @@ from les_plugins.cli.shared import open_model, progress, quiet_host
 from les_plugins.errors import DataError, HostError
 from les_plugins.evaluation import POLARIZABILITY_UNITS, QUANTITIES, Evaluation, known_elements
 from les_plugins.evaluation import evaluate as evaluate_frames
-from les_plugins.frames import iterate_frames
+from les_plugins.frames import existing_file, iterate_frames
 from les_plugins.labels import BORN, LabelKeys, Survey, survey
 from les_plugins.metrics import ALL
 
@@ -28,8 +28,10 @@ _WIDTH = 110
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Checkpoint folder of les-plugins.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="Labelled structures: any file that ASE reads.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled structures, read by ASE.", show_default=False)],
     plots: Annotated[Path | None, typer.Option(help="Folder for parity plots (PNG).", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",
@@ -67,14 +69,14 @@ def evaluate(
         plotting.check_available()
         _make_folder(plots)
     with quiet_host():
-        found = survey(progress(iterate_frames(file), None, "checking"), str(file), keys)
-        if born and BORN not in found.labels:
-            raise DataError(f"--born: no frame of {file} has {' or '.join(keys.born_effective_charges)}")
+        existing_file(file)
         calculator, facts = open_model(model, device, epsilon_infinity)
         if born and BORN not in calculator.implemented_properties:
             raise HostError(f"--born: {model} does not predict Born charges: it has no long-range part")
-        if (known := known_elements(calculator)) is not None:
-            survey(iterate_frames(file), str(file), keys, known)
+        checked = progress(iterate_frames(file), None, "checking")
+        found = survey(checked, str(file), keys, known_elements(calculator))
+        if born and BORN not in found.labels:
+            raise DataError(f"--born: no frame of {file} has {' or '.join(keys.born_effective_charges)}")
         result = evaluate_frames(
             calculator,
             progress(iterate_frames(file), found.frames, "evaluating"),

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from ase import Atoms
 from rich.console import Console
 
 from les_plugins import checkpoint
 from les_plugins.cli.shared import open_model, progress, quiet_host
 from les_plugins.errors import DataError
 from les_plugins.evaluation import known_elements
-from les_plugins.frames import check_elements, iterate_frames
+from les_plugins.frames import check_elements_of, existing_file, iterate_frames
 from les_plugins.prediction import SUFFIXES, write_predictions
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="Checkpoint folder of les-plugins.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="Structures: any file that ASE reads.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Structures, in any format of ASE.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Extended XYZ file to write.", show_default=False)],
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",
     born: Annotated[bool, typer.Option("--born", help="Born effective charges too (several times slower).")] = False,
@@ -33,11 +37,10 @@ def predict(
         raise typer.BadParameter(f"{output} must end in {' or '.join(SUFFIXES)}", param_hint="--output")
     _refuse_overwriting(output, model, file)
     with quiet_host():
-        atoms = [len(frame) for frame in progress(iterate_frames(file), None, "checking")]
+        existing_file(file)
         calculator, facts = open_model(model, device, epsilon_infinity)
-        if (known := known_elements(calculator)) is not None:
-            for number, frame in enumerate(iterate_frames(file)):
-                check_elements([frame], known, f"{file}, frame {number}")
+        checked = progress(iterate_frames(file), None, "checking")
+        atoms = _atoms_of_frames(checked, known_elements(calculator), str(file))
         frames = progress(iterate_frames(file), len(atoms), "predicting")
         written = write_predictions(calculator, frames, output, str(file), born)
     if not as_json:
@@ -54,6 +57,16 @@ def predict(
         "frames_with": written,
     }
     typer.echo(json.dumps(summary, indent=1, ensure_ascii=False))
+
+
+def _atoms_of_frames(frames: Iterable[Atoms], known: Sequence[int] | None, source: str) -> list[int]:
+    """Numbers of atoms, after a check of all frames before the first is computed."""
+    counts = []
+    for number, frame in enumerate(frames):
+        if known is not None:
+            check_elements_of(frame, known, f"{source}, frame {number}")
+        counts.append(len(frame))
+    return counts
 
 
 def _refuse_overwriting(output: Path, model: Path, file: Path) -> None:
