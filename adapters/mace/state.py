@@ -56,7 +56,9 @@ def rebuild(state: HostState) -> nn.Module:
         model: nn.Module = base_class(**{key: _decode(key, value) for key, value in config.items()})
         if state.long_range is not None:
             model = LongRangeMACE(model, state.long_range)
-    except TypeError as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # MACE and e3nn raise whatever a nonsense argument makes them
         raise CheckpointError(f"config.json does not describe a {base_class.__name__} of this MACE: {error}") from None
     finally:
         torch.set_default_dtype(before)
@@ -73,6 +75,8 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     for name, value in tensors.items():
         if value.shape != own[name].shape:
             raise CheckpointError(f"weights: {name!r} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}")
+        if value.dtype != own[name].dtype:
+            raise CheckpointError(f"weights: {name!r} is {value.dtype}, expected {own[name].dtype}")
     model.load_state_dict(dict(tensors))
 
 
@@ -125,6 +129,6 @@ def _decode(key: str, value: Any) -> Any:
 
 
 def _listed(name: Any, allowed: Mapping[str, Any], key: str) -> Any:
-    if name not in allowed:
+    if not isinstance(name, str) or name not in allowed:
         raise CheckpointError(f"config.json: {key} is {name!r}; allowed: {', '.join(sorted(allowed))}")
     return allowed[name]

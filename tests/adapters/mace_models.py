@@ -33,6 +33,7 @@ def tiny_mace(
     hidden: str = "4x0e+4x1o",
     layers: int = 2,
     species: list[int] | None = None,
+    correlation: int = 2,
 ) -> torch.nn.Module:
     """A ScaleShiftMACE with random weights, a few thousand parameters."""
     species = species or SPECIES
@@ -53,7 +54,7 @@ def tiny_mace(
             atomic_energies=np.array([-1.0, -3.0] + [0.0] * (len(species) - 2)),
             avg_num_neighbors=4.0,
             atomic_numbers=species,
-            correlation=2,
+            correlation=correlation,
             gate=torch.nn.functional.silu,
             atomic_inter_scale=1.0,
             atomic_inter_shift=0.0,
