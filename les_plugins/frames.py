@@ -172,7 +172,7 @@ def existing_file(path: str | Path) -> Path:
 
 
 def _unreadable(file: Path, error: Exception, where: str = "") -> DataError:
-    return DataError(f"{file}{where}: ASE cannot read a structure from it: {type(error).__name__}: {error}")
+    return DataError(f"{file}{where}: ASE cannot read it: {type(error).__name__}: {error}")
 
 
 def _flags(periodic: NDArray[np.bool_]) -> str:

@@ -85,6 +85,8 @@ def _whole_file(path: Path) -> Iterator[TextIO]:
     partial = path.with_name(f".{path.name}.partial")
     if path.is_dir():
         raise DataError(f"{path}: cannot be written: it is a folder")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: cannot be written: there is no folder {path.parent}")
     try:
         file = partial.open("w", encoding="utf-8")
     except OSError as error:

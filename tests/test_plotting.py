@@ -1,0 +1,80 @@
+"""Parity plots: a readable PNG for each quantity, and words where they cannot be made."""
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_calculator import Toy, labelled, molecule
+
+from les_plugins import plotting
+from les_plugins.errors import DataError, HostError
+from les_plugins.evaluation import Comparison, Evaluation, evaluate
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Width and height from a PNG's header."""
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", head[16:24])
+
+
+def test_importing_the_module_does_not_import_matplotlib() -> None:
+    code = "import sys, les_plugins.plotting; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_quantity_gets_a_picture_and_born_charges_two_panels(tmp_path: Path) -> None:
+    found = evaluate(Toy(spring=0.31), [labelled(molecule(seed)) for seed in range(4)])
+    paths = plotting.parity_plots(found, tmp_path / "plots")
+    assert [path.stem for path in paths] == list(found.comparisons)
+    sizes = {path.stem: size(path) for path in paths}
+    width, height = sizes["forces"]
+    assert width == height >= 900
+    assert sizes["born_effective_charges"] == (2 * width, height)
+
+
+@pytest.mark.parametrize(
+    ("reference", "predicted"),
+    [
+        ([0.0], [0.0]),
+        ([1.0, 1.0], [1.0, 1.0]),
+        ([-278858.1, -278858.0, -278858.2], [-1.0, -1.1, -1.2]),
+        ([-4.8912, -4.8903, -4.8915], [-4.8911, -4.8901, -4.8916]),
+        (np.linspace(-1, 1, 20001), np.linspace(-1, 1, 20001)),
+    ],
+)
+def test_unusual_values_can_be_drawn(tmp_path: Path, reference: list[float], predicted: list[float]) -> None:
+    comparison = Comparison("energy", np.asarray(reference), np.asarray(predicted))
+    assert size(plotting.parity_plot(comparison, tmp_path / "x.png"))[0] >= 900
+
+
+def test_numbers_on_the_axes_stay_short() -> None:
+    assert plotting._axis_zero(np.array([-4.8912, -4.8903]), np.array([-4.8911, -4.8901])) == -4.89
+    assert plotting._axis_zero(np.array([-1.0, 2.0]), np.array([-1.0, 2.0])) == 0.0
+
+
+def test_the_errors_are_written_where_there_are_no_points() -> None:
+    high, low = np.full(50, 0.95), np.full(50, 0.05)
+    assert plotting._corners(high, low, 0.0, 1.0)[0] == "upper left"
+    assert plotting._corners(low, high, 0.0, 1.0)[0] == "lower right"
+
+
+def test_elements_have_colours_of_their_own() -> None:
+    colours = plotting._colours(np.array([53, 1, 82, 6, 7, 8, 1]))
+    assert list(colours) == [1, 6, 7, 8, 53, 82]
+    assert len(set(colours.values())) == 6
+
+
+def test_missing_matplotlib_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(plotting, "find_spec", lambda name: None)
+    with pytest.raises(HostError, match=r"les-plugins\[plot\]"):
+        plotting.parity_plots(Evaluation(), tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot be written"):
+        plotting.parity_plots(Evaluation(), tmp_path / "file")
