@@ -75,9 +75,13 @@ class LongRangeMACE(nn.Module):
             HostError: LAMMPS ML-IAP, edge forces or atomic stresses, for which a long-range energy has no meaning.
         """
         if lammps_mliap:
-            raise HostError("LAMMPS ML-IAP passes edge vectors only, a long-range sum needs positions and cell: use ASE")
+            raise HostError(
+                "LAMMPS ML-IAP passes edge vectors only, a long-range sum needs positions and cell: use ASE"
+            )
         if compute_edge_forces or compute_atomic_stresses:
-            raise HostError("edge forces and atomic stresses are not defined for a long-range energy: ask for the stress")
+            raise HostError(
+                "edge forces and atomic stresses are not defined for a long-range energy: ask for the stress"
+            )
         positions = data["positions"]  # the base strains data["positions"]; this stays the leaf
         strained = compute_virials or compute_stress or compute_displacement
         output = self.base(data, training=training, compute_force=False, compute_displacement=strained)
@@ -175,8 +179,10 @@ def _periodicity(data: Mapping[str, Tensor], n_structures: int) -> Tensor:
     """(B, 3) bool; the cell cannot tell, for MACE fabricates vectors along open directions."""
     pbc = data.get("pbc")
     if pbc is None:
-        raise HostError("the batch has no pbc flags: make it with mace.data.AtomicData.from_config from configurations "
-                        "that have pbc")
+        raise HostError(
+            "the batch has no pbc flags: make it with mace.data.AtomicData.from_config from configurations "
+            "that have pbc"
+        )
     return pbc.view(n_structures, 3)
 
 

@@ -1,4 +1,4 @@
-"""A MACE model as JSON and tensors, and back: what a checkpoint keeps. No class is looked up outside MACE's own lists."""
+"""A MACE model as JSON and tensors, and back: what a checkpoint keeps. Classes come from MACE's own lists only."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
             raise CheckpointError(f"weights: {sorted(names)[0]!r} {problem} ({len(names)} such in all)")
     for name, value in tensors.items():
         if value.shape != own[name].shape:
-            raise CheckpointError(f"weights: {name!r} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}")
+            raise CheckpointError(
+                f"weights: {name!r} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}"
+            )
         if value.dtype != own[name].dtype:
             raise CheckpointError(f"weights: {name!r} is {value.dtype}, expected {own[name].dtype}")
     model.load_state_dict(dict(tensors))

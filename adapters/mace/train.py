@@ -104,7 +104,9 @@ def parse_arguments(settings: Mapping[str, Any], arguments: Sequence[str], confi
         )
     stray = [item for item in arguments if item.startswith("--") and item[2:].split("=")[0] not in known]
     if stray:
-        raise ConfigError(f"unknown option {stray[0]!r}{_nearest(stray[0].lstrip('-'), known)}; see mace_run_train --help")
+        raise ConfigError(
+            f"unknown option {stray[0]!r}{_nearest(stray[0].lstrip('-'), known)}; see mace_run_train --help"
+        )
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(dict(settings), file)
         file.flush()

@@ -113,9 +113,7 @@ def test_energy_is_invariant_and_vectors_and_tensors_follow_a_rotation(model, pb
     torch.testing.assert_close(after["latent"].dipole, before["latent"].dipole @ turn.T, rtol=0, atol=1e-11)
     for name in ("quadrupole",):
         tensor = getattr(before["latent"].permanent, name)
-        torch.testing.assert_close(
-            getattr(after["latent"].permanent, name), turn @ tensor @ turn.T, rtol=0, atol=1e-11
-        )
+        torch.testing.assert_close(getattr(after["latent"].permanent, name), turn @ tensor @ turn.T, rtol=0, atol=1e-11)
     torch.testing.assert_close(
         after["latent"].polarizability, turn @ before["latent"].polarizability @ turn.T, rtol=0, atol=1e-11
     )
@@ -283,7 +281,12 @@ class TestCalculator:
     def test_physical_moments_carry_the_root_of_the_screening(self, model):
         atoms = waters()
         plain, screened = LesMACECalculator(model), LesMACECalculator(model, epsilon_infinity=4.0)
-        for name, factor in (("charges", 2.0), ("dipole", 2.0), ("born_effective_charges", 2.0), ("polarizability", 4.0)):
+        for name, factor in (
+            ("charges", 2.0),
+            ("dipole", 2.0),
+            ("born_effective_charges", 2.0),
+            ("polarizability", 4.0),
+        ):
             np.testing.assert_allclose(
                 screened.get_property(name, atoms), factor * plain.get_property(name, atoms), rtol=1e-10
             )

@@ -47,7 +47,7 @@ SETTINGS = {
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "epsilon_infinity": 1.5}
 
 
-@pytest.fixture()
+@pytest.fixture
 def work(tmp_path, monkeypatch) -> Path:
     """A folder with train and valid files of six and two small frames, labelled by a Lennard-Jones potential."""
     for name, count in (("train", 6), ("valid", 2)):
@@ -127,7 +127,9 @@ def test_a_run_that_was_stopped_goes_on_from_its_last_checkpoint(work):
 @pytest.mark.training
 def test_stage_two_and_the_stress_loss_train_as_in_mace(work):
     folder = train(
-        write_config(work, max_num_epochs=4, swa=True, start_swa=2, loss="stress", stress_key="stress", stress_weight=1.0)
+        write_config(
+            work, max_num_epochs=4, swa=True, start_swa=2, loss="stress", stress_key="stress", stress_weight=1.0
+        )
     )
     log = next((work / "logs").glob("*.log")).read_text()
     assert "Changing loss based on Stage Two Weights" in log
@@ -187,9 +189,14 @@ def test_the_seam_is_closed_after_success_and_after_failure(work):
     from les_plugins.config import LongRangeConfig
 
     original = run_train.configure_model
-    with pytest.raises(RuntimeError, match="inside"), model_seam(LongRangeConfig()):
-        assert run_train.configure_model is not original
-        raise RuntimeError("inside")
+
+    def fail_inside() -> None:
+        with model_seam(LongRangeConfig()):
+            assert run_train.configure_model is not original
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail_inside()
     assert run_train.configure_model is original
 
 
@@ -218,7 +225,7 @@ def test_wrong_input_is_refused_in_words(work, changes, long_range, error, messa
 
 
 def test_an_unknown_option_is_refused_in_words(work):
-    with pytest.raises(ConfigError, match="unknown option '--max_num_epochss'.*did you mean 'max_num_epochs'"):
+    with pytest.raises(ConfigError, match=r"unknown option '--max_num_epochss'.*did you mean 'max_num_epochs'"):
         train(write_config(work), "--max_num_epochss", "3")
 
 
