@@ -1,0 +1,79 @@
+"""The documentation: every hook with its signature, every key with its default, the command that CI runs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from les_plugins import LongRangeConfig, hookspecs
+from les_plugins.config import ResponseConfig
+
+ROOT = Path(__file__).parent.parent
+HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("les_")}
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def signature(name: str, function: Callable[..., Any]) -> str:
+    return f"{name}{inspect.signature(function)}".replace("'", "")
+
+
+def test_there_are_hooks_to_document() -> None:
+    assert len(HOOKS) >= 12
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_is_documented_with_its_exact_signature(name: str) -> None:
+    expected = f"### `{signature(name, HOOKS[name])}`"
+    assert expected in read("docs/hooks.md").splitlines(), f"docs/hooks.md has no line {expected}"
+
+
+def test_no_hook_is_documented_that_does_not_exist() -> None:
+    assert set(re.findall(r"^### `(\w+)\(", read("docs/hooks.md"), re.MULTILINE)) == set(HOOKS)
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_has_a_docstring_that_names_its_arguments_and_when_it_is_called(name: str) -> None:
+    text = inspect.getdoc(HOOKS[name]) or ""
+    assert "called" in text
+    assert all(f"    {argument}: " in text for argument in inspect.signature(HOOKS[name]).parameters)
+    assert "Returns:" in text
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_is_a_specification(name: str) -> None:
+    assert hasattr(HOOKS[name], f"{hookspecs.PROJECT}_spec")
+
+
+@pytest.mark.parametrize(("model", "skip"), [(LongRangeConfig, "response"), (ResponseConfig, "")])
+def test_every_key_of_the_config_is_documented_with_its_default(model: Any, skip: str) -> None:
+    text = read("docs/configuration.md")
+    for key, value in model().model_dump(mode="json").items():
+        shown = json.dumps(value).replace('"', "")
+        expected = f"| `{key}` | none |" if key == skip else f"| `{key}` | `{shown}` |"
+        assert expected in text, f"docs/configuration.md has no row {expected}"
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    (command,) = re.findall(r"^    (python -m venv .*nox)$", read("README.md"), re.MULTILINE)
+    assert command in [line.strip() for line in read(".ci/run").splitlines()]
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    opening = read("README.md").split("\n## ")[0]
+    assert opening.count("    python -m venv") == 2
+
+
+@pytest.mark.parametrize("page", [*sorted(path.name for path in (ROOT / "docs").glob("*.md")), "../README.md"])
+def test_links_lead_to_files_that_exist(page: str) -> None:
+    folder = (ROOT / "docs" / page).parent
+    targets = [target.split("#")[0] for target in re.findall(r"\]\((?!https?:)([^)]+)\)", read(f"docs/{page}"))]
+    assert [target for target in targets if target and not (folder / target).exists()] == []
