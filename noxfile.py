@@ -38,7 +38,7 @@ def tests_mace(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Tests marked slow, of the core and of the MACE adapter."""
     session.install("-e", ".[mace,plot,dev]")
-    session.run("pytest", "-m", "slow", *session.posargs)
+    session.run("pytest", "-m", "slow", *session.posargs, success_codes=[0, 5])  # 5: no test is marked so
 
 
 @nox.session

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from les_plugins import LongRangeConfig, hookspecs
 from les_plugins.config import ResponseConfig
@@ -60,6 +61,14 @@ def test_every_key_of_the_config_is_documented_with_its_default(model: Any, skip
         shown = json.dumps(value).replace('"', "")
         expected = f"| `{key}` | none |" if key == skip else f"| `{key}` | `{shown}` |"
         assert expected in text, f"docs/configuration.md has no row {expected}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md"])
+def test_the_sections_that_are_shown_can_be_used(page: str) -> None:
+    blocks = re.findall(r"^    long_range:\n(?:      .*\n)+", read(page), re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        assert LongRangeConfig.parse(yaml.safe_load(block)["long_range"], page).dl == 1.2
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
