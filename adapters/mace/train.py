@@ -157,6 +157,8 @@ def _check_data(args: Any, long_range: LongRangeConfig | None) -> dict[str, dict
     for head in heads.values():
         for kind, files in found.items():
             given = head.get(f"{kind}_file") or getattr(args, f"{kind}_file")
+            if kind == "train" and not given:
+                raise ConfigError("train_file is missing: give it in the config file or as --train_file FILE")
             for path in map(Path, [given] if isinstance(given, str) else given or []):
                 if path.suffix in (".h5", ".hdf5", ".lmdb", ".aselmdb") or path.is_dir():
                     continue

@@ -1,4 +1,4 @@
-"""What `predict` and `evaluate` share: a quiet host, the model with its provenance, a progress bar on stderr."""
+"""What the commands share: a quiet host, the model with its provenance, a progress bar on stderr."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,19 +31,46 @@ _HOST_LINES = ("cuequivariance or cuequivariance_torch is not available",)
 
 
 @contextlib.contextmanager
-def quiet_host() -> Iterator[None]:
-    """Keep stdout for the command's own result: what a host prints goes to stderr, and its known noise nowhere."""
-    printed = io.StringIO()
+def quiet_host(target: TextIO | None = None) -> Iterator[None]:
+    """Keep stdout for the command's own result: what a host prints goes to `target`, and its known noise nowhere.
+
+    Args:
+        target: where to; standard error when None.
+    """
+    stream = _WithoutNoise(target or sys.stderr)
     with warnings.catch_warnings():
         for message in _HOST_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         try:
-            with contextlib.redirect_stdout(printed):
+            with contextlib.redirect_stdout(cast(TextIO, stream)):
                 yield
         finally:
-            lines = [line for line in printed.getvalue().splitlines() if line and not line.startswith(_HOST_LINES)]
-            for line in lines:
-                sys.stderr.write(f"{line}\n")
+            stream.close()
+
+
+class _WithoutNoise(io.TextIOBase):
+    """Passes whole lines on as they come, but those that hosts print about their own insides."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._target, self._begun = target, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            if not line.startswith(_HOST_LINES):
+                self._target.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+    def isatty(self) -> bool:
+        return self._target.isatty()
+
+    def close(self) -> None:
+        if self._begun:
+            self.write("\n")
+        super().close()
 
 
 def open_model(path: Path, device: str, epsilon_infinity: float | None = None) -> tuple[Any, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 
 from les_plugins import checkpoint, plugins
+from les_plugins.cli.shared import quiet_host
 
 _CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -37,15 +37,14 @@ def _command(host: str) -> Callable[..., None]:
         ] = False,
     ) -> None:
         """Train; options that are not listed here go to the host as they are."""
-        hooks = plugins.host(host)
         metadata = {
             "command": " ".join(
                 ["les-plugins train", host, "--config", config.name, *map(_without_path, context.args)]
             ),
             "data_licence": data_licence,
         }
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-            path = hooks.les_train(config_file=config, arguments=tuple(context.args), metadata=metadata)
+        with quiet_host(sys.stderr if as_json else sys.stdout):
+            path = plugins.host(host).les_train(config_file=config, arguments=tuple(context.args), metadata=metadata)
         if as_json:
             typer.echo(json.dumps(_summary(path), indent=1))
         elif path is not None:

@@ -211,6 +211,7 @@ def test_dry_run_writes_no_checkpoint(work):
         ({}, {"sigmaa": 1.0}, ConfigError, "unknown key 'sigmaa'.*allowed keys: multipoles"),
         ({}, {"multipoles": ["charge", "quadrupole"]}, ConfigError, "multipoles"),
         ({"max_num_epoch": 3}, LONG_RANGE, ConfigError, "unknown key 'max_num_epoch'.*did you mean"),
+        ({"train_file": None}, LONG_RANGE, ConfigError, "train_file is missing"),
         ({"train_file": "absent.extxyz"}, LONG_RANGE, DataError, "absent.extxyz: no such file"),
         ({"energy_key": "E", "forces_key": "F"}, LONG_RANGE, DataError, "no frame has 'E' or 'F'; found: .*energy"),
         ({"model": "MACELES"}, LONG_RANGE, ConfigError, "MACELES"),
@@ -222,6 +223,17 @@ def test_wrong_input_is_refused_in_words(work, changes, long_range, error, messa
         pytest.skip("this machine has a GPU")
     with pytest.raises(error, match=message):
         train(write_config(work, long_range, **changes))
+
+
+def test_the_command_prints_pure_json_on_standard_output_and_maces_log_on_the_other(work):
+    command = [sys.executable, "-m", "les_plugins", "train", "mace", "--config", str(write_config(work)), "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    summary = json.loads(done.stdout)
+    assert summary["checkpoint"] == "tiny.les"
+    assert summary["training"]["last_validation"]["rmse_f"] > 0
+    assert "Epoch 1" in done.stderr
+    assert "cuequivariance" not in done.stderr
+    assert "UserWarning: Environment" not in done.stderr
 
 
 def test_an_unknown_option_is_refused_in_words(work):
