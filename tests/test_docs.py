@@ -72,13 +72,13 @@ def test_the_sections_that_are_shown_can_be_used(page: str) -> None:
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
-    (command,) = re.findall(r"^    (python -m venv .*nox)$", read("README.md"), re.MULTILINE)
+    (command,) = re.findall(r"^    (python3 -m venv .*nox)$", read("README.md"), re.MULTILINE)
     assert command in [line.strip() for line in read(".ci/run").splitlines()]
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:
     opening = read("README.md").split("\n## ")[0]
-    assert opening.count("    python -m venv") == 2
+    assert opening.count("    python3 -m venv") == 2
 
 
 @pytest.mark.parametrize("page", [*sorted(path.name for path in (ROOT / "docs").glob("*.md")), "../README.md"])
