@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -17,7 +19,7 @@ from les_plugins import plugins
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError
 from les_plugins.gauge import fix_gauge, mean_charges
-from les_plugins.plugins import HostState
+from les_plugins.plugins import HostInfo, HostState
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -91,6 +93,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     folder = _folder(Path(path))
     verify(folder)
     config = read_config(folder)
+    hooks = plugins.host(config["host"])
+    _check_host_version(hooks.les_host_info(), config["versions"], folder / CONFIG)
     section = config["long_range"]
     try:
         long_range = None if section is None else LongRangeConfig.parse(section, f"{folder / CONFIG}: long_range")
@@ -102,7 +106,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}") from None
     state = HostState(config["host"], config["versions"], config["model"], long_range, tensors, config["metadata"])
     try:
-        model: nn.Module = plugins.host(config["host"]).les_rebuild(state=state)
+        model: nn.Module = hooks.les_rebuild(state=state)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     return model, config
@@ -192,6 +196,17 @@ def _check_format(document: dict[str, Any], path: Path) -> None:
             f"{path}: format_version is {document.get('format_version')!r}; "
             f"this les-plugins ({les_plugins.__version__}) reads {FORMAT_VERSION}"
         )
+
+
+def _check_host_version(info: HostInfo, versions: Mapping[str, Any], path: Path) -> None:
+    """A host of another version may build another model from the same arguments."""
+    saved = versions.get(info.distribution)
+    try:
+        fits = SpecifierSet(info.supported).contains(Version(str(saved)), prereleases=True)
+    except InvalidVersion:
+        fits = False
+    if not fits:
+        raise CheckpointError(f"{path}: saved with {info.distribution} {saved!r}; this adapter reads {info.supported}")
 
 
 def _json(path: Path) -> dict[str, Any]:

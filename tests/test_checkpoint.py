@@ -173,6 +173,15 @@ def test_another_format_version_is_refused_with_the_one_that_is_read(saved: Path
     assert message.endswith("reads 1")
 
 
+@pytest.mark.parametrize("version", ["0.9", "not a version", None])
+def test_a_host_version_that_the_adapter_does_not_read_is_refused_with_the_range_that_it_does(
+    saved: Path, version: str | None
+) -> None:
+    rewrite(saved / CONFIG, lambda config: config["versions"].update(toy=version))
+    seal(saved)
+    assert refusal(saved).endswith(f"{CONFIG}: saved with toy {version!r}; this adapter reads >=1")
+
+
 @pytest.mark.parametrize(
     "change",
     [

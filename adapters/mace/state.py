@@ -100,7 +100,10 @@ def _encode(key: str, value: Any) -> Any:
     if key in _IRREPS:
         return None if value is None else str(value)
     if key == "gate":
-        return None if value is None else next(name for name, gate in _GATES.items() if gate is value)
+        names = [name for name, gate in _GATES.items() if gate is value]
+        if value is not None and not names:
+            raise HostError(f"the gate {value!r} of this MACE cannot be saved; allowed: {', '.join(_GATES)}")
+        return names[0] if names else None
     if isinstance(value, torch.Tensor | np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):
