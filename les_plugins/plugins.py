@@ -33,6 +33,7 @@ class HostInfo:
         version: installed version, or None.
         problem: why it cannot be used, in words, or None.
         extra: extra of les-plugins that installs it, or None for a third party's.
+        compile_targets: what its models can be compiled to, as its adapter says; empty when eager is all there is.
     """
 
     name: str
@@ -41,6 +42,7 @@ class HostInfo:
     version: str | None = None
     problem: str | None = None
     extra: str | None = None
+    compile_targets: tuple[str, ...] = ()
 
     @property
     def available(self) -> bool:
@@ -119,9 +121,11 @@ def hosts() -> list[HostInfo]:
 def _host_info(name: str) -> HostInfo:
     try:
         info: HostInfo = _host_caller(name).les_host_info()
+        targets = tuple(_host_caller(name).les_compile_targets() or ())
     except Exception as error:  # as above
         return HostInfo(name, "?", "?", None, f"its les_host_info failed: {type(error).__name__}: {error}")
-    return replace(info, name=name)  # the name of the entry point is the one that hooks are called by
+    # the name of the entry point is the one that hooks are called by
+    return replace(info, name=name, compile_targets=targets)
 
 
 class HookCaller:

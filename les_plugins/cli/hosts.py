@@ -22,8 +22,9 @@ def hosts(
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(info) | {"available": info.available} for info in found], indent=1))
         return
-    table = Table("host", "package", "supported", "installed", "state")
+    table = Table("host", "package", "supported", "installed", "compiles to", "state")
     for info in found:
         state = "[green]available[/]" if info.available else f"[yellow]{escape(str(info.problem))}[/]"
-        table.add_row(info.name, info.distribution, info.supported, info.version or "-", state)
+        targets = ", ".join(info.compile_targets) or "-"
+        table.add_row(info.name, info.distribution, info.supported, info.version or "-", targets, state)
     Console().print(table)
