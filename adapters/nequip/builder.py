@@ -46,6 +46,8 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
     if not global_state_initialized():
         set_global_state()
     section = copy.deepcopy(dict(model))
+    if config is not None and section.get("compile_mode", "eager") != "eager":
+        raise HostError("a long-range part cannot be compiled yet: build the model with compile_mode: eager")
     settings = {key: value for key, value in section.items() if key != "_target_"}
     built = get_method(section["_target_"])(**settings)
     if isinstance(built, torch.nn.ModuleDict) and len(built) == 1:
@@ -54,10 +56,12 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
         raise HostError(
             f"LongRangeModel: {section['_target_']} gives a {type(built).__name__}; allowed: builders of one model"
         )
-    built.host_section = section
-    if config is None or (present := long_range_part(built)) is None:
-        if config is None:
-            return built
+    if getattr(built, "host_section", None) is None:
+        built.host_section = section
+    if config is None:
+        return built
+    present = long_range_part(built)
+    if present is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(section.get("seed", 0)))
             return attach_long_range(built, config)

@@ -10,3 +10,9 @@ with contextlib.suppress(Exception):
         node_fields=["latent_charges", "latent_dipoles", "latent_quadrupoles"],
         cartesian_tensor_fields={"latent_quadrupoles": "ij=ji"},
     )
+
+with contextlib.suppress(Exception):
+    from nequip.scripts._package_utils import register_libraries_as_external_for_packaging
+
+    # a packaged model runs where les-plugins is installed
+    register_libraries_as_external_for_packaging(extern_modules=["les_plugins"])

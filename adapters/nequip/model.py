@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from nequip.data import AtomicDataDict
 from nequip.nn import AtomwiseReduce, ForceStressOutput, GraphModel, SequentialGraphNetwork
+from nequip.nn.compile import CompileGraphModel
 from nequip.utils import torch_default_dtype
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
         config: the `long_range:` section.
 
     Raises:
-        HostError: a compiled model, one with a long-range part already, or of another architecture.
+        HostError: a model with a long-range part already, or of another architecture.
         ConfigError: heads that the features cannot feed.
     """
     network = energy_network(model)
@@ -57,7 +58,9 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
         # GraphModel hands over the inputs that are named here only
         extended.irreps_in = {**extended.irreps_in, AtomicDataDict.PBC_KEY: None}
         whole = ForceStressOutput(extended, model.model.do_derivatives)
-        wrapped = GraphModel(model=whole, model_input_fields=whole.irreps_in)
+        # nequip-package builds one for each kind; that for compiling refuses when it is traced
+        kind = CompileGraphModel if getattr(model, "is_compile_graph_model", False) else GraphModel
+        wrapped = kind(model=whole, model_input_fields=whole.irreps_in)
     wrapped._metadata = copy.deepcopy(model._metadata)
     wrapped.type_names = list(model.type_names)
     wrapped.host_section = getattr(model, "host_section", None)
@@ -70,8 +73,6 @@ def energy_network(model: nn.Module) -> Any:
     Raises:
         HostError: not a model whose parts can be told apart.
     """
-    if getattr(model, "is_compile_graph_model", False):
-        raise HostError("a long-range part cannot be compiled yet: build the model with compile_mode: eager")
     network = getattr(getattr(model, "model", None), "func", None)
     names = [name for name, _ in network.named_children()] if isinstance(network, nn.Module) else []
     if not names or names[-1] != _TOTAL or not (_ALLEGRO in names or _LAYER.format(0) in names):
