@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from nequip.utils.global_state import global_state_initialized, set_global_state
 from les_plugins.adapters.nequip.model import attach_long_range, long_range_part
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError
+
+#: How a config names the function below.
+TARGET = "les_plugins.adapters.nequip.LongRangeModel"
 
 
 def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
@@ -57,7 +61,7 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
             f"LongRangeModel: {section['_target_']} gives a {type(built).__name__}; allowed: builders of one model"
         )
     if getattr(built, "host_section", None) is None:
-        built.host_section = section
+        built.host_section = _origin(section)
     if config is None:
         return built
     present = long_range_part(built)
@@ -70,3 +74,22 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
             "LongRangeModel: the model has a long-range part already, and with another long_range section"
         )
     return built
+
+
+def checkpoint_section(path: str | Path) -> dict[str, Any]:
+    """The model section of NequIP that a checkpoint of NequIP was trained with, without a long-range part around it.
+
+    Args:
+        path: a `.ckpt` file; it is a pickle: load files only that you trust.
+    """
+    section: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)["hyper_parameters"]["model"]
+    while section.get("_target_") == TARGET:
+        section = section["model"]
+    return _origin(section)
+
+
+def _origin(section: dict[str, Any]) -> dict[str, Any]:
+    """The section that says what a model is made of: for one read from a checkpoint, the one in there."""
+    if section["_target_"] == "nequip.model.ModelFromCheckpoint":
+        return checkpoint_section(section["checkpoint_path"])
+    return section

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from ase import Atoms
 from nequip.data import AtomicDataDict
@@ -19,10 +18,9 @@ from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import nn
 
 from les_plugins import checkpoint
+from les_plugins.adapters.nequip.builder import TARGET, checkpoint_section
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError
-
-BUILDER = "les_plugins.adapters.nequip.LongRangeModel"
 
 
 def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Path | None:
@@ -67,8 +65,7 @@ def load_checkpoint(path: Path) -> nn.Module:
         set_global_state()
     model: nn.Module = load_saved_model(str(path))
     if getattr(model, "host_section", None) is None:
-        content = torch.load(path, map_location="cpu", weights_only=False)
-        model.host_section = content["hyper_parameters"]["model"]
+        model.host_section = checkpoint_section(path)
     return model.eval()
 
 
@@ -87,12 +84,12 @@ def read_config(config_file: Path) -> dict[str, Any]:
     if not isinstance(model, dict):
         raise ConfigError(f"{config_file}: training_module.model is missing, the section with the model's _target_")
     section = model.get("long_range")
-    if model.get("_target_") == BUILDER and section is not None and "${" not in str(section):
+    if model.get("_target_") == TARGET and section is not None and "${" not in str(section):
         LongRangeConfig.parse(section, f"{config_file}: training_module.model.long_range")
     if "long_range" in settings and "${long_range" not in str(model):
         raise ConfigError(
             f"{config_file}: long_range stands at the top, where NequIP does not read it; write it into "
-            f"training_module.model beside _target_: {BUILDER}"
+            f"training_module.model beside _target_: {TARGET}"
         )
     return settings
 

@@ -16,9 +16,11 @@ import numpy as np
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from nequip.integrations.ase import NequIPCalculator
-from nequip_models import CUTOFF, HOST_SECTIONS, SPECIES, waters
+from nequip_models import CUTOFF, HOST_SECTIONS, SPECIES, part, waters
 
 import les_plugins
+from les_plugins.adapters.nequip import LongRangeModel
+from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
 from les_plugins.adapters.nequip.train import load_checkpoint, read_config, train
 from les_plugins.errors import ConfigError, HostError
 
@@ -119,9 +121,7 @@ def test_nequip_train_alone_trains_from_yaml_and_its_checkpoint_serves_nequips_a
     assert done.returncode == 0, done.stderr[-3000:]
     written = work / "run" / "best.ckpt"
     model = load_checkpoint(written)
-    start = les_plugins.adapters.nequip.LongRangeModel(
-        {**HOST_SECTIONS[architecture], "model_dtype": "float32"}, LONG_RANGE
-    )
+    start = LongRangeModel({**HOST_SECTIONS[architecture], "model_dtype": "float32"}, LONG_RANGE)
     changed = [
         name for name, value in model.state_dict().items() if not np.array_equal(value, start.state_dict()[name])
     ]
@@ -168,6 +168,39 @@ def test_without_our_section_the_hosts_own_model_is_trained_and_saved(work):
     folder = train(write_config(long_range=None), ["trainer.max_epochs=1", f"hydra.run.dir={work}/plain"])
     assert folder == work / "plain" / "water.les"
     assert not les_plugins.load(folder).has_long_range
+
+
+@pytest.mark.training
+def test_a_long_range_part_is_attached_to_a_checkpoint_and_to_a_package_of_nequip_and_trains_on(work):
+    plain = train(write_config(long_range=None), ["trainer.max_epochs=1", f"hydra.run.dir={work}/plain"])
+    before = les_plugins.load(plain).get_potential_energy(waters(2))
+    written, package = work / "plain" / "best.ckpt", work / "plain.nequip.zip"
+    assert nequip("package", "build", str(written), str(package)).returncode == 0
+    start = {**LONG_RANGE, "zero_init": True}
+    for section in (
+        {"_target_": "nequip.model.ModelFromCheckpoint", "checkpoint_path": str(written)},
+        {"_target_": "nequip.model.ModelFromPackage", "package_path": str(package)},
+    ):
+        model = LongRangeModel(section, start).eval()
+        assert LesNequIPCalculator(model).get_potential_energy(waters(2)) == pytest.approx(before, abs=1e-6)
+        config = write_config(long_range=None)
+        settings = yaml.safe_load(config.read_text())
+        settings["training_module"]["model"] = {
+            "_target_": "les_plugins.adapters.nequip.LongRangeModel",
+            "model": section,
+            "long_range": start,
+        }
+        config.write_text(yaml.safe_dump(settings))
+        run = work / section["_target_"]
+        done = nequip("train", "-cp", str(work), "-cn", "water", f"hydra.run.dir={run}", "trainer.max_epochs=1")
+        assert done.returncode == 0, done.stderr[-3000:]
+        tuned = load_checkpoint(run / "last.ckpt")
+        assert part(tuned).coupling.item() != 0.0
+        if section["_target_"].endswith("Checkpoint"):
+            assert les_plugins.load(les_plugins.save(tuned, work / "tuned.les", "nequip")).has_long_range
+        else:
+            with pytest.raises(HostError, match="ModelFromPackage"):
+                les_plugins.save(tuned, work / "packaged.les", "nequip")
 
 
 @pytest.mark.training
