@@ -55,6 +55,13 @@ def training(session: nox.Session) -> None:
     session.run("pytest", "-m", "training", *session.posargs)
 
 
+@nox.session(name="training-nequip")
+def training_nequip(session: nox.Session) -> None:
+    """Tests marked training of the NequIP adapter: tiny trainings with `nequip-train`, packages, command line."""
+    session.install("-e", ".[nequip,plot,dev]", "scipy")
+    session.run("pytest", "-m", "training", *(session.posargs or ["tests/adapters"]))
+
+
 @nox.session
 def e3nn(session: nox.Session) -> None:
     """A checkpoint saved under one e3nn (0.4, 0.6) gives the same numbers under the other."""

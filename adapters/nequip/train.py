@@ -22,6 +22,9 @@ from les_plugins.adapters.nequip.builder import TARGET, checkpoint_section
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError
 
+#: Where NequIP's log goes: standard output is for the summary that `--json` asks for.
+_STANDARD_ERROR = 2
+
 
 def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Path | None:
     """Train as `nequip-train -cp FOLDER -cn NAME ARGUMENTS` does; the model section names `LongRangeModel`.
@@ -43,7 +46,8 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     folder = run_directory(config_file, arguments)
     own = [] if any(item.startswith("hydra.run.dir=") for item in arguments) else [f"hydra.run.dir={folder}"]
     place = ["-cp", str(config_file.resolve().parent), "-cn", config_file.stem]
-    done = subprocess.run([sys.executable, "-m", "nequip.scripts.train", *place, *own, *arguments])
+    call = [sys.executable, "-m", "nequip.scripts.train", *place, *own, *arguments]
+    done = subprocess.run(call, stdout=_STANDARD_ERROR)
     if done.returncode:
         raise HostError(f"{config_file}: nequip-train ended with status {done.returncode}; its messages stand above")
     runs = settings.get("run") or []
@@ -51,7 +55,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         return None
     written = newest_checkpoint(folder)
     model = load_checkpoint(written)
-    facts = {"training": {"host_checkpoint": written.name}, **(metadata or {})}
+    facts = {**_data_facts(settings), "training": {"host_checkpoint": written.name}, **(metadata or {})}
     return checkpoint.save(model, folder / f"{config_file.stem}.les", "nequip", facts, _training_frames(written, model))
 
 
@@ -111,6 +115,16 @@ def newest_checkpoint(folder: Path) -> Path:
             "dirpath: ${hydra:runtime.output_dir} to trainer.callbacks"
         )
     return found[-1]
+
+
+def _data_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Names and hashes of the files of ASEDataModule that the config names by their plain paths."""
+    data, facts = settings.get("data") or {}, {}
+    for kind, key in (("training_data", "train_file_path"), ("validation_data", "val_file_path")):
+        given = data.get(key) or []
+        paths = [Path(item) for item in ([given] if isinstance(given, str) else given)]
+        facts[kind] = [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in paths if path.is_file()]
+    return facts
 
 
 def _training_frames(path: Path, model: nn.Module) -> list[Atoms]:

@@ -312,6 +312,24 @@ def test_wrong_sections_are_refused_in_words(arguments, message):
         LongRangeModel(**arguments)
 
 
+def test_an_atom_without_neighbours_has_finite_energy_and_no_force(model):
+    for pbc, cell in ((False, None), (True, [9.0, 9.0, 9.0])):
+        output = model(batch_of([Atoms("O", [[1.0, 2.0, 3.0]], cell=cell, pbc=pbc)]))
+        assert output["total_energy"].isfinite().all()
+        assert output["forces"].abs().max().item() < 1e-12
+        assert output["latent_dipoles"].abs().max().item() < 1e-12  # nothing around it has a direction
+
+
+def test_energy_and_forces_are_smooth_where_a_neighbour_leaves_the_cutoff(model):
+    energies, forces = [], []
+    for shift in (-1e-6, 1e-6):
+        output = model(batch_of([Atoms("OHH", [[0, 0, 0], [0.9, 0.2, 0], [0, 0, 3.5 + shift]])]))
+        energies.append(output["total_energy"].item())
+        forces.append(output["forces"])
+    assert abs(energies[1] - energies[0]) < 1e-5  # slope of the energy, some eV/Å, times 2e-6 Å
+    assert (forces[1] - forces[0]).abs().max().item() < 1e-4
+
+
 def test_slab_is_refused_in_words(model):
     atoms = waters()
     atoms.pbc = (True, True, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,25 @@ def test_les_plugins_train_writes_a_checkpoint_with_the_sign_convention(work):
     charges = calculator.get_property("latent_charges", waters(2, seed=10))
     assert len(atoms) == len(charges)
     assert charges[atoms.numbers == 8].mean() < charges.mean()
+
+
+@pytest.mark.training
+def test_the_command_line_trains_predicts_and_evaluates(work):
+    write_config("allegro")
+    command = [sys.executable, "-m", "les_plugins"]
+    overrides = ["trainer.max_epochs=1", "hydra.run.dir=run"]
+    done = subprocess.run(
+        [*command, "train", "nequip", "--config", "water.yaml", *overrides, "--json"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads(done.stdout)
+    assert summary["training_data"][0]["file"] == "train.extxyz"
+    assert summary["long_range"]["dl"] == 2.0
+    for arguments in (("predict", "run/water.les", "valid.extxyz", "-o", "out.extxyz"), ("evaluate", "run/water.les")):
+        more = () if arguments[0] == "predict" else ("valid.extxyz", "--json")
+        done = subprocess.run([*command, *arguments, *more], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert len(ase.io.read("out.extxyz", ":")) == 4
 
 
 @pytest.mark.training
