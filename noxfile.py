@@ -34,6 +34,13 @@ def tests_mace(session: nox.Session) -> None:
     session.run("pytest", *FAST, *(session.posargs or ["tests/adapters"]))
 
 
+@nox.session(name="tests-nequip")
+def tests_nequip(session: nox.Session) -> None:
+    """The adapter of NequIP and Allegro, in an environment of its own: they need another e3nn than MACE."""
+    session.install("-e", ".[nequip,plot,dev]", "scipy")
+    session.run("pytest", *FAST, *(session.posargs or ["tests/adapters"]))
+
+
 @nox.session
 def slow(session: nox.Session) -> None:
     """Tests marked slow, of the core and of the MACE adapter."""
@@ -46,6 +53,13 @@ def training(session: nox.Session) -> None:
     """Tests marked training: tiny trainings through the command line."""
     session.install("-e", ".[mace,plot,dev]")
     session.run("pytest", "-m", "training", *session.posargs)
+
+
+@nox.session(name="training-nequip")
+def training_nequip(session: nox.Session) -> None:
+    """Tests marked training of the NequIP adapter: tiny trainings with `nequip-train`, packages, command line."""
+    session.install("-e", ".[nequip,plot,dev]", "scipy")
+    session.run("pytest", "-m", "training", *(session.posargs or ["tests/adapters"]))
 
 
 @nox.session

@@ -12,7 +12,7 @@ import safetensors
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 import les_plugins
 from les_plugins import plugins
@@ -169,6 +169,28 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy every tensor into place; all of them must be there, none more, each of the model's own shape.
+
+    Called by adapters that rebuild a model.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, or of another shape or type; says which.
+    """
+    own = model.state_dict()
+    for problem, names in (("is missing", own.keys() - tensors.keys()), ("is unknown", tensors.keys() - own.keys())):
+        if names:
+            raise CheckpointError(f"weights: {sorted(names)[0]!r} {problem} ({len(names)} such in all)")
+    for name, value in tensors.items():
+        if value.shape != own[name].shape:
+            raise CheckpointError(
+                f"weights: {name!r} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}"
+            )
+        if value.dtype != own[name].dtype:
+            raise CheckpointError(f"weights: {name!r} is {value.dtype}, expected {own[name].dtype}")
+    model.load_state_dict(dict(tensors))
 
 
 def _folder(path: Path) -> Path:

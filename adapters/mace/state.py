@@ -14,6 +14,7 @@ from mace.tools.scripts_utils import extract_config_mace_model
 from torch import nn
 
 from les_plugins.adapters.mace.model import LongRangeMACE
+from les_plugins.checkpoint import load_tensors
 from les_plugins.errors import CheckpointError, HostError
 from les_plugins.plugins import HostState
 
@@ -64,22 +65,6 @@ def rebuild(state: HostState) -> nn.Module:
         torch.set_default_dtype(before)
     load_tensors(model, state.tensors)
     return model
-
-
-def load_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Copy every tensor into place; all of them must be there, none more, each of the model's own shape."""
-    own = model.state_dict()
-    for problem, names in (("is missing", own.keys() - tensors.keys()), ("is unknown", tensors.keys() - own.keys())):
-        if names:
-            raise CheckpointError(f"weights: {sorted(names)[0]!r} {problem} ({len(names)} such in all)")
-    for name, value in tensors.items():
-        if value.shape != own[name].shape:
-            raise CheckpointError(
-                f"weights: {name!r} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}"
-            )
-        if value.dtype != own[name].dtype:
-            raise CheckpointError(f"weights: {name!r} is {value.dtype}, expected {own[name].dtype}")
-    model.load_state_dict(dict(tensors))
 
 
 def _plain_mace_config(base: nn.Module) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+"""`LongRangeModel`: what a NequIP config names as its model, around the model section that it had before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_method
+from nequip.nn import GraphModel
+from nequip.utils.global_state import global_state_initialized, set_global_state
+
+from les_plugins.adapters.nequip.model import attach_long_range, long_range_part
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import ConfigError, HostError
+
+#: How a config names the function below.
+TARGET = "les_plugins.adapters.nequip.LongRangeModel"
+
+
+def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
+    model: Mapping[str, Any] | None = None, long_range: Mapping[str, Any] | None = None, **unknown: Any
+) -> GraphModel:
+    """A NequIP or Allegro model with a long-range part, to be named in a NequIP config::
+
+        training_module:
+          model:
+            _target_: les_plugins.adapters.nequip.LongRangeModel
+            model: {_target_: nequip.model.NequIPGNNModel, seed: 1, ...}
+            long_range: {multipoles: [charge, dipole, quadrupole]}
+
+    Args:
+        model: the model section as it was: any builder of NequIP or Allegro, ModelFromCheckpoint, ModelFromPackage.
+        long_range: the section of that name; None leaves the model without a long-range part.
+
+    Returns:
+        The model that NequIP's trainer, checkpoints and calculator take.
+
+    Raises:
+        ConfigError: keys beside these two, no model section, or a `long_range:` section that cannot be used.
+        HostError: the model is none that a long-range part can be attached to, or is to be compiled.
+    """
+    if unknown:
+        raise ConfigError(f"LongRangeModel: unknown key {next(iter(unknown))!r}; allowed keys: model, long_range")
+    if not isinstance(model, Mapping) or not isinstance(model.get("_target_"), str):
+        raise ConfigError("LongRangeModel: model must be the model section of NequIP, with its _target_")
+    config = None if long_range is None else LongRangeConfig.parse(long_range, "LongRangeModel: long_range")
+    if not global_state_initialized():
+        set_global_state()
+    section = copy.deepcopy(dict(model))
+    if config is not None and section.get("compile_mode", "eager") != "eager":
+        raise HostError("a long-range part cannot be compiled yet: build the model with compile_mode: eager")
+    settings = {key: value for key, value in section.items() if key != "_target_"}
+    built = get_method(section["_target_"])(**settings)
+    if isinstance(built, torch.nn.ModuleDict) and len(built) == 1:
+        built = next(iter(built.values()))  # ModelFromCheckpoint and ModelFromPackage give a dictionary of models
+    if not hasattr(built, "is_graph_model"):
+        raise HostError(
+            f"LongRangeModel: {section['_target_']} gives a {type(built).__name__}; allowed: builders of one model"
+        )
+    if getattr(built, "host_section", None) is None:
+        built.host_section = _origin(section)
+    if config is None:
+        return built
+    present = long_range_part(built)
+    if present is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(section.get("seed", 0)))
+            return attach_long_range(built, config)
+    if present.config != config:
+        raise ConfigError(
+            "LongRangeModel: the model has a long-range part already, and with another long_range section"
+        )
+    return built
+
+
+def checkpoint_section(path: str | Path) -> dict[str, Any]:
+    """The model section of NequIP that a checkpoint of NequIP was trained with, without a long-range part around it.
+
+    Args:
+        path: a `.ckpt` file; it is a pickle: load files only that you trust.
+    """
+    section: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)["hyper_parameters"]["model"]
+    while section.get("_target_") == TARGET:
+        section = section["model"]
+    return _origin(section)
+
+
+def _origin(section: dict[str, Any]) -> dict[str, Any]:
+    """The section that says what a model is made of: for one read from a checkpoint, the one in there."""
+    if section["_target_"] == "nequip.model.ModelFromCheckpoint":
+        return checkpoint_section(section["checkpoint_path"])
+    return section

@@ -1,0 +1,137 @@
+"""`LesNequIPCalculator`: NequIP's own ASE calculator with charges, dipole, polarizability and Born charges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.data import atomic_numbers
+from nequip.data import AtomicDataDict
+from nequip.integrations.ase import NequIPCalculator
+from nequip.integrations.utils import basic_transforms
+from nequip.utils.global_state import global_state_initialized, set_global_state
+from torch import Tensor, nn
+
+from les_plugins.adapters.nequip.model import energy_network, long_range_part
+from les_plugins.calculator import LONG_RANGE_PROPERTIES, born_results, latent_results
+from les_plugins.devices import check_device
+from les_plugins.errors import HostError
+from les_plugins.frames import check_elements, check_frame
+from les_plugins.long_range import LongRangeResult
+
+#: What a short-range model has of the above.
+_SHORT_RANGE_ONLY = ("short_range_energy", "long_range_energy")
+
+
+class LesNequIPCalculator(NequIPCalculator):  # type: ignore[misc]
+    """ASE calculator of a NequIP or Allegro model with a long-range part, or without.
+
+    Args:
+        model: a GraphModel.
+        device: torch device.
+        epsilon_infinity: ε_∞ that scales charges, dipole, polarizability and Born charges of periodic structures;
+            the model's own when None.
+        metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
+        elements: chemical symbol of every atom type of the model, where its type names are not symbols themselves.
+
+    Properties beyond NequIP's: `les_plugins.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
+    computed only when asked for. An open structure has no stress.
+
+    Raises:
+        DataError: a structure with NaN, a singular cell, or an element that the model does not know.
+        DeviceError: a device that this machine does not have.
+        HostError: type names that are no chemical symbols, without `elements`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str = "cpu",
+        epsilon_infinity: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        elements: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_device(device)
+        if not global_state_initialized():
+            set_global_state()
+        types = list(model.type_names)
+        symbols = dict(elements or {name: name for name in types})
+        unknown = [name for name in types if symbols.get(name) not in atomic_numbers]
+        if unknown:
+            raise HostError(
+                f"atom type {unknown[0]!r} is no chemical symbol: give elements={{{unknown[0]!r}: 'H', ...}}"
+            )
+        transforms = basic_transforms(
+            model.metadata, float(model.metadata["r_max"]), types, {symbols[name]: name for name in types}
+        )
+        super().__init__(model.eval(), device, transforms=transforms, **kwargs)
+        self.metadata = dict(metadata or {})
+        self.known_elements = sorted(atomic_numbers[symbols[name]] for name in types)
+        part = long_range_part(model)
+        self.has_long_range = part is not None
+        own = 1.0 if part is None else part.config.epsilon_infinity
+        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
+        extra = LONG_RANGE_PROPERTIES if self.has_long_range else _SHORT_RANGE_ONLY
+        self.implemented_properties = [*type(self).implemented_properties, *extra]
+        self._latent: LongRangeResult | None = None
+        if part is not None:
+            part.register_forward_hook(self._keep_latent)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Everything cheap at once; Born effective charges when they are among `properties`."""
+        atoms = atoms if atoms is not None else self.atoms
+        check_frame(atoms, "structure")
+        check_elements([atoms], self.known_elements, "structure")
+        super().calculate(atoms, properties, list(system_changes))
+        if not atoms.pbc.any():
+            self.results.pop("stress", None)  # NaN: there is no volume
+        self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
+        if not self.has_long_range:
+            self.results["short_range_energy"] = self.results["energy"]
+            self.results["long_range_energy"] = 0.0
+            return
+        data = self.atoms_to_data(atoms)
+        geometry = self._geometry(data)
+        self.results.update(latent_results(self._take_latent(), *geometry, self.epsilon_infinity))
+        self.results["long_range_energy"] *= self.energy_units_to_eV
+        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+        if properties is not None and "born_effective_charges" in properties:
+            positions = data[AtomicDataDict.POSITIONS_KEY].requires_grad_(True)
+            # the sequence inside, for the host's own derivative frees the graph
+            energy_network(self.model)(data)
+            self.results["born_effective_charges"] = born_results(
+                self._take_latent(), positions, *geometry[1:], self.epsilon_infinity
+            )
+
+    def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
+        """(N, 3, 3) e, first index polarization, second displacement."""
+        return self.get_property("born_effective_charges", atoms)
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """As ASE's; says what is missing when a short-range model is asked for electrostatics."""
+        if not self.has_long_range and name in LONG_RANGE_PROPERTIES and name not in _SHORT_RANGE_ONLY:
+            raise PropertyNotImplementedError(f"{name}: this model has no long-range part, train it with one")
+        return super().get_property(name, atoms, allow_calculation)
+
+    def _geometry(self, data: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions (N, 3), cell (1, 3, 3) and pbc (1, 3) of a structure in NequIP's form."""
+        positions, pbc = data[AtomicDataDict.POSITIONS_KEY], data[AtomicDataDict.PBC_KEY].view(-1, 3)
+        return positions.detach(), data[AtomicDataDict.CELL_KEY].view(-1, 3, 3), pbc
+
+    def _take_latent(self) -> LongRangeResult:
+        """What the long-range part returned last; forgotten here, for it holds a graph."""
+        latent, self._latent = self._latent, None
+        if latent is None:
+            raise HostError("the model was evaluated without its long-range part")
+        return latent
+
+    def _keep_latent(self, module: nn.Module, inputs: Any, output: LongRangeResult) -> None:
+        self._latent = output

@@ -1,0 +1,198 @@
+"""Graph modules between a NequIP or Allegro model's features and its energy sum. Placed by `model.py`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from e3nn.o3 import Irreps
+from nequip.data import AtomicDataDict
+from nequip.nn import GraphModuleMixin
+from torch import Tensor, nn
+
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import HostError
+from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.long_range import LongRange, LongRangeResult
+from les_plugins.multipoles import cartesian_to_spherical, traceless
+
+#: Output fields; `extension.py` registers them.
+LONG_RANGE_ENERGY = "long_range_energy"
+LATENT_CHARGES, LATENT_DIPOLES, LATENT_QUADRUPOLES = "latent_charges", "latent_dipoles", "latent_quadrupoles"
+#: Features kept for the heads, one field a layer.
+KEPT = "les_features_{}"
+#: Irreps that the heads read.
+SCALAR, VECTOR, TENSOR = "0e", "1o", "2e"
+
+
+class KeepFeatures(GraphModuleMixin, nn.Module):  # type: ignore[misc]
+    """Keeps the node features of one NequIP layer, which the next layer replaces.
+
+    Args:
+        number: of the layer, from 0.
+        irreps_in: irreps of every field after that layer.
+    """
+
+    def __init__(self, number: int, irreps_in: dict[str, Irreps]) -> None:
+        super().__init__()
+        self.field = KEPT.format(number)
+        self._init_irreps(irreps_in=irreps_in, irreps_out={self.field: irreps_in[AtomicDataDict.NODE_FEATURES_KEY]})
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The data with one field more."""
+        data[self.field] = data[AtomicDataDict.NODE_FEATURES_KEY]
+        return data
+
+
+class EdgeFeatures(GraphModuleMixin, nn.Module):  # type: ignore[misc]
+    """Node features of an Allegro model: sums over edges of its final scalars, and of harmonics weighted by them.
+
+    The weights are bias-free networks of the edge scalars, which vanish at the cutoff, and so do these features.
+
+    Args:
+        vectors: channels of l = 1, 0 for none.
+        tensors: channels of l = 2, 0 for none.
+        mean_neighbors: mean number of neighbours; sums are divided by its root.
+        irreps_in: irreps of every field after the Allegro layers.
+    """
+
+    def __init__(self, vectors: int, tensors: int, mean_neighbors: float, irreps_in: dict[str, Irreps]) -> None:
+        super().__init__()
+        scalars = irreps_in[AtomicDataDict.EDGE_FEATURES_KEY].dim
+        self.norm = math.sqrt(max(mean_neighbors, 1.0))
+        self.vector_weight = _bias_free(scalars, vectors) if vectors else None
+        self.tensor_weight = _bias_free(scalars, tensors) if tensors else None
+        irreps = Irreps(f"{scalars}x0e+{vectors}x1o+{tensors}x2e").remove_zero_multiplicities()
+        self.field = KEPT.format(0)
+        self._init_irreps(irreps_in=irreps_in, irreps_out={self.field: irreps})
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The data with one field more."""
+        scalars = data[AtomicDataDict.EDGE_FEATURES_KEY]
+        vector = data[AtomicDataDict.EDGE_VECTORS_KEY]
+        direction = (vector / torch.linalg.norm(vector, dim=1, keepdim=True)).to(scalars.dtype)
+        parts = [scalars]
+        if self.vector_weight is not None:
+            harmonics = math.sqrt(3.0) * direction
+            parts.append((self.vector_weight(scalars)[:, :, None] * harmonics[:, None, :]).flatten(1))
+        if self.tensor_weight is not None:
+            outer = traceless(direction[:, :, None] * direction[:, None, :])
+            harmonics = math.sqrt(7.5) * cartesian_to_spherical(outer)  # norm² 5, as e3nn's "component" convention
+            parts.append((self.tensor_weight(scalars)[:, :, None] * harmonics[:, None, :]).flatten(1))
+        edges = torch.cat(parts, 1)
+        centre = data[AtomicDataDict.EDGE_INDEX_KEY][0]
+        nodes = edges.new_zeros(len(data[AtomicDataDict.POSITIONS_KEY]), edges.shape[1])
+        data[self.field] = nodes.index_add(0, centre, edges) / self.norm
+        return data
+
+
+class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
+    """Adds the long-range energy to the per-atom energies, before the host sums them.
+
+    Args:
+        layout: features of the host.
+        config: the `long_range:` section.
+        irreps_in: irreps of every field so far, kept features and per-atom energy among them.
+    """
+
+    def __init__(self, layout: FeatureLayout, config: LongRangeConfig, irreps_in: dict[str, Irreps]) -> None:
+        super().__init__()
+        self.layer_irreps = [str(irreps_in[KEPT.format(number)]) for number in range(len(layout.layers))]
+        self.long_range = LongRange(layout, config)
+        outputs = {LONG_RANGE_ENERGY: "0e", LATENT_CHARGES: "0e"}
+        if config.order >= 1 or config.response.dipole != "none":
+            outputs[LATENT_DIPOLES] = "1o"
+        if config.order >= 2:
+            outputs[LATENT_QUADRUPOLES] = None
+        self._init_irreps(
+            irreps_in=irreps_in,
+            my_irreps_in={AtomicDataDict.PER_ATOM_ENERGY_KEY: "0e"},
+            irreps_out=outputs,
+        )
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The data with the long-range energy in the per-atom energy, and the fields of the latent variables.
+
+        Raises:
+            HostError: a LAMMPS route that passes no cell, a batch without pbc flags, or a compiler at work.
+        """
+        _refuse_unsupported(data)
+        positions = data[AtomicDataDict.POSITIONS_KEY]
+        batch = data.get(AtomicDataDict.BATCH_KEY)
+        if batch is None:
+            batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
+        pbc = data[AtomicDataDict.PBC_KEY].view(-1, 3)
+        cell = data.get(AtomicDataDict.CELL_KEY)
+        cell = positions.new_zeros(len(pbc), 3, 3) if cell is None else cell.view(-1, 3, 3)
+        features = node_features(self.layer_irreps, data)
+        result: LongRangeResult = self.long_range(features, positions, cell, pbc, batch)
+        energy = data[AtomicDataDict.PER_ATOM_ENERGY_KEY]
+        data[AtomicDataDict.PER_ATOM_ENERGY_KEY] = energy + result.atomic_energy[:, None].to(energy.dtype)
+        data[LONG_RANGE_ENERGY] = result.energy[:, None]
+        data[LATENT_CHARGES] = result.charge[:, None]
+        if result.dipole is not None:
+            data[LATENT_DIPOLES] = result.dipole
+        if result.permanent.quadrupole is not None:
+            data[LATENT_QUADRUPOLES] = result.permanent.quadrupole
+        return data
+
+
+def layer_layout(irreps: Irreps) -> LayerLayout:
+    """Channels of 0e, 1o and 2e among some irreps; others are not read."""
+    irreps = Irreps(irreps)
+    return LayerLayout(irreps.count(SCALAR), irreps.count(VECTOR), irreps.count(TENSOR))
+
+
+def node_features(layer_irreps: list[str], data: dict[str, Tensor]) -> NodeFeatures:
+    """Kept features of every layer as scalars, vectors and tensors, and the edges, in the dtype of the features."""
+    layers = []
+    for number, irreps in enumerate(layer_irreps):
+        values = data[KEPT.format(number)]
+        layers.append(
+            LayerFeatures(
+                _channels(values, irreps, SCALAR, 1)[:, :, 0],
+                _channels(values, irreps, VECTOR, 3) if Irreps(irreps).count(VECTOR) else None,
+                _channels(values, irreps, TENSOR, 5) if Irreps(irreps).count(TENSOR) else None,
+            )
+        )
+    centre, neighbor = data[AtomicDataDict.EDGE_INDEX_KEY]
+    vector = data[AtomicDataDict.EDGE_VECTORS_KEY].to(layers[0].scalars.dtype)
+    return NodeFeatures(layers, Edges(centre, neighbor, vector))
+
+
+def _channels(values: Tensor, irreps: str, wanted: str, components: int) -> Tensor:
+    """(N, channels, components) of one irrep, wherever it stands."""
+    parsed = Irreps(irreps)
+    parts = [
+        values[:, where].reshape(len(values), mul, components)
+        for (mul, ir), where in zip(parsed, parsed.slices(), strict=True)
+        if str(ir) == wanted
+    ]
+    return torch.cat(parts, 1)
+
+
+def _bias_free(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.SiLU(), nn.Linear(outputs, outputs, bias=False))
+
+
+def _refuse_unsupported(data: dict[str, Tensor]) -> None:
+    if _is_traced():
+        raise HostError(
+            "a model with a long-range part cannot be compiled yet (nequip-compile, compile_mode: compile): the number "
+            "of reciprocal vectors depends on the cell; use it as it is, through a checkpoint or nequip-package"
+        )
+    if AtomicDataDict.LMP_MLIAP_DATA_KEY in data or AtomicDataDict.POSITIONS_KEY not in data:
+        raise HostError("LAMMPS ML-IAP passes edge vectors only, a long-range sum needs positions and cell: use ASE")
+    if AtomicDataDict.PBC_KEY not in data:
+        raise HostError(
+            "the input has no pbc flags, which say whether a structure is periodic: pass pbc beside cell "
+            "(nequip.data.from_ase does); pair_allegro of LAMMPS, which has neither, is not supported"
+        )
+    if AtomicDataDict.CELL_KEY not in data and bool(data[AtomicDataDict.PBC_KEY].any()):
+        raise HostError("the input is periodic by its pbc flags and has no cell; pair_allegro of LAMMPS drops it")
+
+
+def _is_traced() -> bool:
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or get_proxy_mode() is not None

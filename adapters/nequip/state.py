@@ -1,0 +1,99 @@
+"""A NequIP or Allegro model as JSON and tensors, and back: what a checkpoint keeps. Builders come from one list."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from les_plugins.adapters.nequip.builder import LongRangeModel
+from les_plugins.adapters.nequip.model import long_range_part
+from les_plugins.checkpoint import load_tensors
+from les_plugins.errors import CheckpointError, HostError
+from les_plugins.plugins import HostState
+
+#: Everything that a model section may name: nothing else is looked up when a checkpoint is loaded.
+BUILDERS = (
+    "nequip.model.NequIPGNNModel",
+    "nequip.model.FullNequIPGNNModel",
+    "nequip.model.PresetNequIPGNNModel",
+    "allegro.model.AllegroModel",
+    "allegro.model.FullAllegroModel",
+)
+PARTS = (
+    "allegro.nn.TwoBodyBesselScalarEmbed",
+    "allegro.nn.TwoBodySplineScalarEmbed",
+    "nequip.nn.pair_potential.ZBL",
+)
+
+
+def take_apart(model: nn.Module) -> HostState:
+    """Model section and tensors of a GraphModel, with a long-range part or without.
+
+    Raises:
+        HostError: a model whose section is not known, or that a checkpoint could not build again.
+    """
+    section = getattr(model, "host_section", None)
+    if section is None:
+        raise HostError(
+            "the model section that this model was built from is not known: build it with "
+            "les_plugins.adapters.nequip.LongRangeModel, which notes it"
+        )
+    problem = next(_problems(section), None)
+    if problem is not None:
+        raise HostError(f"a checkpoint of les-plugins cannot hold this model: {problem}")
+    part = long_range_part(model)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    packages = ["nequip", "e3nn", "torch"] + ["nequip-allegro"] * section["_target_"].startswith("allegro.")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    plain = json.loads(json.dumps(dict(section), default=float))
+    return HostState("nequip", versions, plain, None if part is None else part.config, tensors)
+
+
+def rebuild(state: HostState) -> nn.Module:
+    """The model of a state; refuses builders that are not listed and tensors that do not fit."""
+    problem = next(_problems(state.model), None)
+    if problem is not None:
+        raise CheckpointError(f"config.json: {problem}")
+    section = None if state.long_range is None else state.long_range.to_dict()
+    try:
+        model: nn.Module = LongRangeModel(model=state.model, long_range=section)
+    except CheckpointError:
+        raise
+    except Exception as error:  # NequIP raises whatever a nonsense argument makes it
+        raise CheckpointError(f"config.json does not describe a model of this NequIP: {error}") from None
+    load_tensors(model, state.tensors)
+    return model.eval()
+
+
+def _problems(section: Any) -> Iterator[str]:
+    """What in a model section a checkpoint must not hold, in words."""
+    if not isinstance(section, Mapping) or section.get("_target_") not in BUILDERS:
+        target = section.get("_target_") if isinstance(section, Mapping) else section
+        yield f"_target_ of the model is {target!r}; allowed: {', '.join(BUILDERS)}"
+        return
+    for value in section.values():
+        yield from _inner_problems(value)
+
+
+def _inner_problems(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key == "_target_":
+                if item not in PARTS:
+                    yield f"_target_ is {item!r}; allowed inside a model: {', '.join(PARTS)}"
+            elif str(key).startswith("_"):
+                yield f"key {key!r} inside a model; allowed: arguments and _target_"
+            else:
+                yield from _inner_problems(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _inner_problems(item)
+    elif isinstance(value, str) and "${" in value:
+        yield f"{value!r} is an interpolation; allowed: plain values"
+    elif not isinstance(value, str | bool | int | float | type(None) | torch.Tensor) and not hasattr(value, "item"):
+        yield f"a {type(value).__name__} inside a model; allowed: JSON types"

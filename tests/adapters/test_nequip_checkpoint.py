@@ -1,0 +1,133 @@
+"""Checkpoints of NequIP and Allegro models: the same numbers after a round trip, forged files refused in words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nequip", reason="nequip is not installed: nox -s tests-nequip")
+
+import numpy as np
+import torch
+from ase import Atoms
+from nequip_models import HOST_SECTIONS, batch_of, tiny_host, tiny_long_range, waters
+
+import les_plugins
+from les_plugins.adapters.nequip import LongRangeModel
+from les_plugins.adapters.nequip.state import rebuild, take_apart
+from les_plugins.checkpoint import sha256
+from les_plugins.errors import CheckpointError, HostError
+
+FULL = {"response": {"charge": True, "dipole": "anisotropic"}}
+
+
+def forge(folder: Path, **changes) -> Path:
+    """A checkpoint whose model section was edited and whose manifest was made to agree."""
+    config = json.loads((folder / "config.json").read_text())
+    config["model"].update(changes)
+    (folder / "config.json").write_text(json.dumps(config))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["config.json"] = sha256(folder / "config.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return les_plugins.save(tiny_long_range("nequip", FULL), tmp_path / "model.les", "nequip")
+
+
+@pytest.mark.parametrize("architecture", ["nequip", "allegro"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loaded_model_gives_exactly_the_same_numbers(architecture, dtype, tmp_path):
+    model = tiny_long_range(architecture, FULL, model_dtype=dtype)
+    folder = les_plugins.save(model, tmp_path / "model.les", "nequip")
+    again, config = les_plugins.checkpoint.load_model(folder)
+    before, after = model(batch_of([waters()])), again(batch_of([waters()]))
+    for key in ("total_energy", "forces", "stress", "latent_charges", "long_range_energy"):
+        assert torch.equal(before[key], after[key])
+    assert config["host"] == "nequip"
+    assert ("nequip-allegro" in config["versions"]) == (architecture == "allegro")
+
+
+def test_a_short_range_model_is_kept_too(tmp_path):
+    folder = les_plugins.save(tiny_host(), tmp_path / "model.les", "nequip")
+    calculator = les_plugins.load(folder)
+    assert not calculator.has_long_range
+    expected = tiny_host()(batch_of([waters()]))["total_energy"].item()
+    assert calculator.get_potential_energy(waters()) == expected
+
+
+def test_the_same_energy_in_a_fresh_process(saved):
+    atoms = waters()
+    code = (
+        "import sys, json, les_plugins\nfrom ase import Atoms\n"
+        "numbers, positions, cell = json.loads(sys.stdin.read())\n"
+        "calc = les_plugins.load(sys.argv[1])\n"
+        "print(repr(calc.get_potential_energy(Atoms(numbers, positions, cell=cell, pbc=True))))\n"
+    )
+    structure = json.dumps([atoms.numbers.tolist(), atoms.positions.tolist(), atoms.cell.array.tolist()])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(saved)], input=structure, capture_output=True, text=True, check=True
+    )
+    here = les_plugins.load(saved).get_potential_energy(atoms)
+    # threads may sum in another order in another process
+    assert float(done.stdout.strip().splitlines()[-1].removeprefix("np.float64(").rstrip(")")) == pytest.approx(
+        here, rel=1e-13
+    )
+
+
+def test_the_sign_convention_changes_no_energy(tmp_path):
+    model = tiny_long_range("nequip", FULL)
+    before = model(batch_of([waters()]))["total_energy"].item()
+    folder = les_plugins.save(model, tmp_path / "model.les", "nequip", frames=[waters()])
+    calculator = les_plugins.load(folder)
+    assert calculator.get_potential_energy(waters()) == pytest.approx(before, rel=1e-14)
+    charges = calculator.get_property("latent_charges", waters())
+    assert charges[waters().numbers == 8].mean() < charges.mean()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"_target_": "os.system"}, "_target_ of the model is 'os.system'; allowed: nequip.model.NequIPGNNModel"),
+        ({"pair_potential": {"_target_": "builtins.eval"}}, "'builtins.eval'; allowed inside a model"),
+        ({"pair_potential": [{"a": {"_target_": "os.system"}}]}, "'os.system'; allowed inside a model"),
+        ({"num_bessels": "${oc.env:HOME}"}, "is an interpolation"),
+        ({"pair_potential": {"_partial_": True}}, "key '_partial_'"),
+        ({"num_layers": "many"}, "does not describe a model of this NequIP"),
+        ({"no_such_argument": 1}, "does not describe a model of this NequIP"),
+        ({"num_features": 5}, "has shape"),
+    ],
+)
+def test_a_forged_model_section_is_refused_in_words(saved, changes, message):
+    with pytest.raises(CheckpointError, match=message):
+        les_plugins.load(forge(saved, **changes))
+
+
+def test_missing_and_unknown_tensors_are_refused_by_name(saved):
+    state = take_apart(tiny_long_range("nequip", FULL))
+    tensors = dict(state.tensors)
+    name, value = tensors.popitem()
+    with pytest.raises(CheckpointError, match=f"'{name}' is missing"):
+        rebuild(type(state)("nequip", {}, state.model, state.long_range, tensors))
+    with pytest.raises(CheckpointError, match="'stray' is unknown"):
+        rebuild(type(state)("nequip", {}, state.model, state.long_range, {**tensors, name: value, "stray": value}))
+
+
+def test_a_model_of_unknown_origin_is_not_saved(tmp_path):
+    model = tiny_long_range("nequip", FULL)
+    model.host_section = None
+    with pytest.raises(HostError, match="not known: build it with"):
+        les_plugins.save(model, tmp_path / "model.les", "nequip")
+
+
+def test_a_bare_model_that_is_attached_later_can_be_saved(tmp_path):
+    bare = LongRangeModel(HOST_SECTIONS["allegro"])
+    folder = les_plugins.save(les_plugins.attach(bare, FULL), tmp_path / "model.les", "nequip")
+    structure: Atoms = waters()
+    assert np.isfinite(les_plugins.load(folder).get_forces(structure)).all()

@@ -1,0 +1,253 @@
+"""NequIP's own commands with a long-range part: training from YAML alone, checkpoints, calculator, package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nequip", reason="nequip is not installed: nox -s tests-nequip")
+
+import ase.io
+import numpy as np
+import yaml
+from ase.calculators.singlepoint import SinglePointCalculator
+from nequip.integrations.ase import NequIPCalculator
+from nequip_models import CUTOFF, HOST_SECTIONS, SPECIES, part, waters
+
+import les_plugins
+from les_plugins.adapters.nequip import LongRangeModel
+from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
+from les_plugins.adapters.nequip.train import load_checkpoint, read_config, train
+from les_plugins.errors import ConfigError, HostError
+
+LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "dl": 2.0}
+METRICS = {"coeffs": {"total_energy": 1.0, "forces": 1.0}}
+
+
+def write_frames(path: Path, n: int, seed: int) -> None:
+    """Waters with made-up labels that a model can follow; every third frame is open."""
+    generator = np.random.default_rng(seed)
+    frames = []
+    for number in range(n):
+        atoms = waters(2, seed=10 * seed + number, pbc=number % 3 != 2)
+        forces = 0.1 * generator.normal(size=(len(atoms), 3))
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=-8.0 + 0.1 * generator.normal(), forces=forces - forces.mean(0)
+        )
+        frames.append(atoms)
+    ase.io.write(path, frames)
+
+
+def write_config(
+    architecture: str = "nequip", long_range: Any = LONG_RANGE, name: str = "water.yaml", **model: Any
+) -> Path:
+    section = {**HOST_SECTIONS[architecture], "model_dtype": "float32", **model}
+    if long_range is not None:
+        section = {
+            "_target_": "les_plugins.adapters.nequip.LongRangeModel",
+            "model": section,
+            "long_range": long_range,
+        }
+    mapper = {"H": "H", "O": "O"}
+    settings = {
+        "run": ["train"],
+        "data": {
+            "_target_": "nequip.data.datamodule.ASEDataModule",
+            "seed": 1,
+            "train_file_path": str(Path("train.extxyz").resolve()),
+            "val_file_path": str(Path("valid.extxyz").resolve()),
+            "transforms": [
+                {
+                    "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
+                    "model_type_names": SPECIES,
+                    "chemical_species_to_atom_type_map": mapper,
+                },
+                {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": CUTOFF},
+            ],
+            "train_dataloader": {"_target_": "torch.utils.data.DataLoader", "batch_size": 3, "num_workers": 0},
+            "val_dataloader": {"_target_": "torch.utils.data.DataLoader", "batch_size": 2, "num_workers": 0},
+        },
+        "trainer": {
+            "_target_": "lightning.Trainer",
+            "accelerator": "cpu",
+            "max_epochs": 2,
+            "logger": False,
+            "enable_progress_bar": False,
+            "callbacks": [
+                {
+                    "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "monitor": "val0_epoch/weighted_sum",
+                    "dirpath": "${hydra:runtime.output_dir}",
+                    "filename": "best",
+                    "save_last": True,
+                }
+            ],
+        },
+        "training_module": {
+            "_target_": "nequip.train.EMALightningModule",
+            "loss": {"_target_": "nequip.train.EnergyForceLoss", "per_atom_energy": True, **METRICS},
+            "val_metrics": {"_target_": "nequip.train.EnergyForceMetrics", "coeffs": {"forces_rmse": 1.0}},
+            "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
+            "model": section,
+        },
+    }
+    Path(name).write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return Path(name).resolve()
+
+
+def nequip(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One of NequIP's own console scripts, nothing of ours in the call."""
+    call = [sys.executable, "-m", f"nequip.scripts.{command}", *arguments]
+    return subprocess.run(call, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_frames(tmp_path / "train.extxyz", 9, seed=1)
+    write_frames(tmp_path / "valid.extxyz", 4, seed=2)
+    return tmp_path
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("architecture", ["nequip", "allegro"])
+def test_nequip_train_alone_trains_from_yaml_and_its_checkpoint_serves_nequips_and_our_calculator(work, architecture):
+    config = write_config(architecture)
+    done = nequip("train", "-cp", str(config.parent), "-cn", config.stem, f"hydra.run.dir={work}/run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    written = work / "run" / "best.ckpt"
+    model = load_checkpoint(written)
+    start = LongRangeModel({**HOST_SECTIONS[architecture], "model_dtype": "float32"}, LONG_RANGE)
+    changed = [
+        name for name, value in model.state_dict().items() if not np.array_equal(value, start.state_dict()[name])
+    ]
+    assert any("long_range.heads" in name for name in changed)
+
+    theirs = NequIPCalculator._from_saved_model(str(written), chemical_species_to_atom_type_map=True)
+    saved = les_plugins.save(model, work / "saved.les", "nequip")
+    ours = les_plugins.load(saved)
+    for atoms in (waters(2), waters(2, pbc=False)):
+        assert ours.get_potential_energy(atoms) == pytest.approx(theirs.get_potential_energy(atoms), abs=1e-6)
+        np.testing.assert_allclose(ours.get_forces(atoms), theirs.get_forces(atoms), atol=1e-6)  # float32 model
+        assert ours.get_property("born_effective_charges", atoms).shape == (6, 3, 3)
+        assert ours.get_property("polarizability", atoms).shape == (3, 3)
+
+    package = work / "model.nequip.zip"
+    done = nequip("package", "build", str(written), str(package))
+    assert done.returncode == 0, done.stderr[-3000:]
+    packaged = NequIPCalculator._from_saved_model(str(package), chemical_species_to_atom_type_map=True)
+    np.testing.assert_allclose(packaged.get_forces(waters(2)), theirs.get_forces(waters(2)), atol=1e-6)
+
+    done = nequip(
+        "compile", str(written), str(work / "m.nequip.pt2"), "--mode", "aotinductor", "--device", "cpu",
+        "--target", "ase",
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "cannot be compiled yet" in done.stderr
+
+
+@pytest.mark.training
+def test_les_plugins_train_writes_a_checkpoint_with_the_sign_convention(work):
+    folder = train(write_config(), ["trainer.max_epochs=1"], {"licence": "made up"})
+    assert folder is not None
+    assert folder.name == "water.les"
+    calculator = les_plugins.load(folder)
+    assert calculator.metadata["metadata"]["licence"] == "made up"
+    atoms = ase.io.read(work / "train.extxyz", 0)
+    charges = calculator.get_property("latent_charges", waters(2, seed=10))
+    assert len(atoms) == len(charges)
+    assert charges[atoms.numbers == 8].mean() < charges.mean()
+
+
+@pytest.mark.training
+def test_the_command_line_trains_predicts_and_evaluates(work):
+    write_config("allegro")
+    command = [sys.executable, "-m", "les_plugins"]
+    overrides = ["trainer.max_epochs=1", "hydra.run.dir=run"]
+    done = subprocess.run(
+        [*command, "train", "nequip", "--config", "water.yaml", *overrides, "--json"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads(done.stdout)
+    assert summary["training_data"][0]["file"] == "train.extxyz"
+    assert summary["long_range"]["dl"] == 2.0
+    for arguments in (("predict", "run/water.les", "valid.extxyz", "-o", "out.extxyz"), ("evaluate", "run/water.les")):
+        more = () if arguments[0] == "predict" else ("valid.extxyz", "--json")
+        done = subprocess.run([*command, *arguments, *more], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert len(ase.io.read("out.extxyz", ":")) == 4
+
+
+@pytest.mark.training
+def test_without_our_section_the_hosts_own_model_is_trained_and_saved(work):
+    folder = train(write_config(long_range=None), ["trainer.max_epochs=1", f"hydra.run.dir={work}/plain"])
+    assert folder == work / "plain" / "water.les"
+    assert not les_plugins.load(folder).has_long_range
+
+
+@pytest.mark.training
+def test_a_long_range_part_is_attached_to_a_checkpoint_and_to_a_package_of_nequip_and_trains_on(work):
+    plain = train(write_config(long_range=None), ["trainer.max_epochs=1", f"hydra.run.dir={work}/plain"])
+    before = les_plugins.load(plain).get_potential_energy(waters(2))
+    written, package = work / "plain" / "best.ckpt", work / "plain.nequip.zip"
+    assert nequip("package", "build", str(written), str(package)).returncode == 0
+    start = {**LONG_RANGE, "zero_init": True}
+    for section in (
+        {"_target_": "nequip.model.ModelFromCheckpoint", "checkpoint_path": str(written)},
+        {"_target_": "nequip.model.ModelFromPackage", "package_path": str(package)},
+    ):
+        model = LongRangeModel(section, start).eval()
+        assert LesNequIPCalculator(model).get_potential_energy(waters(2)) == pytest.approx(before, abs=1e-6)
+        config = write_config(long_range=None)
+        settings = yaml.safe_load(config.read_text())
+        settings["training_module"]["model"] = {
+            "_target_": "les_plugins.adapters.nequip.LongRangeModel",
+            "model": section,
+            "long_range": start,
+        }
+        config.write_text(yaml.safe_dump(settings))
+        run = work / section["_target_"]
+        done = nequip("train", "-cp", str(work), "-cn", "water", f"hydra.run.dir={run}", "trainer.max_epochs=1")
+        assert done.returncode == 0, done.stderr[-3000:]
+        tuned = load_checkpoint(run / "last.ckpt")
+        assert part(tuned).coupling.item() != 0.0
+        if section["_target_"].endswith("Checkpoint"):
+            assert les_plugins.load(les_plugins.save(tuned, work / "tuned.les", "nequip")).has_long_range
+        else:
+            with pytest.raises(HostError, match="ModelFromPackage"):
+                les_plugins.save(tuned, work / "packaged.les", "nequip")
+
+
+@pytest.mark.training
+def test_a_failing_run_is_reported_in_words(work):
+    with pytest.raises(HostError, match="nequip-train ended with status"):
+        train(write_config(), ["trainer.max_epochs=nonsense"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"long_range": {"sigmaa": 1.0}}, r"water.yaml: training_module.model.long_range: unknown key 'sigmaa'"),
+        ({"long_range": {"multipoles": ["dipole"]}}, "multipoles"),
+    ],
+)
+def test_wrong_sections_are_refused_before_anything_runs(work, change, message):
+    with pytest.raises(ConfigError, match=message):
+        read_config(write_config(**change))
+
+
+def test_wrong_files_are_refused_in_words(work):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(work / "absent.yaml")
+    (work / "a.yaml").write_text("data: {}\n")
+    with pytest.raises(ConfigError, match=r"training_module.model is missing"):
+        read_config(work / "a.yaml")
+    settings = yaml.safe_load(write_config(long_range=None).read_text())
+    (work / "a.yaml").write_text(yaml.safe_dump({**settings, "long_range": LONG_RANGE}))
+    with pytest.raises(ConfigError, match="long_range stands at the top, where NequIP does not read it"):
+        read_config(work / "a.yaml")
