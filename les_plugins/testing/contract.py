@@ -1,4 +1,4 @@
-"""`AdapterContract`: all laws at once. An adapter's test class inherits it and fills in the methods of `ContractHost`."""
+"""`AdapterContract`: all laws at once. An adapter's test class inherits it and fills in the rest of `ContractHost`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an adapter's author fills in so that the contract can run: `ContractHost`. The laws are in the files beside it."""
+"""What an adapter's author fills in so that the contract can run: `ContractHost`. The laws are in files beside it."""
 
 from __future__ import annotations
 
