@@ -39,16 +39,10 @@ def run_contract(host: str, select: str = "") -> list[Outcome]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # the caller's own settings stay out
-        (folder / "test_contract.py").write_text(_MODULE.format(host=host), encoding="utf-8")
-        arguments = ["-c", str(folder / "pytest.ini"), "--rootdir", name, "-p", "no:cacheprovider", "--capture=sys"]
-        arguments += [
-            "--tb=short",
-            "--show-capture=no",
-            "--import-mode=importlib",
-            "-k",
-            select,
-            str(folder / "test_contract.py"),
-        ]
+        module = folder / f"test_{folder.name}.py"  # a name that no earlier run in this process has
+        module.write_text(_MODULE.format(host=host), encoding="utf-8")
+        arguments = ["-c", str(folder / "pytest.ini"), "--rootdir", name, "-p", "no:cacheprovider", "--noconftest"]
+        arguments += ["--capture=sys", "--show-capture=no", "--tb=short", "-k", select, str(module)]
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             code = pytest.main(arguments, plugins=[recorder])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not recorder.outcomes:

@@ -1,4 +1,4 @@
-"""The adapter contract on MACE: models with vectors, with 2e features too, and with edge heads on one layer."""
+"""The adapter contract on MACE."""
 
 import pytest
 
