@@ -53,6 +53,7 @@ class MACEContract(AdapterContract):
     """A ScaleShiftMACE of two layers with vector features."""
 
     host: ClassVar[str] = "mace"
+    sum_rule: ClassVar[float] = 0.05
 
     def make_model(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """Some thousand parameters."""

@@ -49,11 +49,14 @@ class ContractHost(ABC):
     Attributes:
         host: name of the adapter's entry point.
         section: the `long_range:` section that the laws are checked with.
+        sum_rule: bound on the violation of the acoustic sum rule in a small periodic cell, mean Z* over largest Z*;
+            none by default, for random weights can make it large.
         skips: tests that cannot be run for this host, each with the reason, which the report prints.
     """
 
     host: ClassVar[str]
     section: ClassVar[Mapping[str, Any]] = FULL
+    sum_rule: ClassVar[float] = math.inf
     skips: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
