@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "tests-core", "tests-mace"]
+nox.options.sessions = ["lint", "tests-core", "tests-template", "tests-mace", "tests-nequip"]
 nox.options.error_on_missing_interpreters = True
 
 FAST = ("-m", "not slow and not training")
@@ -25,6 +27,17 @@ def tests_core(session: nox.Session) -> None:
     """Everything that needs no host framework, in an environment without any; e3nn is there as an oracle."""
     session.install("-e", ".[plot,dev]", "e3nn>=0.5")
     session.run("pytest", *FAST, "--ignore=tests/adapters", *session.posargs)
+
+
+@nox.session(name="tests-template")
+def tests_template(session: nox.Session) -> None:
+    """The template of an adapter, installed as a third party's distribution: found, and under the contract."""
+    template = session.create_tmp() + "/adapter_template"
+    shutil.copytree("examples/adapter_template", template, dirs_exist_ok=True)  # the build leaves files in it
+    session.install("-e", ".[testing]")
+    session.install("--no-deps", template)
+    session.run("pytest", "examples/adapter_template/tests", *session.posargs)
+    session.run("les-plugins", "check", "tiny_schnet")
 
 
 @nox.session(name="tests-mace")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from les_plugins.electrostatics.layer import ResponseModel
     from les_plugins.features import FeatureLayout, NodeFeatures
     from les_plugins.plugins import HostInfo, HostState
+    from les_plugins.testing import AdapterContract
 
 PROJECT = "les_plugins"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -142,6 +143,16 @@ def les_compile_targets() -> Sequence[str]:
 
     Returns:
         Names such as "torchscript" or "aotinductor"; empty when eager is all there is.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def les_contract() -> type[AdapterContract]:
+    """Give the class that runs the adapter contract on a tiny model of this host; called by `les-plugins check`.
+
+    Returns:
+        A subclass of `les_plugins.testing.AdapterContract`; the adapter's own tests subclass it too.
     """
     raise NotImplementedError
 

@@ -71,6 +71,23 @@ def test_the_sections_that_are_shown_can_be_used(page: str) -> None:
         assert LongRangeConfig.parse(yaml.safe_load(block)["long_range"], page).dl == 1.2
 
 
+def test_the_adapter_that_is_shown_is_the_one_that_is_tested() -> None:
+    page, adapter = read("docs/write-an-adapter.md"), read("examples/adapter_template/les_tiny_schnet/adapter.py")
+    blocks = re.findall(r"^    (?:@hookimpl|class LongRange)(?:.*\n|\n)+?(?=\S)", page, re.MULTILINE)
+    lines = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    tested = {line.strip() for line in adapter.splitlines()}
+    assert len(blocks) >= 3
+    assert [line for line in lines if line not in tested] == []
+
+
+def test_every_law_of_the_contract_is_a_test_with_a_name_that_reads_as_a_sentence() -> None:
+    from les_plugins.testing import AdapterContract
+
+    laws = AdapterContract.laws()
+    assert len(laws) >= 25
+    assert [law for law in laws if law.count("_") < 3] == []
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     (command,) = re.findall(r"^    (python3 -m venv .*nox)$", read("README.md"), re.MULTILINE)
     assert command in [line.strip() for line in read(".ci/run").splitlines()]

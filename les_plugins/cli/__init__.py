@@ -35,9 +35,10 @@ def options(
 
 
 def _register() -> None:
-    from les_plugins.cli import evaluate, hosts, predict, train
+    from les_plugins.cli import check, evaluate, hosts, predict, train
 
     app.command("hosts")(hosts.hosts)
+    app.command("check")(check.check)
     train_app = typer.Typer(help="Train with a host's own trainer and a long-range part.", no_args_is_help=True)
     train.register(train_app)
     app.add_typer(train_app, name="train")

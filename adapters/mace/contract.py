@@ -1,0 +1,149 @@
+"""MACE as the adapter contract sees it: a tiny model, one evaluation, one training. Called by `les-plugins check`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import ase.io
+import mace  # noqa: F401 (before e3nn: with e3nn 0.4.4 the other order fails on torch >= 2.6)
+import numpy as np
+import torch
+import yaml
+from ase import Atoms
+from e3nn import o3
+from mace import data, modules, tools
+from mace.tools import torch_geometric
+from torch import nn
+
+from les_plugins import plugins
+from les_plugins.testing import AdapterContract, Evaluation, waters
+from les_plugins.testing.structures import ELEMENTS
+
+CUTOFF = 3.5
+#: A training of seconds.
+SETTINGS = {
+    "name": "tiny",
+    "model": "MACE",
+    "hidden_irreps": "4x0e + 4x1o",
+    "MLP_irreps": "4x0e",
+    "num_interactions": 2,
+    "correlation": 1,
+    "max_ell": 1,
+    "num_radial_basis": 4,
+    "radial_MLP": "[8, 8]",
+    "r_max": 3.0,
+    "E0s": "average",
+    "energy_key": "energy",
+    "forces_key": "forces",
+    "batch_size": 2,
+    "valid_batch_size": 2,
+    "max_num_epochs": 1,
+    "default_dtype": "float64",
+    "device": "cpu",
+    "pin_memory": False,
+    "plot": False,
+    "ema": True,
+}
+
+
+class MACEContract(AdapterContract):
+    """A ScaleShiftMACE of two layers with vector features."""
+
+    host: ClassVar[str] = "mace"
+    sum_rule: ClassVar[float] = 0.05
+
+    def make_model(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+        """Some thousand parameters."""
+        return tiny_mace(seed, dtype)
+
+    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
+        """Through MACE's AtomicData and data loader; stress of open structures is not asked for alone."""
+        batch = batch_of(frames, next(model.parameters()).dtype)
+        positions = batch["positions"]
+        stress = not training and all(atoms.pbc.all() for atoms in frames)
+        output = model(batch, training=training, compute_stress=stress)
+        tensor = output["stress"] if stress else torch.zeros(len(frames), 3, 3, dtype=positions.dtype)
+        return Evaluation(output["energy"], output["node_energy"], output["forces"], tensor, positions)
+
+    def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
+        """One epoch of mace_run_train."""
+        ase.io.write(folder / "train.extxyz", list(frames[:-2]))
+        ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
+        files = {"train_file": "train.extxyz", "valid_file": "valid.extxyz"}
+        config = folder / "config.yaml"
+        config.write_text(yaml.safe_dump({**SETTINGS, **files, "long_range": dict(section)}))
+        hooks = plugins.host(self.host)
+        checkpoint: Path = hooks.les_train(config_file=config, arguments=(), metadata={"data_licence": "none"})
+        return checkpoint
+
+    def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
+        """What MACE's forward offers beside energies, forces and stress."""
+        batch = batch_of([waters(1)], torch.float64)
+        return {
+            "LAMMPS ML-IAP": lambda: model(dict(batch), lammps_mliap=True),
+            "edge forces": lambda: model(dict(batch), compute_edge_forces=True),
+            "atomic stresses": lambda: model(dict(batch), compute_atomic_stresses=True),
+            "a batch without pbc flags": lambda: model({k: v for k, v in batch.items() if k != "pbc"}),
+        }
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Torch's default dtype inside the block: MACE builds models and batches in it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def tiny_mace(
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    hidden: str = "4x0e+4x1o",
+    layers: int = 2,
+    species: Sequence[int] = ELEMENTS,
+    correlation: int = 2,
+) -> nn.Module:
+    """A ScaleShiftMACE with random weights, a few thousand parameters."""
+    torch.manual_seed(seed)
+    interaction = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
+    with default_dtype(dtype):
+        model: nn.Module = modules.ScaleShiftMACE(
+            r_max=CUTOFF,
+            num_bessel=4,
+            num_polynomial_cutoff=5,
+            max_ell=2,
+            interaction_cls=interaction,
+            interaction_cls_first=interaction,
+            num_interactions=layers,
+            num_elements=len(species),
+            hidden_irreps=o3.Irreps(hidden),
+            MLP_irreps=o3.Irreps("4x0e"),
+            atomic_energies=np.array([-1.0, -3.0] + [0.0] * (len(species) - 2)),
+            avg_num_neighbors=4.0,
+            atomic_numbers=list(species),
+            correlation=correlation,
+            gate=torch.nn.functional.silu,
+            atomic_inter_scale=1.0,
+            atomic_inter_shift=0.0,
+        )
+    return model
+
+
+def batch_of(
+    frames: Sequence[Atoms], dtype: torch.dtype = torch.float64, species: Sequence[int] = ELEMENTS
+) -> dict[str, torch.Tensor]:
+    """MACE's input of some frames, made with MACE's own data pipeline."""
+    table = tools.AtomicNumberTable(list(species))
+    with default_dtype(dtype):
+        items = [
+            data.AtomicData.from_config(data.config_from_atoms(atoms), z_table=table, cutoff=CUTOFF) for atoms in frames
+        ]
+        loader = torch_geometric.dataloader.DataLoader(items, batch_size=len(items), shuffle=False)
+        batch: dict[str, torch.Tensor] = next(iter(loader)).to_dict()
+    return batch

@@ -1,0 +1,1 @@
+"""The long-range part of TinySchNet: `adapter.py` for users, `contract.py` for tests."""

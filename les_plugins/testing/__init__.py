@@ -1,0 +1,23 @@
+"""The contract that every adapter passes, for authors of adapters: docs/write-an-adapter.md. Needs pytest."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from les_plugins.errors import HostError
+
+if importlib.util.find_spec("pytest") is None:
+    raise HostError("the adapter contract needs pytest: pip install 'les-plugins[testing]'")
+
+import pytest
+
+# the laws are plain asserts: let pytest explain them, wherever they are inherited
+pytest.register_assert_rewrite(
+    *(f"les_plugins.testing.{name}" for name in ("exactness", "symmetry", "derivatives", "physics", "workflow", "host"))
+)
+
+from les_plugins.testing.contract import AdapterContract
+from les_plugins.testing.host import Evaluation, long_range_part
+from les_plugins.testing.structures import labelled_waters, waters
+
+__all__ = ["AdapterContract", "Evaluation", "labelled_waters", "long_range_part", "waters"]

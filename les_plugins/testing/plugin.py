@@ -1,0 +1,108 @@
+"""The pytest plugin (entry point pytest11): says host by host how the contract went, and why a test was skipped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Outcome:
+    """One test of the contract on one host.
+
+    Attributes:
+        host: name of the adapter.
+        test: name of the law's test function.
+        case: its parameters, or an empty string.
+        outcome: "passed", "failed" or "skipped".
+        reason: why it was skipped, or how it failed.
+        seconds: how long it took.
+        notes: what the test measured, in words.
+    """
+
+    host: str
+    test: str
+    case: str
+    outcome: str
+    reason: str = ""
+    seconds: float = 0.0
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def law(self) -> str:
+        """The test's name as a sentence."""
+        return self.test.removeprefix("test_").replace("_", " ")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self) | {"law": self.law}
+
+
+class ContractRecorder:
+    """Collects the outcomes of all contract tests in a pytest run, in the order in which they ended."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.started = time.monotonic()
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+        """Keep what belongs to the contract."""
+        result = yield
+        report: pytest.TestReport = result.get_result()
+        if (found := _outcome(item, report)) is not None:
+            self.outcomes.append(found)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One recorder a run."""
+    recorder = ContractRecorder()
+    config.pluginmanager.register(recorder, RECORDER)
+
+
+RECORDER = "les_plugins_contract_recorder"
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """One line a host, one more for each test that was skipped and each number that was measured."""
+    recorder: Any = config.pluginmanager.get_plugin(RECORDER)
+    if recorder is None or not recorder.outcomes:
+        return
+    terminalreporter.section("adapter contract")
+    for line in summary(recorder.outcomes):
+        terminalreporter.write_line(line)
+
+
+def summary(outcomes: Sequence[Outcome]) -> list[str]:
+    """The report of a run in lines of text."""
+    lines = []
+    for host in sorted({outcome.host for outcome in outcomes}):
+        mine = [outcome for outcome in outcomes if outcome.host == host]
+        counts = {kind: sum(outcome.outcome == kind for outcome in mine) for kind in ("passed", "failed", "skipped")}
+        lines.append(f"{host}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+        lines += [f"  skipped: {each.law}: {each.reason}" for each in mine if each.outcome == "skipped"]
+        notes = {f"  {name}: {value}": None for each in mine for name, value in each.notes.items()}
+        lines += list(notes)
+    return lines
+
+
+def _outcome(item: pytest.Item, report: pytest.TestReport) -> Outcome | None:
+    """What a report says of a contract test; None for other tests, and for setup and teardown that went well."""
+    contract = getattr(item, "cls", None)
+    if contract is None or not hasattr(contract, "laws") or not hasattr(contract, "refusals"):
+        return None
+    if report.when != "call" and report.outcome == "passed":
+        return None
+    name, _, case = item.name.partition("[")
+    reason = ""
+    if report.outcome == "skipped":
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+    elif report.outcome == "failed":
+        reason = report.longreprtext
+    notes = {str(key): str(value) for key, value in report.user_properties}
+    return Outcome(contract.host, name, case.rstrip("]"), report.outcome, reason, round(report.duration, 3), notes)

@@ -1,0 +1,55 @@
+"""Runs the contract of one installed host in pytest and collects the outcomes; called by `les-plugins check`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from les_plugins import plugins
+from les_plugins.errors import HostError
+from les_plugins.testing.plugin import ContractRecorder, Outcome
+
+_MODULE = """
+from les_plugins import plugins
+
+class TestContract(plugins.host({host!r}).les_contract()):
+    pass
+"""
+
+
+def run_contract(host: str, select: str = "") -> list[Outcome]:
+    """Outcomes of all tests of the contract on a host, in the order of the files.
+
+    Args:
+        host: name of the adapter.
+        select: expression as for `pytest -k`, to run some tests only.
+
+    Raises:
+        HostError: no such host, it is not installed, its adapter has no `les_contract`, or no test could be run.
+    """
+    plugins.host(host)  # says in words what is missing
+    if not hasattr(plugins.manager().get_plugin(host), "les_contract"):
+        raise HostError(f"{host}: the adapter has no les_contract hook; docs/write-an-adapter.md says how to write one")
+    recorder, output = ContractRecorder(), io.StringIO()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # the caller's own settings stay out
+        module = folder / f"test_{folder.name}.py"  # a name that no earlier run in this process has
+        module.write_text(_MODULE.format(host=host), encoding="utf-8")
+        arguments = ["-c", str(folder / "pytest.ini"), "--rootdir", name, "-p", "no:cacheprovider", "--noconftest"]
+        arguments += ["--capture=sys", "--show-capture=no", "--tb=short", "-k", select, str(module)]
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            code = pytest.main(arguments, plugins=[recorder])
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not recorder.outcomes:
+        raise HostError(f"{host}: the contract could not be run:\n{_end_of(output.getvalue())}")
+    return recorder.outcomes
+
+
+def _end_of(text: str, lines: int = 20) -> str:
+    kept: Sequence[str] = [line for line in text.splitlines() if line.strip()][-lines:]
+    return "\n".join(kept)

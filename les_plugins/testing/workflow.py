@@ -1,0 +1,176 @@
+"""Laws of use: calculator, checkpoint, trainer, and words where something cannot be done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+import les_plugins
+from les_plugins.calculator import LONG_RANGE_PROPERTIES
+from les_plugins.checkpoint import load_model
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import HostError, LesPluginsError
+from les_plugins.testing.host import ContractHost, long_range_part
+from les_plugins.testing.structures import labelled_waters, waters
+
+PROPERTIES = ("energy", "forces", "stress", "charges", "dipole", "long_range_energy", "born_effective_charges")
+#: A process in which nothing is imported yet.
+PREDICT = """
+import sys, ase.io, numpy, les_plugins
+folder, frame, output, *names = sys.argv[1:]
+calculator, atoms = les_plugins.load(folder), ase.io.read(frame)
+numpy.savez(output, **{name: calculator.get_property(name, atoms) for name in names})
+"""
+#: What is known about a host before anything of it is imported.
+DESCRIBE = """
+import json, sys
+from les_plugins import plugins
+infos = {info.name: info.problem for info in plugins.hosts()}
+print(json.dumps([infos, sys.argv[1] in sys.modules]))
+"""
+
+
+class Workflow(ContractHost):
+    """The host goes on working as its users know it."""
+
+    def test_calculator_agrees_with_the_model_and_has_every_property(self) -> None:
+        atoms = waters()
+        found = self.evaluate(self.model, [atoms])
+        calculator = self.calculator(self.model)
+        close(calculator.get_property("energy", atoms), found.energy[0])
+        close(calculator.get_property("forces", atoms), found.forces)
+        atoms.calc = calculator
+        close(atoms.get_stress(voigt=False), found.stress[0])
+        close(atoms.get_potential_energies(), found.atomic_energy)
+        for name in self.properties():
+            assert np.isfinite(calculator.get_property(name, atoms)).all(), name
+        parts = calculator.results["short_range_energy"] + calculator.results["long_range_energy"]
+        assert calculator.results["energy"] == pytest.approx(parts, rel=1e-12)  # one subtraction
+
+    def properties(self) -> list[str]:
+        """Long-range properties that a calculator with this section has."""
+        config = LongRangeConfig.parse(dict(self.section))
+        missing = set()
+        if config.order < 2:
+            missing.add("latent_quadrupoles")
+        if config.order < 1 and config.response.dipole == "none":
+            missing.add("latent_dipoles")
+        if not config.has_response:
+            missing.add("polarizability")
+        return [name for name in LONG_RANGE_PROPERTIES if name not in missing]
+
+    def test_physical_moments_carry_the_root_of_the_screening_in_periodic_structures_only(self) -> None:
+        screened = self.calculator(self.attached({**self.section, "epsilon_infinity": 4.0}))
+        plain = self.calculator(self.attached({**self.section, "epsilon_infinity": 1.0}))
+        for pbc in (True, False):
+            factor = 2.0 if pbc else 1.0
+            powers = {"charges": 1, "dipole": 1, "born_effective_charges": 1, "polarizability": 2}
+            for name in powers.keys() & set(self.properties()):
+                power = powers[name]
+                ours, reference = (each.get_property(name, waters(pbc=pbc)) for each in (screened, plain))
+                np.testing.assert_allclose(ours, factor**power * reference, rtol=1e-9, atol=1e-12)  # rounding
+
+    def test_a_saved_model_gives_the_same_numbers_in_a_fresh_process(self, tmp_path: Path) -> None:
+        atoms = waters(3)
+        atoms.write(tmp_path / "frame.json")
+        folder = les_plugins.save(self.attached(), tmp_path / "model.les", self.host)
+        arguments = [str(folder), str(tmp_path / "frame.json"), str(tmp_path / "found.npz"), *PROPERTIES]
+        run = subprocess.run([sys.executable, "-c", PREDICT, *arguments], capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        found, here = np.load(tmp_path / "found.npz"), self.calculator(self.attached())
+        for name in PROPERTIES:
+            expected = here.get_property(name, atoms)
+            # the number of threads may differ, and with it the order of sums
+            np.testing.assert_allclose(found[name], expected, rtol=1e-11, atol=1e-11, err_msg=name)
+
+    def test_a_bare_model_is_saved_and_loaded_too(self, tmp_path: Path) -> None:
+        folder = les_plugins.save(self.make_model(), tmp_path / "bare.les", self.host)
+        model, config = load_model(folder)
+        assert config["long_range"] is None
+        ours, hosts = self.evaluate(model, [waters()]), self.evaluate(self.make_model(), [waters()])
+        torch.testing.assert_close(ours.forces, hosts.forces, rtol=1e-14, atol=1e-14)  # the same operations
+
+    def test_the_hosts_own_trainer_trains_the_long_range_part(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        section = {**self.section, "zero_init": True, "epsilon_infinity": 1.5}
+        folder = self.train(tmp_path, labelled_waters(6), section)
+        model, config = load_model(folder)
+        assert config["host"] == self.host
+        assert LongRangeConfig.parse(config["long_range"]) == LongRangeConfig.parse(section)
+        coupling = long_range_part(model).coupling
+        assert coupling is not None
+        assert coupling.abs().item() > 0.0  # it starts at exactly zero: only an optimizer moves it
+        calculator = les_plugins.load(folder)
+        assert np.isfinite(calculator.get_property("forces", waters(2))).all()
+        assert config["metadata"], "les_train must hand on its metadata"
+
+    def test_the_adapter_is_described_without_importing_the_host(self) -> None:
+        package = type(self.make_model()).__module__.split(".")[0]
+        run = subprocess.run([sys.executable, "-c", DESCRIBE, package], capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        infos, imported = json.loads(run.stdout.splitlines()[-1])
+        assert self.host in infos
+        assert infos[self.host] is None, infos[self.host]
+        assert not imported, f"{package} was imported by the listing of hosts"
+
+    def test_strange_models_and_a_second_attachment_are_refused_in_words(self) -> None:
+        with pytest.raises(HostError, match="no adapter knows"):
+            les_plugins.attach(torch.nn.Linear(2, 2), dict(self.section))
+        with pytest.raises(LesPluginsError) as refusal:
+            les_plugins.attach(self.model, dict(self.section))
+        in_words(refusal.value)
+
+    @pytest.mark.parametrize("what", ["slab", "unknown element", "NaN", "singular cell", "no atoms"])
+    def test_a_wrong_structure_is_refused_in_words(self, what: str) -> None:
+        with pytest.raises(LesPluginsError) as refusal:
+            self.calculator(self.model).get_property("energy", wrong(what))
+        in_words(refusal.value)
+
+    def test_uses_that_a_long_range_model_cannot_serve_are_refused_in_words(
+        self, record_property: Callable[[str, object], None]
+    ) -> None:
+        refusals = self.refusals(self.attached())
+        record_property("uses refused", ", ".join(refusals) or "the adapter names none")
+        for what, use in refusals.items():
+            try:
+                use()
+            except LesPluginsError as refusal:
+                in_words(refusal)
+            else:
+                pytest.fail(f"{what} was not refused")
+
+
+def wrong(what: str) -> Atoms:
+    """A structure that no long-range calculator may answer for."""
+    atoms = waters()
+    if what == "slab":
+        atoms.pbc = (True, True, False)
+    elif what == "unknown element":
+        atoms.numbers[0] = 79
+    elif what == "NaN":
+        atoms.positions[0, 0] = np.nan
+    elif what == "singular cell":
+        atoms.cell[2] = atoms.cell[1]
+    else:
+        atoms = Atoms(cell=atoms.cell, pbc=True)
+    return atoms
+
+
+def close(found: object, expected: torch.Tensor) -> None:
+    """Equal but for the order in which neighbours are summed."""
+    np.testing.assert_allclose(np.asarray(found), expected.detach().numpy(), rtol=1e-11, atol=1e-10)
+
+
+def in_words(refusal: Exception) -> None:
+    """A sentence, not the name of a key or nothing at all."""
+    assert len(str(refusal).split()) >= 4, f"says too little: {str(refusal)!r}"
