@@ -24,7 +24,11 @@ def hosts(
         return
     table = Table("host", "package", "supported", "installed", "compiles to", "state")
     for info in found:
-        state = "[green]available[/]" if info.available else f"[yellow]{escape(str(info.problem))}[/]"
+        state = "[green]available[/]" if info.available else "[yellow]not available[/]"
         targets = ", ".join(info.compile_targets) or "-"
         table.add_row(info.name, info.distribution, info.supported, info.version or "-", targets, state)
-    Console().print(table)
+    console = Console(soft_wrap=True)
+    console.print(table, soft_wrap=False)
+    for info in found:  # below the table: a narrow terminal would cut what is to be typed
+        if info.problem is not None:
+            console.print(f"{info.name}: {escape(info.problem)}", highlight=False)
