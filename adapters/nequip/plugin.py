@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -12,6 +12,9 @@ from les_plugins.config import LongRangeConfig
 from les_plugins.features import FeatureLayout, NodeFeatures
 from les_plugins.hookspecs import hookimpl
 from les_plugins.plugins import HostInfo, HostState
+
+if TYPE_CHECKING:
+    from les_plugins.testing import AdapterContract
 
 SUPPORTED = ">=0.19,<0.20"
 
@@ -85,3 +88,11 @@ def les_train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str
 def les_compile_targets() -> Sequence[str]:
     """Eager only, so far."""
     return ()
+
+
+@hookimpl
+def les_contract() -> type[AdapterContract]:
+    """Tiny models of NequIP under the contract; Allegro's run in the tests of the adapter."""
+    from les_plugins.adapters.nequip.contract import NequIPContract
+
+    return NequIPContract

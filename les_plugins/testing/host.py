@@ -109,7 +109,9 @@ class ContractHost(ABC):
         dtype: torch.dtype = torch.float64,
     ) -> nn.Module:
         """A fresh tiny model with a long-range part whose moments are of natural size."""
-        model = les_plugins.attach(self.make_model(dtype=dtype), dict(self.section if section is None else section))
+        bare = self.make_model(dtype=dtype)
+        torch.manual_seed(0)  # the heads of two models that are compared must be the same
+        model = les_plugins.attach(bare, dict(self.section if section is None else section))
         return self.amplify(model)
 
     @property

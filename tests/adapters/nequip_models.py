@@ -4,59 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-import ase
-import nequip.model  # noqa: F401 (registers NequIP's builders and extensions)
-import numpy as np
 import torch
-from allegro.model import AllegroModel  # noqa: F401 (named in configs)
-from ase import Atoms
-from nequip.data import AtomicDataDict, from_ase
-from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
 from nequip.utils.global_state import set_global_state
 
 from les_plugins.adapters.nequip import LongRangeModel
+from les_plugins.adapters.nequip.contract import CUTOFF, HOST_SECTIONS, SPECIES, batch_of, training_settings
+from les_plugins.testing.structures import waters
 
-SPECIES = ["H", "O"]
-CUTOFF = 3.5
-
-COMMON = {
-    "seed": 3,
-    "model_dtype": "float64",
-    "type_names": SPECIES,
-    "r_max": CUTOFF,
-    "avg_num_neighbors": 4.0,
-    "per_type_energy_shifts": {"H": -1.0, "O": -3.0},
-    "per_type_energy_scales": {"H": 1.0, "O": 1.0},
-}
-HOST_SECTIONS: dict[str, dict[str, Any]] = {
-    "nequip": {
-        "_target_": "nequip.model.NequIPGNNModel",
-        **COMMON,
-        "num_layers": 2,
-        "l_max": 1,
-        "num_features": 4,
-        "radial_mlp_depth": 1,
-        "radial_mlp_width": 8,
-        "num_bessels": 4,
-    },
-    "allegro": {
-        "_target_": "allegro.model.AllegroModel",
-        **COMMON,
-        "l_max": 1,
-        "num_layers": 1,
-        "num_scalar_features": 8,
-        "num_tensor_features": 4,
-        "allegro_mlp_hidden_layers_width": 8,
-        "scalar_embed_mlp_hidden_layers_width": 8,
-        "readout_mlp_hidden_layers_width": 8,
-        "radial_chemical_embed": {
-            "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
-            "num_bessels": 4,
-            "bessel_trainable": False,
-            "polynomial_cutoff_p": 6,
-        },
-    },
-}
+__all__ = [
+    "CUTOFF",
+    "HOST_SECTIONS",
+    "SPECIES",
+    "amplify",
+    "batch_of",
+    "part",
+    "tiny_host",
+    "tiny_long_range",
+    "training_settings",
+    "waters",
+]
 
 
 def tiny_host(architecture: str = "nequip", **changes: Any) -> torch.nn.Module:
@@ -90,37 +56,3 @@ def amplify(model: torch.nn.Module, factor: float = 20.0) -> torch.nn.Module:
             if ".charge.network" in name:
                 parameter.mul_(2.0)
     return model
-
-
-def waters(n: int = 4, seed: int = 0, pbc: bool = True, edge: float = 7.0) -> Atoms:
-    """n water molecules at random, well apart, in a slightly triclinic cell."""
-    generator = np.random.default_rng(seed)
-    molecule = np.array([[0.0, 0.0, 0.0], [0.76, 0.59, 0.0], [-0.76, 0.59, 0.0]])
-    grid = np.array([[i, j, k] for i in range(2) for j in range(2) for k in range(2)])[:n]
-    positions, numbers = [], []
-    for place in grid:
-        rotation = np.linalg.qr(generator.normal(size=(3, 3)))[0]
-        positions.append(molecule @ rotation + (place + 0.5) * edge / 2 + generator.normal(scale=0.1, size=3))
-        numbers += [8, 1, 1]
-    cell = np.array([[edge, 0.0, 0.0], [0.4, edge, 0.0], [-0.3, 0.5, edge]])
-    return ase.Atoms(numbers, np.concatenate(positions), cell=cell if pbc else None, pbc=pbc)
-
-
-def batch_of(frames: list[Atoms]) -> dict[str, torch.Tensor]:
-    """NequIP's input of some frames, made with NequIP's own data pipeline (which is float64 always)."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        transforms = [
-            ChemicalSpeciesToAtomTypeMapper(SPECIES, {name: name for name in SPECIES}),
-            NeighborListTransform(r_max=CUTOFF),
-        ]
-        items = []
-        for atoms in frames:
-            data = from_ase(atoms)
-            for transform in transforms:
-                data = transform(data)
-            items.append(data)
-        return AtomicDataDict.batched_from_list(items)
-    finally:
-        torch.set_default_dtype(before)

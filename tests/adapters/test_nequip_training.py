@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from nequip.integrations.ase import NequIPCalculator
-from nequip_models import CUTOFF, HOST_SECTIONS, SPECIES, part, waters
+from nequip_models import HOST_SECTIONS, part, training_settings, waters
 
 import les_plugins
 from les_plugins.adapters.nequip import LongRangeModel
@@ -26,7 +26,6 @@ from les_plugins.adapters.nequip.train import load_checkpoint, read_config, trai
 from les_plugins.errors import ConfigError, HostError
 
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "dl": 2.0}
-METRICS = {"coeffs": {"total_energy": 1.0, "forces": 1.0}}
 
 
 def write_frames(path: Path, n: int, seed: int) -> None:
@@ -53,49 +52,9 @@ def write_config(
             "model": section,
             "long_range": long_range,
         }
-    mapper = {"H": "H", "O": "O"}
-    settings = {
-        "run": ["train"],
-        "data": {
-            "_target_": "nequip.data.datamodule.ASEDataModule",
-            "seed": 1,
-            "train_file_path": str(Path("train.extxyz").resolve()),
-            "val_file_path": str(Path("valid.extxyz").resolve()),
-            "transforms": [
-                {
-                    "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
-                    "model_type_names": SPECIES,
-                    "chemical_species_to_atom_type_map": mapper,
-                },
-                {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": CUTOFF},
-            ],
-            "train_dataloader": {"_target_": "torch.utils.data.DataLoader", "batch_size": 3, "num_workers": 0},
-            "val_dataloader": {"_target_": "torch.utils.data.DataLoader", "batch_size": 2, "num_workers": 0},
-        },
-        "trainer": {
-            "_target_": "lightning.Trainer",
-            "accelerator": "cpu",
-            "max_epochs": 2,
-            "logger": False,
-            "enable_progress_bar": False,
-            "callbacks": [
-                {
-                    "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "monitor": "val0_epoch/weighted_sum",
-                    "dirpath": "${hydra:runtime.output_dir}",
-                    "filename": "best",
-                    "save_last": True,
-                }
-            ],
-        },
-        "training_module": {
-            "_target_": "nequip.train.EMALightningModule",
-            "loss": {"_target_": "nequip.train.EnergyForceLoss", "per_atom_energy": True, **METRICS},
-            "val_metrics": {"_target_": "nequip.train.EnergyForceMetrics", "coeffs": {"forces_rmse": 1.0}},
-            "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
-            "model": section,
-        },
-    }
+    settings = training_settings(Path("."), section)
+    settings["trainer"]["max_epochs"] = 2
+    settings["data"]["train_dataloader"] = {**settings["data"]["train_dataloader"], "batch_size": 3}
     Path(name).write_text(yaml.safe_dump(settings), encoding="utf-8")
     return Path(name).resolve()
 

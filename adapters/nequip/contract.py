@@ -1,0 +1,196 @@
+"""NequIP and Allegro as the adapter contract sees them: tiny models, one evaluation, one training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import ase.io
+import nequip.model  # noqa: F401 (registers NequIP's builders and extensions)
+import torch
+import yaml
+from allegro.model import AllegroModel  # noqa: F401 (named in configs)
+from ase import Atoms
+from nequip.data import AtomicDataDict, from_ase
+from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
+from nequip.utils.global_state import set_global_state
+from torch import Tensor, nn
+
+from les_plugins import plugins
+from les_plugins.adapters.nequip.builder import TARGET, LongRangeModel
+from les_plugins.testing import AdapterContract, Evaluation, waters
+
+SPECIES = ["H", "O"]
+CUTOFF = 3.5
+COMMON = {
+    "seed": 3,
+    "model_dtype": "float64",
+    "type_names": SPECIES,
+    "r_max": CUTOFF,
+    "avg_num_neighbors": 4.0,
+    "per_type_energy_shifts": {"H": -1.0, "O": -3.0},
+    "per_type_energy_scales": {"H": 1.0, "O": 1.0},
+}
+#: Model sections of a few thousand parameters.
+HOST_SECTIONS: dict[str, dict[str, Any]] = {
+    "nequip": {
+        "_target_": "nequip.model.NequIPGNNModel",
+        **COMMON,
+        "num_layers": 2,
+        "l_max": 1,
+        "num_features": 4,
+        "radial_mlp_depth": 1,
+        "radial_mlp_width": 8,
+        "num_bessels": 4,
+    },
+    "allegro": {
+        "_target_": "allegro.model.AllegroModel",
+        **COMMON,
+        "l_max": 1,
+        "num_layers": 1,
+        "num_scalar_features": 8,
+        "num_tensor_features": 4,
+        "allegro_mlp_hidden_layers_width": 8,
+        "scalar_embed_mlp_hidden_layers_width": 8,
+        "readout_mlp_hidden_layers_width": 8,
+        "radial_chemical_embed": {
+            "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
+            "num_bessels": 4,
+            "bessel_trainable": False,
+            "polynomial_cutoff_p": 6,
+        },
+    },
+}
+
+
+class NequIPContract(AdapterContract):
+    """A NequIP of two layers, the first with vector features."""
+
+    host: ClassVar[str] = "nequip"
+    architecture: ClassVar[str] = "nequip"
+    skips: ClassVar[Mapping[str, str]] = {
+        "test_float32_agrees_with_float64_to_single_precision": (
+            "NequIP fixes model_dtype when a model is built; it cannot be turned into float64 afterwards"
+        )
+    }
+
+    def make_model(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+        """Through the host's own builder, as a config names it."""
+        set_global_state()
+        settings = {"seed": seed, "model_dtype": str(dtype).removeprefix("torch.")}
+        return LongRangeModel({**HOST_SECTIONS[self.architecture], **settings}).eval()
+
+    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
+        """Through NequIP's own transforms and batching; positions and energies are float64 in every model."""
+        batch = batch_of(frames)
+        positions = batch[AtomicDataDict.POSITIONS_KEY].requires_grad_(True)
+        was_training = model.training
+        try:
+            output = model.train(training)(batch)  # in evaluation mode the host frees the graph
+        finally:
+            model.train(was_training)
+        return Evaluation(
+            output[AtomicDataDict.TOTAL_ENERGY_KEY].view(-1),
+            output[AtomicDataDict.PER_ATOM_ENERGY_KEY].view(-1),
+            output[AtomicDataDict.FORCE_KEY],
+            output[AtomicDataDict.STRESS_KEY].view(-1, 3, 3),
+            positions,
+        )
+
+    def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
+        """One epoch of nequip-train."""
+        ase.io.write(folder / "train.extxyz", list(frames[:-2]))
+        ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
+        model = {"_target_": TARGET, "model": HOST_SECTIONS[self.architecture], "long_range": dict(section)}
+        config = folder / "config.yaml"
+        config.write_text(yaml.safe_dump(training_settings(folder, model)), encoding="utf-8")
+        hooks = plugins.host(self.host)
+        checkpoint: Path = hooks.les_train(config_file=config, arguments=(), metadata={"data_licence": "none"})
+        return checkpoint
+
+    def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
+        """Inputs as engines hand them over that drop cell or boundary conditions."""
+        batch = batch_of([waters(1)])
+        no_cell = {key: value for key, value in batch.items() if key != AtomicDataDict.CELL_KEY}
+        no_pbc = {key: value for key, value in batch.items() if key != AtomicDataDict.PBC_KEY}
+        return {
+            "an input without cell (pair_allegro)": lambda: model(no_cell),
+            "an input without pbc": lambda: model(no_pbc),
+        }
+
+
+class AllegroContract(NequIPContract):
+    """An Allegro of one layer."""
+
+    architecture: ClassVar[str] = "allegro"
+
+
+def batch_of(frames: Sequence[Atoms]) -> dict[str, Tensor]:
+    """NequIP's input of some frames, made with NequIP's own data pipeline (which is float64 always)."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        transforms = [
+            ChemicalSpeciesToAtomTypeMapper(SPECIES, {name: name for name in SPECIES}),
+            NeighborListTransform(r_max=CUTOFF),
+        ]
+        items = []
+        for atoms in frames:
+            data = from_ase(atoms)
+            for transform in transforms:
+                data = transform(data)
+            items.append(data)
+        batch: dict[str, Tensor] = AtomicDataDict.batched_from_list(items)
+        return batch
+    finally:
+        torch.set_default_dtype(before)
+
+
+def training_settings(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
+    """A nequip-train config for train.extxyz and valid.extxyz in a folder: a training of seconds."""
+    metrics = {"coeffs": {"total_energy": 1.0, "forces": 1.0}}
+    loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 2, "num_workers": 0}
+    return {
+        "run": ["train"],
+        "data": {
+            "_target_": "nequip.data.datamodule.ASEDataModule",
+            "seed": 1,
+            "train_file_path": str((folder / "train.extxyz").resolve()),
+            "val_file_path": str((folder / "valid.extxyz").resolve()),
+            "transforms": [
+                {
+                    "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
+                    "model_type_names": SPECIES,
+                    "chemical_species_to_atom_type_map": {name: name for name in SPECIES},
+                },
+                {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": CUTOFF},
+            ],
+            "train_dataloader": loader,
+            "val_dataloader": loader,
+        },
+        "trainer": {
+            "_target_": "lightning.Trainer",
+            "accelerator": "cpu",
+            "max_epochs": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+            "callbacks": [
+                {
+                    "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "monitor": "val0_epoch/weighted_sum",
+                    "dirpath": "${hydra:runtime.output_dir}",
+                    "filename": "best",
+                    "save_last": True,
+                }
+            ],
+        },
+        "training_module": {
+            "_target_": "nequip.train.EMALightningModule",
+            "ema_decay": 0.5,
+            "loss": {"_target_": "nequip.train.EnergyForceLoss", "per_atom_energy": True, **metrics},
+            "val_metrics": {"_target_": "nequip.train.EnergyForceMetrics", "coeffs": {"forces_rmse": 1.0}},
+            "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
+            "model": dict(model),
+        },
+    }
