@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +25,28 @@ LONG_RANGE_PROPERTIES = (
     "latent_dipoles",
     "latent_quadrupoles",
 )
+#: What a short-range model has of them.
+SHORT_RANGE_PROPERTIES = ("short_range_energy", "long_range_energy")
+
+
+class LongRangeCalculator:
+    """Mixin before a host's own ASE calculator: what every calculator with a long-range part offers beside it.
+
+    Attributes:
+        has_long_range: whether the model has a long-range part; set by the adapter.
+    """
+
+    has_long_range: bool
+
+    def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
+        """(N, 3, 3) e, first index polarization, second displacement."""
+        return self.get_property("born_effective_charges", atoms)
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """As ASE's; says what is missing when a short-range model is asked for electrostatics."""
+        if not self.has_long_range and name in LONG_RANGE_PROPERTIES and name not in SHORT_RANGE_PROPERTIES:
+            raise PropertyNotImplementedError(f"{name}: this model has no long-range part, train it with one")
+        return super().get_property(name, atoms, allow_calculation)  # type: ignore[misc]
 
 
 def latent_results(

@@ -8,20 +8,23 @@ from typing import Any
 
 import torch
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import all_changes
 from mace.calculators.mace import MACECalculator
 from torch import nn
 
 from les_plugins.adapters.mace.model import LongRangeMACE
-from les_plugins.calculator import LONG_RANGE_PROPERTIES, born_results, latent_results
+from les_plugins.calculator import (
+    LONG_RANGE_PROPERTIES,
+    SHORT_RANGE_PROPERTIES,
+    LongRangeCalculator,
+    born_results,
+    latent_results,
+)
 from les_plugins.devices import check_device
 from les_plugins.frames import check_elements, check_frame
 
-#: What a short-range model has of the above.
-_SHORT_RANGE_ONLY = ("short_range_energy", "long_range_energy")
 
-
-class LesMACECalculator(MACECalculator):
+class LesMACECalculator(LongRangeCalculator, MACECalculator):
     """ASE calculator of a MACE model with a long-range part, or without.
 
     Args:
@@ -65,7 +68,7 @@ class LesMACECalculator(MACECalculator):
         self.has_long_range = isinstance(model, LongRangeMACE)
         own = model.long_range.config.epsilon_infinity if isinstance(model, LongRangeMACE) else 1.0
         self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
-        self.implemented_properties += LONG_RANGE_PROPERTIES if self.has_long_range else _SHORT_RANGE_ONLY
+        self.implemented_properties += LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
         self._latent: Any = None
         if self.has_long_range:
             self.models[0].register_forward_hook(self._keep_latent)
@@ -91,16 +94,6 @@ class LesMACECalculator(MACECalculator):
         self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
         if properties is not None and "born_effective_charges" in properties:
             self.results["born_effective_charges"] = self._born_effective_charges(atoms)
-
-    def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
-        """(N, 3, 3) e, first index polarization, second displacement."""
-        return self.get_property("born_effective_charges", atoms)
-
-    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """As ASE's; says what is missing when a short-range model is asked for electrostatics."""
-        if not self.has_long_range and name in LONG_RANGE_PROPERTIES and name not in _SHORT_RANGE_ONLY:
-            raise PropertyNotImplementedError(f"{name}: this model has no long-range part, train it with one")
-        return super().get_property(name, atoms, allow_calculation)
 
     def _born_effective_charges(self, atoms: Atoms) -> Any:
         data = self._atoms_to_batch(atoms).to_dict()

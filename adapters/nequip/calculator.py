@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import all_changes
 from ase.data import atomic_numbers
 from nequip.data import AtomicDataDict
 from nequip.integrations.ase import NequIPCalculator
@@ -15,17 +15,20 @@ from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import Tensor, nn
 
 from les_plugins.adapters.nequip.model import energy_network, long_range_part
-from les_plugins.calculator import LONG_RANGE_PROPERTIES, born_results, latent_results
+from les_plugins.calculator import (
+    LONG_RANGE_PROPERTIES,
+    SHORT_RANGE_PROPERTIES,
+    LongRangeCalculator,
+    born_results,
+    latent_results,
+)
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
 from les_plugins.frames import check_elements, check_frame
 from les_plugins.long_range import LongRangeResult
 
-#: What a short-range model has of the above.
-_SHORT_RANGE_ONLY = ("short_range_energy", "long_range_energy")
 
-
-class LesNequIPCalculator(NequIPCalculator):  # type: ignore[misc]
+class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignore[misc]
     """ASE calculator of a NequIP or Allegro model with a long-range part, or without.
 
     Args:
@@ -74,7 +77,7 @@ class LesNequIPCalculator(NequIPCalculator):  # type: ignore[misc]
         self.has_long_range = part is not None
         own = 1.0 if part is None else part.config.epsilon_infinity
         self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
-        extra = LONG_RANGE_PROPERTIES if self.has_long_range else _SHORT_RANGE_ONLY
+        extra = LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
         self.implemented_properties = [*type(self).implemented_properties, *extra]
         self._latent: LongRangeResult | None = None
         if part is not None:
@@ -110,16 +113,6 @@ class LesNequIPCalculator(NequIPCalculator):  # type: ignore[misc]
             self.results["born_effective_charges"] = born_results(
                 self._take_latent(), positions, *geometry[1:], self.epsilon_infinity
             )
-
-    def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
-        """(N, 3, 3) e, first index polarization, second displacement."""
-        return self.get_property("born_effective_charges", atoms)
-
-    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """As ASE's; says what is missing when a short-range model is asked for electrostatics."""
-        if not self.has_long_range and name in LONG_RANGE_PROPERTIES and name not in _SHORT_RANGE_ONLY:
-            raise PropertyNotImplementedError(f"{name}: this model has no long-range part, train it with one")
-        return super().get_property(name, atoms, allow_calculation)
 
     def _geometry(self, data: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Positions (N, 3), cell (1, 3, 3) and pbc (1, 3) of a structure in NequIP's form."""

@@ -19,31 +19,10 @@ from mace_models import waters
 
 import les_plugins
 from les_plugins import checkpoint, plugins
+from les_plugins.adapters.mace import contract
 from les_plugins.errors import ConfigError, DataError, DeviceError
 
-SETTINGS = {
-    "name": "tiny",
-    "model": "ScaleShiftMACE",
-    "hidden_irreps": "4x0e + 4x1o",
-    "MLP_irreps": "4x0e",
-    "num_interactions": 2,
-    "correlation": 1,
-    "max_ell": 1,
-    "num_radial_basis": 4,
-    "radial_MLP": "[8, 8]",
-    "r_max": 3.0,
-    "E0s": "average",
-    "energy_key": "energy",
-    "forces_key": "forces",
-    "batch_size": 2,
-    "valid_batch_size": 2,
-    "max_num_epochs": 2,
-    "default_dtype": "float64",
-    "device": "cpu",
-    "pin_memory": False,
-    "plot": False,
-    "ema": True,
-}
+SETTINGS = contract.SETTINGS | {"model": "ScaleShiftMACE", "max_num_epochs": 2}
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "epsilon_infinity": 1.5}
 
 
