@@ -42,6 +42,8 @@ class LongRangeConfig(BaseModel):
         hidden: width of the small networks in the heads.
         zero_init: start exactly at the host's predictions, through a coupling that grows from zero.
         method: how the sum is done, "auto" or "direct".
+        static_cell: longest lattice vectors, Å, that a compiled model has to cover; needed for compiling, and then no
+            other structure is accepted. None: any structure, no compiling.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -56,8 +58,9 @@ class LongRangeConfig(BaseModel):
     hidden: Annotated[int, Field(ge=1, le=4096)] = 32
     zero_init: bool = False
     method: Literal["auto", "direct"] = "auto"
+    static_cell: tuple[PositiveLength, PositiveLength, PositiveLength] | None = None
 
-    @field_validator("multipoles", mode="before")
+    @field_validator("multipoles", "static_cell", mode="before")
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -114,6 +117,9 @@ def _describe(item: Any, source: str) -> str:
         return f"{source}: unknown key {key!r}; {_allowed(parent)}"
     if not key:
         return f"{source}: {item['msg'].removeprefix('Value error, ')}"
+    if item["loc"][0] == "static_cell":
+        where = "" if len(item["loc"]) == 1 else f", item {int(item['loc'][1]) + 1}"
+        return f"{source}: static_cell is {item['input']!r}{where}: input should be a list of three lengths in Å"
     if item["type"] == "tuple_type":
         names = ", ".join(get_args(MultipoleName))
         return f"{source}: {key} is {item['input']!r}: input should be a list of: {names}"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class LayerLayout:
+class LayerLayout(NamedTuple):
     """Channels of one layer: scalars (0e), vectors (1o) and tensors (2e)."""
 
     scalars: int
@@ -17,8 +15,7 @@ class LayerLayout:
     tensors: int = 0
 
 
-@dataclass(frozen=True)
-class FeatureLayout:
+class FeatureLayout(NamedTuple):
     """Which features a host model has, known before any structure is seen.
 
     Attributes:

@@ -7,15 +7,17 @@ Every parameter exists at construction and reaches the loss.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError
 from les_plugins.features import FeatureLayout, LayerFeatures, NodeFeatures
 from les_plugins.multipoles import Multipoles, spherical_to_cartesian, traceless
+
+if TYPE_CHECKING:
+    from les_plugins.config import LongRangeConfig
 
 #: Natural size of each output at the start of training, times a network output of order one (PHYSICS 4).
 CHARGE_SCALE = 0.1
@@ -194,9 +196,9 @@ class EdgeHead(nn.Module):
         atoms = nn.functional.silu(self.at_centre(scalars)[edges.centre] + self.at_neighbor(scalars)[edges.neighbor])
         weight = self.out(atoms * self.radial(radial_functions(length, self.cutoff))) / self.norm
         if self.rank == 1:
-            return scalars.new_zeros(len(scalars), 3).index_add(0, edges.centre, weight * direction)
+            return scalars.new_zeros(scalars.shape[0], 3).index_add(0, edges.centre, weight * direction)
         outer = traceless(direction[:, :, None] * direction[:, None, :])
-        return scalars.new_zeros(len(scalars), 3, 3).index_add(0, edges.centre, weight[:, :, None] * outer)
+        return scalars.new_zeros(scalars.shape[0], 3, 3).index_add(0, edges.centre, weight[:, :, None] * outer)
 
 
 def radial_functions(length: Tensor, cutoff: float) -> Tensor:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import importlib
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from les_plugins.config import LongRangeConfig
 from les_plugins.electrostatics import LatentElectrostatics
+from les_plugins.electrostatics.layer import check_static_cell
 from les_plugins.features import FeatureLayout, NodeFeatures
 from les_plugins.multipoles import Multipoles
+
+if TYPE_CHECKING:
+    from les_plugins.config import LongRangeConfig
 
 
 class LongRangeResult(NamedTuple):
@@ -49,16 +53,22 @@ class LongRange(nn.Module):
 
     def __init__(self, layout: FeatureLayout, config: LongRangeConfig) -> None:
         super().__init__()
-        from les_plugins.plugins import physics_hooks  # the parts come through hooks, so that each can be replaced
-
-        hooks = physics_hooks()
-        self.config = config
+        # The parts come through hooks, so that each can be replaced. Asked for by name: torch.package follows import
+        # statements, and a packaged model needs neither the plugin manager nor the config's class.
+        hooks = importlib.import_module("les_plugins.plugins").physics_hooks()
+        self._section = config.to_dict()
         self.heads: nn.Module = hooks.les_make_heads(features=layout, config=config)
         self.electrostatics: LatentElectrostatics = hooks.les_make_solver(config=config)
         self.electrostatics.response_model = hooks.les_make_response(config=config)
         # E is even in the moments, so their common sign is a convention: see `fix_gauge`
         self.register_buffer("gauge", torch.ones(()))
         self.coupling = nn.Parameter(torch.zeros(())) if config.zero_init else None
+
+    @property
+    def config(self) -> LongRangeConfig:
+        """The `long_range:` section."""
+        config: LongRangeConfig = importlib.import_module("les_plugins.config").LongRangeConfig.parse(self._section)
+        return config
 
     def forward(
         self,
@@ -81,7 +91,7 @@ class LongRange(nn.Module):
         """
         multipoles, softness, polarizability = self.heads(features)
         multipoles = _scaled(multipoles, self.gauge.to(multipoles.charge.dtype))
-        coupling = None if self.coupling is None else self._magnitude()
+        coupling = self._magnitude()
         if coupling is not None and external_field is not None:
             # the work in a field is linear in the moments: they must be the true ones
             multipoles = _scaled(multipoles, coupling.detach().sqrt().to(multipoles.charge.dtype))
@@ -107,6 +117,16 @@ class LongRange(nn.Module):
             multipoles = _scaled(multipoles, root.to(multipoles.charge.dtype))
         return LongRangeResult(energy, atomic, potential, field, charge, dipole, multipoles, softness, polarizability)
 
+    def set_static_cell(self, lengths: tuple[float, float, float] | None) -> None:
+        """Size the grid of compiled code: the longest lattice vectors that it has to cover, Å.
+
+        Raises:
+            ConfigError: not three positive lengths.
+        """
+        check_static_cell(lengths)
+        self._section["static_cell"] = None if lengths is None else list(lengths)
+        self.electrostatics.static_cell = lengths
+
     def zero(self) -> None:
         """Set every moment to zero for good, so that the host's own predictions come back (a test of adapters)."""
         self.gauge.zero_()
@@ -115,27 +135,15 @@ class LongRange(nn.Module):
         """Change the common sign of all latent moments; energy and forces do not change."""
         self.gauge.neg_()
 
-    def _magnitude(self) -> Tensor:
-        magnitude: Tensor = _Magnitude.apply(self.coupling).double()  # type: ignore[no-untyped-call]
-        return magnitude
+    def _magnitude(self) -> Tensor | None:
+        """|x| with slope 1 at zero: a coupling that starts there moves whichever way it is pushed, heads get gradients.
 
-
-class _Magnitude(torch.autograd.Function):
-    """|x| with slope 1 at zero: a coupling that starts there moves whichever way it is pushed, and heads get gradients.
-
-    Clipping at zero instead would freeze the heads of every start whose random moments happen to anticorrelate with the
-    target: the coupling runs below zero and nothing reaches them.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        ctx.save_for_backward(value)
-        return value.abs()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (value,) = ctx.saved_tensors
-        return torch.where(value < 0.0, -grad, grad)
+        Clipping at zero instead would freeze the heads of every start whose random moments happen to anticorrelate with
+        the target: the coupling runs below zero and nothing reaches them.
+        """
+        if self.coupling is None:
+            return None
+        return torch.where(self.coupling < 0.0, -self.coupling, self.coupling).double()
 
 
 def _scaled(moments: Multipoles, factor: Tensor) -> Multipoles:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.layer import is_traced
 from les_plugins.errors import GeometryError
 from les_plugins.units import VACUUM_PERMITTIVITY
 
@@ -70,13 +71,13 @@ def born_effective_charges(
             "positions.requires_grad is False; Born effective charges differentiate with respect to them"
         )
     periodic = pbc.all(1)
-    if bool((pbc.any(1) & ~periodic).any()):
+    if not is_traced() and bool((pbc.any(1) & ~periodic).any()):
         raise GeometryError(f"pbc is {pbc.tolist()}; allowed: all True or all False for each structure")
     charges = _single(charge)
     is_periodic = periodic[batch]
     lattice = torch.where(periodic[:, None, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
-    counts = charges.new_zeros(len(cell)).index_add(0, batch, torch.ones_like(charges)).clamp(min=1.0)
-    mean = charges.new_zeros(len(cell)).index_add(0, batch, charges) / counts
+    counts = charges.new_zeros(cell.shape[0]).index_add(0, batch, torch.ones_like(charges)).clamp(min=1.0)
+    mean = charges.new_zeros(cell.shape[0]).index_add(0, batch, charges) / counts
     charges = charges - mean[batch]
 
     reciprocal = torch.linalg.inv(lattice)[batch]
@@ -87,18 +88,18 @@ def born_effective_charges(
     phase_real = torch.where(is_periodic[:, None], torch.cos(angle), torch.ones_like(angle))
     phase_imaginary = torch.where(is_periodic[:, None], torch.sin(angle), torch.zeros_like(angle))
 
-    along_axes = []
-    for axis in range(3):
-        d_real = _gradient((charges * real[:, axis]).sum(), positions, create_graph)
-        row = phase_real[:, axis, None] * d_real
-        if bool(periodic.any()):
-            d_imaginary = _gradient((charges * imaginary[:, axis]).sum(), positions, create_graph)
-            row = row + phase_imaginary[:, axis, None] * d_imaginary
-        along_axes.append(row)
-    born = torch.einsum("nma,nmb->nab", lattice[batch], torch.stack(along_axes, 1))
+    values = [(charges * real[:, axis]).sum() for axis in range(3)]
+    if is_traced() or bool(periodic.any()):
+        values += [(charges * imaginary[:, axis]).sum() for axis in range(3)]
     if dipole is not None:
-        from_dipoles = [_gradient(dipole[:, axis].sum(), positions, create_graph) for axis in range(3)]
-        born = born + torch.stack(from_dipoles, 1)
+        values += [dipole[:, axis].sum() for axis in range(3)]
+    found = [_gradient(value, positions, create_graph) for value in values]
+    along_axes = phase_real[:, :, None] * torch.stack(found[:3], 1)
+    if len(values) - 3 * (dipole is not None) == 6:
+        along_axes = along_axes + phase_imaginary[:, :, None] * torch.stack(found[3:6], 1)
+    born = torch.einsum("nma,nmb->nab", lattice[batch], along_axes)
+    if dipole is not None:
+        born = born + torch.stack(found[-3:], 1)
     factor = torch.as_tensor(epsilon, dtype=born.dtype, device=born.device).sqrt()
     born = born * (factor if factor.dim() == 0 else factor[batch][:, None, None])
     return born if create_graph else born.detach()

@@ -28,6 +28,7 @@ def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
         remove_self_interaction=config.remove_self_interaction,
         method=config.method,
         response="one_shot" if config.has_response else None,
+        static_cell=config.static_cell,
     )
 
 

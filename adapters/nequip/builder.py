@@ -50,8 +50,11 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
     if not global_state_initialized():
         set_global_state()
     section = copy.deepcopy(dict(model))
-    if config is not None and section.get("compile_mode", "eager") != "eager":
-        raise HostError("a long-range part cannot be compiled yet: build the model with compile_mode: eager")
+    if config is not None and config.static_cell is None and section.get("compile_mode", "eager") != "eager":
+        raise ConfigError(
+            "LongRangeModel: compile_mode: compile needs long_range.static_cell, the longest lattice vectors, in Å, "
+            "that compiled code has to cover; or build the model with compile_mode: eager"
+        )
     settings = {key: value for key, value in section.items() if key != "_target_"}
     built = get_method(section["_target_"])(**settings)
     if isinstance(built, torch.nn.ModuleDict) and len(built) == 1:
@@ -69,10 +72,12 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(section.get("seed", 0)))
             return attach_long_range(built, config)
-    if present.config != config:
+    if present.config.model_copy(update={"static_cell": config.static_cell}) != config:
         raise ConfigError(
-            "LongRangeModel: the model has a long-range part already, and with another long_range section"
+            "LongRangeModel: the model has a long-range part already, and with another long_range section; static_cell "
+            "alone may be changed"
         )
+    present.set_static_cell(config.static_cell)
     return built
 
 

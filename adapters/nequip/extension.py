@@ -7,12 +7,45 @@ with contextlib.suppress(Exception):
 
     register_fields(
         graph_fields=["long_range_energy"],
-        node_fields=["latent_charges", "latent_dipoles", "latent_quadrupoles"],
-        cartesian_tensor_fields={"latent_quadrupoles": "ij=ji"},
+        node_fields=[
+            "latent_charges",
+            "latent_dipoles",
+            "latent_quadrupoles",
+            "latent_polarizability",
+            "latent_born_charges",
+        ],
+        cartesian_tensor_fields={
+            "latent_quadrupoles": "ij=ji",
+            "latent_polarizability": "ij=ji",
+            "latent_born_charges": "ij",
+        },
     )
 
 with contextlib.suppress(Exception):
     from nequip.scripts._package_utils import register_libraries_as_external_for_packaging
 
-    # a packaged model runs where les-plugins is installed
-    register_libraries_as_external_for_packaging(extern_modules=["les_plugins"])
+    # A packaged model carries the parts of les-plugins that it runs on (the other entry points of nequip.extension name
+    # them) and runs where les-plugins is not installed. What builds models is not among them.
+    register_libraries_as_external_for_packaging(mock_modules=["les_plugins.config"])
+
+with contextlib.suppress(Exception):
+    from nequip.scripts._compile_utils import ASE_TARGET, register_compile_targets
+
+    # for LesNequIPCalculator.from_compiled_model: pbc is known, and so is everything that the calculator gives
+    register_compile_targets(
+        {
+            "les_ase": {
+                **ASE_TARGET,
+                "input": [*ASE_TARGET["input"], "pbc"],
+                "output": [
+                    *ASE_TARGET["output"],
+                    "long_range_energy",
+                    "latent_charges",
+                    "latent_dipoles",
+                    "latent_quadrupoles",
+                    "latent_polarizability",
+                    "latent_born_charges",
+                ],
+            }
+        }
+    )

@@ -58,7 +58,7 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
         # GraphModel hands over the inputs that are named here only
         extended.irreps_in = {**extended.irreps_in, AtomicDataDict.PBC_KEY: None}
         whole = ForceStressOutput(extended, model.model.do_derivatives)
-        # nequip-package builds one for each kind; that for compiling refuses when it is traced
+        # nequip-package builds one for each kind
         kind = CompileGraphModel if getattr(model, "is_compile_graph_model", False) else GraphModel
         wrapped = kind(model=whole, model_input_fields=whole.irreps_in)
     wrapped._metadata = copy.deepcopy(model._metadata)
@@ -85,7 +85,7 @@ def energy_network(model: nn.Module) -> Any:
 
 def long_range_part(model: nn.Module) -> LongRange | None:
     """The long-range part of a model, None without one."""
-    return next((module for module in model.modules() if isinstance(module, LongRange)), None)
+    return next((module for module in model.modules() if _is_a(module, LongRange)), None)
 
 
 def feature_layout(model: nn.Module) -> FeatureLayout:
@@ -105,10 +105,15 @@ def features_of(model: nn.Module, output: Mapping[str, Tensor]) -> NodeFeatures:
     Raises:
         HostError: the output has no kept features: a bare NequIP model overwrites those of its inner layers.
     """
-    part = next((module for module in model.modules() if isinstance(module, LongRangeEnergy)), None)
+    part: Any = next((module for module in model.modules() if _is_a(module, LongRangeEnergy)), None)
     if part is None or KEPT.format(0) not in output:
         raise HostError("a bare NequIP or Allegro model keeps no features of inner layers: attach a long-range part")
     return node_features(part.layer_irreps, dict(output))
+
+
+def _is_a(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """By name: the classes of a packaged model are copies that came with it."""
+    return type(module).__qualname__ == kind.__qualname__
 
 
 def _with_long_range(network: Any, config: LongRangeConfig) -> dict[str, nn.Module]:

@@ -1,24 +1,37 @@
-"""Graph modules between a NequIP or Allegro model's features and its energy sum. Placed by `model.py`."""
+"""Graph modules between a NequIP or Allegro model's features and its energy sum. Placed by `model.py`.
+
+`nequip-package` takes this file and what it imports into its archive: no plugin manager, no builder, no config classes.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
-from e3nn.o3 import Irreps
+from e3nn.o3._irreps import Irreps  # e3nn.o3 itself would bring sympy into every packaged model
 from nequip.data import AtomicDataDict
 from nequip.nn import GraphModuleMixin
+from nequip.nn.model_modifier_utils import model_modifier
 from torch import Tensor, nn
 
-from les_plugins.config import LongRangeConfig
-from les_plugins.errors import HostError
+from les_plugins.electrostatics.layer import is_traced
+from les_plugins.errors import ConfigError, HostError
 from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.long_range import LongRange, LongRangeResult
 from les_plugins.multipoles import cartesian_to_spherical, traceless
+from les_plugins.observables import born_effective_charges
+
+if TYPE_CHECKING:
+    from les_plugins.config import LongRangeConfig
 
 #: Output fields; `extension.py` registers them.
 LONG_RANGE_ENERGY = "long_range_energy"
 LATENT_CHARGES, LATENT_DIPOLES, LATENT_QUADRUPOLES = "latent_charges", "latent_dipoles", "latent_quadrupoles"
+#: Of a model that is traced for one structure only; a compiled model has those that its target names.
+LATENT_POLARIZABILITY, LATENT_BORN_CHARGES = "latent_polarizability", "latent_born_charges"
+#: What a compiled model says of itself.
+STATIC_CELL, RESOLUTION, EPSILON = "les_static_cell", "les_dl", "les_epsilon_infinity"
 #: Features kept for the heads, one field a layer.
 KEPT = "les_features_{}"
 #: Irreps that the heads read.
@@ -81,7 +94,7 @@ class EdgeFeatures(GraphModuleMixin, nn.Module):  # type: ignore[misc]
             parts.append((self.tensor_weight(scalars)[:, :, None] * harmonics[:, None, :]).flatten(1))
         edges = torch.cat(parts, 1)
         centre = data[AtomicDataDict.EDGE_INDEX_KEY][0]
-        nodes = edges.new_zeros(len(data[AtomicDataDict.POSITIONS_KEY]), edges.shape[1])
+        nodes = edges.new_zeros(data[AtomicDataDict.POSITIONS_KEY].shape[0], edges.shape[1])
         data[self.field] = nodes.index_add(0, centre, edges) / self.norm
         return data
 
@@ -99,6 +112,7 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
         super().__init__()
         self.layer_irreps = [str(irreps_in[KEPT.format(number)]) for number in range(len(layout.layers))]
         self.long_range = LongRange(layout, config)
+        self.about = {RESOLUTION: repr(config.dl), EPSILON: repr(config.epsilon_infinity)}
         outputs = {LONG_RANGE_ENERGY: "0e", LATENT_CHARGES: "0e"}
         if config.order >= 1 or config.response.dipole != "none":
             outputs[LATENT_DIPOLES] = "1o"
@@ -114,16 +128,19 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
         """The data with the long-range energy in the per-atom energy, and the fields of the latent variables.
 
         Raises:
-            HostError: a LAMMPS route that passes no cell, a batch without pbc flags, or a compiler at work.
+            HostError: a LAMMPS route that passes no cell, a batch without pbc flags.
+            ConfigError: traced or compiled without a `static_cell`.
         """
-        _refuse_unsupported(data)
+        if is_traced():
+            self.long_range.electrostatics.static_lengths()
+        _refuse_unsupported(data, self.long_range.electrostatics.static_cell is not None)
         positions = data[AtomicDataDict.POSITIONS_KEY]
         batch = data.get(AtomicDataDict.BATCH_KEY)
+        # of NequIP's and our compile targets ours alone hands over pbc; what it names besides costs nine derivatives
+        for_calculator = is_traced() and batch is None and AtomicDataDict.PBC_KEY in data
         if batch is None:
-            batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
-        pbc = data[AtomicDataDict.PBC_KEY].view(-1, 3)
-        cell = data.get(AtomicDataDict.CELL_KEY)
-        cell = positions.new_zeros(len(pbc), 3, 3) if cell is None else cell.view(-1, 3, 3)
+            batch = torch.zeros(positions.shape[0], dtype=torch.long, device=positions.device)
+        cell, pbc = _geometry(data)
         features = node_features(self.layer_irreps, data)
         result: LongRangeResult = self.long_range(features, positions, cell, pbc, batch)
         energy = data[AtomicDataDict.PER_ATOM_ENERGY_KEY]
@@ -134,7 +151,25 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
             data[LATENT_DIPOLES] = result.dipole
         if result.permanent.quadrupole is not None:
             data[LATENT_QUADRUPOLES] = result.permanent.quadrupole
+        if for_calculator:
+            data.update(_compiled_outputs(result, positions, cell, pbc, batch))
         return data
+
+    def _get_metadata_contributions(self) -> dict[str, str]:
+        """NequIP writes these into what it compiles."""
+        lengths = self.long_range.electrostatics.static_cell
+        return {**self.about, STATIC_CELL: "" if lengths is None else " ".join(map(repr, lengths))}
+
+    @model_modifier(persistent=True)  # type: ignore[untyped-decorator]
+    @classmethod
+    def static_cell(cls, model: nn.Module, cell: Any = None) -> nn.Module:
+        """Size the grid of compiled code: cell=[a,b,c], the longest lattice vectors that it has to cover, in Å."""
+        if not isinstance(cell, list | tuple) or len(cell) != 3:
+            raise ConfigError(f"static_cell: cell is {cell!r}; allowed: cell=[a,b,c], three lengths in Å")
+        for module in model.modules():
+            if hasattr(module, "set_static_cell"):
+                module.set_static_cell(tuple(float(length) for length in cell))
+        return model
 
 
 def layer_layout(irreps: Irreps) -> LayerLayout:
@@ -164,7 +199,7 @@ def _channels(values: Tensor, irreps: str, wanted: str, components: int) -> Tens
     """(N, channels, components) of one irrep, wherever it stands."""
     parsed = Irreps(irreps)
     parts = [
-        values[:, where].reshape(len(values), mul, components)
+        values[:, where].reshape(values.shape[0], mul, components)
         for (mul, ir), where in zip(parsed, parsed.slices(), strict=True)
         if str(ir) == wanted
     ]
@@ -175,24 +210,46 @@ def _bias_free(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.SiLU(), nn.Linear(outputs, outputs, bias=False))
 
 
-def _refuse_unsupported(data: dict[str, Tensor]) -> None:
-    if _is_traced():
-        raise HostError(
-            "a model with a long-range part cannot be compiled yet (nequip-compile, compile_mode: compile): the number "
-            "of reciprocal vectors depends on the cell; use it as it is, through a checkpoint or nequip-package"
-        )
+def _geometry(data: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Cell (B, 3, 3) and pbc (B, 3) of a batch."""
+    cell, pbc = data.get(AtomicDataDict.CELL_KEY), data.get(AtomicDataDict.PBC_KEY)
+    if pbc is None:
+        assert cell is not None
+        # NequIP's own compile targets hand over no flags; with a static_cell only periodic structures are accepted
+        return cell.view(-1, 3, 3), torch.ones_like(cell.view(-1, 3, 3)[:, 0], dtype=torch.bool)
+    pbc = pbc.view(-1, 3)
+    if cell is None:
+        return data[AtomicDataDict.POSITIONS_KEY].new_zeros(pbc.shape[0], 3, 3), pbc
+    return cell.view(-1, 3, 3), pbc
+
+
+def _compiled_outputs(
+    result: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor
+) -> dict[str, Tensor]:
+    """Every latent output of one structure, zero where the model has none: what the target `les_ase` names."""
+    zero = positions.new_zeros(positions.shape[0], 3, 3)
+    alpha = zero
+    if result.polarizability is not None:
+        alpha = result.polarizability.to(positions.dtype)
+        if alpha.dim() == 1:
+            alpha = alpha[:, None, None] * torch.eye(3, dtype=alpha.dtype, device=alpha.device)
+    quadrupole = result.permanent.quadrupole
+    return {
+        LATENT_DIPOLES: zero[:, 0] if result.dipole is None else result.dipole,
+        LATENT_QUADRUPOLES: zero if quadrupole is None else quadrupole.to(positions.dtype),
+        LATENT_POLARIZABILITY: alpha,
+        LATENT_BORN_CHARGES: born_effective_charges(positions, cell, pbc, batch, result.charge, result.dipole),
+    }
+
+
+def _refuse_unsupported(data: dict[str, Tensor], periodic_only: bool) -> None:
     if AtomicDataDict.LMP_MLIAP_DATA_KEY in data or AtomicDataDict.POSITIONS_KEY not in data:
         raise HostError("LAMMPS ML-IAP passes edge vectors only, a long-range sum needs positions and cell: use ASE")
-    if AtomicDataDict.PBC_KEY not in data:
+    has_cell, pbc = AtomicDataDict.CELL_KEY in data, data.get(AtomicDataDict.PBC_KEY)
+    if pbc is None and not (periodic_only and has_cell):
         raise HostError(
             "the input has no pbc flags, which say whether a structure is periodic: pass pbc beside cell "
             "(nequip.data.from_ase does); pair_allegro of LAMMPS, which has neither, is not supported"
         )
-    if AtomicDataDict.CELL_KEY not in data and bool(data[AtomicDataDict.PBC_KEY].any()):
+    if not has_cell and (is_traced() or bool(data[AtomicDataDict.PBC_KEY].any())):
         raise HostError("the input is periodic by its pbc flags and has no cell; pair_allegro of LAMMPS drops it")
-
-
-def _is_traced() -> bool:
-    from torch.fx.experimental.proxy_tensor import get_proxy_mode
-
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or get_proxy_mode() is not None

@@ -86,8 +86,8 @@ def les_train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str
 
 @hookimpl
 def les_compile_targets() -> Sequence[str]:
-    """Eager only, so far."""
-    return ()
+    """NequIP's compilation while training, its targets of `nequip-compile`, and ours among them."""
+    return ("train", "ase", "les_ase", "pair_nequip", "batch")
 
 
 @hookimpl

@@ -55,7 +55,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         return None
     written = newest_checkpoint(folder)
     model = load_checkpoint(written)
-    facts = {**_data_facts(settings), "training": {"host_checkpoint": written.name}, **(metadata or {})}
+    facts = {**_data_facts(settings, arguments), "training": {"host_checkpoint": written.name}, **(metadata or {})}
     return checkpoint.save(model, folder / f"{config_file.stem}.les", "nequip", facts, _training_frames(written, model))
 
 
@@ -95,6 +95,13 @@ def read_config(config_file: Path) -> dict[str, Any]:
             f"{config_file}: long_range stands at the top, where NequIP does not read it; write it into "
             f"training_module.model beside _target_: {TARGET}"
         )
+    trainer = settings.get("trainer") or {}
+    every = trainer.get("check_val_every_n_epoch", 1) if isinstance(trainer, dict) else 1
+    if "EMALightningModule" in str(settings["training_module"].get("_target_")) and every != 1:
+        raise ConfigError(
+            f"{config_file}: trainer.check_val_every_n_epoch is {every}; EMALightningModule of NequIP allows 1 only: "
+            "with others it writes checkpoints that it cannot read"
+        )
     return settings
 
 
@@ -117,9 +124,10 @@ def newest_checkpoint(folder: Path) -> Path:
     return found[-1]
 
 
-def _data_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Names and hashes of the files of ASEDataModule that the config names by their plain paths."""
-    data, facts = settings.get("data") or {}, {}
+def _data_facts(settings: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """Names and hashes of the files of ASEDataModule that config or overrides name by their plain paths."""
+    overrides = dict(item.removeprefix("data.").split("=", 1) for item in arguments if item.startswith("data."))
+    data, facts = {**(settings.get("data") or {}), **overrides}, {}
     for kind, key in (("training_data", "train_file_path"), ("validation_data", "val_file_path")):
         given = data.get(key) or []
         paths = [Path(item) for item in ([given] if isinstance(given, str) else given)]

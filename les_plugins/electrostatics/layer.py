@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from les_plugins.electrostatics.local import LocalFields, contract
 from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.reciprocal import periodic_electrostatics
+from les_plugins.electrostatics.static import covered, static_electrostatics, static_extent
 from les_plugins.errors import ConfigError, GeometryError
 from les_plugins.multipoles import Multipoles
 from les_plugins.response import Response, one_shot_response
@@ -59,6 +61,8 @@ class LatentElectrostatics(torch.nn.Module):
         remove_self_interaction: leave each atom's interaction with itself out.
         method: "direct" or "auto"; "mesh" is refused until it is built.
         response: "one_shot" or None; "self_consistent" is refused until it is built.
+        static_cell: longest lattice vectors, Å, that traced and compiled code has to cover: its grid is sized by them
+            once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
 
     Raises:
         ConfigError: a setting outside what is allowed.
@@ -71,11 +75,13 @@ class LatentElectrostatics(torch.nn.Module):
         remove_self_interaction: bool = True,
         method: str = "auto",
         response: str | None = "one_shot",
+        static_cell: tuple[float, float, float] | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("sigma", sigma), ("dl", dl)):
             if not (math.isfinite(value) and value > 0.0):
                 raise ConfigError(f"{name} is {value!r}; allowed: a positive length in Å")
+        check_static_cell(static_cell)
         _one_of("method", method, ("auto", "direct"), {"mesh": "the particle mesh is not built yet"})
         _one_of("response", response, ("one_shot", None), {"self_consistent": "it is not built yet"})
         self.sigma = float(sigma)
@@ -83,6 +89,7 @@ class LatentElectrostatics(torch.nn.Module):
         self.remove_self_interaction = bool(remove_self_interaction)
         self.method = method
         self.response = response
+        self.static_cell = static_cell
         self.solver: Solver = self._solve_direct
         self.response_model: ResponseModel = one_shot_response
 
@@ -90,7 +97,7 @@ class LatentElectrostatics(torch.nn.Module):
         """The settings, as torch prints a module."""
         return (
             f"sigma={self.sigma}, dl={self.dl}, remove_self_interaction={self.remove_self_interaction}, "
-            f"method={self.method!r}, response={self.response!r}"
+            f"method={self.method!r}, response={self.response!r}, static_cell={self.static_cell}"
         )
 
     def forward(
@@ -126,10 +133,13 @@ class LatentElectrostatics(torch.nn.Module):
 
         Source: PHYSICS 1–5; arXiv 2605.05746.
         """
-        _check_batch(positions, cell, pbc, batch)
-        multipoles.check(len(positions))
-        _check_response(len(positions), softness, polarizability)
-        _check_finite(positions, multipoles, softness, polarizability, external_field)
+        if not is_traced():  # values are not known to a compiler
+            _check_batch(positions, cell, pbc, batch)
+            multipoles.check(len(positions))
+            _check_response(len(positions), softness, polarizability)
+            _check_finite(positions, multipoles, softness, polarizability, external_field)
+        elif external_field is not None:
+            raise GeometryError("external_field cannot be traced or compiled: evaluate the model as it is")
         dtype = positions.dtype
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
         if moments.charge.dim() == 2:
@@ -166,6 +176,10 @@ class LatentElectrostatics(torch.nn.Module):
         self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles
     ) -> PermanentResult:
         """Every structure by the method of its own boundary conditions, exact to the cutoff."""
+        if is_traced():
+            return self._solve_static(positions, cell, pbc, batch, multipoles)
+        if self.static_cell is not None:
+            self.check_static_cell(cell, pbc)
         n_structures = len(cell)
         order = torch.argsort(batch, stable=True)
         counts = torch.bincount(batch, minlength=n_structures).tolist()
@@ -207,6 +221,50 @@ class LatentElectrostatics(torch.nn.Module):
             -torch.cat([fields.gradient for _, _, fields in pieces])[place],
         )
 
+    def check_static_cell(self, cell: Tensor, pbc: Tensor) -> None:
+        """Refuse structures that compiled code with this `static_cell` does not cover.
+
+        Args:
+            cell: (B, 3, 3) Å.
+            pbc: (B, 3) bool.
+
+        Raises:
+            GeometryError: an open structure, or lattice vectors that are too long; says which lengths are needed.
+        """
+        cutoff = 2.0 * math.pi / self.dl
+        extent = static_extent(self.static_lengths(), cutoff)
+        fits = covered(cell.detach().double(), pbc, extent, cutoff)
+        if bool(fits.all()):
+            return
+        first = int((~fits).nonzero()[0])
+        lengths = ", ".join(f"{float(length):.4g}" for length in cell[first].detach().norm(dim=1))
+        raise GeometryError(
+            f"static_cell is {list(self.static_lengths())} Å, the lattice vectors of structure {first} are "
+            f"[{lengths}] Å long and its pbc is {pbc[first].tolist()}; allowed: periodic structures with a volume and "
+            "lattice vectors no longer than static_cell; set a larger one, or none for a model that is not compiled"
+        )
+
+    def static_lengths(self) -> tuple[float, float, float]:
+        """`static_cell`; refuses in words when there is none, as tracing needs it."""
+        if self.static_cell is None:
+            raise ConfigError(
+                "long_range without static_cell cannot be traced or compiled, for the number of reciprocal vectors "
+                "depends on the cell; set static_cell to the longest lattice vectors, in Å, that are to be covered"
+            )
+        return self.static_cell
+
+    def _solve_static(
+        self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles
+    ) -> PermanentResult:
+        """The same sum on a grid of fixed size, without operations that depend on values; NaN where it does not fit."""
+        cutoff = 2.0 * math.pi / self.dl
+        extent = static_extent(self.static_lengths(), cutoff)
+        atomic, fields = static_electrostatics(
+            positions, cell, pbc, batch, multipoles, self.sigma, cutoff, extent, self.remove_self_interaction
+        )
+        energy = positions.new_zeros(cell.shape[0]).index_add(0, batch, atomic)
+        return PermanentResult(energy, atomic, fields.potential, -fields.gradient)
+
     def _sum_channels(
         self,
         positions: Tensor,
@@ -230,6 +288,17 @@ class LatentElectrostatics(torch.nn.Module):
         )
         potential = torch.stack([part.potential for part in parts], 1).to(dtype)
         return ElectrostaticsResult(energy, atomic, potential, field, charge.to(dtype), None)
+
+
+def is_traced() -> bool:
+    """Whether a tracer or compiler records what is done, and values cannot be looked at."""
+    return torch.compiler.is_compiling() or get_proxy_mode() is not None
+
+
+def check_static_cell(lengths: tuple[float, ...] | None) -> None:
+    """Refuse a `static_cell` that is not three positive lengths, or None."""
+    if lengths is not None and not (len(lengths) == 3 and all(math.isfinite(x) and x > 0.0 for x in lengths)):
+        raise ConfigError(f"static_cell is {list(lengths)!r}; allowed: three positive lengths in Å, or none")
 
 
 def _in_external_field(

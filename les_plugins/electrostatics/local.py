@@ -51,7 +51,9 @@ def self_fields(multipoles: Multipoles, sigma: float) -> LocalFields:
     """What each atom's own smeared moments add to the potential and its gradients at that atom."""
     charge, dipole, quadrupole = _self_factors(sigma)
     potential = 2.0 * charge * multipoles.charge
-    gradient = potential.new_zeros(len(potential), 3) if multipoles.dipole is None else 2.0 * dipole * multipoles.dipole
+    gradient = (
+        potential.new_zeros(potential.shape[0], 3) if multipoles.dipole is None else 2.0 * dipole * multipoles.dipole
+    )
     second = None if multipoles.quadrupole is None else 4.0 * quadrupole * multipoles.quadrupole
     return LocalFields(potential, gradient, second)
 

@@ -8,7 +8,6 @@ that call each other give every order of derivative, without autograd recording 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -28,8 +27,7 @@ class Slab(NamedTuple):
     points: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class ReciprocalGrid:
+class ReciprocalGrid(NamedTuple):
     """Integer half-space grid of one cell, cut into slabs along its second axis that fit the cutoff sphere closely.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 from types import SimpleNamespace
 
 import numpy as np
@@ -277,16 +278,6 @@ def test_lammps_mliap_is_refused_in_words(model):
         model.model.func(data)
 
 
-def test_compiling_is_refused_in_words(architecture, model):
-    with pytest.raises(HostError, match="compile_mode: eager"):
-        LongRangeModel({**HOST_SECTIONS[architecture], "compile_mode": "compile"}, FULL)
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    with pytest.raises(HostError, match="cannot be compiled yet"):
-        make_fx(lambda data: model.model.func(data)["total_energy"])(batch_of([waters()]))
-    assert host("nequip").les_compile_targets() == ()
-
-
 def test_second_attachment_and_foreign_models_are_refused_in_words(model):
     with pytest.raises(HostError, match="already"):
         les_plugins.attach(model, FULL)
@@ -339,10 +330,13 @@ def test_slab_is_refused_in_words(model):
 def test_nequip_imports_our_extension_and_knows_our_fields():
     from nequip.data import _key_registry
 
-    (entry,) = [
+    entries = [
         entry for entry in importlib.metadata.entry_points(group="nequip.extension") if "les_plugins" in entry.value
     ]
-    assert entry.name == "init_always"
+    assert [entry.value for entry in entries if entry.name == "init_always"] == [
+        "les_plugins.adapters.nequip.extension"
+    ]
+    assert all(importlib.util.find_spec(entry.value) for entry in entries)
     assert _key_registry.get_field_type("long_range_energy") == "graph"
     for name in ("latent_charges", "latent_dipoles", "latent_quadrupoles"):
         assert _key_registry.get_field_type(name) == "node"

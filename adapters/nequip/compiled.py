@@ -1,0 +1,163 @@
+"""`LesCompiledCalculator`: ASE calculator of a model that `nequip-compile --target les_ase` made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import all_changes
+from ase.data import atomic_numbers
+from nequip.integrations.ase import NequIPCalculator
+from nequip.integrations.utils import basic_transforms
+from nequip.model.inference_models import load_compiled_model
+from nequip.scripts._compile_utils import COMPILE_TARGET_DICT
+from nequip.utils.global_state import global_state_initialized, set_global_state
+from torch import Tensor, nn
+
+from les_plugins.adapters.nequip.modules import (
+    EPSILON,
+    LATENT_BORN_CHARGES,
+    LATENT_CHARGES,
+    LATENT_DIPOLES,
+    LATENT_POLARIZABILITY,
+    LATENT_QUADRUPOLES,
+    LONG_RANGE_ENERGY,
+    RESOLUTION,
+    STATIC_CELL,
+)
+from les_plugins.calculator import LONG_RANGE_PROPERTIES, LongRangeCalculator, latent_results
+from les_plugins.devices import check_device
+from les_plugins.electrostatics import LatentElectrostatics
+from les_plugins.errors import DataError, GeometryError, HostError
+from les_plugins.frames import check_elements, check_frame
+from les_plugins.long_range import LongRangeResult
+from les_plugins.multipoles import Multipoles
+from les_plugins.observables import electronic_screening
+
+#: The compile target that this calculator reads; `extension.py` registers it.
+TARGET = "les_ase"
+
+
+class LesCompiledCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignore[misc]
+    """ASE calculator of a compiled model; make it with `from_compiled_model`.
+
+    Args:
+        model: the compiled model.
+        device: the torch device that it was compiled for.
+        about: what the model's file says of itself.
+        elements: chemical symbol of every atom type, where type names are not symbols themselves.
+        epsilon_infinity: as for `LesNequIPCalculator`.
+
+    Born effective charges are part of every evaluation: the target holds them. Structures are periodic, with cells that
+    `static_cell` of the model covers.
+
+    Raises:
+        DataError: a structure with NaN, a singular cell, an unknown element, an open one, or a cell not covered.
+    """
+
+    has_long_range = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str,
+        about: Mapping[str, Any],
+        elements: Mapping[str, str] | None = None,
+        epsilon_infinity: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        types = list(about["type_names"])
+        symbols = dict(elements or {name: name for name in types})
+        unknown = [name for name in types if symbols.get(name) not in atomic_numbers]
+        if unknown:
+            raise HostError(
+                f"atom type {unknown[0]!r} is no chemical symbol: give elements={{{unknown[0]!r}: 'H', ...}}"
+            )
+        transforms = basic_transforms(about, float(about["r_max"]), types, {symbols[name]: name for name in types})
+        super().__init__(model.eval(), device, transforms=transforms, **kwargs)
+        self.known_elements = sorted(atomic_numbers[symbols[name]] for name in types)
+        first, second, third = (float(length) for length in about[STATIC_CELL].split())
+        self._grid = LatentElectrostatics(dl=float(about[RESOLUTION]), static_cell=(first, second, third))
+        self.epsilon_infinity = float(about[EPSILON]) if epsilon_infinity is None else float(epsilon_infinity)
+        self.implemented_properties = [*type(self).implemented_properties, *LONG_RANGE_PROPERTIES]
+
+    @classmethod
+    def from_compiled_model(cls, compile_path: str | Path, device: str = "cpu", **kwargs: Any) -> LesCompiledCalculator:
+        """Load what `nequip-compile MODEL FILE.nequip.pt2 --mode aotinductor --target les_ase --device DEVICE` wrote.
+
+        Args:
+            compile_path: the file; it holds machine code: load files only that you trust.
+            device: the torch device that it was compiled for.
+            kwargs: as for this class.
+
+        Raises:
+            HostError: a model without a long-range part, or compiled for another target.
+        """
+        check_device(device)
+        if not global_state_initialized():
+            set_global_state()
+        target = COMPILE_TARGET_DICT[TARGET]
+        try:
+            model, about = load_compiled_model(str(compile_path), device, target["input"], target["output"])
+        except ValueError as error:
+            raise HostError(
+                f"{compile_path} was not compiled for this calculator: use nequip-compile --target {TARGET}; ({error})"
+            ) from None
+        if not about.get(STATIC_CELL):
+            raise HostError(f"{compile_path} has no long-range part that was compiled with a static_cell")
+        return cls(model, device, about, **kwargs)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """All properties at once."""
+        atoms = atoms if atoms is not None else self.atoms
+        check_frame(atoms, "structure")
+        check_elements([atoms], self.known_elements, "structure")
+        cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
+        try:
+            self._grid.check_static_cell(cell, pbc)
+        except GeometryError as error:
+            raise DataError(f"structure: the compiled model cannot evaluate it: {error}") from None
+        super().calculate(atoms, properties, list(system_changes))
+        self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
+        self.results["long_range_energy"] *= self.energy_units_to_eV
+        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+
+    def save_extra_outputs(self, out: Mapping[str, Tensor]) -> None:
+        """Called by NequIP's calculator with what the model returned."""
+        atoms = self.atoms
+        positions = torch.as_tensor(atoms.positions)
+        cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
+        latent = _result(out)
+        self.results.update(latent_results(latent, positions, cell, pbc, self.epsilon_infinity))
+        batch = torch.zeros(len(positions), dtype=torch.long)
+        screening = electronic_screening(self.epsilon_infinity, latent.polarizability, cell, pbc, batch)
+        self.results["born_effective_charges"] = (screening.sqrt() * out[LATENT_BORN_CHARGES].cpu().double()).numpy()
+
+
+def _result(out: Mapping[str, Tensor]) -> LongRangeResult:
+    """The outputs of the target as a `LongRangeResult`; potential, field and atomic energies are not among them."""
+    charge, dipole, quadrupole, alpha = (
+        out[name].detach().cpu().double()
+        for name in (LATENT_CHARGES, LATENT_DIPOLES, LATENT_QUADRUPOLES, LATENT_POLARIZABILITY)
+    )
+    charge = charge.view(-1)
+    unknown = torch.full_like(charge, torch.nan)
+    return LongRangeResult(
+        energy=out[LONG_RANGE_ENERGY].detach().cpu().view(-1),
+        atomic_energy=unknown,
+        potential=unknown,
+        field=torch.full_like(dipole, torch.nan),
+        charge=charge,
+        dipole=dipole,
+        permanent=Multipoles(charge, None, quadrupole.view(-1, 3, 3)),
+        softness=None,
+        polarizability=alpha.view(-1, 3, 3),
+    )

@@ -1,0 +1,144 @@
+"""The grid of fixed size that compilers trace: the same numbers as the direct sum, and nothing silently wrong."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch._decomp import core_aten_decompositions
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import ConfigError, GeometryError
+from les_plugins.long_range import LongRange
+
+#: Rounding of sums over a thousand wave vectors, relative.
+ROUNDING = 1e-12
+CELLS = torch.tensor(
+    [
+        [[6.0, 0.0, 0.0], [0.5, 7.0, 0.0], [1.0, -0.5, 8.0]],
+        [[5.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 9.9]],
+        [[9.0, 1.0, 0.0], [0.0, 6.0, 1.0], [2.0, 0.0, -5.0]],  # left-handed
+    ],
+    dtype=torch.float64,
+)
+BATCH = torch.tensor([0] * 7 + [2] * 6 + [1] * 5)
+PERIODIC = torch.ones(3, 3, dtype=torch.bool)
+RESPONSE = torch.linspace(0.1, 0.5, 18, dtype=torch.float64)
+
+
+def trace(function):
+    """As NequIP traces; without the decompositions outputs that autograd saved come back detached."""
+    return make_fx(function, decomposition_table=core_aten_decompositions())
+
+
+def structure(order: int):
+    generator = torch.Generator().manual_seed(order)
+    random = [torch.randn(18, *shape, generator=generator, dtype=torch.float64) for shape in ((3,), (), (3,), (3, 3))]
+    positions, charge, dipole, quadrupole = random
+    quadrupole = quadrupole + quadrupole.transpose(1, 2)
+    moments = Multipoles(charge, dipole if order >= 1 else None, quadrupole if order >= 2 else None)
+    return (10.0 * positions).requires_grad_(), CELLS.clone().requires_grad_(), moments
+
+
+def evaluate(layer, pbc=PERIODIC):
+    def run(positions, cell, *moments):
+        multipoles = Multipoles(*moments, *(None,) * (3 - len(moments)))
+        result = layer(positions, cell, pbc, BATCH, multipoles, softness=RESPONSE, polarizability=RESPONSE)
+        forces, virial = torch.autograd.grad(result.energy.sum(), [positions, cell], create_graph=True)
+        return (*result, forces, virial)
+
+    return run
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("keep_self", [True, False])
+def test_traced_code_gives_the_direct_sums_numbers_and_derivatives_of_both_orders(order, keep_self):
+    positions, cell, multipoles = structure(order)
+    moments = [value.clone().requires_grad_() for value in multipoles if value is not None]
+    layer = LatentElectrostatics(static_cell=(10.0, 10.0, 10.0), remove_self_interaction=not keep_self)
+    direct = evaluate(layer)(positions, cell, *moments)
+    traced = trace(evaluate(layer))(positions, cell, *moments)(positions, cell, *moments)
+    for mine, reference in zip(traced, direct, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=0, atol=ROUNDING * float(reference.detach().abs().max()))
+    losses = [value[0].sum() + value[-2].square().sum() + value[-1].square().sum() for value in (traced, direct)]
+    gradients = [torch.autograd.grad(loss, [positions, cell, *moments]) for loss in losses]
+    for mine, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=0, atol=ROUNDING * float(reference.abs().max()))
+
+
+def test_one_trace_serves_every_cell_that_the_grid_covers():
+    positions, cell, multipoles = structure(2)
+    layer = LatentElectrostatics(static_cell=(12.0, 12.0, 12.0))
+    traced = trace(evaluate(layer))(positions, cell, *multipoles)
+    strain = torch.tensor([[1.15, 0.1, 0.0], [0.0, 0.8, -0.1], [0.05, 0.0, 1.1]], dtype=torch.float64)
+    moved = (positions @ strain).detach().requires_grad_(), (cell @ strain).detach().requires_grad_()
+    for mine, reference in zip(traced(*moved, *multipoles), evaluate(layer)(*moved, *multipoles), strict=True):
+        torch.testing.assert_close(mine, reference, rtol=0, atol=ROUNDING * float(reference.detach().abs().max()))
+
+
+@pytest.mark.parametrize("change", ["too long", "zero cell", "open", "slab"])
+def test_what_the_grid_does_not_cover_is_nan_when_traced_and_an_error_when_not(change):
+    positions, cell, multipoles = structure(1)
+    layer = LatentElectrostatics(static_cell=(10.0, 10.0, 10.0))
+
+    def run(pbc, positions, cell, *moments):
+        energy = layer(positions, cell, pbc, BATCH, Multipoles(*moments)).atomic_energy
+        return energy, torch.autograd.grad(energy.sum(), positions, create_graph=True)[0]
+
+    moments = multipoles[:2]
+    traced = trace(run)(PERIODIC, positions, cell, *moments)
+    other, pbc = cell.detach().clone(), PERIODIC.clone()
+    if change == "too long":
+        other[1, 2, 2] = 10.9  # the grid for 10 Å ends at n = 8, this cell needs 9
+    elif change == "zero cell":
+        other[1] = 0.0
+    else:
+        pbc[1, 2 if change == "slab" else slice(None)] = False
+    found, right = traced(pbc, positions, other, *moments), run(PERIODIC, positions, cell, *moments)
+    for value, reference in zip(found, right, strict=True):
+        assert bool(value[BATCH == 1].isnan().all())
+        torch.testing.assert_close(value[BATCH != 1], reference[BATCH != 1])
+    with pytest.raises(GeometryError, match="slab|Slab" if change == "slab" else "static_cell is .* structure 1"):
+        run(pbc, positions, other, *moments)
+
+
+def test_tracing_without_a_static_cell_is_refused_in_words():
+    positions, cell, multipoles = structure(0)
+    with pytest.raises(ConfigError, match="set static_cell to the longest lattice vectors"):
+        trace(evaluate(LatentElectrostatics()))(positions, cell, multipoles.charge)
+
+
+def test_an_external_field_cannot_be_traced():
+    positions, cell, multipoles = structure(0)
+    layer = LatentElectrostatics(static_cell=(10.0, 10.0, 10.0))
+    with pytest.raises(GeometryError, match="cannot be traced"):
+        trace(lambda field: layer(positions, cell, PERIODIC, BATCH, multipoles, external_field=field).energy)(
+            torch.ones(3)
+        )
+
+
+@pytest.mark.parametrize("lengths", [(1.0, 2.0), (0.0, 1.0, 1.0), (1.0, math.inf, 1.0), (-1.0, 1.0, 1.0)])
+def test_lengths_that_make_no_grid_are_refused(lengths):
+    with pytest.raises(ConfigError, match="three positive lengths"):
+        LatentElectrostatics(static_cell=lengths)
+
+
+def test_the_section_takes_a_list_of_three_lengths():
+    assert LongRangeConfig.parse({"static_cell": [12.5, 13.0, 14]}).static_cell == (12.5, 13.0, 14.0)
+    for wrong in ([1.0, 2.0], 12.5, ["a", 1.0, 2.0], [0.0, 1.0, 1.0]):
+        with pytest.raises(ConfigError, match=r"long_range: static_cell .* three lengths in Å"):
+            LongRangeConfig.parse({"static_cell": wrong})
+
+
+def test_a_models_grid_can_be_sized_afterwards():
+    from les_plugins.features import FeatureLayout, LayerLayout
+
+    part = LongRange(FeatureLayout((LayerLayout(4, 2, 1),)), LongRangeConfig())
+    part.set_static_cell((9.0, 9.0, 9.0))
+    assert part.config.static_cell == (9.0, 9.0, 9.0)
+    assert part.electrostatics.static_cell == (9.0, 9.0, 9.0)
+    with pytest.raises(ConfigError, match="three positive lengths"):
+        part.set_static_cell((9.0, 9.0))
