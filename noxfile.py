@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "tests-core", "tests-template", "tests-mace", "tests-nequip"]
+nox.options.sessions = ["lint", "tests-core", "tests-template", "tests-mace", "tests-nequip", "contract-table"]
 nox.options.error_on_missing_interpreters = True
 
 FAST = ("-m", "not slow and not training")
+#: Where each host's tests leave what they found of the contract.
+REPORTS = Path(".nox", "contract")
+
+
+def run_host_tests(session: nox.Session, host: str) -> None:
+    """The fast tests of one host; all of them leave a report for the table."""
+    report = () if session.posargs else ("--contract-json", str(REPORTS / f"{host}.json"))
+    session.run("pytest", *FAST, *report, *(session.posargs or ["tests/adapters"]))
 
 
 @nox.session
@@ -44,14 +53,25 @@ def tests_template(session: nox.Session) -> None:
 def tests_mace(session: nox.Session) -> None:
     """The MACE adapter."""
     session.install("-e", ".[mace,plot,dev]")
-    session.run("pytest", *FAST, *(session.posargs or ["tests/adapters"]))
+    run_host_tests(session, "mace")
 
 
 @nox.session(name="tests-nequip")
 def tests_nequip(session: nox.Session) -> None:
     """The adapter of NequIP and Allegro, in an environment of its own: they need another e3nn than MACE."""
     session.install("-e", ".[nequip,plot,dev]", "scipy")
-    session.run("pytest", *FAST, *(session.posargs or ["tests/adapters"]))
+    run_host_tests(session, "nequip")
+
+
+@nox.session(name="contract-table", venv_backend="none")
+def contract_table(session: nox.Session) -> None:
+    """docs/contract.md, hosts and laws, from what the sessions of the hosts left behind."""
+    reports = sorted(str(path) for path in REPORTS.glob("*.json"))
+    if not reports:
+        session.skip("no host's tests have run")
+    with Path("docs", "contract.md").open("w", encoding="utf-8") as page:
+        session.run("python3", "benchmarks/contract_table.py", *reports, stdout=page, external=True)
+    session.log("docs/contract.md: " + ", ".join(Path(report).stem for report in reports))
 
 
 @nox.session

@@ -148,11 +148,12 @@ def les_compile_targets() -> Sequence[str]:
 
 
 @hookspec(firstresult=True)
-def les_contract() -> type[AdapterContract]:
+def les_contract() -> type[AdapterContract] | Sequence[type[AdapterContract]]:
     """Give the class that runs the adapter contract on a tiny model of this host; called by `les-plugins check`.
 
     Returns:
-        A subclass of `les_plugins.testing.AdapterContract`; the adapter's own tests subclass it too.
+        A subclass of `les_plugins.testing.AdapterContract`, or several, one for each kind of model, told apart by
+        `model_name`; the adapter's own tests subclass them too.
     """
     raise NotImplementedError
 

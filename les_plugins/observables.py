@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.layer import is_traced
+from les_plugins.electrostatics.local import to_atoms, to_structures
 from les_plugins.errors import GeometryError
 from les_plugins.units import VACUUM_PERMITTIVITY
 
@@ -74,13 +75,12 @@ def born_effective_charges(
     if not is_traced() and bool((pbc.any(1) & ~periodic).any()):
         raise GeometryError(f"pbc is {pbc.tolist()}; allowed: all True or all False for each structure")
     charges = _single(charge)
-    is_periodic = periodic[batch]
+    is_periodic = to_atoms(periodic, batch)
     lattice = torch.where(periodic[:, None, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
-    counts = charges.new_zeros(cell.shape[0]).index_add(0, batch, torch.ones_like(charges)).clamp(min=1.0)
-    mean = charges.new_zeros(cell.shape[0]).index_add(0, batch, charges) / counts
-    charges = charges - mean[batch]
+    counts = to_structures(torch.ones_like(charges), batch, cell.shape[0]).clamp(min=1.0)
+    charges = charges - to_atoms(to_structures(charges, batch, cell.shape[0]) / counts, batch)
 
-    reciprocal = torch.linalg.inv(lattice)[batch]
+    reciprocal = to_atoms(torch.linalg.inv(lattice), batch)
     angle = 2.0 * math.pi * torch.einsum("na,nam->nm", positions, reciprocal)  # (N, 3), one for each axis
     # exp(iθ)/(2πi) = (sin θ − i cos θ)/2π; an open structure's "axis" is Cartesian and its polarization q r
     real = torch.where(is_periodic[:, None], torch.sin(angle) / (2.0 * math.pi), positions)
@@ -97,7 +97,7 @@ def born_effective_charges(
     along_axes = phase_real[:, :, None] * torch.stack(found[:3], 1)
     if len(values) - 3 * (dipole is not None) == 6:
         along_axes = along_axes + phase_imaginary[:, :, None] * torch.stack(found[3:6], 1)
-    born = torch.einsum("nma,nmb->nab", lattice[batch], along_axes)
+    born = torch.einsum("nma,nmb->nab", to_atoms(lattice, batch), along_axes)
     if dipole is not None:
         born = born + torch.stack(found[-3:], 1)
     factor = torch.as_tensor(epsilon, dtype=born.dtype, device=born.device).sqrt()

@@ -68,7 +68,7 @@ class NequIPContract(AdapterContract):
     """A NequIP of two layers, the first with vector features."""
 
     host: ClassVar[str] = "nequip"
-    architecture: ClassVar[str] = "nequip"
+    model_name: ClassVar[str] = "nequip"
     skips: ClassVar[Mapping[str, str]] = {
         "test_float32_agrees_with_float64_to_single_precision": (
             "NequIP fixes model_dtype when a model is built; it cannot be turned into float64 afterwards"
@@ -79,7 +79,7 @@ class NequIPContract(AdapterContract):
         """Through the host's own builder, as a config names it."""
         set_global_state()
         settings = {"seed": seed, "model_dtype": str(dtype).removeprefix("torch.")}
-        return LongRangeModel({**HOST_SECTIONS[self.architecture], **settings}).eval()
+        return LongRangeModel({**HOST_SECTIONS[self.model_name], **settings}).eval()
 
     def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
         """Through NequIP's own transforms and batching; positions and energies are float64 in every model."""
@@ -102,7 +102,7 @@ class NequIPContract(AdapterContract):
         """One epoch of nequip-train."""
         ase.io.write(folder / "train.extxyz", list(frames[:-2]))
         ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
-        model = {"_target_": TARGET, "model": HOST_SECTIONS[self.architecture], "long_range": dict(section)}
+        model = {"_target_": TARGET, "model": HOST_SECTIONS[self.model_name], "long_range": dict(section)}
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(training_settings(folder, model)), encoding="utf-8")
         hooks = plugins.host(self.host)
@@ -123,7 +123,7 @@ class NequIPContract(AdapterContract):
 class AllegroContract(NequIPContract):
     """An Allegro of one layer."""
 
-    architecture: ClassVar[str] = "allegro"
+    model_name: ClassVar[str] = "allegro"
 
 
 def batch_of(frames: Sequence[Atoms]) -> dict[str, Tensor]:

@@ -91,8 +91,8 @@ def les_compile_targets() -> Sequence[str]:
 
 
 @hookimpl
-def les_contract() -> type[AdapterContract]:
-    """Tiny models of NequIP under the contract; Allegro's run in the tests of the adapter."""
-    from les_plugins.adapters.nequip.contract import NequIPContract
+def les_contract() -> Sequence[type[AdapterContract]]:
+    """A tiny NequIP and a tiny Allegro under the contract."""
+    from les_plugins.adapters.nequip.contract import AllegroContract, NequIPContract
 
-    return NequIPContract
+    return NequIPContract, AllegroContract

@@ -49,7 +49,10 @@ def check(
         }
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
     else:
-        _print_report(f"{host}: {info.distribution} {info.version}, les-plugins {les_plugins.__version__}", outcomes)
+        for model in dict.fromkeys(outcome.model for outcome in outcomes):
+            name = host if model == host else f"{host}, {model}"
+            title = f"{name}: {info.distribution} {info.version}, les-plugins {les_plugins.__version__}"
+            _print_report(title, [outcome for outcome in outcomes if outcome.model == model])
     if counts["failed"]:
         raise typer.Exit(1)
 

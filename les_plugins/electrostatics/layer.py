@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from les_plugins.electrostatics.local import LocalFields, contract
+from les_plugins.electrostatics.local import LocalFields, contract, to_structures
 from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.reciprocal import periodic_electrostatics
 from les_plugins.electrostatics.static import covered, static_electrostatics, static_extent
@@ -163,7 +163,7 @@ class LatentElectrostatics(torch.nn.Module):
                 None if polarizability is None else polarizability.double(),
             )
             atomic = atomic + induced.atomic_energy
-            energy = energy.index_add(0, batch, induced.atomic_energy)
+            energy = energy + to_structures(induced.atomic_energy, batch, cell.shape[0])
             charge = charge if induced.charge is None else charge + induced.charge
             if induced.dipole is not None:
                 dipole = induced.dipole if dipole is None else dipole + induced.dipole
@@ -262,7 +262,7 @@ class LatentElectrostatics(torch.nn.Module):
         atomic, fields = static_electrostatics(
             positions, cell, pbc, batch, multipoles, self.sigma, cutoff, extent, self.remove_self_interaction
         )
-        energy = positions.new_zeros(cell.shape[0]).index_add(0, batch, atomic)
+        energy = to_structures(atomic, batch, cell.shape[0])
         return PermanentResult(energy, atomic, fields.potential, -fields.gradient)
 
     def _sum_channels(

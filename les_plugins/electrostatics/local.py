@@ -70,3 +70,15 @@ def derivatives_of(column: dict[tuple[int, int, int], Tensor], rank: int) -> Ten
         return torch.stack([column[e] for e in unit], 1)
     rows = [[column[tuple(x + y for x, y in zip(a, b, strict=True))] for b in unit] for a in unit]  # type: ignore[index]
     return torch.stack([torch.stack(row, 1) for row in rows], 1)
+
+
+def to_atoms(values: Tensor, batch: Tensor) -> Tensor:
+    """(N, …): each atom's row of values (B, …) of the structures; without an index where there is one structure."""
+    return values.expand(batch.shape[0], *values.shape[1:]) if values.shape[0] == 1 else values[batch]
+
+
+def to_structures(values: Tensor, batch: Tensor, n_structures: int) -> Tensor:
+    """(B, …): sums of values (N, …) over the atoms of each structure."""
+    if n_structures == 1:
+        return values.sum(0, keepdim=True)
+    return values.new_zeros(n_structures, *values.shape[1:]).index_add(0, batch, values)

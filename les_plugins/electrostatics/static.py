@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.local import LocalFields, contract, self_energy, self_fields
+from les_plugins.electrostatics.local import LocalFields, contract, self_energy, self_fields, to_atoms
 from les_plugins.electrostatics.reciprocal import ROUNDING, SMALLEST_RELATIVE_VOLUME
 from les_plugins.electrostatics.structure_factor import exponents
 from les_plugins.multipoles import Multipoles
@@ -70,7 +70,8 @@ def static_electrostatics(
 
     Returns:
         energy (N,) eV, each atom's share, and potential and gradient at the atoms. For a structure that the grid does
-        not cover, or that is not periodic, they and all their derivatives are NaN: compiled code cannot raise.
+        not cover, or that is not periodic, they are NaN, and with it the derivatives of the whole batch: compiled code
+        cannot raise.
 
     Source: PHYSICS 2 and 4; arXiv 2605.05746.
     """
@@ -78,7 +79,7 @@ def static_electrostatics(
     identity = torch.eye(3, dtype=cell.dtype, device=cell.device)
     cell = torch.where(fits[:, None, None], cell, identity)
     dual = _dual(cell)  # (B, axis, xyz): the reciprocal lattice over 2π
-    of_atom = dual[batch]
+    of_atom = to_atoms(dual, batch)
     fractional = (of_atom * positions[:, None, :]).sum(2)
     fractional = fractional - torch.floor(fractional)
 
@@ -107,7 +108,7 @@ def static_electrostatics(
         energy = energy - self_energy(multipoles, sigma)
         fields = fields - self_fields(multipoles, sigma)
     # as a factor, so that every derivative is NaN as well
-    poison = torch.where(fits, 1.0, math.nan).to(energy.dtype)[batch]
+    poison = to_atoms(torch.where(fits, 1.0, math.nan).to(energy.dtype), batch)
     return poison * energy, LocalFields(poison * fields.potential, poison[:, None] * fields.gradient, None)
 
 

@@ -48,6 +48,7 @@ class ContractHost(ABC):
 
     Attributes:
         host: name of the adapter's entry point.
+        model_name: which of the host's models this is, where a host has several; the report's heading.
         section: the `long_range:` section that the laws are checked with.
         sum_rule: bound on the violation of the acoustic sum rule in a small periodic cell, mean Z* over largest Z*;
             none by default, for random weights can make it large.
@@ -55,6 +56,7 @@ class ContractHost(ABC):
     """
 
     host: ClassVar[str]
+    model_name: ClassVar[str] = ""
     section: ClassVar[Mapping[str, Any]] = FULL
     sum_rule: ClassVar[float] = math.inf
     skips: ClassVar[Mapping[str, str]] = {}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+import les_plugins
+from les_plugins import plugins
 
 
 @dataclass
@@ -16,6 +21,7 @@ class Outcome:
 
     Attributes:
         host: name of the adapter.
+        model: which of its models; the host's name where there is one only.
         test: name of the law's test function.
         case: its parameters, or an empty string.
         outcome: "passed", "failed" or "skipped".
@@ -25,6 +31,7 @@ class Outcome:
     """
 
     host: str
+    model: str
     test: str
     case: str
     outcome: str
@@ -58,6 +65,11 @@ class ContractRecorder:
             self.outcomes.append(found)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """One option, for the table of hosts and laws."""
+    parser.addoption("--contract-json", metavar="FILE", help="write the outcomes of the adapter contract to FILE")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """One recorder a run."""
     recorder = ContractRecorder()
@@ -68,26 +80,40 @@ RECORDER = "les_plugins_contract_recorder"
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """One line a host, one more for each test that was skipped and each number that was measured."""
+    """One line a model, one more for each test that was skipped and each number that was measured."""
     recorder: Any = config.pluginmanager.get_plugin(RECORDER)
     if recorder is None or not recorder.outcomes:
         return
     terminalreporter.section("adapter contract")
     for line in summary(recorder.outcomes):
         terminalreporter.write_line(line)
+    if (file := config.getoption("--contract-json")) is not None:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(json.dumps(report(recorder.outcomes), indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def summary(outcomes: Sequence[Outcome]) -> list[str]:
     """The report of a run in lines of text."""
     lines = []
-    for host in sorted({outcome.host for outcome in outcomes}):
-        mine = [outcome for outcome in outcomes if outcome.host == host]
+    for host, model in sorted({(outcome.host, outcome.model) for outcome in outcomes}):
+        mine = [outcome for outcome in outcomes if (outcome.host, outcome.model) == (host, model)]
         counts = {kind: sum(outcome.outcome == kind for outcome in mine) for kind in ("passed", "failed", "skipped")}
-        lines.append(f"{host}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+        name = host if model == host else f"{host}, {model}"
+        lines.append(f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
         lines += [f"  skipped: {each.law}: {each.reason}" for each in mine if each.outcome == "skipped"]
         notes = {f"  {name}: {value}": None for each in mine for name, value in each.notes.items()}
         lines += list(notes)
     return lines
+
+
+def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The outcomes in plain JSON types, with the versions that they were found with."""
+    hosts = {info.name: f"{info.distribution} {info.version}" for info in plugins.hosts()}
+    return {
+        "les_plugins": les_plugins.__version__,
+        "hosts": {name: hosts.get(name, "?") for name in sorted({outcome.host for outcome in outcomes})},
+        "tests": [outcome.to_dict() for outcome in outcomes],
+    }
 
 
 def _outcome(item: pytest.Item, report: pytest.TestReport) -> Outcome | None:
@@ -105,4 +131,7 @@ def _outcome(item: pytest.Item, report: pytest.TestReport) -> Outcome | None:
     elif report.outcome == "failed":
         reason = report.longreprtext
     notes = {str(key): str(value) for key, value in report.user_properties}
-    return Outcome(contract.host, name, case.rstrip("]"), report.outcome, reason, round(report.duration, 3), notes)
+    model = contract.model_name or contract.host
+    return Outcome(
+        contract.host, model, name, case.rstrip("]"), report.outcome, reason, round(report.duration, 3), notes
+    )

@@ -12,14 +12,22 @@ import pytest
 
 from les_plugins import plugins
 from les_plugins.errors import HostError
+from les_plugins.testing.contract import AdapterContract
 from les_plugins.testing.plugin import ContractRecorder, Outcome
 
 _MODULE = """
-from les_plugins import plugins
+from les_plugins.testing.runner import contracts
 
-class TestContract(plugins.host({host!r}).les_contract()):
-    pass
+for _contract in contracts({host!r}):
+    globals()["Test" + _contract.__name__] = type("Test" + _contract.__name__, (_contract,), {{"__module__": __name__}})
+del _contract
 """
+
+
+def contracts(host: str) -> list[type[AdapterContract]]:
+    """The contract's class for each kind of model of a host."""
+    found = plugins.host(host).les_contract()
+    return [found] if isinstance(found, type) else list(found)
 
 
 def run_contract(host: str, select: str = "") -> list[Outcome]:
