@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.lattice import dual_lattice
 from les_plugins.electrostatics.layer import is_traced
 from les_plugins.electrostatics.local import to_atoms, to_structures
 from les_plugins.errors import GeometryError
@@ -80,7 +81,7 @@ def born_effective_charges(
     counts = to_structures(torch.ones_like(charges), batch, cell.shape[0]).clamp(min=1.0)
     charges = charges - to_atoms(to_structures(charges, batch, cell.shape[0]) / counts, batch)
 
-    reciprocal = to_atoms(torch.linalg.inv(lattice), batch)
+    reciprocal = to_atoms(dual_lattice(lattice).transpose(1, 2), batch)
     angle = 2.0 * math.pi * torch.einsum("na,nam->nm", positions, reciprocal)  # (N, 3), one for each axis
     # exp(iθ)/(2πi) = (sin θ − i cos θ)/2π; an open structure's "axis" is Cartesian and its polarization q r
     real = torch.where(is_periodic[:, None], torch.sin(angle) / (2.0 * math.pi), positions)

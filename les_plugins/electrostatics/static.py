@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.lattice import determinant, dual_lattice
 from les_plugins.electrostatics.local import LocalFields, contract, self_energy, self_fields, to_atoms
 from les_plugins.electrostatics.reciprocal import ROUNDING, SMALLEST_RELATIVE_VOLUME
 from les_plugins.electrostatics.structure_factor import exponents
@@ -39,7 +40,7 @@ def covered(cell: Tensor, pbc: Tensor, extent: Extent, cutoff: float) -> Tensor:
     lengths = cell.square().sum(2).sqrt()
     needed = cutoff * (1.0 + ROUNDING) * lengths / (2.0 * math.pi)
     limit = torch.tensor([n + 1.0 for n in extent], dtype=cell.dtype, device=cell.device)
-    volume = _determinant(cell).abs()
+    volume = determinant(cell).abs()
     proper = volume > SMALLEST_RELATIVE_VOLUME * lengths.prod(1)
     return (needed < limit).all(1) & proper & pbc.all(1)
 
@@ -78,7 +79,7 @@ def static_electrostatics(
     fits = covered(cell, pbc, extent, cutoff)
     identity = torch.eye(3, dtype=cell.dtype, device=cell.device)
     cell = torch.where(fits[:, None, None], cell, identity)
-    dual = _dual(cell)  # (B, axis, xyz): the reciprocal lattice over 2π
+    dual = dual_lattice(cell)  # (B, axis, xyz): the reciprocal lattice over 2π
     of_atom = to_atoms(dual, batch)
     fractional = (of_atom * positions[:, None, :]).sum(2)
     fractional = fractional - torch.floor(fractional)
@@ -165,7 +166,7 @@ def _kernel(cell: Tensor, dual: Tensor, extent: Extent, sigma: float, cutoff: fl
     ).flatten(1, 2)  # (B, M·L, xyz)
     square = along_row.square().sum(2)[:, :, None] + in_plane.square().sum(2)[:, None, :]
     cross = 2.0 * along_row @ in_plane.transpose(1, 2)
-    prefactor = (2.0 * RECIPROCAL_PREFACTOR / _determinant(cell).abs())[:, None, None]
+    prefactor = (2.0 * RECIPROCAL_PREFACTOR / determinant(cell).abs())[:, None, None]
     limit = (cutoff * (1.0 + ROUNDING)) ** 2
     both = []
     for k_squared in (square + cross, square - cross):
@@ -224,16 +225,3 @@ def _moment_cube(multipoles: Multipoles, of_atom: Tensor) -> Tensor:
     degrees, zero = multipoles.order + 1, torch.zeros_like(multipoles.charge)
     places = [(p, q, r) for p in range(degrees) for q in range(degrees) for r in range(degrees)]
     return torch.stack([moments.get(place, zero) for place in places], 1).view(-1, degrees, degrees, degrees)
-
-
-def _dual(cell: Tensor) -> Tensor:
-    """(B, 3, 3): rows dual to the rows of the cell."""
-    first, second, third = cell.unbind(1)
-    rows = [torch.linalg.cross(second, third), torch.linalg.cross(third, first), torch.linalg.cross(first, second)]
-    return torch.stack(rows, 1) / _determinant(cell)[:, None, None]
-
-
-def _determinant(cell: Tensor) -> Tensor:
-    first, second, third = cell.unbind(1)
-    determinant: Tensor = (first * torch.linalg.cross(second, third)).sum(1)
-    return determinant

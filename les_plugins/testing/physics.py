@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from ase import Atoms
+from torch import Tensor, nn
 
 from les_plugins import LatentElectrostatics
-from les_plugins.observables import enforce_asr
+from les_plugins.config import LongRangeConfig
+from les_plugins.features import NodeFeatures
+from les_plugins.heads import LatentVariables
+from les_plugins.multipoles import Multipoles, traceless
+from les_plugins.observables import born_effective_charges, electronic_screening, enforce_asr
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import waters
 
@@ -46,6 +52,41 @@ class Physics(ContractHost):
         host = self.evaluate(self.make_model(), frames).energy.double()
         torch.testing.assert_close(evaluation.energy.double() - host, direct.energy, rtol=1e-10, atol=1e-10)
 
+    @pytest.mark.parametrize("pbc", [True, False], ids=["periodic", "open"])
+    def test_given_moments_have_the_forces_stress_and_born_charges_that_they_have_in_every_host(
+        self, pbc: bool
+    ) -> None:
+        """The moments are put in the place of the heads: what remains is the same in every host, or a host is wrong."""
+        atoms = waters(2, seed=5, pbc=pbc)
+        model = self.attached()
+        part = long_range_part(model)
+        given = _given_moments(len(atoms), part.config)
+        part.heads = _Given(given)
+        alone, together = self.evaluate(self.make_model(), [atoms]), self.evaluate(model, [atoms])
+
+        positions = torch.tensor(atoms.positions, requires_grad=True)
+        strain = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+        deformation = torch.eye(3, dtype=torch.float64) + 0.5 * (strain + strain.T)
+        cell = torch.tensor(atoms.cell.array)[None]
+        flags, batch = torch.tensor(atoms.pbc)[None], torch.zeros(len(atoms), dtype=torch.long)
+        result = part.electrostatics(
+            positions @ deformation, cell @ deformation, flags, batch, given.multipoles, given.softness,
+            given.polarizability,
+        )  # fmt: skip
+        gradient, by_strain = torch.autograd.grad(result.energy.sum(), [positions, strain], retain_graph=True)
+        # 1e-6 as asked of hosts that differ in everything else; what is left here is rounding of the host's part
+        torch.testing.assert_close(
+            (together.energy - alone.energy).double(), result.energy.detach(), rtol=1e-6, atol=1e-6
+        )
+        torch.testing.assert_close((together.forces - alone.forces).double(), -gradient, rtol=1e-6, atol=1e-6)
+        if pbc:
+            stress = (together.stress - alone.stress)[0].double()
+            torch.testing.assert_close(stress, by_strain / atoms.get_volume(), rtol=1e-6, atol=1e-6)
+        screening = electronic_screening(part.config.epsilon_infinity, given.polarizability, cell, flags, batch)
+        born = born_effective_charges(positions, cell, flags, batch, result.charge, result.dipole, screening)
+        found = self.calculator(model).get_property("born_effective_charges", atoms)
+        np.testing.assert_allclose(found, born.numpy(), rtol=0, atol=1e-6)
+
     def test_acoustic_sum_rule_is_exact_in_open_structures_and_can_be_enforced_in_periodic_ones(
         self, record_property: Callable[[str, object], None]
     ) -> None:
@@ -80,3 +121,33 @@ class Physics(ContractHost):
             difference = (dipoles[1] - dipoles[0]) / (2 * step)
             # step² times the third derivative of the dipole
             np.testing.assert_allclose(born[atom, :, axis], difference, rtol=0, atol=1e-6 * np.abs(born).max())
+
+
+class _Given(nn.Module):
+    """In the place of the heads: latent variables that depend on nothing, in the dtype of the features."""
+
+    def __init__(self, latent: LatentVariables) -> None:
+        super().__init__()
+        self.latent = latent
+
+    def forward(self, features: NodeFeatures) -> LatentVariables:
+        return self.latent
+
+
+def _given_moments(n_atoms: int, config: LongRangeConfig) -> LatentVariables:
+    """Moments and responses of natural size, the same for every host."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(n_atoms, *shape, generator=generator, dtype=torch.float64)
+
+    tensor, root = traceless(random(3, 3)), random(3, 3)
+    multipoles = Multipoles(
+        0.3 * random(),
+        0.1 * random(3) if config.order >= 1 else None,
+        0.1 * (tensor + tensor.transpose(1, 2)) if config.order >= 2 else None,
+    )
+    softness = 0.01 * random().square() if config.response.charge else None
+    alpha = 0.01 * root @ root.transpose(1, 2)
+    polarizability = {"none": None, "isotropic": alpha[:, 0, 0], "anisotropic": alpha}[config.response.dipole]
+    return LatentVariables(multipoles, softness, polarizability)
