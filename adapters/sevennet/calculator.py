@@ -67,7 +67,10 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
             if part is not None and kwargs.get(option):
                 raise HostError(f"{option} cannot be combined with a long-range part")
         if model.modal_map and modal not in model.modal_map:
-            raise ConfigError(f"modal is {modal!r}; this model has: {', '.join(model.modal_map)}")
+            raise ConfigError(
+                f"modal is {modal!r}; this model has the fidelities {', '.join(model.modal_map)}: choose one with "
+                "LesSevenNetCalculator(model, modal=...)"
+            )
         with _single(model), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "No tensor product accelerator")  # a hint that suits large GPU runs
             super().__init__(model, "model_instance", device, modal=modal, **kwargs)

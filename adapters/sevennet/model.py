@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-import sevenn._keys as keys
 import torch
 from e3nn.o3 import Irreps, TensorProduct
 from sevenn import model_build
@@ -19,6 +18,7 @@ from les_plugins.adapters.sevennet.modules import (
     ExplicitDerivatives,
     KeepFeatures,
     LongRangeEnergy,
+    SpeciesInModelDtype,
     layer_layout,
     node_features,
 )
@@ -36,8 +36,8 @@ _SPECIES, _ATOMIC_ENERGY, _TOTAL, _FORCES = (
     "reduce_total_enegy",
     "force_output",
 )
-#: Name of ours, and so the prefix of its tensors in a state dict.
-PART = "long_range"
+#: Names of ours; the first is the prefix of its tensors in a state dict.
+PART, _SPECIES_DTYPE = "long_range", "long_range_species_dtype"
 
 
 def build_model(config: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> AtomGraphSequential:
@@ -56,10 +56,7 @@ def build_model(config: Mapping[str, Any], dtype: torch.dtype = torch.float32) -
             model = model_build.build_E3_equivariant_model(copy.deepcopy(dict(config)))
     finally:
         torch.set_default_dtype(before)
-    model = model.to(dtype)
-    if dtype is not torch.float32:
-        _take_species_in_model_dtype(model)
-    return remember(model, config)
+    return remember(model.to(dtype), config)
 
 
 def remember(model: AtomGraphSequential, config: Mapping[str, Any]) -> AtomGraphSequential:
@@ -99,7 +96,6 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> AtomGraphSeq
         data_key_grad=model.key_grad,
     )
     attached.set_is_batch_data(model.is_batch_data)
-    _take_species_in_model_dtype(attached)
     if (known := getattr(model, "host_config", None)) is not None:
         remember(attached, known)
     return attached.train(model.training)
@@ -124,7 +120,7 @@ def with_long_range(
                 f"layer {number} of this SevenNet has {irreps[number]} features; the heads need 0e in every layer"
             )
     combined: OrderedDict[str, nn.Module] = OrderedDict()
-    for name, module in layers.items():
+    for name, module in with_species_in_model_dtype(layers).items():
         combined[name] = module
         number = name.split("_")[0]
         if number.isdigit() and name == _GATE.format(number):
@@ -134,6 +130,16 @@ def with_long_range(
         if name == _FORCES:
             combined["long_range_derivatives"] = ExplicitDerivatives()
     return combined
+
+
+def with_species_in_model_dtype(layers: Mapping[str, nn.Module]) -> OrderedDict[str, nn.Module]:
+    """The layers with SevenNet's one-hot vectors cast, which are float32 whatever the model is."""
+    cast: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, module in layers.items():
+        if name == _SPECIES and _SPECIES_DTYPE not in layers:
+            cast[_SPECIES_DTYPE] = SpeciesInModelDtype()
+        cast[name] = module
+    return cast
 
 
 def energy_network(model: AtomGraphSequential) -> list[nn.Module]:
@@ -198,16 +204,3 @@ def _vector(layers: Mapping[str, nn.Module]) -> str:
     """1o; without parity (is_parity: false) SevenNet calls all of l = 1 even."""
     spherical: Any = layers["edge_embedding"].spherical
     return "1o" if Irreps(spherical.irreps_in).count("1o") else "1e"
-
-
-def _take_species_in_model_dtype(model: AtomGraphSequential) -> None:
-    """SevenNet's one-hot vectors are float32 whatever the model is."""
-    layer = dict(model.named_children())[_SPECIES]
-    if _cast_species not in layer._forward_pre_hooks.values():
-        layer.register_forward_pre_hook(_cast_species)
-
-
-def _cast_species(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-    (data,), dtype = arguments, next(layer.parameters()).dtype
-    for key in (keys.NODE_FEATURE, keys.NODE_ATTR):
-        data[key] = data[key].to(dtype)

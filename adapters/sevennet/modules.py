@@ -31,6 +31,17 @@ _ROWS, _COLUMNS = [0, 1, 2, 0, 1, 2], [0, 1, 2, 1, 2, 0]
 _SMALLEST_VOLUME = 1e-3
 
 
+class SpeciesInModelDtype(nn.Module):
+    """Casts the one-hot vectors of the species, which SevenNet makes in float32, to the dtype of the edge vectors."""
+
+    def forward(self, data: Any) -> Any:
+        """The data with both entries cast."""
+        dtype = data[keys.EDGE_VEC].dtype
+        for key in (keys.NODE_FEATURE, keys.NODE_ATTR):
+            data[key] = data[key].to(dtype)
+        return data
+
+
 class KeepFeatures(nn.Module):
     """Keeps the node features of one layer, which the next layer replaces.
 

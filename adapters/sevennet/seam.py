@@ -69,9 +69,11 @@ def open_seam() -> Iterator[Built]:
     original, built = model_build.patch_modules, Built()
 
     def patch_modules(layers: Any, config: dict[str, Any]) -> Any:
-        from les_plugins.adapters.sevennet.model import with_long_range
+        from les_plugins.adapters.sevennet.model import with_long_range, with_species_in_model_dtype
 
         layers = original(layers, config)
+        if torch.get_default_dtype() is not torch.float32:
+            layers = with_species_in_model_dtype(layers)
         if config.get(SECTION) is not None:
             section = LongRangeConfig.parse(config[SECTION], SECTION)
             refuse_accelerators(config)

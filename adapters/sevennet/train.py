@@ -88,7 +88,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         **(metadata or {}),
     }
     examples = [atoms for some in found["train"].values() for atoms in some][:GAUGE_FRAMES]
-    gauge = examples if section is not None else ()
+    gauge = () if section is None or model.modal_map else examples
     return checkpoint.save(model, working / f"{config_file.stem}.les", "sevennet", facts, gauge)
 
 
