@@ -82,7 +82,7 @@ def open_seam() -> Iterator[Built]:
                 torch.manual_seed(torch.initial_seed() + 1)
                 layers = with_long_range(layers, section, float(config[keys.CUTOFF]))
             config[SECTION] = LongRangeSection(section.to_dict())
-        built.layers, built.config = layers, config
+        built.layers, built.config = layers, dict(config)  # SevenNet goes on using its own
         return layers
 
     model_build.patch_modules = patch_modules

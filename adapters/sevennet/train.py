@@ -36,7 +36,7 @@ from les_plugins.adapters.sevennet.seam import SECTION, Built, open_seam, open_t
 from les_plugins.adapters.sevennet.state import section_of
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
-from les_plugins.errors import CheckpointError, ConfigError, HostError
+from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError
 
 SECTIONS = ("model", "train", "data", SECTION)
 #: Frames of the training set from which the sign convention of the latent charges is read off.
@@ -108,8 +108,10 @@ def load_checkpoint(path: str | Path) -> AtomGraphSequential:
         try:
             found: SevenNetCheckpoint = load_host_checkpoint(str(path))
             model = found.build_model()
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{path}: SevenNet cannot read it: {error}") from None
+        except LesPluginsError:
+            raise
+        except Exception as error:  # SevenNet and pickle raise whatever a strange file makes them
+            raise CheckpointError(f"{path}: SevenNet cannot read it: {error!r}") from None
         return remember(model, found.config).eval()
 
 
@@ -192,6 +194,10 @@ def _run(args: argparse.Namespace, with_section: bool) -> Built:
             command.run(args)
     except SystemExit as error:
         raise HostError(f"sevenn train ended with status {error.code}; its log {args.log} says why") from None
+    except LesPluginsError:
+        raise
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise HostError(f"sevenn train failed: {type(error).__name__}: {error}") from error
     finally:
         command.global_config.clear()
         command.global_config.update(before)

@@ -37,9 +37,14 @@ def forge(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return les_plugins.attach(tiny_model(), FULL)
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    return les_plugins.save(les_plugins.attach(tiny_model(), FULL), tmp_path / "model.les", "sevennet")
+def saved(model: torch.nn.Module, tmp_path: Path) -> Path:
+    return les_plugins.save(model, tmp_path / "model.les", "sevennet")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -72,8 +77,8 @@ def test_a_forged_model_section_is_refused_in_words(saved, changes, message):
         les_plugins.load(forge(saved, **changes))
 
 
-def test_missing_and_unknown_tensors_are_refused_by_name():
-    state = take_apart(les_plugins.attach(tiny_model(), FULL))
+def test_missing_and_unknown_tensors_are_refused_by_name(model):
+    state = take_apart(model)
     tensors = dict(state.tensors)
     name, value = tensors.popitem()
     with pytest.raises(CheckpointError, match=f"'{name}' is missing"):

@@ -94,6 +94,7 @@ def test_training_writes_checkpoints_of_both_kinds_that_load_and_know_where_they
     assert not Path("deployed.pt").exists()
 
 
+@pytest.mark.training
 def test_a_run_goes_on_from_its_checkpoint_and_never_without_its_long_range_part(work):
     train(write_config(epoch=1))
     first = load_checkpoint("checkpoint_1.pth").state_dict()
@@ -109,6 +110,7 @@ def test_a_run_goes_on_from_its_checkpoint_and_never_without_its_long_range_part
     assert any(not torch.equal(first[name], second[name]) for name in first if "long_range.heads" in name)
 
 
+@pytest.mark.training
 def test_a_long_range_part_is_added_to_a_checkpoint_without_one_and_trains_on(work):
     plain = train(write_config(None))
     assert not les_plugins.load(plain).has_long_range
@@ -134,6 +136,7 @@ def test_graphs_that_sevennet_built_before_are_refused_in_words(work):
         train(write_config())
 
 
+@pytest.mark.training
 def test_without_a_validation_set_the_last_epoch_is_saved(work):
     folder = train(write_config(data={"load_validset_path": None}, epoch=1, per_epoch=100))
     assert checkpoint.read_config(folder)["metadata"]["training"]["weights"] == "last epoch"
@@ -143,6 +146,7 @@ def test_without_a_validation_set_the_last_epoch_is_saved(work):
     assert any("long_range.heads" in name for name in changed)
 
 
+@pytest.mark.training
 def test_graphs_that_are_built_batch_by_batch_hold_the_cell_too(work):
     folder = train(write_config(data={"dataset_type": "atoms"}))
     assert les_plugins.load(folder).has_long_range
@@ -217,6 +221,11 @@ def test_wrong_input_is_refused_in_words(work, changes, error, message):
 def test_wrong_options_are_refused_in_words(work, arguments, error, message):
     with pytest.raises(error, match=message):
         train(write_config(), *arguments)
+
+
+def test_what_sevennet_itself_refuses_ends_in_one_line(work):
+    with pytest.raises(HostError, match="sevenn train failed: TypeError: .*gamma"):
+        train(write_config(scheduler_param={}))
 
 
 def test_wrong_files_are_refused_in_words(work):
