@@ -224,7 +224,7 @@ def test_wrong_options_are_refused_in_words(work, arguments, error, message):
 
 
 def test_what_sevennet_itself_refuses_ends_in_one_line(work):
-    with pytest.raises(HostError, match="sevenn train failed: TypeError: .*gamma"):
+    with pytest.raises(HostError, match=r"sevenn train failed: TypeError: .*gamma"):
         train(write_config(scheduler_param={}))
 
 
