@@ -77,7 +77,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         found = _check_data(parsed, section)
         start = time.time()
         built = _run(args, section is not None)
-    if args.distributed and int(os.environ.get("RANK", "0")):
+    if args.distributed and _rank(args.distributed_backend):
         return None
     working = Path(args.working_dir or ".")
     model, weights = _trained(working, built, start)
@@ -202,6 +202,11 @@ def _run(args: argparse.Namespace, with_section: bool) -> Built:
         command.global_config.clear()
         command.global_config.update(before)
     return built
+
+
+def _rank(backend: str) -> int:
+    """Number of this process in a distributed training, as SevenNet finds it."""
+    return int(os.environ["OMPI_COMM_WORLD_RANK" if backend == "mpi" else "RANK"])
 
 
 def _trained(working: Path, built: Built, start: float) -> tuple[nn.Module, str]:

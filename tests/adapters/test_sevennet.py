@@ -20,6 +20,7 @@ from sevenn.scripts import train as host_train
 from sevenn.train import atoms_dataset, collate, dataload
 
 import les_plugins
+from les_plugins import plugins
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.contract import batch_of, model_config, tiny_model
 from les_plugins.adapters.sevennet.graphs import PBC, graph_of
@@ -185,6 +186,11 @@ class TestModel:
 
 
 class TestRefusals:
+    def test_another_version_of_sevennet_is_refused_in_words(self, monkeypatch):
+        monkeypatch.setattr(plugins.importlib.metadata, "version", lambda name: "0.12.1")
+        with pytest.raises(HostError, match=r"sevenn 0.12.1 is installed, supported is >=0.13,<0.14: pip install"):
+            host("sevennet")
+
     @pytest.mark.parametrize("missing", [PBC, "cell_lattice_vectors"])
     def test_graphs_that_cannot_tell_the_boundaries_are_refused_in_words(self, model, missing):
         data = batch_of([waters()])
