@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from les_plugins.adapters.sevennet.modules import (
     KEPT,
+    CheckGraph,
     ExplicitDerivatives,
     KeepFeatures,
     LongRangeEnergy,
@@ -119,7 +120,7 @@ def with_long_range(
             raise ConfigError(
                 f"layer {number} of this SevenNet has {irreps[number]} features; the heads need 0e in every layer"
             )
-    combined: OrderedDict[str, nn.Module] = OrderedDict()
+    combined: OrderedDict[str, nn.Module] = OrderedDict(long_range_input=CheckGraph())
     for name, module in with_species_in_model_dtype(layers).items():
         combined[name] = module
         number = name.split("_")[0]

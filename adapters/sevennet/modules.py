@@ -31,6 +31,19 @@ _ROWS, _COLUMNS = [0, 1, 2, 0, 1, 2], [0, 1, 2, 1, 2, 0]
 _SMALLEST_VOLUME = 1e-3
 
 
+class CheckGraph(nn.Module):
+    """First of all layers: refuses a graph that a long-range sum cannot use, before anything is computed."""
+
+    def forward(self, data: Any) -> Any:
+        """The data as they are.
+
+        Raises:
+            HostError: a graph without positions, cell or boundary conditions.
+        """
+        check_graph(data)
+        return data
+
+
 class SpeciesInModelDtype(nn.Module):
     """Casts the one-hot vectors of the species, which SevenNet makes in float32, to the dtype of the edge vectors."""
 
@@ -81,9 +94,8 @@ class LongRangeEnergy(nn.Module):
         """The data with the long-range energy in the atomic energies, latent variables and explicit derivatives.
 
         Raises:
-            HostError: a graph without cell or boundary conditions.
+            HostError: a batch in a model that was set to single structures.
         """
-        check_graph(data)
         positions = data[keys.POS]
         cell, pbc = data[keys.CELL].view(-1, 3, 3).to(positions.dtype), data[PBC].view(-1, 3).bool()
         if self._is_batch_data:
