@@ -8,7 +8,15 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "tests-core", "tests-template", "tests-mace", "tests-nequip", "contract-table"]
+nox.options.sessions = [
+    "lint",
+    "tests-core",
+    "tests-template",
+    "tests-mace",
+    "tests-nequip",
+    "tests-sevennet",
+    "contract-table",
+]
 nox.options.error_on_missing_interpreters = True
 
 FAST = ("-m", "not slow and not training")
@@ -74,6 +82,13 @@ def contract_table(session: nox.Session) -> None:
     session.log("docs/contract.md: " + ", ".join(Path(report).stem for report in reports))
 
 
+@nox.session(name="tests-sevennet")
+def tests_sevennet(session: nox.Session) -> None:
+    """The SevenNet adapter."""
+    session.install("-e", ".[sevennet,plot,dev]")
+    run_host_tests(session, "sevennet")
+
+
 @nox.session
 def slow(session: nox.Session) -> None:
     """Tests marked slow, of the core and of the MACE adapter."""
@@ -92,6 +107,13 @@ def training(session: nox.Session) -> None:
 def training_nequip(session: nox.Session) -> None:
     """Tests marked training of the NequIP adapter: tiny trainings with `nequip-train`, packages, command line."""
     session.install("-e", ".[nequip,plot,dev]", "scipy")
+    session.run("pytest", "-m", "training", *(session.posargs or ["tests/adapters"]))
+
+
+@nox.session(name="training-sevennet")
+def training_sevennet(session: nox.Session) -> None:
+    """Tests marked training of the SevenNet adapter: longer trainings, restarts, pretrained models, command line."""
+    session.install("-e", ".[sevennet,plot,dev]")
     session.run("pytest", "-m", "training", *(session.posargs or ["tests/adapters"]))
 
 

@@ -1,0 +1,151 @@
+"""`LesSevenNetCalculator`: SevenNet's own ASE calculator with charges, dipole, polarizability and Born charges."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sevenn._keys as keys
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from sevenn.calculator import SevenNetCalculator
+from sevenn.nn.sequential import AtomGraphSequential
+from torch import nn
+
+from les_plugins.adapters.sevennet.graphs import PBC, follow_positions, graph_of
+from les_plugins.adapters.sevennet.model import energy_network, long_range_part
+from les_plugins.calculator import (
+    LONG_RANGE_PROPERTIES,
+    SHORT_RANGE_PROPERTIES,
+    LongRangeCalculator,
+    born_results,
+    latent_results,
+)
+from les_plugins.devices import check_device
+from les_plugins.errors import ConfigError, HostError
+from les_plugins.frames import check_elements, check_frame
+from les_plugins.long_range import LongRangeResult
+
+
+class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: ignore[misc]
+    """ASE calculator of a SevenNet model with a long-range part, or without.
+
+    Args:
+        model: an AtomGraphSequential; the model of `load_checkpoint`, not the path of a file.
+        device: torch device.
+        epsilon_infinity: ε_∞ that scales charges, dipole, polarizability and Born charges of periodic structures;
+            the model's own when None.
+        metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
+        modal: fidelity, of a model that has several.
+
+    Properties beyond SevenNet's: `les_plugins.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
+    computed only when asked for. An open structure has no stress.
+
+    Raises:
+        DataError: a structure with NaN, a singular cell, or an element that the model does not know.
+        DeviceError: a device that this machine does not have.
+        HostError: atomic virials or an accelerator with a long-range part.
+        ConfigError: a fidelity that the model does not have, or none for a model with several.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str = "cpu",
+        epsilon_infinity: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        modal: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_device(device)
+        if not isinstance(model, AtomGraphSequential):
+            raise HostError(f"LesSevenNetCalculator takes an AtomGraphSequential, not a {type(model).__name__}")
+        part = long_range_part(model)
+        for option in ("compute_atomic_virial", "enable_cueq", "enable_flash", "enable_oeq"):
+            if part is not None and kwargs.get(option):
+                raise HostError(f"{option} cannot be combined with a long-range part")
+        if model.modal_map and modal not in model.modal_map:
+            raise ConfigError(
+                f"modal is {modal!r}; this model has the fidelities {', '.join(model.modal_map)}: choose one with "
+                "LesSevenNetCalculator(model, modal=...)"
+            )
+        with _single(model), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No tensor product accelerator")  # a hint that suits large GPU runs
+            super().__init__(model, "model_instance", device, modal=modal, **kwargs)
+        self.metadata = dict(metadata or {})
+        self.known_elements = sorted(int(number) for number in self.type_map)
+        self.has_long_range = part is not None
+        own = 1.0 if part is None else part.config.epsilon_infinity
+        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
+        self.implemented_properties += LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
+        self._latent: LongRangeResult | None = None
+        if part is not None:
+            part.register_forward_hook(self._keep_latent)
+
+    def set_atoms(self, atoms: Atoms) -> None:
+        """Called by ASE: refuses elements in words."""
+        check_elements([atoms], self.known_elements, "structure")
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] | None = None,
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Everything cheap at once; Born effective charges when they are among `properties`."""
+        atoms = atoms if atoms is not None else self.atoms
+        check_frame(atoms, "structure")
+        check_elements([atoms], self.known_elements, "structure")
+        Calculator.calculate(self, atoms, properties, list(system_changes))
+        data = self._graph(atoms)
+        with _single(self.model):
+            self.results = self.output_to_results(self.model(data))
+        if not atoms.pbc.any():
+            self.results.pop("stress", None)  # there is no volume
+        if not self.has_long_range:
+            self.results["short_range_energy"] = self.results["energy"]
+            self.results["long_range_energy"] = 0.0
+            return
+        geometry = data[keys.POS].detach(), data[keys.CELL], data[PBC].bool()
+        self.results.update(latent_results(self._take_latent(), *geometry, self.epsilon_infinity))
+        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+        if properties is not None and "born_effective_charges" in properties:
+            self.results["born_effective_charges"] = self._born_effective_charges(atoms)
+
+    def _born_effective_charges(self, atoms: Atoms) -> Any:
+        data = self._graph(atoms)
+        positions = follow_positions(data)
+        with _single(self.model):
+            data = self.model._preprocess(data)
+            for layer in energy_network(self.model):  # SevenNet's own derivative would free the graph
+                data = layer(data)
+        return born_results(self._take_latent(), positions, data[keys.CELL], data[PBC].bool(), self.epsilon_infinity)
+
+    def _graph(self, atoms: Atoms) -> Any:
+        data = graph_of(atoms, float(self.cutoff), next(self.model.parameters()).dtype)
+        if self.modal:
+            data[keys.DATA_MODALITY] = self.modal
+        return data.to(self.device)
+
+    def _take_latent(self) -> LongRangeResult:
+        """What the long-range part returned last; forgotten here, for it holds a graph."""
+        latent, self._latent = self._latent, None
+        if latent is None:
+            raise HostError("the model was evaluated without its long-range part")
+        return latent
+
+    def _keep_latent(self, module: nn.Module, inputs: Any, output: LongRangeResult) -> None:
+        self._latent = output
+
+
+@contextmanager
+def _single(model: AtomGraphSequential) -> Iterator[None]:
+    """The model set to single structures inside the block; SevenNet would leave it so, and batches would go wrong."""
+    before = model.is_batch_data
+    model.set_is_batch_data(False)
+    try:
+        yield
+    finally:
+        model.set_is_batch_data(before)

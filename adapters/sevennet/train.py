@@ -1,0 +1,301 @@
+"""`les-plugins train sevennet`: SevenNet's own trainer, unchanged but for the layers of the model and its graphs.
+
+SevenNet names no plugin point, so its `run` is called with the names of seam.py substituted for that call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import difflib
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import sevenn._keys as keys
+import torch
+import yaml
+from ase import Atoms
+from sevenn import parse_input
+from sevenn.atom_graph_data import AtomGraphData
+from sevenn.checkpoint import SevenNetCheckpoint
+from sevenn.logger import Logger
+from sevenn.main import sevenn as command
+from sevenn.nn.sequential import AtomGraphSequential
+from sevenn.util import load_checkpoint as load_host_checkpoint
+from sevenn.util import unique_filepath
+from torch import nn
+
+from les_plugins import checkpoint, frames
+from les_plugins.adapters.sevennet.model import build_model, remember
+from les_plugins.adapters.sevennet.seam import SECTION, Built, open_seam, open_training_seam, refuse_accelerators
+from les_plugins.adapters.sevennet.state import section_of
+from les_plugins.config import LongRangeConfig
+from les_plugins.devices import check_device
+from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError
+
+SECTIONS = ("model", "train", "data", SECTION)
+#: Frames of the training set from which the sign convention of the latent charges is read off.
+GAUGE_FRAMES = 16
+#: Data files that hold graphs or lists of files, which are SevenNet's to read.
+_NOT_STRUCTURES = (".pt", ".sevenn_data")
+
+
+def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Path | None:
+    """Train as `sevenn train FILE ARGUMENTS` does, with the file's `long_range:` section in the model.
+
+    Args:
+        config_file: SevenNet's input.yaml; without a `long_range:` section the model is SevenNet's alone.
+        arguments: SevenNet's own command-line options, such as -w FOLDER or -s.
+        metadata: facts to keep in the checkpoint.
+
+    Returns:
+        The checkpoint folder `<working directory>/<name of the file>.les`, of the best model where SevenNet kept one,
+        else of the last; None in all but the first process of a distributed training.
+
+    Raises:
+        ConfigError: unknown keys in the file, a `long_range:` section that cannot be used, or an unsupported option.
+        DataError: training or validation frames that cannot be used.
+        DeviceError: a device that this machine does not have.
+        HostError: SevenNet gave up (its log says why), or an accelerator was asked for.
+    """
+    settings, section = read_config(config_file)
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / config_file.name
+        own.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        args = parse_arguments([str(own), *arguments])
+        with open_training_seam():
+            parsed = parse_settings(own, config_file)
+        check_device(parsed["train"][keys.DEVICE])
+        if section is not None:
+            _refuse_unsupported(args, parsed["model"])
+        _check_continue(parsed["train"], section, config_file)
+        found = _check_data(parsed, section)
+        start = time.time()
+        built = _run(args, section is not None)
+    if args.distributed and _rank(args.distributed_backend):
+        return None
+    working = Path(args.working_dir or ".")
+    model, weights = _trained(working, built, start)
+    facts = {
+        "training_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found["train"]],
+        "validation_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found["valid"]],
+        "training": {"host_options": settings_without_paths(settings), "weights": weights, **_last_errors(working)},
+        **(metadata or {}),
+    }
+    examples = [atoms for some in found["train"].values() for atoms in some][:GAUGE_FRAMES]
+    gauge = () if section is None or model.modal_map else examples
+    return checkpoint.save(model, working / f"{config_file.stem}.les", "sevennet", facts, gauge)
+
+
+def load_checkpoint(path: str | Path) -> AtomGraphSequential:
+    """The model of a checkpoint of SevenNet, with its long-range part if it has one, ready to be used and saved.
+
+    Args:
+        path: a `.pth` file, or the name of a pretrained model such as 7net-0. A file is a pickle: load only files that
+            you trust.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    with open_seam(), warnings.catch_warnings():
+        # checkpoints of other versions: SevenNet says so, and builds them
+        warnings.filterwarnings("ignore", "The checkpoint version")
+        try:
+            found: SevenNetCheckpoint = load_host_checkpoint(str(path))
+            model = found.build_model()
+        except LesPluginsError:
+            raise
+        except Exception as error:  # SevenNet and pickle raise whatever a strange file makes them
+            raise CheckpointError(f"{path}: SevenNet cannot read it: {error!r}") from None
+        return remember(model, found.config).eval()
+
+
+def read_config(config_file: Path) -> tuple[dict[str, Any], LongRangeConfig | None]:
+    """SevenNet's settings of a YAML file, our section moved to where its parser keeps it, and the section parsed."""
+    try:
+        settings = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{config_file}: cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{config_file}: not valid YAML: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{config_file}: expected keys and values, got {type(settings).__name__}")
+    for key in settings:
+        if key not in SECTIONS:
+            raise ConfigError(f"{config_file}: unknown key {key!r}{_nearest(key)}; allowed: {', '.join(SECTIONS)}")
+    for key in SECTIONS[:3]:
+        if not isinstance(settings.get(key), dict):
+            raise ConfigError(f"{config_file}: {key} is missing or not a section; SevenNet needs model, train and data")
+        if SECTION in settings[key]:
+            raise ConfigError(f"{config_file}: {SECTION} stands under {key}; write it beside model, train and data")
+    if SECTION not in settings:
+        return settings, None
+    section = LongRangeConfig.parse(settings.pop(SECTION), f"{config_file}: {SECTION}")
+    return {**settings, "model": {**settings["model"], SECTION: section.to_dict()}}, section
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """SevenNet's own options."""
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(f"{message}; see sevenn train --help")
+
+    parser = Parser(prog="sevenn train", allow_abbrev=False)
+    command.cmd_parser_train(parser)
+    return parser.parse_args(list(arguments))
+
+
+def parse_settings(own: Path, config_file: Path) -> dict[str, dict[str, Any]]:
+    """SevenNet's reading of the file; keys that it would ignore are errors."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            parts = parse_input.read_config_yaml(str(own))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"{config_file}: SevenNet cannot use it: {error}") from None
+    for warning in said:
+        if "will be ignored" in (text := str(warning.message)):
+            raise ConfigError(
+                f"{config_file}: {text.replace('Unexpected', 'unknown')} by SevenNet: remove or correct it"
+            )
+    return dict(zip(SECTIONS, parts, strict=False))
+
+
+def settings_without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say how a model was trained; paths of one machine are left out."""
+    kept: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            kept[str(key)] = settings_without_paths(value)
+        elif isinstance(value, bool | int | float) or (isinstance(value, str) and "/" not in value):
+            kept[str(key)] = value
+    return kept
+
+
+def _run(args: argparse.Namespace, with_section: bool) -> Built:
+    """SevenNet's `run`; what it keeps in its modules from one run to the next is put back."""
+    before = dict(command.global_config)
+    if not args.distributed:
+        working = Path(args.working_dir or ".")
+        working.mkdir(parents=True, exist_ok=True)
+        log = Logger()  # one for the whole process: the first run's file and screen would be kept
+        log.switch_file(unique_filepath(f"{working.resolve()}/{args.log}"))
+        log.screen = args.screen
+    # SevenNet 0.13 does so for "torch >= 2.4.0" compared as text, which torch 2.10 and later are not
+    torch.serialization.add_safe_globals([AtomGraphData])
+    try:
+        with open_training_seam() if with_section else open_seam() as built:
+            command.run(args)
+    except SystemExit as error:
+        raise HostError(f"sevenn train ended with status {error.code}; its log {args.log} says why") from None
+    except LesPluginsError:
+        raise
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise HostError(f"sevenn train failed: {type(error).__name__}: {error}") from error
+    finally:
+        command.global_config.clear()
+        command.global_config.update(before)
+    return built
+
+
+def _rank(backend: str) -> int:
+    """Number of this process in a distributed training, as SevenNet finds it."""
+    return int(os.environ["OMPI_COMM_WORLD_RANK" if backend == "mpi" else "RANK"])
+
+
+def _trained(working: Path, built: Built, start: float) -> tuple[nn.Module, str]:
+    """The model that a run ended with, and which of SevenNet's it is."""
+    best = working / "checkpoint_best.pth"
+    if best.is_file() and best.stat().st_mtime >= start:
+        return load_checkpoint(best), best.name
+    if built.config is None:
+        raise HostError("sevenn train built no model")
+    model = build_model(built.config)
+    model.load_state_dict(nn.Sequential(built.layers).cpu().state_dict())
+    return model.eval(), "last epoch"
+
+
+def _refuse_unsupported(args: argparse.Namespace, model: dict[str, Any]) -> None:
+    refuse_accelerators(model)
+    for option in ("enable_cueq", "enable_flash", "enable_oeq"):
+        if getattr(args, option):
+            raise HostError(
+                f"--{option} has not been tested with a long-range part; it cannot be combined with {SECTION}"
+            )
+    if args.mode != "train_v2":
+        raise ConfigError(f"--mode {args.mode} keeps no cell in its graphs; allowed with {SECTION}: train_v2")
+
+
+def _check_continue(settings: Mapping[str, Any], section: LongRangeConfig | None, config_file: Path) -> None:
+    """SevenNet loads the weights of an earlier run with strict=False: what does not fit would be dropped silently."""
+    resume = settings[keys.CONTINUE]
+    if not resume[keys.CHECKPOINT]:
+        return
+    where = f"{config_file}: train.continue.checkpoint"
+    with open_seam():
+        found = section_of(load_host_checkpoint(resume[keys.CHECKPOINT]).config)
+    if found is None:
+        if section is not None and not (resume[keys.RESET_OPTIMIZER] and resume[keys.RESET_SCHEDULER]):
+            raise ConfigError(
+                f"{where} has no long-range part, {SECTION} adds one: its optimizer cannot go on; set reset_optimizer: "
+                "true and reset_scheduler: true under continue"
+            )
+    elif section is None:
+        raise ConfigError(f"{where} has a long-range part, which would be lost: add its {SECTION} section: {found}")
+    elif LongRangeConfig.parse(found, where) != section:
+        raise ConfigError(f"{where} was trained with another {SECTION} section: {found}")
+
+
+def _check_data(
+    parsed: Mapping[str, Mapping[str, Any]], section: LongRangeConfig | None
+) -> dict[str, dict[Path, list[Atoms]]]:
+    """Frames of every structure file the run reads, after a look at each: labels, numbers, boundaries, elements."""
+    data, found = parsed["data"], {"train": {}, "valid": {}}  # type: ignore[var-annotated]
+    if not data.get(keys.LOAD_TRAINSET):
+        raise ConfigError(f"data.{keys.LOAD_TRAINSET} is missing: give the structures to train on")
+    options = data[keys.DATA_FORMAT_ARGS]
+    for kind, key in (("train", keys.LOAD_TRAINSET), ("valid", keys.LOAD_VALIDSET)):
+        for path in _files(data.get(key) or []):
+            if path.suffix in _NOT_STRUCTURES or "structure_list" in path.name or "pbc" in options:
+                continue
+            labels = options.get("energy_key") or "energy", options.get("force_key") or "forces"
+            found[kind][path] = frames.check_labels(path, *labels)
+            if section is not None:
+                frames.check_boundaries(found[kind][path], str(path))
+            types = parsed["model"][keys.TYPE_MAP]
+            if isinstance(types, Mapping):
+                frames.check_elements(found[kind][path], types, f"{path} (chemical_species)")
+    return found
+
+
+def _files(given: Sequence[Any]) -> list[Path]:
+    """Plain files, and those in the file_list of a section."""
+    names: list[str] = []
+    for item in given:
+        if isinstance(item, str):
+            names.append(item)
+        else:
+            listed = item.get("file_list") or []
+            names += [str(entry["file"]) for entry in listed if entry.get("data_format", "ase") == "ase"]
+    return [Path(name) for name in names if Path(name).is_file()]
+
+
+def _last_errors(working: Path) -> dict[str, Any]:
+    """The last line of SevenNet's newest table of errors."""
+    tables = sorted(working.glob("lc*.csv"), key=lambda path: path.stat().st_mtime)
+    if not tables:
+        return {}
+    with tables[-1].open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {"last_errors": {key: float(value) for key, value in rows[-1].items()}} if rows else {}
+
+
+def _nearest(name: Any) -> str:
+    close = difflib.get_close_matches(str(name), SECTIONS, 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
