@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +25,6 @@ from les_plugins.calculator import (
     latent_results,
 )
 from les_plugins.devices import check_device
-from les_plugins.errors import HostError
 from les_plugins.frames import check_boundaries, check_elements, check_frame
 from les_plugins.long_range import LongRangeResult
 
@@ -68,9 +68,6 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):  # type: ignore[mi
         extra = LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
         self.implemented_properties = [*type(self).implemented_properties, "energies", *extra]
         self._dtype = potential.data_mean.dtype
-        self._latent: LongRangeResult | None = None
-        if isinstance(inner, LongRangeModel):
-            inner.long_range.register_forward_hook(self._keep_latent)
 
     def calculate(
         self,
@@ -83,7 +80,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):  # type: ignore[mi
         check_frame(atoms, "structure")
         check_elements([atoms], self.known_elements, "structure")
         check_boundaries([atoms], "structure")  # MatGL would take a slab for a molecule
-        with host_dtype(self._dtype):
+        with host_dtype(self._dtype), self._latents() as latents:
             self._host_calculate(atoms, list(properties or ["energy"]), list(system_changes))
         if not atoms.pbc.any():
             self.results.pop("stress", None)  # of a fabricated cell
@@ -94,7 +91,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):  # type: ignore[mi
             self.results["long_range_energy"] = 0.0
             return
         positions, *boundary = self._geometry(atoms)
-        self.results.update(latent_results(self._take_latent(), positions, *boundary, self.epsilon_infinity))
+        self.results.update(latent_results(latents[-1], positions, *boundary, self.epsilon_infinity))
         self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
         if properties is not None and "born_effective_charges" in properties:
             self.results["born_effective_charges"] = self._born_effective_charges(atoms, *boundary)
@@ -105,8 +102,9 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):  # type: ignore[mi
         # without the Potential, whose derivative frees the graph
         placed = place(graph.to(str(self._device)), lattice.to(self._device), self.potential.data_std)
         placed.pos.requires_grad_(True)
-        self.potential.model(g=placed)
-        return born_results(self._take_latent(), placed.pos, cell, pbc, self.epsilon_infinity)
+        with self._latents() as latents:
+            self.potential.model(g=placed)
+        return born_results(latents[-1], placed.pos, cell, pbc, self.epsilon_infinity)
 
     def _host_calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
         try:
@@ -132,15 +130,19 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):  # type: ignore[mi
         )
         return positions, cell, torch.tensor(atoms.pbc[None], device=self._device)
 
-    def _take_latent(self) -> LongRangeResult:
-        """What the long-range part returned last; forgotten here, for it holds a graph."""
-        latent, self._latent = self._latent, None
-        if latent is None:
-            raise HostError("the model was evaluated without its long-range part")
-        return latent
-
-    def _keep_latent(self, module: nn.Module, inputs: Any, output: LongRangeResult) -> None:
-        self._latent = output
+    @contextlib.contextmanager
+    def _latents(self) -> Iterator[list[LongRangeResult]]:
+        """What the long-range part returns inside the block; the model, which may be the user's, keeps no hook."""
+        caught: list[LongRangeResult] = []
+        if not self.has_long_range:
+            yield caught
+            return
+        part = self.potential.model.long_range
+        handle = part.register_forward_hook(lambda module, inputs, output: caught.append(output))
+        try:
+            yield caught
+        finally:
+            handle.remove()
 
 
 def _with_stress(model: nn.Module) -> Any:
