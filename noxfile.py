@@ -7,7 +7,7 @@ import shutil
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "tests-core", "tests-template", "tests-mace", "tests-nequip"]
+nox.options.sessions = ["lint", "tests-core", "tests-template", "tests-mace", "tests-nequip", "tests-matgl"]
 nox.options.error_on_missing_interpreters = True
 
 FAST = ("-m", "not slow and not training")
@@ -54,6 +54,13 @@ def tests_nequip(session: nox.Session) -> None:
     session.run("pytest", *FAST, *(session.posargs or ["tests/adapters"]))
 
 
+@nox.session(name="tests-matgl")
+def tests_matgl(session: nox.Session) -> None:
+    """The MatGL adapter: TensorNet and M3GNet."""
+    session.install("-e", ".[matgl,plot,dev]")
+    session.run("pytest", *FAST, *(session.posargs or ["tests/adapters"]))
+
+
 @nox.session
 def slow(session: nox.Session) -> None:
     """Tests marked slow, of the core and of the MACE adapter."""
@@ -72,6 +79,13 @@ def training(session: nox.Session) -> None:
 def training_nequip(session: nox.Session) -> None:
     """Tests marked training of the NequIP adapter: tiny trainings with `nequip-train`, packages, command line."""
     session.install("-e", ".[nequip,plot,dev]", "scipy")
+    session.run("pytest", "-m", "training", *(session.posargs or ["tests/adapters"]))
+
+
+@nox.session(name="training-matgl")
+def training_matgl(session: nox.Session) -> None:
+    """Tests marked training of the MatGL adapter: tiny trainings with MatGL's trainer, `mgl train`, command line."""
+    session.install("-e", ".[matgl,plot,dev]")
     session.run("pytest", "-m", "training", *(session.posargs or ["tests/adapters"]))
 
 

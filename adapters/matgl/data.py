@@ -42,14 +42,14 @@ def read_split(section: Mapping[str, Any], name: str) -> list[Atoms]:
     return frames
 
 
-def dataset_of(frames: Sequence[Atoms], model: Any, section: Mapping[str, Any]) -> MGLDataset:
+def dataset_of(frames: Sequence[Atoms], model: Any, section: Mapping[str, Any], where: str) -> MGLDataset:
     """MatGL's dataset, periodic and open structures mixed, for the elements and cutoff of a model.
 
     Raises:
         DataError: a frame with an element that the model does not know.
     """
     elements = tuple(model.element_types)
-    check_elements(frames, [chemical_symbols.index(symbol) for symbol in elements], "dataset")
+    check_elements(frames, [chemical_symbols.index(symbol) for symbol in elements], where)
     labels: dict[str, list[Any]] = {
         "energies": [_energy(atoms, section) for atoms in frames],
         "forces": [_forces(atoms, section).tolist() for atoms in frames],

@@ -79,7 +79,10 @@ def train(config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[st
     frames = {name: read_split(dataset, name) for name in ("train", "valid", "test") if dataset.get(name)}
     frames.setdefault("test", frames["valid"])
     model, scaling = _model(settings["model"], long_range, frames["train"], trainer, dataset, config_file)
-    data = {name: dataset_of(some, model, dataset) for name, some in frames.items()}
+    data = {
+        name: dataset_of(some, model, dataset, str(dataset.get(name) or dataset["valid"]))
+        for name, some in frames.items()
+    }
     trainer["stress_weight"] = _stress_weight(trainer["stress_weight"], frames, dataset, config_file)
 
     folder = Path(trainer["save_path"])
@@ -122,8 +125,8 @@ def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str,
             raise ConfigError(f"{config_file}: dataset.{name} is missing: give an extended XYZ file")
     _check_model(settings["model"], f"{config_file}: model")
     _check_keys(settings["trainer"], _trainer_keys(), f"{config_file}: trainer")
-    for name, allowed in (("trainer_kwargs", inspect.signature(lightning.Trainer).parameters),):
-        _check_keys(settings["trainer"].get(name) or {}, allowed, f"{config_file}: trainer.{name}")
+    extra = settings["trainer"].get("trainer_kwargs") or {}
+    _check_keys(extra, inspect.signature(lightning.Trainer).parameters, f"{config_file}: trainer.trainer_kwargs")
     section = settings.get(SECTION)
     present = SECTION in settings
     settings[SECTION] = LongRangeConfig.parse(section, f"{config_file}: {SECTION}") if present else None
