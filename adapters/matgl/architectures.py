@@ -24,13 +24,13 @@ class Architecture(NamedTuple):
     Attributes:
         kind: its class.
         layout: features of a model.
-        layers: the features of the batch that a model evaluated last, by its `feature_dict`.
+        layers: features of the graph that a model evaluated last, by its `feature_dict`.
         atomic_energy: (N,) of that batch, in the units of the model's output.
     """
 
     kind: type[nn.Module]
     layout: Callable[[Any], FeatureLayout]
-    layers: Callable[[Any], list[LayerFeatures]]
+    layers: Callable[[Any, Any], list[LayerFeatures]]
     atomic_energy: Callable[[Any], Tensor]
 
 
@@ -58,11 +58,14 @@ def architecture_of(model: nn.Module) -> str:
 
 def _tensornet_layout(model: Any) -> FeatureLayout:
     units = int(model.units)
-    return FeatureLayout((LayerLayout(2 * units, units, units),), float(model.cutoff), _mean_neighbors(model))
+    return FeatureLayout((LayerLayout(3 * units, units, units),), float(model.cutoff), _mean_neighbors(model))
 
 
-def _tensornet_layers(model: Any) -> list[LayerFeatures]:
+def _tensornet_layers(model: Any, graph: Any) -> list[LayerFeatures]:
     """Trace, antisymmetric and symmetric traceless part of the last tensors (N, C, 3, 3), beside the last scalars.
+
+    All of them are sums over edges: of an atom without neighbours they do not know the element, which an ion's charge
+    is made of. So the embedding of the element is there too.
 
     The antisymmetric part starts as the matrix of an edge's direction, r → -r under inversion, and stays one: inversion
     transposes every tensor, and MatGL's O(3) products (MY + YM) and X² commute with that. So its vector is polar (1o).
@@ -71,7 +74,8 @@ def _tensornet_layers(model: Any) -> list[LayerFeatures]:
     trace = tensors.diagonal(dim1=-2, dim2=-1).mean(-1)
     skew = 0.5 * (tensors - tensors.transpose(-2, -1))
     vectors = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], dim=-1)
-    scalars = torch.cat([model.feature_dict["readout"], trace], dim=1)
+    element = model.tensor_embedding.emb(graph.node_type)
+    scalars = torch.cat([model.feature_dict["readout"], trace, element], dim=1)
     return [LayerFeatures(scalars, vectors, cartesian_to_spherical(tensors))]
 
 
@@ -85,7 +89,7 @@ def _m3gnet_layout(model: Any) -> FeatureLayout:
     return FeatureLayout(layers, float(model.cutoff), _mean_neighbors(model))
 
 
-def _m3gnet_layers(model: Any) -> list[LayerFeatures]:
+def _m3gnet_layers(model: Any, graph: Any) -> list[LayerFeatures]:
     return [LayerFeatures(model.feature_dict[f"gc_{number + 1}"]["node_feat"]) for number in range(model.n_blocks)]
 
 

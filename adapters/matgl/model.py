@@ -165,7 +165,7 @@ def node_features(model: nn.Module, graph: Any) -> NodeFeatures:
         raise HostError(f"this {type(base).__name__} has no features: evaluate it first")
     vector, _ = compute_pair_vector_and_distance(graph.pos, graph.edge_index, graph.pbc_offshift)
     centre, neighbor = graph.edge_index.long()
-    return NodeFeatures(ARCHITECTURES[architecture_of(base)].layers(base), Edges(centre, neighbor, vector))
+    return NodeFeatures(ARCHITECTURES[architecture_of(base)].layers(base, graph), Edges(centre, neighbor, vector))
 
 
 def energy_model(model: nn.Module) -> Any:

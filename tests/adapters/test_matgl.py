@@ -45,8 +45,9 @@ def model(architecture):
 def tensors_of(atoms: Atoms, **changes):
     """Last layer of a bare TensorNet as the heads read it: vectors (N, C, 3), tensors (N, C, 5), scalars (N, C)."""
     potential = tiny_host(nblocks=2, **changes)
-    potential(*batch_of([atoms]))
-    (layer,) = LISTED["TensorNet"].layers(potential.model)
+    graph, lattice = batch_of([atoms])
+    potential(graph, lattice)
+    (layer,) = LISTED["TensorNet"].layers(potential.model, graph)
     return [part.detach() for part in (layer.scalars, layer.vectors, layer.tensors)]
 
 
@@ -255,9 +256,18 @@ def test_an_isolated_open_atom_is_evaluated(model):
     assert np.abs(calculator.get_forces(atom)).max() < 1e-12  # rounding
 
 
+def test_ions_without_neighbours_are_told_apart_by_their_element(model):
+    """TensorNet's own features are sums over edges: those of a lone atom are the same for every element."""
+    calculator = LesMatGLCalculator(model)
+    hydrogen, oxygen = (calculator.get_property("latent_charges", Atoms(symbol))[0] for symbol in "HO")
+    assert abs(hydrogen - oxygen) > 1e-3
+    far = calculator.get_property("latent_charges", Atoms("HO", [[0, 0, 0], [9.0, 0, 0]]))
+    np.testing.assert_allclose(far, [hydrogen, oxygen], rtol=0.2)  # and what they induce in each other
+
+
 def test_layouts_are_those_of_the_features():
     tensornet = feature_layout(tiny_host("TensorNet")).layers
-    assert [(layer.scalars, layer.vectors, layer.tensors) for layer in tensornet] == [(12, 6, 6)]
+    assert [(layer.scalars, layer.vectors, layer.tensors) for layer in tensornet] == [(18, 6, 6)]
     m3gnet = feature_layout(tiny_model("M3GNet")).layers
     assert [(layer.scalars, layer.vectors, layer.tensors) for layer in m3gnet] == [(8, 0, 0)] * 2
     assert 1.0 < feature_layout(tiny_model("M3GNet")).mean_neighbors < 30.0
