@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,29 @@ def test_training_on_open_and_periodic_frames_writes_a_checkpoint_and_what_matgl
     assert charges[numbers == 8].mean() < charges.mean()
     theirs = PESCalculator(matgl.load_model("run").eval())
     assert theirs.get_potential_energy(waters(2)) == pytest.approx(calculator.get_potential_energy(waters(2)), abs=1e-5)
+
+
+def blocks_of_the_page(language: str) -> list[str]:
+    """Indented blocks of docs/matgl.md, by how they begin."""
+    text = (Path(__file__).parents[2] / "docs/matgl.md").read_text(encoding="utf-8")
+    found = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n)+", text, re.MULTILINE)]
+    return [block.strip() for block in found if block.strip().startswith(language)]
+
+
+@pytest.mark.training
+def test_the_python_example_of_the_page_runs(work):
+    ase.io.write(work / "water.xyz", labelled_waters(40), format="extxyz")
+    (block,) = blocks_of_the_page("import les_plugins")
+    small = "max_epochs=1, accelerator='cpu', loader_kwargs={'num_workers': 0}, trainer_kwargs={'logger': False}"
+    exec(block.replace("max_epochs=100", small).replace("units=32", "units=6").replace("5.0", "3.5"), {})
+    assert isinstance(long_range_part(matgl.load_model("water")), torch.nn.Module)
+
+
+def test_the_yaml_example_of_the_page_can_be_used(work):
+    (block,) = blocks_of_the_page("dataset:")
+    Path("water.yaml").write_text(block)
+    settings = read_settings(Path("water.yaml"))
+    assert settings["long_range"].epsilon_infinity == 1.78
 
 
 @pytest.mark.training
