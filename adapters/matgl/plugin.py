@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from les_plugins.testing import AdapterContract
 
 SUPPORTED = ">=4.1,<4.2"
-#: Where the classes of this host's models come from: MatGL, and this adapter.
-_PACKAGES = ("matgl", "les_plugins.adapters.matgl")
 
 
 @hookimpl
@@ -30,8 +28,7 @@ def les_host_info() -> HostInfo:
 @hookimpl
 def les_attach(model: nn.Module, config: LongRangeConfig) -> nn.Module | None:
     """Put a long-range part behind a TensorNet or M3GNet, or behind the one in a Potential."""
-    modules = [kind.__module__ for kind in type(model).__mro__]
-    if not any(name == package or name.startswith(f"{package}.") for name in modules for package in _PACKAGES):
+    if not any(kind.__module__.startswith("matgl.") for kind in type(model).__mro__):
         return None
     from les_plugins.adapters.matgl.model import attach_long_range
 

@@ -125,6 +125,9 @@ def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str,
             raise ConfigError(f"{config_file}: dataset.{name} is missing: give an extended XYZ file")
     _check_model(settings["model"], f"{config_file}: model")
     _check_keys(settings["trainer"], _trainer_keys(), f"{config_file}: trainer")
+    save_path = settings["trainer"].get("save_path", _DEFAULTS["save_path"])
+    if not isinstance(save_path, str) or not Path(save_path).name:
+        raise ConfigError(f"{config_file}: trainer.save_path is {save_path!r}; allowed: the name of a folder")
     extra = settings["trainer"].get("trainer_kwargs") or {}
     _check_keys(extra, inspect.signature(lightning.Trainer).parameters, f"{config_file}: trainer.trainer_kwargs")
     section = settings.get(SECTION)

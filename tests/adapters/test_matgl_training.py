@@ -227,6 +227,7 @@ def test_a_model_of_matgl_is_loaded_and_gets_a_long_range_part_that_starts_at_it
         ({"model": {"load": "a"}}, r"model: unknown key 'architecture'.*allowed keys: load"),
         ({"trainer": {"max_epoch": 3}}, r"trainer: unknown key 'max_epoch' \(did you mean 'max_epochs'\?\)"),
         ({"trainer": {"trainer_kwargs": {"loger": 1}}}, r"trainer_kwargs: unknown key 'loger'"),
+        ({"trainer": {"save_path": "."}}, r"save_path is '.'; allowed: the name of a folder"),
         ({"trainer": {"trainer_kwargs": 3}}, r"trainer_kwargs is 3; expected a section"),
     ],
 )
