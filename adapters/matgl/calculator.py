@@ -29,7 +29,7 @@ from les_plugins.frames import check_boundaries, check_elements, check_frame
 from les_plugins.long_range import LongRangeResult
 
 
-class LesMatGLCalculator(LongRangeCalculator, PESCalculator):  # type: ignore[misc]
+class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
     """ASE calculator of a MatGL model with a long-range part, or without, in ASE's units.
 
     Args:
@@ -69,32 +69,32 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):  # type: ignore[mi
         self.implemented_properties = [*type(self).implemented_properties, "energies", *extra]
         self._dtype = potential.data_mean.dtype
 
-    def calculate(
+    def calculate(  # type: ignore[override]
         self,
         atoms: Atoms | None = None,
         properties: Sequence[str] | None = None,
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Everything cheap at once; Born effective charges when they are among `properties`."""
-        atoms = atoms if atoms is not None else self.atoms
-        check_frame(atoms, "structure")
-        check_elements([atoms], self.known_elements, "structure")
-        check_boundaries([atoms], "structure")  # MatGL would take a slab for a molecule
+        structure: Any = self.atoms if atoms is None else atoms
+        check_frame(structure, "structure")
+        check_elements([structure], self.known_elements, "structure")
+        check_boundaries([structure], "structure")  # MatGL would take a slab for a molecule
         with host_dtype(self._dtype), self._latents() as latents:
-            self._host_calculate(atoms, list(properties or ["energy"]), list(system_changes))
-        if not atoms.pbc.any():
+            self._host_calculate(structure, list(properties or ["energy"]), list(system_changes))
+        if not structure.pbc.any():
             self.results.pop("stress", None)  # of a fabricated cell
-        types = torch.tensor([self.known_elements.index(z) for z in atoms.numbers], device=self._device)
+        types = torch.tensor([self.known_elements.index(z) for z in structure.numbers], device=self._device)
         self.results["energies"] = _array(atomic_energies(self.potential, types, torch.zeros_like(types)))
         if not self.has_long_range:
             self.results["short_range_energy"] = self.results["energy"]
             self.results["long_range_energy"] = 0.0
             return
-        positions, *boundary = self._geometry(atoms)
-        self.results.update(latent_results(latents[-1], positions, *boundary, self.epsilon_infinity))
+        positions, cell, pbc = self._geometry(structure)
+        self.results.update(latent_results(latents[-1], positions, cell, pbc, self.epsilon_infinity))
         self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
         if properties is not None and "born_effective_charges" in properties:
-            self.results["born_effective_charges"] = self._born_effective_charges(atoms, *boundary)
+            self.results["born_effective_charges"] = self._born_effective_charges(structure, cell, pbc)
 
     def _born_effective_charges(self, atoms: Atoms, cell: Tensor, pbc: Tensor) -> Any:
         with host_dtype(self._dtype):

@@ -55,9 +55,10 @@ class TensorNetContract(AdapterContract):
     def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
         """Through MatGL's converter and collation."""
         graph, lattice = batch_of(frames, next(model.parameters()).dtype)
+        inner: Any = model.model
         positions: list[Tensor] = []
         # Potential keeps the tensor that it differentiates by to itself
-        handle = model.model.register_forward_pre_hook(
+        handle = inner.register_forward_pre_hook(
             lambda module, inputs, named: positions.append(named["g"].pos), with_kwargs=True
         )
         was_training = model.training
@@ -82,12 +83,13 @@ class TensorNetContract(AdapterContract):
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
         """Calls without cell or scale, and compilers."""
         graph, _ = batch_of([waters(1)], torch.float64)
+        inner: Any = model.model
         far = waters(1)
         far.set_cell([50.0, 50.0, 50.0])
         lonely, cell = batch_of([far[:1]], torch.float64)
         return {
-            "the energy model without a Potential": lambda: model.model(g=graph),
-            "Potential(compile_model=True)": lambda: Potential(model.model, compile_model=True),
+            "the energy model without a Potential": lambda: inner(g=graph),
+            "Potential(compile_model=True)": lambda: Potential(inner, compile_model=True),
             "stress of a periodic structure without pairs": lambda: model(lonely, cell),
         }
 

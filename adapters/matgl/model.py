@@ -32,7 +32,7 @@ class NoPairsError(HostError):
     """A periodic structure without pairs within the cutoff: MatGL's graph has no strained cell for it."""
 
 
-class LongRangeModel(MatGLModel):  # type: ignore[misc]
+class LongRangeModel(MatGLModel):
     """An energy model of MatGL with a long-range part; `Potential`, its trainer, calculator, save and load take it.
 
     Args:
@@ -102,15 +102,16 @@ class LongRangeModel(MatGLModel):  # type: ignore[misc]
             raise HostError(
                 "a model with a long-range part needs cell and energy scale: call it through matgl.apps.pes.Potential"
             )
-        short_range = self.base(g=g, state_attr=state_attr, l_g=l_g)
-        features = node_features(self.base, g)
+        base: Any = self.base
+        short_range: Tensor = base(g=g, state_attr=state_attr, l_g=l_g)
+        features = node_features(base, g)
         structure = structures(g)
         cell = strained_cell(g, lattice.to(g.pos.dtype), structure)
         result: LongRangeResult = self.long_range(features, g.pos, cell, periodicity(lattice), structure)
-        atomic = ARCHITECTURES[self.architecture].atomic_energy(self.base) + _unscaled(result.atomic_energy, scale, g)
+        atomic = ARCHITECTURES[self.architecture].atomic_energy(base) + _unscaled(result.atomic_energy, scale, g)
         # the graph would keep the model from being copied
-        self.feature_dict = {**_detached(self.base.feature_dict), "atomic_energy": atomic.detach()}
-        self.base.feature_dict = {}
+        self.feature_dict = {**_detached(base.feature_dict), "atomic_energy": atomic.detach()}
+        base.feature_dict = {}
         return short_range + _unscaled(result.energy, scale, g).view(short_range.shape)
 
     def predict_structure(
@@ -140,12 +141,12 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> nn.Module:
         raise HostError("this model has a long-range part already")
     if not isinstance(model, Potential):
         return LongRangeModel.around(model, config).train(model.training)
-    inner = LongRangeModel.around(model.model, config).train(model.training)
-    attached: nn.Module = Potential(**{**model._init_args, "model": inner}).train(model.training)
+    inner = LongRangeModel.around(energy_model(model), config).train(model.training)
+    attached: Any = Potential(**{**model._init_args, "model": inner}).train(model.training)
     attached.element_refs = model.element_refs
     for name in ("data_mean", "data_std", "_eye3", "calc_forces", "calc_stresses", "calc_hessian"):
         setattr(attached, name, getattr(model, name))
-    return attached
+    return attached  # type: ignore[no-any-return]
 
 
 def feature_layout(model: nn.Module) -> FeatureLayout:
@@ -170,9 +171,8 @@ def node_features(model: nn.Module, graph: Any) -> NodeFeatures:
 
 def energy_model(model: nn.Module) -> Any:
     """The host's own model inside a Potential, a LongRangeModel, or both."""
-    if isinstance(model, Potential):
-        model = model.model
-    return model.base if isinstance(model, LongRangeModel) else model
+    inner: Any = model.model if isinstance(model, Potential) else model
+    return inner.base if isinstance(inner, LongRangeModel) else inner
 
 
 def atomic_energies(potential: Any, node_type: Tensor, structure: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import matgl
@@ -156,7 +156,7 @@ def _model(
             "data_mean": float(potential.data_mean),
             "data_std": float(potential.data_std),
         }
-        return _with_section(potential.model, long_range, source), scaling
+        return _with_section(cast(nn.Module, potential.model), long_range, source), scaling
     options = {key: value for key, value in section.items() if key not in _MODEL_KEYS}
     elements = tuple(options.pop("element_types", None) or elements_of(frames))
     scale = trainer.get("data_std", 1.0)
@@ -198,7 +198,7 @@ def _fit(
     numbers = BestNumbers()
     extra = {"logger": False, **(options.pop("trainer_kwargs", None) or {}), "callbacks": [keep, numbers]}
     options.update(data_mean=scaling["data_mean"], data_std=scaling["data_std"], trainer_kwargs=extra)
-    fitter = MGLPotentialTrainer(model, **options)
+    fitter: Any = MGLPotentialTrainer(model, **options)
     with warnings.catch_warnings():
         for category, message in _HOST_WARNINGS:
             warnings.filterwarnings("ignore", message, category)
