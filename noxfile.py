@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import nox
 
@@ -57,6 +58,7 @@ def tests_nequip(session: nox.Session) -> None:
 @nox.session(name="tests-matgl")
 def tests_matgl(session: nox.Session) -> None:
     """The MatGL adapter: TensorNet and M3GNet."""
+    _skip_before_python_3_11(session)
     session.install("-e", ".[matgl,plot,dev]")
     session.run("pytest", *FAST, *(session.posargs or ["tests/adapters"]))
 
@@ -85,6 +87,7 @@ def training_nequip(session: nox.Session) -> None:
 @nox.session(name="training-matgl")
 def training_matgl(session: nox.Session) -> None:
     """Tests marked training of the MatGL adapter: tiny trainings with MatGL's trainer, `mgl train`, command line."""
+    _skip_before_python_3_11(session)
     session.install("-e", ".[matgl,plot,dev]")
     session.run("pytest", "-m", "training", *(session.posargs or ["tests/adapters"]))
 
@@ -100,3 +103,8 @@ def e3nn(session: nox.Session) -> None:
     session.run("python", script, "save", f"{folder}/saved-under-0.6")
     session.install("--no-deps", "e3nn==0.4.4")
     session.run("python", script, "compare", f"{folder}/saved-under-0.6")
+
+
+def _skip_before_python_3_11(session: nox.Session) -> None:
+    if sys.version_info < (3, 11):
+        session.skip("MatGL 4.1 needs Python 3.11 or newer")
