@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -14,6 +15,7 @@ nox.options.sessions = [
     "tests-template",
     "tests-mace",
     "tests-nequip",
+    "tests-matgl",
     "tests-sevennet",
     "contract-table",
 ]
@@ -89,6 +91,14 @@ def tests_sevennet(session: nox.Session) -> None:
     run_host_tests(session, "sevennet")
 
 
+@nox.session(name="tests-matgl")
+def tests_matgl(session: nox.Session) -> None:
+    """The MatGL adapter: TensorNet and M3GNet."""
+    _skip_before_python_3_11(session)
+    session.install("-e", ".[matgl,plot,dev]")
+    run_host_tests(session, "matgl")
+
+
 @nox.session
 def slow(session: nox.Session) -> None:
     """Tests marked slow, of the core and of the MACE adapter."""
@@ -117,6 +127,14 @@ def training_sevennet(session: nox.Session) -> None:
     session.run("pytest", "-m", "training", *(session.posargs or ["tests/adapters"]))
 
 
+@nox.session(name="training-matgl")
+def training_matgl(session: nox.Session) -> None:
+    """Tests marked training of the MatGL adapter: tiny trainings with MatGL's trainer, `mgl train`, command line."""
+    _skip_before_python_3_11(session)
+    session.install("-e", ".[matgl,plot,dev]")
+    session.run("pytest", "-m", "training", *(session.posargs or ["tests/adapters"]))
+
+
 @nox.session
 def e3nn(session: nox.Session) -> None:
     """A checkpoint saved under one e3nn (0.4, 0.6) gives the same numbers under the other."""
@@ -128,3 +146,8 @@ def e3nn(session: nox.Session) -> None:
     session.run("python", script, "save", f"{folder}/saved-under-0.6")
     session.install("--no-deps", "e3nn==0.4.4")
     session.run("python", script, "compare", f"{folder}/saved-under-0.6")
+
+
+def _skip_before_python_3_11(session: nox.Session) -> None:
+    if sys.version_info < (3, 11):
+        session.skip("MatGL 4.1 needs Python 3.11 or newer")

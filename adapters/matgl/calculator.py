@@ -1,0 +1,159 @@
+"""`LesMatGLCalculator`: MatGL's own `PESCalculator` with charges, dipole, polarizability and Born effective charges."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import all_changes
+from ase.data import atomic_numbers
+from matgl.apps.pes import Potential
+from matgl.ext.ase import Atoms2Graph, PESCalculator
+from torch import Tensor, nn
+
+from les_plugins.adapters.matgl.graphs import host_dtype
+from les_plugins.adapters.matgl.model import LongRangeModel, NoPairsError, atomic_energies, place
+from les_plugins.calculator import (
+    LONG_RANGE_PROPERTIES,
+    SHORT_RANGE_PROPERTIES,
+    LongRangeCalculator,
+    born_results,
+    latent_results,
+)
+from les_plugins.devices import check_device
+from les_plugins.frames import check_boundaries, check_elements, check_frame
+from les_plugins.long_range import LongRangeResult
+
+
+class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
+    """ASE calculator of a MatGL model with a long-range part, or without, in ASE's units.
+
+    Args:
+        model: a Potential, or an energy model, which gets one.
+        device: torch device.
+        epsilon_infinity: ε_∞ that scales charges, dipole, polarizability and Born charges of periodic structures;
+            the model's own when None.
+        metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
+
+    Properties beyond MatGL's: `energies`, `les_plugins.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges
+    (N, 3, 3) is computed only when asked for. An open structure has no stress, nor has a periodic one without pairs.
+
+    Raises:
+        DataError: a structure with NaN, a singular cell, periodic along some axes only, or with an element that the
+            model does not know.
+        DeviceError: a device that this machine does not have.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str = "cpu",
+        epsilon_infinity: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_device(device)
+        potential = _with_stress(model).to(device).eval()
+        super().__init__(potential, **{"stress_unit": "eV/A3", "use_voigt": True, **kwargs})
+        self.metadata = dict(metadata or {})
+        self.known_elements = [atomic_numbers[symbol] for symbol in self.element_types]
+        inner = potential.model
+        self.has_long_range = isinstance(inner, LongRangeModel)
+        own = inner.long_range.config.epsilon_infinity if isinstance(inner, LongRangeModel) else 1.0
+        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
+        extra = LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
+        self.implemented_properties = [*type(self).implemented_properties, "energies", *extra]
+        self._dtype = potential.data_mean.dtype
+
+    def calculate(  # type: ignore[override]
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] | None = None,
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Everything cheap at once; Born effective charges when they are among `properties`."""
+        structure: Any = self.atoms if atoms is None else atoms
+        check_frame(structure, "structure")
+        check_elements([structure], self.known_elements, "structure")
+        check_boundaries([structure], "structure")  # MatGL would take a slab for a molecule
+        with host_dtype(self._dtype), self._latents() as latents:
+            self._host_calculate(structure, list(properties or ["energy"]), list(system_changes))
+        if not structure.pbc.any():
+            self.results.pop("stress", None)  # of a fabricated cell
+        types = torch.tensor([self.known_elements.index(z) for z in structure.numbers], device=self._device)
+        self.results["energies"] = _array(atomic_energies(self.potential, types, torch.zeros_like(types)))
+        if not self.has_long_range:
+            self.results["short_range_energy"] = self.results["energy"]
+            self.results["long_range_energy"] = 0.0
+            return
+        positions, cell, pbc = self._geometry(structure)
+        self.results.update(latent_results(latents[-1], positions, cell, pbc, self.epsilon_infinity))
+        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+        if properties is not None and "born_effective_charges" in properties:
+            self.results["born_effective_charges"] = self._born_effective_charges(structure, cell, pbc)
+
+    def _born_effective_charges(self, atoms: Atoms, cell: Tensor, pbc: Tensor) -> Any:
+        with host_dtype(self._dtype):
+            graph, lattice, _ = Atoms2Graph(self.element_types, self.cutoff).get_graph(atoms)
+        # without the Potential, whose derivative frees the graph
+        placed = place(graph.to(str(self._device)), lattice.to(self._device), self.potential.data_std)
+        placed.pos.requires_grad_(True)
+        with self._latents() as latents:
+            self.potential.model(g=placed)
+        return born_results(latents[-1], placed.pos, cell, pbc, self.epsilon_infinity)
+
+    def _host_calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        try:
+            super().calculate(atoms, properties, system_changes)
+        except NoPairsError:
+            self.potential.calc_stresses = self.compute_stress = False
+            try:
+                super().calculate(atoms, properties, system_changes)
+            finally:
+                self.potential.calc_stresses = self.compute_stress = True
+            self.results.pop("stress", None)
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = self.potential.data_mean.device
+        return device
+
+    def _geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions (N, 3), cell (1, 3, 3) and pbc (1, 3) of a structure."""
+        positions, cell = (
+            torch.tensor(values, dtype=self._dtype, device=self._device)
+            for values in (atoms.positions, atoms.cell.array[None])
+        )
+        return positions, cell, torch.tensor(atoms.pbc[None], device=self._device)
+
+    @contextlib.contextmanager
+    def _latents(self) -> Iterator[list[LongRangeResult]]:
+        """What the long-range part returns inside the block; the model, which may be the user's, keeps no hook."""
+        caught: list[LongRangeResult] = []
+        if not self.has_long_range:
+            yield caught
+            return
+        part = self.potential.model.long_range
+        handle = part.register_forward_hook(lambda module, inputs, output: caught.append(output))
+        try:
+            yield caught
+        finally:
+            handle.remove()
+
+
+def _with_stress(model: nn.Module) -> Any:
+    """A Potential of the model that computes forces and stress; a Potential of the user's is not changed."""
+    if not isinstance(model, Potential):
+        parameter = next(model.parameters())
+        return Potential(model, calc_stresses=True).to(device=parameter.device, dtype=parameter.dtype)
+    potential = copy.copy(model)
+    potential.calc_forces = potential.calc_stresses = True
+    return potential
+
+
+def _array(values: Tensor) -> Any:
+    return values.detach().cpu().double().numpy()

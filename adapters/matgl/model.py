@@ -1,0 +1,281 @@
+"""`LongRangeModel`: one of MatGL's energy models and a long-range part, as an energy model of MatGL's `Potential`.
+
+It is no subclass of the host's model: MatGL's exports (LAMMPS, JAX) would take one for its base and drop the long-range
+part without a word. `Potential` scales what its model returns by `data_std` and keeps one lattice an edge; so every
+Potential that gets a `LongRangeModel` is made to hand over its lattice and its scale with the graph.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from matgl.apps.pes import Potential
+from matgl.graph._compute import compute_pair_vector_and_distance
+from matgl.models import MatGLModel
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
+
+from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import HostError
+from les_plugins.features import Edges, FeatureLayout, NodeFeatures
+from les_plugins.long_range import LongRange, LongRangeResult
+
+#: Attributes of ours on a graph: (B, 3, 3) Å lattice before any strain; scale of the model's output, eV.
+LATTICE, SCALE = "les_lattice", "les_scale"
+
+
+class NoPairsError(HostError):
+    """A periodic structure without pairs within the cutoff: MatGL's graph has no strained cell for it."""
+
+
+class LongRangeModel(MatGLModel):
+    """An energy model of MatGL with a long-range part; `Potential`, its trainer, calculator, save and load take it.
+
+    Args:
+        architecture: name of the host's model, "TensorNet" or "M3GNet".
+        arguments: those of its class.
+        long_range: the `long_range:` section.
+    """
+
+    __version__ = 1
+    is_intensive = False
+
+    def __init__(self, architecture: str, arguments: Mapping[str, Any], long_range: Mapping[str, Any]) -> None:
+        super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise HostError(f"architecture is {architecture!r}; allowed: {', '.join(ARCHITECTURES)}")
+        base = ARCHITECTURES[architecture].kind(**arguments)
+        self._assemble(base, LongRangeConfig.parse(long_range, "LongRangeModel: long_range"))
+
+    @classmethod
+    def around(cls, base: nn.Module, config: LongRangeConfig) -> LongRangeModel:
+        """A model that shares the weights of `base`."""
+        model: LongRangeModel = cls.__new__(cls)
+        MatGLModel.__init__(model)
+        model._assemble(base, config)
+        return model
+
+    def _assemble(self, base: nn.Module, config: LongRangeConfig) -> None:
+        self.architecture = architecture_of(base)
+        arguments = dict(base._init_args)  # type: ignore[arg-type]
+        # what MatGL writes to model.pt and gives back to __init__
+        self._init_args = {
+            "architecture": self.architecture,
+            "arguments": arguments,
+            "long_range": config.to_dict(),
+        }
+        self.base = base
+        parameter = next(base.parameters())
+        self.long_range = LongRange(feature_layout(base), config).to(device=parameter.device, dtype=parameter.dtype)
+
+    @property
+    def element_types(self) -> tuple[str, ...]:
+        """Chemical symbols, in the order of the graph's node types."""
+        return tuple(self.base.element_types)  # type: ignore[arg-type]
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return float(self.base.cutoff)  # type: ignore[arg-type]
+
+    def forward(self, g: Any, state_attr: Tensor | None = None, l_g: Any = None) -> Tensor:
+        """Energy of every structure, in the units that `Potential` scales; (B,), or () for one structure.
+
+        The host's `feature_dict` is kept without its graph; beside it: `atomic_energy` (N,) in the same units, the
+        long-range part included.
+
+        Args:
+            g: graph as `Potential` prepares it.
+            state_attr: as the host's.
+            l_g: as the host's.
+
+        Raises:
+            HostError: called without a Potential, which knows cell and scale.
+            NoPairsError: stress of a periodic structure in which no two atoms are within the cutoff.
+        """
+        lattice, scale = getattr(g, LATTICE, None), getattr(g, SCALE, None)
+        if lattice is None or scale is None:
+            raise HostError(
+                "a model with a long-range part needs cell and energy scale: call it through matgl.apps.pes.Potential"
+            )
+        base: Any = self.base
+        short_range: Tensor = base(g=g, state_attr=state_attr, l_g=l_g)
+        features = node_features(base, g)
+        structure = structures(g)
+        cell = strained_cell(g, lattice.to(g.pos.dtype), structure)
+        result: LongRangeResult = self.long_range(features, g.pos, cell, periodicity(lattice), structure)
+        atomic = ARCHITECTURES[self.architecture].atomic_energy(base) + _unscaled(result.atomic_energy, scale, g)
+        # the graph would keep the model from being copied
+        self.feature_dict = {**_detached(base.feature_dict), "atomic_energy": atomic.detach()}
+        base.feature_dict = {}
+        return short_range + _unscaled(result.energy, scale, g).view(short_range.shape)
+
+    def predict_structure(
+        self, structure: Any, state_feats: Tensor | None = None, graph_converter: Any = None
+    ) -> Tensor:
+        """Energy of a pymatgen Structure or Molecule, with scale one, as the host's models have it."""
+        from matgl.ext.pymatgen import Molecule2Graph, Structure2Graph
+
+        if graph_converter is None:
+            converter = Structure2Graph if hasattr(structure, "lattice") else Molecule2Graph
+            graph_converter = converter(element_types=self.element_types, cutoff=self.cutoff)
+        graph, lattice, default = graph_converter.get_graph(structure)
+        potential = Potential(self, calc_forces=False, calc_stresses=False).to(next(self.parameters()))
+        state = torch.as_tensor(default) if state_feats is None else state_feats
+        energy: Tensor = potential(graph, lattice, state)[0]
+        return energy.detach()
+
+
+def attach_long_range(model: nn.Module, config: LongRangeConfig) -> nn.Module:
+    """A model of the same kind, a bare one or a `Potential`, that shares the weights of `model`.
+
+    Raises:
+        HostError: a long-range part is there already, or none can be attached to this model.
+        ConfigError: heads that the features cannot feed.
+    """
+    if isinstance(model, LongRangeModel) or isinstance(getattr(model, "model", None), LongRangeModel):
+        raise HostError("this model has a long-range part already")
+    if not isinstance(model, Potential):
+        return LongRangeModel.around(model, config).train(model.training)
+    inner = LongRangeModel.around(energy_model(model), config).train(model.training)
+    attached: Any = Potential(**{**model._init_args, "model": inner}).train(model.training)
+    attached.element_refs = model.element_refs
+    for name in ("data_mean", "data_std", "_eye3", "calc_forces", "calc_stresses", "calc_hessian"):
+        setattr(attached, name, getattr(model, name))
+    return attached  # type: ignore[no-any-return]
+
+
+def feature_layout(model: nn.Module) -> FeatureLayout:
+    """Channels of a bare model, or of that in a Potential, and its cutoff."""
+    base = energy_model(model)
+    return ARCHITECTURES[architecture_of(base)].layout(base)
+
+
+def node_features(model: nn.Module, graph: Any) -> NodeFeatures:
+    """Features and edges of the graph that a bare model evaluated last.
+
+    Raises:
+        HostError: the model was not evaluated.
+    """
+    base = energy_model(model)
+    if not base.feature_dict:
+        raise HostError(f"this {type(base).__name__} has no features: evaluate it first")
+    vector, _ = compute_pair_vector_and_distance(graph.pos, graph.edge_index, graph.pbc_offshift)
+    centre, neighbor = graph.edge_index.long()
+    return NodeFeatures(ARCHITECTURES[architecture_of(base)].layers(base, graph), Edges(centre, neighbor, vector))
+
+
+def energy_model(model: nn.Module) -> Any:
+    """The host's own model inside a Potential, a LongRangeModel, or both."""
+    inner: Any = model.model if isinstance(model, Potential) else model
+    return inner.base if isinstance(inner, LongRangeModel) else inner
+
+
+def atomic_energies(potential: Any, node_type: Tensor, structure: Tensor) -> Tensor:
+    """(N,) eV of the batch that a Potential evaluated last: they add up to its energy.
+
+    Args:
+        potential: with a long-range part or without; `data_mean`, one number a structure, is divided among its atoms.
+        node_type: (N,) number of each atom's element in `element_types`.
+        structure: (N,) number of the structure that an atom belongs to.
+    """
+    model = potential.model
+    if isinstance(model, LongRangeModel):
+        own = model.feature_dict["atomic_energy"]
+    else:
+        own = ARCHITECTURES[architecture_of(model)].atomic_energy(model).detach()
+    counts = torch.bincount(structure)[structure]
+    energy: Tensor = potential.data_std * own + potential.data_mean / counts
+    if potential.element_refs is not None:
+        energy = energy + potential.element_refs.property_offset[node_type]
+    return energy
+
+
+def structures(graph: Any) -> Tensor:
+    """(N,) number of the structure that an atom belongs to."""
+    batch = getattr(graph, "batch", None)
+    if batch is None:
+        return torch.zeros(len(graph.node_type), dtype=torch.long, device=graph.node_type.device)
+    return batch.long()  # type: ignore[no-any-return]
+
+
+def periodicity(lattice: Tensor) -> Tensor:
+    """(B, 3) bool of (B, 3, 3) lattices: MatGL's converters give open structures the unit matrix, exactly.
+
+    A periodic cell of 1 Å edges is none that atoms fit into. MatGL knows no slabs.
+    """
+    identity = torch.eye(3, dtype=lattice.dtype, device=lattice.device)
+    return (lattice != identity).flatten(1).any(1)[:, None].expand(-1, 3)
+
+
+def strained_cell(graph: Any, lattice: Tensor, structure: Tensor) -> Tensor:
+    """(B, 3, 3) Å with the graph to the strain that Potential differentiates by: each structure's at its first edge."""
+    edges = graph.edge_index.shape[1]
+    source = structure[graph.edge_index[0]]
+    number = torch.arange(edges, device=source.device)
+    first = torch.full((len(lattice),), edges, device=source.device).scatter_reduce(0, source, number, "amin")
+    bare = first == edges
+    if graph.lattice.requires_grad and bool((bare & periodicity(lattice)[:, 0]).any()):
+        raise NoPairsError(
+            "a periodic structure has no two atoms within the model's cutoff: MatGL's graph has no cell to strain for "
+            "it, so there is no stress; leave it out or calculate without stress"
+        )
+    if edges == 0:
+        return lattice
+    return torch.where(bare[:, None, None], lattice, graph.lattice[first.clamp(max=edges - 1)])
+
+
+def place(graph: Any, lattice: Tensor, scale: Tensor) -> Any:
+    """A copy of a converter's graph with positions, cell and scale, as a Potential without strain hands it over."""
+    placed = copy.copy(graph)
+    lattice = lattice.reshape(-1, 3, 3)
+    structure = structures(graph)
+    placed.lattice = lattice[structure[graph.edge_index[0]]]
+    placed.pbc_offshift = torch.einsum("ea,eab->eb", graph.pbc_offset.to(lattice.dtype), placed.lattice)
+    placed.pos = torch.einsum("na,nab->nb", graph.frac_coords.to(lattice.dtype), lattice[structure])
+    setattr(placed, LATTICE, lattice)
+    setattr(placed, SCALE, scale)
+    return placed
+
+
+def _hand_over(potential: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Forward pre-hook of a Potential: its lattice and scale, on a copy of the graph."""
+    given = {**dict(zip(("g", "lat"), arguments, strict=False)), **named}
+    if given.get("lat") is None:
+        return None  # Potential says so itself
+    graph = copy.copy(given["g"])
+    setattr(graph, LATTICE, given["lat"].reshape(-1, 3, 3))
+    setattr(graph, SCALE, potential.data_std)
+    return ((graph, *arguments[1:]), named) if arguments else (arguments, {**named, "g": graph})
+
+
+def _meet_parent(parent: nn.Module, name: str, child: Any) -> None:
+    """Registration hook of torch: a Potential that gets a LongRangeModel, whoever makes it, hands over to it."""
+    if not isinstance(child, LongRangeModel):
+        return
+    if isinstance(parent, Potential):
+        if _hand_over not in parent._forward_pre_hooks.values():
+            parent.register_forward_pre_hook(_hand_over, with_kwargs=True)
+    elif type(parent).__name__ == "OptimizedModule":
+        raise HostError(
+            "a model with a long-range part cannot be compiled yet (compile_model, torch.compile): the number of "
+            "reciprocal vectors depends on the cell"
+        )
+
+
+register_module_module_registration_hook(_meet_parent)
+
+
+def _unscaled(energy: Tensor, scale: Tensor, graph: Any) -> Tensor:
+    """Energies in eV in the units of the model's output."""
+    return (energy / scale.to(energy.dtype)).to(graph.pos.dtype)
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach()
+    return {key: _detached(item) for key, item in value.items()} if isinstance(value, dict) else value

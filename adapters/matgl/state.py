@@ -1,0 +1,109 @@
+"""A MatGL model as JSON and tensors, and back: what a checkpoint keeps. Classes come from one list."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from matgl.apps.pes import Potential
+from torch import nn
+
+from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
+from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range, energy_model
+from les_plugins.checkpoint import load_tensors
+from les_plugins.errors import CheckpointError, HostError
+from les_plugins.plugins import HostState
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+#: Options of a Potential that are kept; what it scales and shifts by is among the tensors.
+_OPTIONS = ("calc_forces", "calc_stresses", "calc_hessian")
+_UNSUPPORTED = ("calc_magmom", "calc_charge", "calc_repuls")
+
+
+def take_apart(model: nn.Module) -> HostState:
+    """Arguments and tensors of a Potential or an energy model, with a long-range part or without.
+
+    Raises:
+        HostError: an architecture or an option that a checkpoint could not build again.
+    """
+    base = energy_model(model)
+    inner = model.model if isinstance(model, Potential) else model
+    description = {
+        "architecture": architecture_of(base),
+        "arguments": {key: _encode(key, value) for key, value in base._init_args.items()},
+        "dtype": str(next(base.parameters()).dtype).removeprefix("torch."),
+        "potential": _options(model) if isinstance(model, Potential) else None,
+    }
+    config = inner.long_range.config if isinstance(inner, LongRangeModel) else None
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    versions = {name: importlib.metadata.version(name) for name in ("matgl", "torch")}
+    return HostState("matgl", versions, description, config, tensors)
+
+
+def rebuild(state: HostState) -> nn.Module:
+    """The model of a state; refuses names that are not listed and tensors that do not fit."""
+    problem = _problem(state.model)
+    if problem is not None:
+        raise CheckpointError(f"config.json: {problem}")
+    arguments = {key: _decode(key, value) for key, value in state.model["arguments"].items()}
+    options = state.model["potential"]
+    try:
+        model: nn.Module = ARCHITECTURES[state.model["architecture"]].kind(**arguments)
+        if options is not None:
+            shape = options["element_refs"]
+            references = None if shape is None else torch.zeros(*shape)
+            model = Potential(model, element_refs=references, **{name: options[name] for name in _OPTIONS})
+        if state.long_range is not None:
+            model = attach_long_range(model, state.long_range)
+        model = model.to(_DTYPES[state.model["dtype"]])
+    except Exception as error:  # MatGL raises whatever a nonsense argument makes it
+        raise CheckpointError(f"config.json does not describe a model of this MatGL: {error}") from None
+    load_tensors(model, state.tensors)
+    return model.eval()
+
+
+def _options(potential: Any) -> dict[str, Any]:
+    for name in _UNSUPPORTED:
+        if getattr(potential, name, False):
+            raise HostError(f"a checkpoint of les-plugins cannot hold a Potential with {name}=True")
+    references = potential.element_refs
+    shape = None if references is None else list(references.property_offset.shape)
+    return {"element_refs": shape, **{name: bool(getattr(potential, name)) for name in _OPTIONS}}
+
+
+def _problem(model: Mapping[str, Any]) -> str | None:
+    """What in a description cannot be used, in words; None when all can."""
+    architecture = model.get("architecture")
+    if architecture not in ARCHITECTURES:
+        return f"architecture is {architecture!r}; allowed: {', '.join(ARCHITECTURES)}"
+    if model.get("dtype") not in _DTYPES:
+        return f"dtype is {model.get('dtype')!r}; allowed: {', '.join(_DTYPES)}"
+    allowed = set(inspect.signature(ARCHITECTURES[architecture].kind).parameters)
+    arguments = model.get("arguments")
+    if not isinstance(arguments, Mapping) or (strange := sorted(set(arguments) - allowed)):
+        given = repr(strange[0]) if isinstance(arguments, Mapping) else f"{arguments!r}"
+        return f"arguments holds {given}; allowed: {', '.join(sorted(allowed))}"
+    options = model.get("potential")
+    keys = {"element_refs", *_OPTIONS}
+    if options is not None and (not isinstance(options, Mapping) or set(options) != keys):
+        return f"potential is {options!r}; allowed: null, or {', '.join(sorted(keys))}"
+    return None
+
+
+def _encode(key: str, value: Any) -> Any:
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, tuple | list):
+        return [_encode(key, item) for item in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise HostError(f"the argument {key} of this model is {value!r}; a checkpoint can hold JSON types")
+
+
+def _decode(key: str, value: Any) -> Any:
+    if key == "dtype" and value in _DTYPES:
+        return _DTYPES[value]
+    return tuple(value) if key == "element_types" and isinstance(value, list) else value

@@ -1,0 +1,296 @@
+"""`les-plugins train matgl`: MatGL's `MGLPotentialTrainer`, from a YAML file whose keys are MatGL's own arguments."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import matgl
+import torch
+import yaml
+from ase import Atoms
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from matgl.apps.pes import Potential
+from matgl.utils.training import MGLPotentialTrainer
+from torch import nn
+
+from les_plugins import checkpoint
+from les_plugins.adapters.matgl.architectures import ARCHITECTURES
+from les_plugins.adapters.matgl.data import (
+    DATASET_KEYS,
+    dataset_of,
+    elements_of,
+    force_scale,
+    has_stress,
+    read_split,
+    references,
+)
+from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import ConfigError, HostError
+
+SECTION = "long_range"
+#: Frames of the training set from which the sign convention of the latent charges is read off.
+GAUGE_FRAMES = 16
+#: Keys of the model section that are no arguments of the host's class.
+_MODEL_KEYS = ("architecture", "load")
+#: What of MGLPotentialTrainer this command decides itself.
+_NOT_OURS_TO_SET = {"model", "magmom_weight", "charge_weight"}
+#: What the best epoch is chosen by.
+_LOSS = "val_Total_Loss"
+#: Warnings of Lightning about its own insides and about small training sets.
+_HOST_WARNINGS = (
+    (FutureWarning, ".*isinstance.treespec, LeafSpec"),
+    (UserWarning, ".*does not have many workers"),
+    (UserWarning, "The number of training batches"),
+    (UserWarning, "Checkpoint directory .* exists"),
+)
+_DEFAULTS = {"save_path": "matgl_model", "accelerator": "auto", "stress_weight": None, "element_refs": "fit"}
+
+
+def train(config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[str, Any] | None = None) -> Path | None:
+    """Train with MatGL's own trainer, with the file's `long_range:` section in the model.
+
+    Args:
+        config_file: YAML with the sections dataset, model, trainer and long_range (docs/matgl.md); without the last
+            the model is MatGL's alone.
+        arguments: `section.key=value`, which override the file.
+        metadata: facts to keep in the checkpoint.
+
+    Returns:
+        The checkpoint folder `<save_path>.les`, of the epoch with the lowest validation loss; beside it `save_path`,
+        which `matgl.load_model` reads.
+
+    Raises:
+        ConfigError: unknown keys or values that cannot be used.
+        DataError: frames that cannot be used.
+        HostError: MatGL's trainer refused its arguments.
+    """
+    settings = read_settings(config_file, arguments)
+    dataset, trainer = settings["dataset"], {**_DEFAULTS, **settings["trainer"]}
+    long_range = settings[SECTION]
+    frames = {name: read_split(dataset, name) for name in ("train", "valid", "test") if dataset.get(name)}
+    frames.setdefault("test", frames["valid"])
+    model, scaling = _model(settings["model"], long_range, frames["train"], trainer, dataset, config_file)
+    data = {
+        name: dataset_of(some, model, dataset, str(dataset.get(name) or dataset["valid"]))
+        for name, some in frames.items()
+    }
+    trainer["stress_weight"] = _stress_weight(trainer["stress_weight"], frames, dataset, config_file)
+
+    folder = Path(trainer["save_path"])
+    potential, best = _fit(model, data, trainer, scaling, folder, config_file)
+    potential.save(folder)
+    facts = {
+        "training_data": [_file(dataset["train"])],
+        "validation_data": [_file(dataset["valid"])],
+        "training": {"host_options": _plain(trainer), "last_validation": best},
+        **(metadata or {}),
+    }
+    where = folder.with_name(f"{folder.name}.les")
+    return checkpoint.save(potential, where, "matgl", facts, frames["train"][:GAUGE_FRAMES])
+
+
+def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str, Any]:
+    """The sections of a file, every key checked; `long_range` is a LongRangeConfig or None.
+
+    Raises:
+        ConfigError: a file that cannot be read, a key that is not known, or one that is missing.
+    """
+    try:
+        settings = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{config_file}: cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{config_file}: not valid YAML: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{config_file}: expected keys and values, got {type(settings).__name__}")
+    for item in arguments:
+        _override(settings, item)
+    _check_keys(settings, ("dataset", "model", "trainer", SECTION), str(config_file))
+    for name in ("dataset", "model", "trainer"):
+        section = settings.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"{config_file}: {name} is {section!r}; expected a section of keys and values")
+    _check_keys(settings["dataset"], DATASET_KEYS, f"{config_file}: dataset")
+    for name in ("train", "valid"):
+        if not isinstance(settings["dataset"].get(name), str):
+            raise ConfigError(f"{config_file}: dataset.{name} is missing: give an extended XYZ file")
+    _check_model(settings["model"], f"{config_file}: model")
+    _check_keys(settings["trainer"], _trainer_keys(), f"{config_file}: trainer")
+    save_path = settings["trainer"].get("save_path", _DEFAULTS["save_path"])
+    if not isinstance(save_path, str) or not Path(save_path).name:
+        raise ConfigError(f"{config_file}: trainer.save_path is {save_path!r}; allowed: the name of a folder")
+    extra = settings["trainer"].get("trainer_kwargs") or {}
+    _check_keys(extra, inspect.signature(lightning.Trainer).parameters, f"{config_file}: trainer.trainer_kwargs")
+    section = settings.get(SECTION)
+    present = SECTION in settings
+    settings[SECTION] = LongRangeConfig.parse(section, f"{config_file}: {SECTION}") if present else None
+    return settings
+
+
+def _model(
+    section: Mapping[str, Any],
+    long_range: LongRangeConfig | None,
+    frames: Sequence[Atoms],
+    trainer: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    source: Path,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The energy model, and element_refs, data_mean and data_std: the file's, or those of the model that is loaded."""
+    torch.manual_seed(int(trainer.get("seed", 42)))
+    if "load" in section:
+        potential = matgl.load_model(section["load"])
+        if not isinstance(potential, Potential):
+            raise ConfigError(f"{source}: model.load is a {type(potential).__name__}; allowed: a Potential of MatGL")
+        refs = potential.element_refs
+        scaling = {
+            "element_refs": None if refs is None else refs.property_offset.detach().cpu().numpy(),
+            "data_mean": float(potential.data_mean),
+            "data_std": float(potential.data_std),
+        }
+        return _with_section(cast(nn.Module, potential.model), long_range, source), scaling
+    options = {key: value for key, value in section.items() if key not in _MODEL_KEYS}
+    elements = tuple(options.pop("element_types", None) or elements_of(frames))
+    scale = trainer.get("data_std", 1.0)
+    scaling = {
+        "element_refs": references(trainer["element_refs"], frames, elements, dataset, f"{source}: trainer"),
+        "data_mean": float(trainer.get("data_mean", 0.0)),
+        "data_std": force_scale(frames, dataset) if scale == "forces" else float(scale),
+    }
+    name = section.get("architecture", "TensorNet")
+    own = {"use_warp": False} if name == "TensorNet" else {}
+    try:
+        model = ARCHITECTURES[name].kind(**{**own, **options, "element_types": elements, "is_intensive": False})
+    except Exception as error:  # the host raises whatever a nonsense argument makes it
+        raise ConfigError(f"{source}: model: MatGL's {name} refuses these arguments: {error}") from None
+    return _with_section(model, long_range, source), scaling
+
+
+def _with_section(model: nn.Module, long_range: LongRangeConfig | None, source: Path) -> nn.Module:
+    if long_range is None:
+        return model
+    if not isinstance(model, LongRangeModel):
+        return attach_long_range(model, long_range)
+    if model.long_range.config != long_range:
+        raise ConfigError(f"{source}: the loaded model has a long-range part already, of another {SECTION} section")
+    return model
+
+
+def _fit(
+    model: nn.Module,
+    data: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    scaling: Mapping[str, Any],
+    folder: Path,
+    source: Path,
+) -> tuple[Any, dict[str, float]]:
+    """The potential of the best epoch, and its numbers on the validation set."""
+    options = {key: value for key, value in trainer.items() if key in _parameters(MGLPotentialTrainer)}
+    keep = ModelCheckpoint(dirpath=folder, filename="best", monitor=_LOSS, save_last=True, enable_version_counter=False)
+    numbers = BestNumbers()
+    extra = {"logger": False, **(options.pop("trainer_kwargs", None) or {}), "callbacks": [keep, numbers]}
+    options.update(data_mean=scaling["data_mean"], data_std=scaling["data_std"], trainer_kwargs=extra)
+    fitter: Any = MGLPotentialTrainer(model, **options)
+    with warnings.catch_warnings():
+        for category, message in _HOST_WARNINGS:
+            warnings.filterwarnings("ignore", message, category)
+        try:
+            fitter.fit(data, atomrefs=scaling["element_refs"], ckpt_path=trainer.get("ckpt_path"))
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise HostError(f"{source}: MatGL's trainer refused: {error}") from error
+    if keep.best_model_path:
+        # plain tensors and numbers: MatGL keeps Lightning's checkpoints readable without pickled code
+        state = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        fitter.lit_module.load_state_dict(state)
+    return fitter.potential.cpu().eval(), numbers.best
+
+
+class BestNumbers(lightning.Callback):
+    """Keeps the validation numbers of the epoch with the lowest loss, which the test run at the end overwrites."""
+
+    def __init__(self) -> None:
+        self.best: dict[str, float] = {}
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Called by Lightning."""
+        found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+        if not trainer.sanity_checking and found.get(_LOSS, math.inf) < self.best.get(_LOSS, math.inf):
+            self.best = {**found, "epoch": float(trainer.current_epoch)}
+
+
+def _stress_weight(
+    given: Any, frames: Mapping[str, Sequence[Atoms]], dataset: Mapping[str, Any], source: Path
+) -> float:
+    """MatGL's default of 0.1 where every frame has a stress, as `mgl train` has it; 0 otherwise."""
+    labelled = all(has_stress(some, dataset) for some in frames.values())
+    if given is None:
+        return 0.1 if labelled else 0.0
+    if given and not labelled:
+        raise ConfigError(
+            f"{source}: trainer.stress_weight is {given}, but not every frame is periodic and has a stress; allowed: 0"
+        )
+    return float(given)
+
+
+def _check_model(section: dict[str, Any], where: str) -> None:
+    if "load" in section:
+        _check_keys(section, ("load",), where)
+        return
+    name = section.get("architecture", "TensorNet")
+    if name not in ARCHITECTURES:
+        raise ConfigError(f"{where}.architecture is {name!r}; allowed: {', '.join(ARCHITECTURES)}")
+    own = set(_parameters(ARCHITECTURES[name].kind)) - {"is_intensive", "kwargs"}
+    _check_keys(section, (*_MODEL_KEYS, *sorted(own)), where)
+
+
+def _trainer_keys() -> tuple[str, ...]:
+    own = [name for name in _parameters(MGLPotentialTrainer) if name not in _NOT_OURS_TO_SET]
+    return (*own, "element_refs", "save_path", "ckpt_path")
+
+
+def _parameters(kind: type) -> list[str]:
+    return list(inspect.signature(kind).parameters)
+
+
+def _check_keys(section: Any, allowed: Iterable[str], where: str) -> None:
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{where} is {section!r}; expected a section of keys and values")
+    known = list(allowed)
+    for key in section:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, 1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}; allowed keys: {', '.join(known)}")
+
+
+def _override(settings: dict[str, Any], item: str) -> None:
+    """`section.key=value` of the command line, the value in YAML."""
+    name, equals, value = item.partition("=")
+    keys = name.split(".")
+    if not equals or len(keys) < 2:
+        raise ConfigError(f"argument {item!r}; allowed: section.key=value, such as trainer.max_epochs=10")
+    target = settings
+    for key in keys[:-1]:
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"argument {item!r}: {key} is no section of keys and values")
+    target[keys[-1]] = yaml.safe_load(value)
+
+
+def _file(path: str) -> dict[str, str]:
+    return {"file": Path(path).name, "sha256": checkpoint.sha256(Path(path))}
+
+
+def _plain(options: Any) -> Any:
+    """The options that say how a model was trained, in JSON types; paths of one machine are left out."""
+    if isinstance(options, Mapping):
+        return {str(key): _plain(value) for key, value in options.items() if "/" not in str(value)}
+    return [_plain(item) for item in options] if isinstance(options, list | tuple) else options
