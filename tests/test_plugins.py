@@ -90,6 +90,16 @@ def test_an_unsupported_version_is_named_beside_the_supported_ones(
     assert f"mace-torch {version} is installed, supported is >=0.3.16,<0.4" in info.problem
 
 
+@pytest.mark.parametrize("version", ["0.0.1", "99.0"])
+@pytest.mark.parametrize("name", ["mace", "nequip", "matgl", "sevennet"])
+def test_every_host_refuses_versions_that_its_adapter_was_not_written_for(
+    monkeypatch: pytest.MonkeyPatch, name: str, version: str
+) -> None:
+    monkeypatch.setattr(plugins.importlib.metadata, "version", lambda distribution: version)
+    with pytest.raises(HostError, match=rf"{name}: .* {version} is installed, supported is .*: pip install"):
+        plugins.host(name)
+
+
 @pytest.mark.parametrize("version", ["0.3.16", "0.3.17", "0.3.16+local", "0.3.17.dev1"])
 def test_a_version_in_the_range_is_available(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setattr(plugins.importlib.metadata, "version", lambda name: version)
