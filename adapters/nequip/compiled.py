@@ -18,6 +18,7 @@ from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import Tensor, nn
 
 from les_plugins.adapters.nequip.modules import (
+    ALL_LATENT,
     EPSILON,
     LATENT_BORN_CHARGES,
     LATENT_CHARGES,
@@ -129,6 +130,10 @@ class LesCompiledCalculator(LongRangeCalculator, NequIPCalculator):  # type: ign
         self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
         self.results["long_range_energy"] *= self.energy_units_to_eV
         self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+
+    def atoms_to_data(self, atoms: Atoms) -> dict[str, Tensor]:
+        """NequIP's input, with the one by which the target asks for every latent output."""
+        return {**super().atoms_to_data(atoms), ALL_LATENT: torch.ones(1, 1, device=self.device)}
 
     def save_extra_outputs(self, out: Mapping[str, Tensor]) -> None:
         """Called by NequIP's calculator with what the model returned."""

@@ -6,7 +6,7 @@ with contextlib.suppress(Exception):
     from nequip.data import register_fields
 
     register_fields(
-        graph_fields=["long_range_energy"],
+        graph_fields=["long_range_energy", "les_all_latent"],
         node_fields=[
             "latent_charges",
             "latent_dipoles",
@@ -29,14 +29,19 @@ with contextlib.suppress(Exception):
     register_libraries_as_external_for_packaging(mock_modules=["les_plugins.config"])
 
 with contextlib.suppress(Exception):
+    import torch
     from nequip.scripts._compile_utils import ASE_TARGET, register_compile_targets
 
-    # for LesNequIPCalculator.from_compiled_model: pbc is known, and so is everything that the calculator gives
+    def _asking_for_all(data):
+        return {**ASE_TARGET["data_settings"](data), "les_all_latent": torch.ones(1, 1)}
+
+    # for LesCompiledCalculator: pbc is known, and so is everything that the calculator gives
     register_compile_targets(
         {
             "les_ase": {
                 **ASE_TARGET,
-                "input": [*ASE_TARGET["input"], "pbc"],
+                "input": [*ASE_TARGET["input"], "pbc", "les_all_latent"],
+                "data_settings": _asking_for_all,
                 "output": [
                     *ASE_TARGET["output"],
                     "long_range_energy",

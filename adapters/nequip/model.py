@@ -17,6 +17,7 @@ from nequip.utils import torch_default_dtype
 from torch import Tensor, nn
 
 from les_plugins.adapters.nequip.modules import (
+    ALL_LATENT,
     KEPT,
     EdgeFeatures,
     KeepFeatures,
@@ -56,7 +57,7 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
         modules = _with_long_range(network, config)
         extended = SequentialGraphNetwork(modules)
         # GraphModel hands over the inputs that are named here only
-        extended.irreps_in = {**extended.irreps_in, AtomicDataDict.PBC_KEY: None}
+        extended.irreps_in = {**extended.irreps_in, AtomicDataDict.PBC_KEY: None, ALL_LATENT: None}
         whole = ForceStressOutput(extended, model.model.do_derivatives)
         # nequip-package builds one for each kind
         kind = CompileGraphModel if getattr(model, "is_compile_graph_model", False) else GraphModel

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 #: Output fields; `extension.py` registers them.
 LONG_RANGE_ENERGY = "long_range_energy"
 LATENT_CHARGES, LATENT_DIPOLES, LATENT_QUADRUPOLES = "latent_charges", "latent_dipoles", "latent_quadrupoles"
-#: Of a model that is traced for one structure only; a compiled model has those that its target names.
+#: An input, of any value: asks for every latent output of one structure, those below among them.
+ALL_LATENT = "les_all_latent"
 LATENT_POLARIZABILITY, LATENT_BORN_CHARGES = "latent_polarizability", "latent_born_charges"
 #: What a compiled model says of itself.
 STATIC_CELL, RESOLUTION, EPSILON = "les_static_cell", "les_dl", "les_epsilon_infinity"
@@ -136,8 +137,6 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
         _refuse_unsupported(data, self.long_range.electrostatics.static_cell is not None)
         positions = data[AtomicDataDict.POSITIONS_KEY]
         batch = data.get(AtomicDataDict.BATCH_KEY)
-        # of NequIP's and our compile targets ours alone hands over pbc; what it names besides costs nine derivatives
-        for_calculator = is_traced() and batch is None and AtomicDataDict.PBC_KEY in data
         if batch is None:
             batch = torch.zeros(positions.shape[0], dtype=torch.long, device=positions.device)
         cell, pbc = _geometry(data)
@@ -151,8 +150,8 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
             data[LATENT_DIPOLES] = result.dipole
         if result.permanent.quadrupole is not None:
             data[LATENT_QUADRUPOLES] = result.permanent.quadrupole
-        if for_calculator:
-            data.update(_compiled_outputs(result, positions, cell, pbc, batch))
+        if ALL_LATENT in data:
+            data.update(_all_latent(result, positions, cell, pbc, batch))
         return data
 
     def _get_metadata_contributions(self) -> dict[str, str]:
@@ -223,10 +222,10 @@ def _geometry(data: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     return cell.view(-1, 3, 3), pbc
 
 
-def _compiled_outputs(
+def _all_latent(
     result: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor
 ) -> dict[str, Tensor]:
-    """Every latent output of one structure, zero where the model has none: what the target `les_ase` names."""
+    """Every latent output of one structure, zero where the model has none; costs nine derivatives."""
     zero = positions.new_zeros(positions.shape[0], 3, 3)
     alpha = zero
     if result.polarizability is not None:

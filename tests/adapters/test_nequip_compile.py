@@ -75,7 +75,10 @@ def test_the_target_of_our_calculator_traces_latent_outputs_and_born_charges():
     model = tiny_long_range("nequip", section)
     run = traced(model, "les_ase")
     atoms = waters(3, seed=5)
-    found = run(batch_of([atoms]))
+    asked = {**batch_of([atoms]), "les_all_latent": torch.ones(1, 1)}
+    found = run(asked)
+    eager = model({key: value for key, value in asked.items() if key not in ("batch", "num_atoms")})
+    torch.testing.assert_close(found["latent_born_charges"], eager["latent_born_charges"], rtol=0, atol=1e-9)
     calculator = LesNequIPCalculator(model, epsilon_infinity=1.0)
     assert bool((found["latent_quadrupoles"] == 0.0).all())
     screening = calculator.get_property("charges", atoms) / calculator.get_property("latent_charges", atoms)
@@ -84,7 +87,7 @@ def test_the_target_of_our_calculator_traces_latent_outputs_and_born_charges():
     np.testing.assert_allclose(
         found["latent_charges"][:, 0].detach(), calculator.get_property("latent_charges", atoms), rtol=0, atol=1e-12
     )
-    opened = {**batch_of([atoms]), "pbc": torch.zeros(1, 3, dtype=torch.bool)}
+    opened = {**asked, "pbc": torch.zeros(1, 3, dtype=torch.bool)}
     assert bool(run(opened)["total_energy"].isnan().all())
 
 
