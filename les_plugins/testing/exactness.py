@@ -73,7 +73,8 @@ class Exactness(ContractHost):
             assert abs(self.energy(atoms * repeat) - 2 * once) < 1e-10 * max(abs(once), 1.0)
 
     def test_float32_agrees_with_float64_to_single_precision(self) -> None:
-        single, double = self.attached(dtype=torch.float32), self.attached(dtype=torch.float32).double()
+        single = self.attached(dtype=torch.float32)
+        double = self.in_float64(single)
         low, high = self.evaluate(single, [waters()]), self.evaluate(double, [waters()])
         # 1e-7 relative, amplified by the sums in the host; the electrostatics runs in float64 in both
         scale = max(high.forces.abs().max().item(), 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from abc import ABC, abstractmethod
@@ -90,6 +91,13 @@ class ContractHost(ABC):
         Returns:
             The checkpoint that was written.
         """
+
+    def in_float64(self, model: nn.Module) -> nn.Module:
+        """A copy of a float32 model that computes in float64 with the same weights.
+
+        Override where the host fixes the dtype of a model when it is built.
+        """
+        return copy.deepcopy(model).double()
 
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
         """Uses that this host offers and a long-range model cannot serve, each with a call that must be refused.
