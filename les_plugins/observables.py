@@ -1,8 +1,10 @@
-"""Polarization, Born effective charges and their sum rule (PHYSICS 6), from positions and differentiable moments."""
+"""Polarization, Born effective charges, forces of a field, polarizability (PHYSICS 5, 6) of differentiable moments."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,43 +67,58 @@ def born_effective_charges(
 
     Source: PHYSICS 6; arXiv 2605.05746.
     """
-    if not positions.requires_grad:
-        raise GeometryError(
-            "positions.requires_grad is False; Born effective charges differentiate with respect to them"
-        )
-    periodic = pbc.all(1)
-    if bool((pbc.any(1) & ~periodic).any()):
-        raise GeometryError(f"pbc is {pbc.tolist()}; allowed: all True or all False for each structure")
-    charges = _single(charge)
-    is_periodic = periodic[batch]
-    lattice = torch.where(periodic[:, None, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
-    counts = charges.new_zeros(len(cell)).index_add(0, batch, torch.ones_like(charges)).clamp(min=1.0)
-    mean = charges.new_zeros(len(cell)).index_add(0, batch, charges) / counts
-    charges = charges - mean[batch]
-
-    reciprocal = torch.linalg.inv(lattice)[batch]
-    angle = 2.0 * math.pi * torch.einsum("na,nam->nm", positions, reciprocal)  # (N, 3), one for each axis
-    # exp(iθ)/(2πi) = (sin θ − i cos θ)/2π; an open structure's "axis" is Cartesian and its polarization q r
-    real = torch.where(is_periodic[:, None], torch.sin(angle) / (2.0 * math.pi), positions)
-    imaginary = torch.where(is_periodic[:, None], -torch.cos(angle) / (2.0 * math.pi), torch.zeros_like(positions))
-    phase_real = torch.where(is_periodic[:, None], torch.cos(angle), torch.ones_like(angle))
-    phase_imaginary = torch.where(is_periodic[:, None], torch.sin(angle), torch.zeros_like(angle))
-
-    along_axes = []
-    for axis in range(3):
-        d_real = _gradient((charges * real[:, axis]).sum(), positions, create_graph)
-        row = phase_real[:, axis, None] * d_real
-        if bool(periodic.any()):
-            d_imaginary = _gradient((charges * imaginary[:, axis]).sum(), positions, create_graph)
-            row = row + phase_imaginary[:, axis, None] * d_imaginary
-        along_axes.append(row)
-    born = torch.einsum("nma,nmb->nab", lattice[batch], torch.stack(along_axes, 1))
-    if dipole is not None:
-        from_dipoles = [_gradient(dipole[:, axis].sum(), positions, create_graph) for axis in range(3)]
-        born = born + torch.stack(from_dipoles, 1)
+    _check_differentiable(positions, pbc)
+    born = positions.new_zeros(len(positions), 3, 3, dtype=_single(charge).dtype)
+    for mode in _modes(positions, cell, pbc, batch, charge, dipole):
+        row = _gradient(mode.terms.sum(), positions, create_graph)
+        if mode.phase is not None:
+            row = mode.phase[:, None] * row
+        born = born + mode.direction[:, :, None] * row[:, None, :]
     factor = torch.as_tensor(epsilon, dtype=born.dtype, device=born.device).sqrt()
     born = born * (factor if factor.dim() == 0 else factor[batch][:, None, None])
     return born if create_graph else born.detach()
+
+
+def field_forces(
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    charge: Tensor,
+    field: Tensor,
+    dipole: Tensor | None = None,
+    epsilon: float | Tensor = 1.0,
+) -> Tensor:
+    """Forces of a uniform field to first order, F[i, b] = Σ_a E_a Z*[i, a, b], without the tensor Z*.
+
+    Args:
+        positions, cell, pbc, batch, charge, dipole, epsilon: as for `born_effective_charges`.
+        field: (3,) or (B, 3) V/Å, the applied field.
+
+    Returns:
+        (N, 3) eV/Å. One derivative for open structures; for periodic ones two for each lattice axis that the field has
+        a component along, and one for the dipoles. The mean charge feels no force: a field pulls on no neutral cell.
+
+    Raises:
+        GeometryError: as `born_effective_charges`.
+
+    Source: PHYSICS 5 and 6.
+    """
+    _check_differentiable(positions, pbc)
+    total = positions.new_zeros(positions.shape, dtype=_single(charge).dtype)
+    strength = field.to(total.dtype).expand(len(pbc), 3)[batch]
+    unphased = total.new_zeros(())
+    for mode in _modes(positions, cell, pbc, batch, charge, dipole):
+        along = (mode.direction * strength).sum(1)
+        if not bool(along.any()):
+            continue
+        if mode.phase is None:
+            unphased = unphased + (mode.terms * along).sum()
+        else:
+            total = total + (mode.phase * along)[:, None] * _gradient(mode.terms.sum(), positions, False)
+    total = total + _gradient(unphased, positions, False)
+    factor = torch.as_tensor(epsilon, dtype=total.dtype, device=total.device).sqrt()
+    return (total * (factor if factor.dim() == 0 else factor[batch][:, None])).detach()
 
 
 def sum_rule_violation(born: Tensor, batch: Tensor) -> Tensor:
@@ -182,6 +199,55 @@ def system_polarizability(
         lever = positions - (centre / torch.where(norm > 0, norm, torch.ones_like(norm))[:, None])[batch]
         total = total.index_add(0, batch, weight[:, None, None] * lever[:, :, None] * lever[:, None, :])
     return total
+
+
+class _Mode(NamedTuple):
+    """One differentiable sum of the polarization: Z*[i, a, b] += direction[i, a] phase[i] ∂(Σ terms)/∂r_{i,b}."""
+
+    terms: Tensor  # (N,)
+    phase: Tensor | None  # (N,), None for one
+    direction: Tensor  # (N, 3)
+
+
+def _modes(
+    positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor, dipole: Tensor | None
+) -> Iterator[_Mode]:
+    """The sums of PHYSICS 6: charges along each axis, at the smallest k where periodic, and dipoles."""
+    periodic = pbc.all(1)
+    charges = _single(charge)
+    positions, cell = positions.to(charges.dtype), cell.to(charges.dtype)
+    lattice = torch.where(periodic[:, None, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
+    counts = charges.new_zeros(len(cell)).index_add(0, batch, torch.ones_like(charges)).clamp(min=1.0)
+    mean = charges.new_zeros(len(cell)).index_add(0, batch, charges) / counts
+    charges = charges - mean[batch]
+
+    is_periodic = periodic[batch]
+    angle = 2.0 * math.pi * torch.einsum("na,nam->nm", positions, torch.linalg.inv(lattice)[batch])
+    for axis in range(3):
+        theta, direction = angle[:, axis], lattice[batch][:, axis]
+        if not bool(periodic.any()):
+            yield _Mode(charges * positions[:, axis], None, direction)
+            continue
+        # exp(iθ)/(2πi) = (sin θ − i cos θ)/2π; an open structure's "axis" is Cartesian and its polarization q r
+        sine, cosine = torch.sin(theta), torch.cos(theta)
+        real = torch.where(is_periodic, sine / (2.0 * math.pi), positions[:, axis])
+        imaginary = torch.where(is_periodic, -cosine / (2.0 * math.pi), torch.zeros_like(theta))
+        one, zero = torch.ones_like(theta), torch.zeros_like(theta)
+        yield _Mode(charges * real, torch.where(is_periodic, cosine, one), direction)
+        yield _Mode(charges * imaginary, torch.where(is_periodic, sine, zero), direction)
+    if dipole is not None:
+        unit = torch.eye(3, dtype=charges.dtype, device=charges.device)
+        for axis in range(3):
+            yield _Mode(dipole[:, axis], None, unit[axis].expand(len(positions), 3))
+
+
+def _check_differentiable(positions: Tensor, pbc: Tensor) -> None:
+    if not positions.requires_grad:
+        raise GeometryError(
+            "positions.requires_grad is False; Born effective charges differentiate with respect to them"
+        )
+    if bool((pbc.any(1) & ~pbc.all(1)).any()):
+        raise GeometryError(f"pbc is {pbc.tolist()}; allowed: all True or all False for each structure")
 
 
 def _single(charge: Tensor) -> Tensor:

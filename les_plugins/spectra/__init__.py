@@ -1,0 +1,1 @@
+"""Spectra, transport and structure from trajectories, every estimate with an error bar."""
