@@ -217,7 +217,8 @@ def field_results(
         field: (3,) V/Å.
 
     Returns:
-        Energy, eV (periodic: without −P·E); forces (N, 3) eV/Å; dipole (3,) e·Å.
+        Energy, eV (periodic: without −P·E); forces (N, 3) eV/Å; dipole (3,) e·Å: with the dipole of `latent_results` it
+        is −∂U/∂E, so for open structures it also takes off the net induced charge at its centre.
     """
     batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
     place, cell = positions.double(), cell.double()
@@ -231,24 +232,28 @@ def field_results(
             positions, cell, pbc, batch, latent.charge, field, latent.dipole, epsilon=screening.detach()
         ).double()
     else:
-        energy = energy - field @ _moment_about_centre(latent, place)
+        moment, off_centre = _moment_about_centre(latent, place)
+        energy, induced = energy - field @ moment, induced - off_centre
     if energy.requires_grad:
         (slope,) = torch.autograd.grad(energy, positions, retain_graph=True)
         forces = forces - slope
     return float(energy.detach()), _array(forces), _array(induced)
 
 
-def _moment_about_centre(latent: LongRangeResult, positions: Tensor) -> Tensor:
-    """P of an open structure as −∂U/∂E of PHYSICS 5 at zero field: induced charges about their κ-weighted centre."""
+def _moment_about_centre(latent: LongRangeResult, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """P = −∂U/∂E at zero field of an open structure, and what Σ q r + Σ u has beyond it: r̄ Σ Δq (PHYSICS 5)."""
     permanent, charge = (
-        value if value.dim() == 1 else value.sum(1) for value in (latent.permanent.charge, latent.charge)
+        value.double() if value.dim() == 1 else value.double().sum(1)
+        for value in (latent.permanent.charge, latent.charge)
     )
-    moment = charge.double() @ positions
+    moment, off_centre = charge @ positions, torch.zeros_like(positions[0])
+    if latent.dipole is not None:
+        moment = moment + latent.dipole.double().sum(0)
     if latent.softness is not None:
         kappa = latent.softness.double()
         centre = kappa @ positions / kappa.sum().clamp(min=torch.finfo(kappa.dtype).tiny)
-        moment = moment - (charge - permanent).double().sum() * centre
-    return moment if latent.dipole is None else moment + latent.dipole.double().sum(0)
+        off_centre = (charge - permanent).sum() * centre
+    return moment - off_centre, off_centre
 
 
 def _array(value: Tensor) -> NDArray[Any]:

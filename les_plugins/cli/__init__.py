@@ -35,7 +35,7 @@ def options(
 
 
 def _register() -> None:
-    from les_plugins.cli import check, evaluate, hosts, md, predict, train
+    from les_plugins.cli import analyze, check, evaluate, hosts, md, predict, spectra, train
 
     app.command("hosts")(hosts.hosts)
     app.command("check")(check.check)
@@ -45,6 +45,13 @@ def _register() -> None:
     app.command("predict")(predict.predict)
     app.command("evaluate")(evaluate.evaluate)
     app.command("md")(md.md)
+    for name, group, text in (
+        ("spectra", spectra, "Spectra of trajectories, with error bars."),
+        ("analyze", analyze, "Structure, diffusion and energy drift of trajectories."),
+    ):
+        sub = typer.Typer(help=text, no_args_is_help=True)
+        group.register(sub)
+        app.add_typer(sub, name=name)
 
 
 def main() -> None:

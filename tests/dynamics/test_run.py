@@ -96,7 +96,7 @@ def test_a_run_killed_again_and_again_loses_and_repeats_no_frame(tmp_path: Path)
     paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     script = _KILLED.format(paths=paths, output=str(output))
     kills, states = 0, []
-    for wait in (0.05, 0.2, 0.35):
+    for wait in (0.05, 0.3):
         process = subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"OMP_NUM_THREADS": "1"})
         known = states[-1] if states else -1
         deadline = time.monotonic() + 60
@@ -106,8 +106,8 @@ def test_a_run_killed_again_and_again_loses_and_repeats_no_frame(tmp_path: Path)
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
         states.append(_saved_step(output))
-    assert kills == 3
-    assert 0 < states[0] < states[1] < states[2] < 400  # each sitting went on from the one before
+    assert kills == 2
+    assert 0 < states[0] < states[1] < 400  # each sitting went on from the one before
     again = simulate(output, steps=400, every=2, resume=True)
     whole = simulate(tmp_path / "whole.h5", steps=400, every=2)
     np.testing.assert_array_equal(again["time"], np.arange(201.0))
