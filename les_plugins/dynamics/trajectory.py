@@ -142,7 +142,7 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = h5py.File(path, "r+", locking=False)
+        self._file = _open_alone(path)
 
     @classmethod
     def create(
@@ -212,7 +212,7 @@ class Writer:
         self._file.close()
         _sync(partial)
         os.replace(partial, self._path)
-        self._file = h5py.File(self._path, "r+", locking=False)
+        self._file = _open_alone(self._path)
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
         """Replace the settings; before a run goes on, never during it."""
@@ -238,6 +238,16 @@ class Writer:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _open_alone(path: Path) -> Any:
+    """Open for writing; readers do not lock, another run does."""
+    try:
+        return h5py.File(path, "r+", locking="best-effort")
+    except BlockingIOError:
+        raise DataError(f"{path}: another run is writing to it") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def is_empty(path: Path) -> bool:

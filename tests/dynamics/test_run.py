@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -158,12 +159,13 @@ def test_the_start_has_exactly_the_temperature_and_no_motion_of_the_centre(tmp_p
 @pytest.mark.parametrize("thermostat", ["bussi", "langevin"])
 def test_thermostats_sample_their_temperature(tmp_path: Path, thermostat: str) -> None:
     start = molecule(3, formula="OHH" * 30, periodic=True)
+    start.positions *= np.sqrt(units.kB * 500.0 / 0.3)  # in equilibrium with the springs from the start
     found = simulate(
-        tmp_path / "md.h5", start, **{**NVT, "temperature": 500.0}, thermostat=thermostat, steps=1500, current=False
+        tmp_path / "md.h5", start, **{**NVT, "temperature": 500.0}, thermostat=thermostat, steps=800, current=False
     )
-    late = found["temperature"][60:]
+    late = found["temperature"][40:]
     # 267 degrees of freedom: one frame scatters by sqrt(2/267) = 9 %, and some ten of them are independent
-    assert late.mean() == pytest.approx(500.0, rel=0.08)
+    assert late.mean() == pytest.approx(500.0, rel=0.1)
     assert np.abs(found["velocities"]).mean() > 0
 
 
@@ -276,6 +278,17 @@ def test_a_file_that_is_no_trajectory_is_refused(tmp_path: Path) -> None:
         Trajectory.open(tmp_path / "other.h5")
     with pytest.raises(DataError, match="no such file"):
         Trajectory.open(tmp_path / "none.h5")
+
+
+def test_two_runs_never_write_to_one_file_and_readers_may_look(tmp_path: Path) -> None:
+    output = tmp_path / "md.h5"
+    simulate(output, steps=20)
+    with output.open("rb") as another:
+        fcntl.flock(another, fcntl.LOCK_EX)  # as HDF5 does in a process that writes
+        assert Trajectory.open(output).frames == 6
+        with pytest.raises(DataError, match=r"md\.h5: another run is writing to it"):
+            simulate(output, steps=40, resume=True)
+    assert simulate(output, steps=40, resume=True).frames == 11
 
 
 def test_velocities_are_in_angstrom_per_femtosecond(tmp_path: Path) -> None:
