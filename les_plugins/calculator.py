@@ -16,6 +16,7 @@ from les_plugins.errors import ConfigError, HostError
 from les_plugins.long_range import LongRangeResult
 from les_plugins.observables import (
     born_effective_charges,
+    electronic_dielectric_tensor,
     electronic_screening,
     field_forces,
     polarization,
@@ -34,6 +35,8 @@ LONG_RANGE_PROPERTIES = (
     "latent_dipoles",
     "latent_quadrupoles",
 )
+#: Beyond these, of structures that are periodic along three axes.
+PERIODIC_PROPERTIES = ("polarization", "dielectric_tensor")
 #: What a short-range model has of them.
 SHORT_RANGE_PROPERTIES = ("short_range_energy", "long_range_energy")
 
@@ -53,6 +56,7 @@ class LongRangeCalculator:
     """
 
     has_long_range: bool
+    implemented_properties: list[str]
     epsilon_infinity: float
     results: dict[str, Any]
     always: tuple[str, ...] = ()
@@ -91,6 +95,7 @@ class LongRangeCalculator:
     def watch(self, part: nn.Module) -> None:
         """Look at every result of the model's long-range part, a `LongRange`; called once by the adapter."""
         part.register_forward_hook(self._look)
+        self.implemented_properties = [*self.implemented_properties, *PERIODIC_PROPERTIES]
         self._watched = True
 
     def begin(self, properties: Sequence[str] | None) -> None:
@@ -122,7 +127,7 @@ class LongRangeCalculator:
             self.results["free_energy"] = self.results["energy"]
             self.results["forces"] = self.results["forces"] + derived["field_forces"]
             self.results["dipole"] = self.results["dipole"] + derived["field_dipole"]
-            for name in ("stress", "stresses", "energies", "node_energy"):
+            for name in ("polarization", "stress", "stresses", "energies", "node_energy"):
                 self.results.pop(name, None)
 
     def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
@@ -161,6 +166,7 @@ def latent_results(
 
     Returns:
         charges (N,) e, dipole (3,) e·Å and polarizability (3, 3) e²·Å²/eV, scaled to physical ones by ε_e (PHYSICS 6);
+        polarization (3,) e/Å², the dipole over the volume, and dielectric_tensor (3, 3), electronic, of periodic ones;
         long_range_energy, eV; latent_charges (N,), latent_dipoles (N, 3), latent_quadrupoles (N, 3, 3), not scaled.
         The dipole of a periodic structure is one branch: that of the positions as given, mean charge removed; only
         its changes along unwrapped positions have a meaning.
@@ -182,6 +188,11 @@ def latent_results(
     if latent.softness is not None or latent.polarizability is not None:
         total = system_polarizability(positions, pbc, batch, latent.softness, latent.polarizability)[0]
         results["polarizability"] = screening * total
+    if bool(pbc.all()):
+        cell = cell.double()
+        results["polarization"] = results["dipole"] / torch.linalg.det(cell[0]).abs()
+        tensor = electronic_dielectric_tensor(epsilon_infinity, latent.polarizability, cell, pbc, batch)
+        results["dielectric_tensor"] = tensor[0]
     found: dict[str, Any] = {name: _array(value) for name, value in results.items()}
     found["long_range_energy"] = float(latent.energy.detach())
     return found

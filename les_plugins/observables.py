@@ -168,6 +168,27 @@ def electronic_screening(
     return torch.where(periodic, screening / (1.0 + susceptibility), screening)
 
 
+def electronic_dielectric_tensor(
+    epsilon_infinity: float, polarizability: Tensor | None, cell: Tensor, pbc: Tensor, batch: Tensor
+) -> Tensor:
+    """(B, 3, 3) ε_∞ as a tensor, ε_e (1 + Σ α/(ε0 V)): its mean is the ε_∞ given, its anisotropy the model's.
+
+    Args:
+        epsilon_infinity, polarizability, cell, pbc, batch: as for `electronic_screening`; open structures get ones.
+
+    Source: PHYSICS 6, with α_physical = ε_e α.
+    """
+    screening = electronic_screening(epsilon_infinity, polarizability, cell, pbc, batch)
+    unit = torch.eye(3, dtype=cell.dtype, device=cell.device).expand(len(cell), 3, 3)
+    if polarizability is None:
+        return screening[:, None, None] * unit
+    total = system_polarizability(cell.new_zeros(len(batch), 3), pbc, batch, None, polarizability).to(cell.dtype)
+    periodic = pbc.all(1)
+    volume = torch.where(periodic, torch.linalg.det(cell).abs(), torch.ones_like(screening))
+    susceptibility = total / (VACUUM_PERMITTIVITY * volume)[:, None, None]
+    return torch.where(periodic[:, None, None], screening[:, None, None] * (unit + susceptibility), unit)
+
+
 def system_polarizability(
     positions: Tensor, pbc: Tensor, batch: Tensor, softness: Tensor | None, polarizability: Tensor | None
 ) -> Tensor:
