@@ -125,6 +125,7 @@ class LongRangeCalculator:
             self.results["zero_field_energy"] = self.results["energy"]
             self.results["energy"] = self.results["energy"] + derived["field_energy"]
             self.results["free_energy"] = self.results["energy"]
+            self.results["field_forces"] = derived["field_forces"]
             self.results["forces"] = self.results["forces"] + derived["field_forces"]
             self.results["dipole"] = self.results["dipole"] + derived["field_dipole"]
             for name in ("polarization", "stress", "stresses", "energies", "node_energy"):
