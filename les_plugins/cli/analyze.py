@@ -60,7 +60,7 @@ def rdf(
         f"{found.peak_error:.3f} Å ({found.frames} frames)"
     )
     curve = (f"g {pair}", found.distance, found.value, found.error)
-    _report(samples, values, line, curve, ("r (Å)", "g(r)"), output, overlay, as_json)
+    _report(samples, values, line, curve, ("r (Å)", f"g(r), {pair}"), output, overlay, as_json)
 
 
 def diffusion(
