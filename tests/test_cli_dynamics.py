@@ -16,7 +16,7 @@ from ase import Atoms
 from toy_calculator import Toy, molecule
 
 from les_plugins import cli
-from les_plugins.cli import md
+from les_plugins.cli import md, plot
 from les_plugins.dynamics import Settings, Trajectory, run
 
 
@@ -29,12 +29,24 @@ class Done:
     errors: str
 
 
+class Parts(Toy):
+    """The toy with an energy in two parts."""
+
+    implemented_properties = [*Toy.implemented_properties, "short_range_energy", "long_range_energy"]  # noqa: RUF012
+
+    def calculate(self, *arguments: Any, **named: Any) -> None:
+        super().calculate(*arguments, **named)
+        self.results["long_range_energy"] = 0.25 * self.results["energy"]
+        self.results["short_range_energy"] = 0.75 * self.results["energy"]
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Run `les-plugins ARGUMENTS` in this process, every model being the toy."""
     monkeypatch.setenv("COLUMNS", "200")
     facts = {"weights_sha256": "0" * 64, "host": "toy", "epsilon_infinity": 1.78}
-    monkeypatch.setattr(md, "open_model", lambda path, device, epsilon: (Toy(), facts))
+    for module in (md, plot):
+        monkeypatch.setattr(module, "open_model", lambda path, device, epsilon=None: (Parts(), facts))
 
     def go(*arguments: Any) -> Done:
         monkeypatch.setattr(sys, "argv", ["les-plugins", *map(str, arguments)])
@@ -254,6 +266,31 @@ def test_trajectories_of_two_systems_are_not_mixed(
     run(Toy(), boxed, tmp_path / "faster.h5", Settings.of(temperature=300.0, steps=30))
     done = command("spectra", "ir", trajectory, tmp_path / "faster.h5")
     assert (done.code, "must have one interval" in done.errors) == (1, True)
+
+
+def test_charges_of_each_element_are_plotted(command: Callable[..., Done], start: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = command("plot", "charges", "model.les", start, "-o", tmp_path / "q", "--json")
+    found = json.loads(done.output)["charges"]
+    assert found["O"] == {"mean": pytest.approx(-0.8), "deviation": pytest.approx(0.0, abs=1e-12), "atoms": 2}
+    assert found["H"]["mean"] == pytest.approx(0.4)
+    assert (tmp_path / "q.png").stat().st_size > 5_000
+    assert len((tmp_path / "q.csv").read_text().splitlines()) == 7
+
+
+def test_the_parts_of_the_energy_are_plotted_along_the_distance(command: Callable[..., Done], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    frames = [Atoms("OH", [[0, 0, 0], [0, 0, distance]]) for distance in (3.0, 1.0, 2.0)]
+    ase.io.write(tmp_path / "curve.xyz", frames)
+    common = ("plot", "dissociation", "model.les", tmp_path / "curve.xyz", "-o", tmp_path / "curve", "--json")
+    found = json.loads(command(*common, "--first", 1).output)
+    np.testing.assert_allclose(found["distance"], [1.0, 2.0, 3.0])
+    np.testing.assert_allclose(found["energies"]["total"], 0.15 * (np.array([1.0, 4.0, 9.0]) - 9.0))
+    parts = np.array([found["energies"][part] for part in ("short range", "long range")])
+    np.testing.assert_allclose(parts.sum(0), found["energies"]["total"])
+    assert (tmp_path / "curve.png").exists()
+    done = command(*common, "--first", 2)
+    assert (done.code, "both need at least one" in done.errors) == (1, True)
 
 
 def test_importing_the_package_and_the_commands_imports_neither_scipy_nor_hdf5_nor_matplotlib() -> None:

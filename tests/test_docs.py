@@ -108,11 +108,11 @@ def test_links_lead_to_files_that_exist(page: str) -> None:
 def test_every_option_of_md_spectra_and_analyze_is_documented() -> None:
     import typer
 
-    from les_plugins.cli import analyze, md, spectra
+    from les_plugins.cli import analyze, md, plot, spectra
 
     text, apps = read("docs/spectra.md"), typer.Typer()
     apps.command("md")(md.md)
-    for group in (spectra, analyze):
+    for group in (spectra, analyze, plot):
         group.register(apps)
     commands = typer.main.get_command(apps).commands  # type: ignore[attr-defined]
     assert set(commands) >= {"md", "ir", "raman", "rdf", "drift"}

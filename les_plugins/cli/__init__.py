@@ -35,7 +35,7 @@ def options(
 
 
 def _register() -> None:
-    from les_plugins.cli import analyze, check, evaluate, hosts, md, predict, spectra, train
+    from les_plugins.cli import analyze, check, evaluate, hosts, md, plot, predict, spectra, train
 
     app.command("hosts")(hosts.hosts)
     app.command("check")(check.check)
@@ -47,6 +47,7 @@ def _register() -> None:
     app.command("md")(md.md)
     for name, group, text in (
         ("spectra", spectra, "Spectra of trajectories, with error bars."),
+        ("plot", plot, "Figures of what a model holds."),
         ("analyze", analyze, "Structure, diffusion and energy drift of trajectories."),
     ):
         sub = typer.Typer(help=text, no_args_is_help=True)
