@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
 from toy_calculator import CHARGES, Toy, molecule
 
 from les_plugins.dynamics import Settings, Trajectory, run
@@ -174,7 +176,7 @@ def test_velocities_of_the_start_are_kept_and_a_trajectory_can_be_a_start(tmp_pa
         np.testing.assert_allclose(second[name], whole[name][5:], rtol=1e-9, atol=1e-12)
 
 
-def test_pressure_acts_in_npt_and_the_enthalpy_like_quantity_is_conserved(tmp_path: Path) -> None:
+def test_the_volume_moves_in_npt(tmp_path: Path) -> None:
     start = molecule(3, formula="OHH" * 4, periodic=True)
     found = simulate(
         tmp_path / "npt.h5", start, ensemble="npt", pressure=1.0, steps=300, timestep=0.2, barostat_time=50.0
@@ -182,6 +184,26 @@ def test_pressure_acts_in_npt_and_the_enthalpy_like_quantity_is_conserved(tmp_pa
     volume = np.linalg.det(found["cell"])
     assert np.ptp(volume) > 1e-3
     assert found.degrees_of_freedom == 36
+
+
+def test_npt_conserves_its_enthalpy_like_quantity(tmp_path: Path) -> None:
+    argon = bulk("Ar", "fcc", a=5.4, cubic=True).repeat(2)
+    calculator = LennardJones(epsilon=0.0104, sigma=3.4, rc=5.2, ro=4.0, smooth=True)
+    settings = Settings.of(
+        ensemble="npt",
+        temperature=60.0,
+        pressure=100.0,
+        timestep=2.0,
+        steps=120,
+        thermostat_time=100.0,
+        barostat_time=200.0,
+        current=False,
+    )
+    run(calculator, argon, tmp_path / "npt.h5", settings)
+    found = Trajectory.open(tmp_path / "npt.h5")
+    assert np.ptp(np.linalg.det(found["cell"])) > 1.0
+    total = found["potential_energy"] + found["kinetic_energy"]
+    assert np.ptp(found["conserved_energy"]) < 0.02 * np.ptp(total)
 
 
 @pytest.mark.parametrize(
