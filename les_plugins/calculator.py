@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from les_plugins.errors import ConfigError, HostError
 from les_plugins.long_range import LongRangeResult
-from les_plugins.observables import born_effective_charges, electronic_screening, polarization, system_polarizability
+from les_plugins.observables import (
+    born_effective_charges,
+    electronic_dielectric_tensor,
+    electronic_screening,
+    field_forces,
+    polarization,
+    system_polarizability,
+)
 
 #: Properties that a calculator with a long-range part has beyond those of its host.
 LONG_RANGE_PROPERTIES = (
@@ -25,6 +35,8 @@ LONG_RANGE_PROPERTIES = (
     "latent_dipoles",
     "latent_quadrupoles",
 )
+#: Beyond these, of structures that are periodic along three axes.
+PERIODIC_PROPERTIES = ("polarization", "dielectric_tensor")
 #: What a short-range model has of them.
 SHORT_RANGE_PROPERTIES = ("short_range_energy", "long_range_energy")
 
@@ -32,11 +44,92 @@ SHORT_RANGE_PROPERTIES = ("short_range_energy", "long_range_energy")
 class LongRangeCalculator:
     """Mixin before a host's own ASE calculator: what every calculator with a long-range part offers beside it.
 
+    An adapter calls `watch` on its long-range part when it is made, and in `calculate`, `begin` before the host's own
+    evaluation and `finish` after it. Born effective charges and the forces of a field are then derivatives of the graph
+    that the host's forces come from: no second evaluation of the model.
+
     Attributes:
         has_long_range: whether the model has a long-range part; set by the adapter.
+        epsilon_infinity: ε_∞ of the material.
+        always: properties to compute with every structure, asked for or not; molecular dynamics sets Born effective
+            charges for the steps that it records.
     """
 
     has_long_range: bool
+    implemented_properties: list[str]
+    epsilon_infinity: float
+    results: dict[str, Any]
+    always: tuple[str, ...] = ()
+    _external_field: NDArray[Any] | None = None
+    _latent: LongRangeResult | None = None
+    _watched: bool = False
+    _wants_born: bool = False
+    _derived: dict[str, Any]
+
+    @property
+    def takes_external_field(self) -> bool:
+        """Whether `external_field` can be set."""
+        return self._watched
+
+    @property
+    def external_field(self) -> NDArray[Any] | None:
+        """Uniform field (3,) V/Å that acts on energy, forces and dipole (PHYSICS 5), or None.
+
+        Open structures: energy U(E), forces −dU/dr, dipole −dU/dE; a net charge feels it, work counted from the origin
+        of the coordinates. Periodic: forces F0 + E·Z* + ½ E·(∂α/∂r)·E; the energy holds −½ E·α·E but not −E·P, which
+        has no periodic form: a trajectory books it as work. Stress is left out, charges are those without the field.
+        """
+        return self._external_field
+
+    @external_field.setter
+    def external_field(self, field: Any) -> None:
+        if field is not None:
+            field = np.asarray(field, dtype=float)
+            if field.shape != (3,) or not np.isfinite(field).all():
+                raise ConfigError(f"external_field is {field.tolist()}; allowed: three finite numbers in V/Å, or None")
+            if not self._watched:
+                raise HostError("external_field: this model has no long-range part that a field could act on")
+        self._external_field = field
+        self.reset()  # type: ignore[attr-defined]
+
+    def watch(self, part: nn.Module) -> None:
+        """Look at every result of the model's long-range part, a `LongRange`; called once by the adapter."""
+        part.register_forward_hook(self._look)
+        self.implemented_properties = [*self.implemented_properties, *PERIODIC_PROPERTIES]
+        self._watched = True
+
+    def begin(self, properties: Sequence[str] | None) -> None:
+        """Before the host's evaluation of one structure: what is wanted of it beside energy and forces."""
+        self._latent, self._derived = None, {}
+        self._wants_born = "born_effective_charges" in (*(properties or ()), *self.always)
+
+    def finish(self, positions: Tensor, cell: Tensor, pbc: Tensor, energy_unit: float = 1.0) -> None:
+        """After the host's evaluation: long-range results into `results`, and what the field adds.
+
+        Args:
+            positions: (N, 3) Å.
+            cell: (1, 3, 3) Å.
+            pbc: (1, 3) bool.
+            energy_unit: eV in the host's unit of energy.
+        """
+        latent, self._latent = self._latent, None  # it holds a graph
+        if latent is None:
+            raise HostError("the model was evaluated without its long-range part")
+        self.results.update(latent_results(latent, positions, cell, pbc, self.epsilon_infinity))
+        self.results["long_range_energy"] *= energy_unit
+        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+        derived, self._derived = self._derived, {}
+        if "born_effective_charges" in derived:
+            self.results["born_effective_charges"] = derived["born_effective_charges"]
+        if "field_forces" in derived:
+            self.results["zero_field_energy"] = self.results["energy"]
+            self.results["energy"] = self.results["energy"] + derived["field_energy"]
+            self.results["free_energy"] = self.results["energy"]
+            self.results["field_forces"] = derived["field_forces"]
+            self.results["forces"] = self.results["forces"] + derived["field_forces"]
+            self.results["dipole"] = self.results["dipole"] + derived["field_dipole"]
+            for name in ("polarization", "stress", "stresses", "energies", "node_energy"):
+                self.results.pop(name, None)
 
     def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
         """(N, 3, 3) e, first index polarization, second displacement."""
@@ -47,6 +140,17 @@ class LongRangeCalculator:
         if not self.has_long_range and name in LONG_RANGE_PROPERTIES and name not in SHORT_RANGE_PROPERTIES:
             raise PropertyNotImplementedError(f"{name}: this model has no long-range part, train it with one")
         return super().get_property(name, atoms, allow_calculation)  # type: ignore[misc]
+
+    def _look(self, module: nn.Module, inputs: Sequence[Any], output: LongRangeResult) -> None:
+        self._latent = output
+        positions, cell, pbc = inputs[1:4]
+        if self._wants_born:
+            born = born_results(output, positions, cell, pbc, self.epsilon_infinity)
+            self._derived["born_effective_charges"] = born
+        if self._external_field is not None:
+            field = torch.as_tensor(self._external_field, dtype=torch.float64, device=positions.device)
+            energy, forces, dipole = field_results(output, positions, cell, pbc, self.epsilon_infinity, field)
+            self._derived.update(field_energy=energy, field_forces=forces, field_dipole=dipole)
 
 
 def latent_results(
@@ -63,6 +167,7 @@ def latent_results(
 
     Returns:
         charges (N,) e, dipole (3,) e·Å and polarizability (3, 3) e²·Å²/eV, scaled to physical ones by ε_e (PHYSICS 6);
+        polarization (3,) e/Å², the dipole over the volume, and dielectric_tensor (3, 3), electronic, of periodic ones;
         long_range_energy, eV; latent_charges (N,), latent_dipoles (N, 3), latent_quadrupoles (N, 3, 3), not scaled.
         The dipole of a periodic structure is one branch: that of the positions as given, mean charge removed; only
         its changes along unwrapped positions have a meaning.
@@ -84,6 +189,11 @@ def latent_results(
     if latent.softness is not None or latent.polarizability is not None:
         total = system_polarizability(positions, pbc, batch, latent.softness, latent.polarizability)[0]
         results["polarizability"] = screening * total
+    if bool(pbc.all()):
+        cell = cell.double()
+        results["polarization"] = results["dipole"] / torch.linalg.det(cell[0]).abs()
+        tensor = electronic_dielectric_tensor(epsilon_infinity, latent.polarizability, cell, pbc, batch)
+        results["dielectric_tensor"] = tensor[0]
     found: dict[str, Any] = {name: _array(value) for name, value in results.items()}
     found["long_range_energy"] = float(latent.energy.detach())
     return found
@@ -103,6 +213,59 @@ def born_results(
     screening = electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch).detach()
     born = born_effective_charges(positions, cell, pbc, batch, latent.charge, latent.dipole, epsilon=screening)
     return _array(born)
+
+
+def field_results(
+    latent: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, epsilon_infinity: float, field: Tensor
+) -> tuple[float, NDArray[Any], NDArray[Any]]:
+    """What a uniform field adds to energy, forces and dipole of one structure (PHYSICS 5).
+
+    With the one-shot response the energy is exactly quadratic in the field: U(E) = U(0) − P·E − ½ E·α·E.
+
+    Args:
+        latent: result of the long-range part without field, its graph to `positions` kept.
+        positions: (N, 3) Å.
+        cell, pbc, epsilon_infinity: as for `latent_results`.
+        field: (3,) V/Å.
+
+    Returns:
+        Energy, eV (periodic: without −P·E); forces (N, 3) eV/Å; dipole (3,) e·Å: with the dipole of `latent_results` it
+        is −∂U/∂E, so for open structures it also takes off the net induced charge at its centre.
+    """
+    batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
+    place, cell = positions.double(), cell.double()
+    screening = electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch)
+    alpha = system_polarizability(place, pbc, batch, latent.softness, latent.polarizability)[0]
+    induced = screening[0] * (alpha @ field)
+    energy = -0.5 * (field @ induced)
+    forces = torch.zeros_like(place)
+    if bool(pbc.any()):
+        forces = field_forces(
+            positions, cell, pbc, batch, latent.charge, field, latent.dipole, epsilon=screening.detach()
+        ).double()
+    else:
+        moment, off_centre = _moment_about_centre(latent, place)
+        energy, induced = energy - field @ moment, induced - off_centre
+    if energy.requires_grad:
+        (slope,) = torch.autograd.grad(energy, positions, retain_graph=True)
+        forces = forces - slope
+    return float(energy.detach()), _array(forces), _array(induced)
+
+
+def _moment_about_centre(latent: LongRangeResult, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """P = −∂U/∂E at zero field of an open structure, and what Σ q r + Σ u has beyond it: r̄ Σ Δq (PHYSICS 5)."""
+    permanent, charge = (
+        value.double() if value.dim() == 1 else value.double().sum(1)
+        for value in (latent.permanent.charge, latent.charge)
+    )
+    moment, off_centre = charge @ positions, torch.zeros_like(positions[0])
+    if latent.dipole is not None:
+        moment = moment + latent.dipole.double().sum(0)
+    if latent.softness is not None:
+        kappa = latent.softness.double()
+        centre = kappa @ positions / kappa.sum().clamp(min=torch.finfo(kappa.dtype).tiny)
+        off_centre = (charge - permanent).sum() * centre
+    return moment - off_centre, off_centre
 
 
 def _array(value: Tensor) -> NDArray[Any]:

@@ -1,8 +1,10 @@
-"""Polarization, Born effective charges and their sum rule (PHYSICS 6), from positions and differentiable moments."""
+"""Polarization, Born effective charges, forces of a field, polarizability (PHYSICS 5, 6) of differentiable moments."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,42 +70,58 @@ def born_effective_charges(
 
     Source: PHYSICS 6; arXiv 2605.05746.
     """
-    if not positions.requires_grad:
-        raise GeometryError(
-            "positions.requires_grad is False; Born effective charges differentiate with respect to them"
-        )
-    periodic = pbc.all(1)
-    if not is_traced() and bool((pbc.any(1) & ~periodic).any()):
-        raise GeometryError(f"pbc is {pbc.tolist()}; allowed: all True or all False for each structure")
-    charges = _single(charge)
-    is_periodic = to_atoms(periodic, batch)
-    lattice = torch.where(periodic[:, None, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
-    counts = to_structures(torch.ones_like(charges), batch, cell.shape[0]).clamp(min=1.0)
-    charges = charges - to_atoms(to_structures(charges, batch, cell.shape[0]) / counts, batch)
-
-    reciprocal = to_atoms(dual_lattice(lattice).transpose(1, 2), batch)
-    angle = 2.0 * math.pi * torch.einsum("na,nam->nm", positions, reciprocal)  # (N, 3), one for each axis
-    # exp(iθ)/(2πi) = (sin θ − i cos θ)/2π; an open structure's "axis" is Cartesian and its polarization q r
-    real = torch.where(is_periodic[:, None], torch.sin(angle) / (2.0 * math.pi), positions)
-    imaginary = torch.where(is_periodic[:, None], -torch.cos(angle) / (2.0 * math.pi), torch.zeros_like(positions))
-    phase_real = torch.where(is_periodic[:, None], torch.cos(angle), torch.ones_like(angle))
-    phase_imaginary = torch.where(is_periodic[:, None], torch.sin(angle), torch.zeros_like(angle))
-
-    values = [(charges * real[:, axis]).sum() for axis in range(3)]
-    if is_traced() or bool(periodic.any()):
-        values += [(charges * imaginary[:, axis]).sum() for axis in range(3)]
-    if dipole is not None:
-        values += [dipole[:, axis].sum() for axis in range(3)]
-    found = [_gradient(value, positions, create_graph) for value in values]
-    along_axes = phase_real[:, :, None] * torch.stack(found[:3], 1)
-    if len(values) - 3 * (dipole is not None) == 6:
-        along_axes = along_axes + phase_imaginary[:, :, None] * torch.stack(found[3:6], 1)
-    born = torch.einsum("nma,nmb->nab", to_atoms(lattice, batch), along_axes)
-    if dipole is not None:
-        born = born + torch.stack(found[-3:], 1)
+    _check_differentiable(positions, pbc)
+    born = positions.new_zeros(positions.shape[0], 3, 3, dtype=_single(charge).dtype)
+    for mode in _modes(positions, cell, pbc, batch, charge, dipole):
+        row = _gradient(mode.terms.sum(), positions, create_graph)
+        if mode.phase is not None:
+            row = mode.phase[:, None] * row
+        born = born + mode.direction[:, :, None] * row[:, None, :]
     factor = torch.as_tensor(epsilon, dtype=born.dtype, device=born.device).sqrt()
     born = born * (factor if factor.dim() == 0 else factor[batch][:, None, None])
     return born if create_graph else born.detach()
+
+
+def field_forces(
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    charge: Tensor,
+    field: Tensor,
+    dipole: Tensor | None = None,
+    epsilon: float | Tensor = 1.0,
+) -> Tensor:
+    """Forces of a uniform field to first order, F[i, b] = Σ_a E_a Z*[i, a, b], without the tensor Z*.
+
+    Args:
+        positions, cell, pbc, batch, charge, dipole, epsilon: as for `born_effective_charges`.
+        field: (3,) or (B, 3) V/Å, the applied field.
+
+    Returns:
+        (N, 3) eV/Å. One derivative for open structures; for periodic ones two for each lattice axis that the field has
+        a component along, and one for the dipoles. The mean charge feels no force: a field pulls on no neutral cell.
+
+    Raises:
+        GeometryError: as `born_effective_charges`.
+
+    Source: PHYSICS 5 and 6.
+    """
+    _check_differentiable(positions, pbc)
+    total = positions.new_zeros(positions.shape, dtype=_single(charge).dtype)
+    strength = field.to(total.dtype).expand(len(pbc), 3)[batch]
+    unphased = total.new_zeros(())
+    for mode in _modes(positions, cell, pbc, batch, charge, dipole):
+        along = (mode.direction * strength).sum(1)
+        if not bool(along.any()):
+            continue
+        if mode.phase is None:
+            unphased = unphased + (mode.terms * along).sum()
+        else:
+            total = total + (mode.phase * along)[:, None] * _gradient(mode.terms.sum(), positions, False)
+    total = total + _gradient(unphased, positions, False)
+    factor = torch.as_tensor(epsilon, dtype=total.dtype, device=total.device).sqrt()
+    return (total * (factor if factor.dim() == 0 else factor[batch][:, None])).detach()
 
 
 def sum_rule_violation(born: Tensor, batch: Tensor) -> Tensor:
@@ -153,6 +171,27 @@ def electronic_screening(
     return torch.where(periodic, screening / (1.0 + susceptibility), screening)
 
 
+def electronic_dielectric_tensor(
+    epsilon_infinity: float, polarizability: Tensor | None, cell: Tensor, pbc: Tensor, batch: Tensor
+) -> Tensor:
+    """(B, 3, 3) ε_∞ as a tensor, ε_e (1 + Σ α/(ε0 V)): its mean is the ε_∞ given, its anisotropy the model's.
+
+    Args:
+        epsilon_infinity, polarizability, cell, pbc, batch: as for `electronic_screening`; open structures get ones.
+
+    Source: PHYSICS 6, with α_physical = ε_e α.
+    """
+    screening = electronic_screening(epsilon_infinity, polarizability, cell, pbc, batch)
+    unit = torch.eye(3, dtype=cell.dtype, device=cell.device).expand(len(cell), 3, 3)
+    if polarizability is None:
+        return screening[:, None, None] * unit
+    total = system_polarizability(cell.new_zeros(len(batch), 3), pbc, batch, None, polarizability).to(cell.dtype)
+    periodic = pbc.all(1)
+    volume = torch.where(periodic, torch.linalg.det(cell).abs(), torch.ones_like(screening))
+    susceptibility = total / (VACUUM_PERMITTIVITY * volume)[:, None, None]
+    return torch.where(periodic[:, None, None], screening[:, None, None] * (unit + susceptibility), unit)
+
+
 def system_polarizability(
     positions: Tensor, pbc: Tensor, batch: Tensor, softness: Tensor | None, polarizability: Tensor | None
 ) -> Tensor:
@@ -184,6 +223,55 @@ def system_polarizability(
         lever = positions - (centre / torch.where(norm > 0, norm, torch.ones_like(norm))[:, None])[batch]
         total = total.index_add(0, batch, weight[:, None, None] * lever[:, :, None] * lever[:, None, :])
     return total
+
+
+class _Mode(NamedTuple):
+    """One differentiable sum of the polarization: Z*[i, a, b] += direction[i, a] phase[i] ∂(Σ terms)/∂r_{i,b}."""
+
+    terms: Tensor  # (N,)
+    phase: Tensor | None  # (N,), None for one
+    direction: Tensor  # (N, 3)
+
+
+def _modes(
+    positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor, dipole: Tensor | None
+) -> Iterator[_Mode]:
+    """The sums of PHYSICS 6: charges along each axis, at the smallest k where periodic, and dipoles."""
+    periodic = pbc.all(1)
+    charges = _single(charge)
+    positions, cell = positions.to(charges.dtype), cell.to(charges.dtype)
+    lattice = torch.where(periodic[:, None, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
+    counts = to_structures(torch.ones_like(charges), batch, cell.shape[0]).clamp(min=1.0)
+    charges = charges - to_atoms(to_structures(charges, batch, cell.shape[0]) / counts, batch)
+
+    is_periodic, vectors = to_atoms(periodic, batch), to_atoms(lattice, batch)
+    reciprocal = to_atoms(dual_lattice(lattice).transpose(1, 2), batch)
+    angle = 2.0 * math.pi * torch.einsum("na,nam->nm", positions, reciprocal)
+    for axis in range(3):
+        theta, direction = angle[:, axis], vectors[:, axis]
+        if not is_traced() and not bool(periodic.any()):
+            yield _Mode(charges * positions[:, axis], None, direction)
+            continue
+        # exp(iθ)/(2πi) = (sin θ − i cos θ)/2π; an open structure's "axis" is Cartesian and its polarization q r
+        sine, cosine = torch.sin(theta), torch.cos(theta)
+        real = torch.where(is_periodic, sine / (2.0 * math.pi), positions[:, axis])
+        imaginary = torch.where(is_periodic, -cosine / (2.0 * math.pi), torch.zeros_like(theta))
+        one, zero = torch.ones_like(theta), torch.zeros_like(theta)
+        yield _Mode(charges * real, torch.where(is_periodic, cosine, one), direction)
+        yield _Mode(charges * imaginary, torch.where(is_periodic, sine, zero), direction)
+    if dipole is not None:
+        unit = torch.eye(3, dtype=charges.dtype, device=charges.device)
+        for axis in range(3):
+            yield _Mode(dipole[:, axis], None, unit[axis].expand(positions.shape[0], 3))
+
+
+def _check_differentiable(positions: Tensor, pbc: Tensor) -> None:
+    if not positions.requires_grad:
+        raise GeometryError(
+            "positions.requires_grad is False; Born effective charges differentiate with respect to them"
+        )
+    if not is_traced() and bool((pbc.any(1) & ~pbc.all(1)).any()):
+        raise GeometryError(f"pbc is {pbc.tolist()}; allowed: all True or all False for each structure")
 
 
 def _single(charge: Tensor) -> Tensor:

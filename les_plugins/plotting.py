@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _ELEMENT_COLOURS = {"H": "#4aa3d9", "C": "#333333", "N": "#0072b2", "O": "#d55e00", "F": "#009e73", "S": "#c9a800"}
 _OTHER_COLOURS = ("#cc79a7", "#e69f00", "#009e73", "#0072b2", "#7b3fa0", "#8c564b", "#999933")
 _SINGLE_COLOUR = "#0072b2"
-_STYLE: Any = {
+#: Of every figure.
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 7.5,
     "axes.labelsize": 9,
@@ -95,7 +96,7 @@ def parity_plot(comparison: Comparison, path: Path) -> Path:
     panels: list[tuple[str, NDArray[np.bool_]]] = [("", np.ones(comparison.reference.shape, dtype=bool))]
     if comparison.name == BORN and comparison.diagonal is not None:
         panels = [("diagonal", comparison.diagonal), ("off-diagonal", ~comparison.diagonal)]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_PANEL * len(panels), _PANEL), dpi=_DPI, layout="constrained")
         for axes, (title, chosen) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
             if chosen.any():

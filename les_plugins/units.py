@@ -8,3 +8,7 @@ RECIPROCAL_PREFACTOR = 90.4756
 COULOMB_CONSTANT = RECIPROCAL_PREFACTOR / (2.0 * math.pi)
 #: Vacuum permittivity in e²/(eV·Å).
 VACUUM_PERMITTIVITY = 1.0 / (2.0 * RECIPROCAL_PREFACTOR)
+#: Speed of light in cm/fs: cm⁻¹ times it is a frequency in 1/fs.
+SPEED_OF_LIGHT = 2.99792458e-5
+#: Boltzmann constant in eV/K.
+BOLTZMANN = 8.617333262e-5

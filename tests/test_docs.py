@@ -103,3 +103,21 @@ def test_links_lead_to_files_that_exist(page: str) -> None:
     folder = (ROOT / "docs" / page).parent
     targets = [target.split("#")[0] for target in re.findall(r"\]\((?!https?:)([^)]+)\)", read(f"docs/{page}"))]
     assert [target for target in targets if target and not (folder / target).exists()] == []
+
+
+def test_every_option_of_md_spectra_and_analyze_is_documented() -> None:
+    import typer
+
+    from les_plugins.cli import analyze, md, plot, spectra
+
+    text, apps = read("docs/spectra.md"), typer.Typer()
+    apps.command("md")(md.md)
+    for group in (spectra, analyze, plot):
+        group.register(apps)
+    commands = typer.main.get_command(apps).commands  # type: ignore[attr-defined]
+    assert set(commands) >= {"md", "ir", "raman", "rdf", "drift"}
+    for name, command in commands.items():
+        assert f"`{name}`" in text or f"les-plugins {name}" in text, f"docs/spectra.md does not name {name}"
+        options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+        missing = [option for option in options if f"`{option}" not in text and option != "--help"]
+        assert not missing, f"docs/spectra.md does not name {missing} of {name}"

@@ -7,6 +7,7 @@ from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.errors import GeometryError
 from les_plugins.observables import (
     born_effective_charges,
+    electronic_dielectric_tensor,
     electronic_screening,
     enforce_asr,
     polarization,
@@ -261,6 +262,21 @@ def test_electronic_screening_follows_its_formula_and_is_one_in_vacuum(anisotrop
     torch.testing.assert_close(electronic_screening(1.78, alpha, cell, pbc, batch), expected, **ROUNDING)
     without = electronic_screening(1.78, None, cell, pbc, batch)
     torch.testing.assert_close(without, torch.tensor([1.78, 1.0], dtype=torch.float64), **ROUNDING)
+
+
+@pytest.mark.parametrize("anisotropic", [False, True])
+def test_the_mean_of_the_electronic_dielectric_tensor_is_the_number_that_was_given(anisotropic):
+    cell = torch.stack([TRICLINIC, torch.zeros(3, 3).double()])
+    pbc = torch.tensor([[True] * 3, [False] * 3])
+    batch = torch.tensor([0, 1, 0])
+    mean = torch.tensor([0.03, 0.5, 0.02], dtype=torch.float64)
+    alpha = mean[:, None, None] * torch.diag(torch.tensor([0.5, 1.0, 1.5]).double()) if anisotropic else mean
+    for given in (alpha, None):
+        tensor = electronic_dielectric_tensor(1.78, given, cell, pbc, batch)
+        assert float(tensor[0].diagonal().mean()) == pytest.approx(1.78)
+        torch.testing.assert_close(tensor[1], IDENTITY, **ROUNDING)
+    wide = float(electronic_dielectric_tensor(1.78, alpha, cell, pbc, batch)[0, 2, 2])
+    assert (wide > 1.79) == anisotropic
 
 
 def test_positions_without_a_graph_and_slabs_are_refused():

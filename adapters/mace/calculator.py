@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from ase import Atoms
 from ase.calculators.calculator import all_changes
 from mace.calculators.mace import MACECalculator
@@ -17,8 +16,6 @@ from les_plugins.calculator import (
     LONG_RANGE_PROPERTIES,
     SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
-    born_results,
-    latent_results,
 )
 from les_plugins.devices import check_device
 from les_plugins.frames import check_elements, check_frame
@@ -69,9 +66,8 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         own = model.long_range.config.epsilon_infinity if isinstance(model, LongRangeMACE) else 1.0
         self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
         self.implemented_properties += LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
-        self._latent: Any = None
-        if self.has_long_range:
-            self.models[0].register_forward_hook(self._keep_latent)
+        if isinstance(model, LongRangeMACE):
+            self.watch(self.models[0].long_range)
 
     def calculate(
         self,
@@ -83,30 +79,11 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         atoms = atoms if atoms is not None else self.atoms
         check_frame(atoms, "structure")
         check_elements([atoms], self.known_elements, "structure")
+        self.begin(properties)
         super().calculate(atoms, properties, list(system_changes))
         if not self.has_long_range:
             self.results["short_range_energy"] = self.results["energy"]
             self.results["long_range_energy"] = 0.0
             return
         batch = self._atoms_to_batch(atoms)
-        geometry = batch["positions"], batch["cell"].view(-1, 3, 3).double(), batch["pbc"].view(-1, 3)
-        self.results.update(latent_results(self._latent, *geometry, self.epsilon_infinity))
-        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
-        if properties is not None and "born_effective_charges" in properties:
-            self.results["born_effective_charges"] = self._born_effective_charges(atoms)
-
-    def _born_effective_charges(self, atoms: Atoms) -> Any:
-        data = self._atoms_to_batch(atoms).to_dict()
-        model = self.models[0]
-        dtype = next(model.parameters()).dtype
-        data = {
-            key: value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
-            for key, value in data.items()
-        }
-        positions = data["positions"].requires_grad_(True)
-        cell, pbc = data["cell"].view(-1, 3, 3), data["pbc"].view(-1, 3)
-        latent = model(data, compute_force=False)["latent"]
-        return born_results(latent, positions, cell, pbc, self.epsilon_infinity)
-
-    def _keep_latent(self, module: nn.Module, inputs: Any, output: Mapping[str, Any]) -> None:
-        self._latent = output["latent"]
+        self.finish(batch["positions"], batch["cell"].view(-1, 3, 3).double(), batch["pbc"].view(-1, 3))

@@ -14,18 +14,15 @@ from nequip.integrations.utils import basic_transforms
 from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import Tensor, nn
 
-from les_plugins.adapters.nequip.model import energy_network, long_range_part
+from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.calculator import (
     LONG_RANGE_PROPERTIES,
     SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
-    born_results,
-    latent_results,
 )
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
 from les_plugins.frames import check_elements, check_frame
-from les_plugins.long_range import LongRangeResult
 
 
 class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignore[misc]
@@ -79,9 +76,8 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
         self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
         extra = LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
         self.implemented_properties = [*type(self).implemented_properties, *extra]
-        self._latent: LongRangeResult | None = None
         if part is not None:
-            part.register_forward_hook(self._keep_latent)
+            self.watch(part)
 
     def calculate(
         self,
@@ -93,6 +89,7 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
         atoms = atoms if atoms is not None else self.atoms
         check_frame(atoms, "structure")
         check_elements([atoms], self.known_elements, "structure")
+        self.begin(properties)
         super().calculate(atoms, properties, list(system_changes))
         if not atoms.pbc.any():
             self.results.pop("stress", None)  # NaN: there is no volume
@@ -101,30 +98,9 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
             self.results["short_range_energy"] = self.results["energy"]
             self.results["long_range_energy"] = 0.0
             return
-        data = self.atoms_to_data(atoms)
-        geometry = self._geometry(data)
-        self.results.update(latent_results(self._take_latent(), *geometry, self.epsilon_infinity))
-        self.results["long_range_energy"] *= self.energy_units_to_eV
-        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
-        if properties is not None and "born_effective_charges" in properties:
-            positions = data[AtomicDataDict.POSITIONS_KEY].requires_grad_(True)
-            # the sequence inside, for the host's own derivative frees the graph
-            energy_network(self.model)(data)
-            self.results["born_effective_charges"] = born_results(
-                self._take_latent(), positions, *geometry[1:], self.epsilon_infinity
-            )
+        self.finish(*self._geometry(self.atoms_to_data(atoms)), self.energy_units_to_eV)
 
     def _geometry(self, data: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Positions (N, 3), cell (1, 3, 3) and pbc (1, 3) of a structure in NequIP's form."""
         positions, pbc = data[AtomicDataDict.POSITIONS_KEY], data[AtomicDataDict.PBC_KEY].view(-1, 3)
         return positions.detach(), data[AtomicDataDict.CELL_KEY].view(-1, 3, 3), pbc
-
-    def _take_latent(self) -> LongRangeResult:
-        """What the long-range part returned last; forgotten here, for it holds a graph."""
-        latent, self._latent = self._latent, None
-        if latent is None:
-            raise HostError("the model was evaluated without its long-range part")
-        return latent
-
-    def _keep_latent(self, module: nn.Module, inputs: Any, output: LongRangeResult) -> None:
-        self._latent = output

@@ -35,7 +35,7 @@ def options(
 
 
 def _register() -> None:
-    from les_plugins.cli import check, evaluate, hosts, predict, train
+    from les_plugins.cli import analyze, check, evaluate, hosts, md, plot, predict, spectra, train
 
     app.command("hosts")(hosts.hosts)
     app.command("check")(check.check)
@@ -44,6 +44,15 @@ def _register() -> None:
     app.add_typer(train_app, name="train")
     app.command("predict")(predict.predict)
     app.command("evaluate")(evaluate.evaluate)
+    app.command("md")(md.md)
+    for name, group, text in (
+        ("spectra", spectra, "Spectra of trajectories, with error bars."),
+        ("plot", plot, "Figures of what a model holds."),
+        ("analyze", analyze, "Structure, diffusion and energy drift of trajectories."),
+    ):
+        sub = typer.Typer(help=text, no_args_is_help=True)
+        group.register(sub)
+        app.add_typer(sub, name=name)
 
 
 def main() -> None:

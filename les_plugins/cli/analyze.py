@@ -1,0 +1,187 @@
+"""`les-plugins analyze`: radial distribution, diffusion and energy drift of trajectories."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from les_plugins.cli.spectra import AsJson, Output, Skip, Trajectories
+from les_plugins.errors import ConfigError
+from les_plugins.plotting import check_available
+
+BlockCount = Annotated[int, typer.Option(help="Blocks of each trajectory, for error bars.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the analyses to the group."""
+    for function in (rdf, diffusion, drift):
+        app.command(function.__name__)(function)
+
+
+def rdf(
+    trajectories: Trajectories,
+    pair: Annotated[str, typer.Option(help="Two elements, as O-O.")] = "O-O",
+    output: Output = None,
+    cutoff: Annotated[
+        float | None, typer.Option(help="Å; default: half the smallest height of the cell.", show_default=False)
+    ] = None,
+    width: Annotated[float, typer.Option(help="Å, of a bin.")] = 0.05,
+    every: Annotated[int, typer.Option(help="Use every so many frames.", min=1)] = 10,
+    blocks: BlockCount = 5,
+    skip: Skip = 0.0,
+    overlay: Annotated[Path | None, typer.Option(help="CSV with a measured g(r).", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Radial distribution function of a pair of elements, with its first peak."""
+    from les_plugins.spectra import Samples, radial_distribution
+
+    samples = Samples.open(trajectories, skip)
+    samples.volume()  # says what is missing
+    numbers = _pair(pair)
+    if cutoff is None:
+        cell = samples.trajectories[0].part("cell", 0, 1)[0]
+        cutoff = 0.5 / float(np.linalg.norm(np.linalg.inv(cell), axis=0).max())
+    found = radial_distribution(samples.frames(every), numbers, cutoff, width, blocks * len(trajectories))
+    values = {
+        "first_peak_A": found.peak,
+        "first_peak_error_A": found.peak_error,
+        "first_peak_height": found.height,
+        "first_peak_height_error": found.height_error,
+        "frames_used": found.frames,
+        "blocks": blocks * len(trajectories),
+    }
+    line = (
+        f"g({pair}): first peak {found.height:.3f} ± {found.height_error:.3f} at {found.peak:.3f} ± "
+        f"{found.peak_error:.3f} Å ({found.frames} frames)"
+    )
+    curve = (f"g {pair}", found.distance, found.value, found.error)
+    _report(samples, values, line, curve, ("r (Å)", f"g(r), {pair}"), output, overlay, as_json)
+
+
+def diffusion(
+    trajectories: Trajectories,
+    element: Annotated[str, typer.Option(help="The element that is followed.")] = "O",
+    output: Output = None,
+    shortest: Annotated[float, typer.Option(help="ps, start of the straight line.")] = 0.5,
+    longest: Annotated[float, typer.Option(help="ps, its end.")] = 2.0,
+    viscosity: Annotated[
+        float | None,
+        typer.Option(help="mPa·s: says the finite-size correction (water at 298 K: 0.89).", show_default=False),
+    ] = None,
+    blocks: BlockCount = 3,
+    skip: Skip = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Self-diffusion coefficient from the mean squared displacement."""
+    from les_plugins.spectra import Samples
+    from les_plugins.spectra import diffusion as estimate
+
+    samples = Samples.open(trajectories, skip)
+    one, volume, kelvin = samples.trajectories[0], samples.volume(), samples.temperature()
+    chosen = one.numbers == _number(element)
+    positions = samples.series("positions")
+    box = volume ** (1.0 / 3.0)
+    found = estimate(positions, one.masses, chosen, samples.interval, longest, shortest, blocks, box, kelvin, viscosity)
+    values = {
+        "diffusion_A2/ps": found.coefficient,
+        "error_A2/ps": found.error,
+        "finite_size_correction_A2/ps": found.correction,
+        "from_ps": shortest,
+        "to_ps": longest,
+        "blocks": blocks * len(trajectories),
+        "temperature_K": kelvin,
+    }
+    line = f"D({element}) = {found.coefficient:.4f} ± {found.error:.4f} Å²/ps (1e-8 m²/s) in a cell of {box:.2f} Å"
+    if found.correction is None:
+        line += "; too small by 2.837 kT/(6π η L) for the finite cell: give --viscosity"
+    else:
+        line += f"; {found.coefficient + found.correction:.4f} with the finite-size correction {found.correction:.4f}"
+    curve = (f"mean squared displacement of {element}", found.time, found.displacement, found.displacement_error)
+    _report(samples, values, line, curve, ("t (ps)", "mean squared displacement (Å²)"), output, None, as_json)
+
+
+def drift(
+    trajectories: Trajectories,
+    output: Output = None,
+    blocks: BlockCount = 10,
+    skip: Skip = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Drift of the conserved energy, in meV/atom/ps."""
+    from les_plugins.spectra import Samples, energy_drift
+
+    samples = Samples.open(trajectories, skip)
+    energies = samples.series("conserved_energy")
+    found = energy_drift(energies, samples.interval, samples.n_atoms, blocks)
+    values = {
+        "drift_meV/atom/ps": found["drift"],
+        "error_meV/atom/ps": found["error"],
+        "fluctuation_meV/atom": found["fluctuation"],
+    }
+    line = (
+        f"drift {found['drift']:.4g} ± {found['error']:.2g} meV/atom/ps, fluctuation {found['fluctuation']:.3g} "
+        "meV/atom about the line"
+    )
+    one = energies[0]
+    time = samples.interval * np.arange(len(one)) / 1000.0
+    curve = ("conserved energy", time, 1000.0 * (one - one[0]) / samples.n_atoms, None)
+    _report(samples, values, line, curve, ("t (ps)", "conserved energy (meV/atom)"), output, None, as_json)
+
+
+def _report(
+    samples: Any,
+    values: dict[str, Any],
+    line: str,
+    curve: tuple[str, Any, Any, Any],
+    labels: tuple[str, str],
+    output: Path | None,
+    overlay: Path | None,
+    as_json: bool,
+) -> None:
+    from les_plugins.spectra.output import Curve, plot, read_curve, write_csv
+
+    shown, files = Curve(*curve), []
+    reference = None if overlay is None else read_curve(overlay)
+    if output is not None:
+        check_available()
+        table, picture = (output.with_name(f"{output.name}.{suffix}") for suffix in ("csv", "png"))
+        write_csv(table, labels[0], [shown], values)
+        plot(picture, [shown], *labels, reference=reference)
+        files = [str(table), str(picture)]
+    if as_json:
+        report = {
+            "samples": samples.facts(),
+            "values": values,
+            "curve": {
+                "x": shown.x.tolist(),
+                "y": shown.y.tolist(),
+                "error": None if shown.error is None else shown.error.tolist(),
+            },
+            "files": files,
+        }
+        typer.echo(json.dumps(report, indent=1))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{samples.duration:.3g} ps: {line}")
+    for file in files:
+        console.print(f"wrote {file}")
+
+
+def _pair(pair: str) -> tuple[int, int]:
+    words = pair.split("-")
+    if len(words) != 2:
+        raise ConfigError(f"--pair is {pair!r}; allowed: two elements, as O-O or O-H")
+    return _number(words[0]), _number(words[1])
+
+
+def _number(element: str) -> int:
+    from ase.data import atomic_numbers
+
+    if element not in atomic_numbers:
+        raise ConfigError(f"{element!r} is no chemical symbol")
+    return int(atomic_numbers[element])

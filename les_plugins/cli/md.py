@@ -1,0 +1,151 @@
+"""`les-plugins md`: molecular dynamics with currents, dipoles, polarizabilities and fields, restarted after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ase import Atoms
+from rich.console import Console
+
+from les_plugins import checkpoint
+from les_plugins.cli.shared import open_model, progress, quiet_host
+from les_plugins.errors import ConfigError, DataError
+from les_plugins.evaluation import known_elements
+from les_plugins.frames import check_elements_of, existing_file, read_frames
+
+Ensemble = Enum("Ensemble", {name: name for name in ("nve", "nvt", "npt")}, type=str)  # type: ignore[misc]
+Thermostat = Enum("Thermostat", {name: name for name in ("bussi", "langevin")}, type=str)  # type: ignore[misc]
+Velocities = Enum("Velocities", {name: name for name in ("auto", "draw", "keep")}, type=str)  # type: ignore[misc]
+_NVE, _AUTO = Ensemble("nve"), Velocities("auto")
+SUFFIX = ".h5"
+
+
+def md(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)
+    ],
+    start: Annotated[
+        Path,
+        typer.Argument(metavar="START", help="Structure file of ASE, or a trajectory (.h5).", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Trajectory to write (.h5).", show_default=False)],
+    ensemble: Annotated[Ensemble, typer.Option(help="Ensemble.")] = _NVE,
+    thermostat: Annotated[
+        Thermostat | None, typer.Option(help="Thermostat of nvt; default bussi.", show_default=False)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="K; of the bath, or of the velocities drawn for nve.", show_default=False)
+    ] = None,
+    pressure: Annotated[float | None, typer.Option(help="bar, of npt.", show_default=False)] = None,
+    timestep: Annotated[float, typer.Option(help="fs.")] = 0.5,
+    steps: Annotated[int, typer.Option(help="Steps from the start.")] = 1000,
+    every: Annotated[int, typer.Option(help="Steps between recorded frames.")] = 4,
+    thermostat_time: Annotated[float, typer.Option(help="fs, relaxation time; Langevin friction is 1/time.")] = 100.0,
+    barostat_time: Annotated[float, typer.Option(help="fs, of npt.")] = 1000.0,
+    seed: Annotated[int, typer.Option(help="Of the velocities and the thermostat.")] = 0,
+    velocities: Annotated[
+        Velocities, typer.Option(help="keep those of START, draw new ones, or auto: keep if there are any.")
+    ] = _AUTO,
+    current: Annotated[
+        bool, typer.Option("--current/--no-current", help="Record J = Σ Z* v: derivatives for Z* at every frame.")
+    ] = True,
+    sum_rule: Annotated[
+        bool, typer.Option("--sum-rule/--no-sum-rule", help="Take the mean of Z* off every atom in J.")
+    ] = True,
+    field: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="Uniform field, V/Å: three numbers.", show_default=False)
+    ] = None,
+    pulse_center: Annotated[
+        float | None, typer.Option(help="fs: makes the field a Gaussian pulse.", show_default=False)
+    ] = None,
+    pulse_width: Annotated[float | None, typer.Option(help="fs, its standard deviation.", show_default=False)] = None,
+    pulse_wavenumber: Annotated[float, typer.Option(help="cm⁻¹, of its carrier.")] = 0.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with OUTPUT; start it if it is not there.")] = False,
+    index: Annotated[int, typer.Option(help="Which frame of START.")] = -1,
+    save_every: Annotated[float, typer.Option(help="s of wall time between saved states.")] = 10.0,
+    device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",
+    epsilon_infinity: Annotated[
+        float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+) -> None:
+    """Simulate START with MODEL and record positions, velocities, J(t), P(t) and α(t) to an HDF5 file."""
+    from les_plugins.dynamics import Field, Settings, Trajectory, run
+
+    if output.suffix != SUFFIX:
+        raise typer.BadParameter(f"{output} must end in {SUFFIX}", param_hint="--output")
+    if field is None and (pulse_center is not None or pulse_width is not None or pulse_wavenumber):
+        raise ConfigError("a pulse needs the field that it is a pulse of: give --field X Y Z")
+    settings = Settings.of(
+        ensemble=ensemble.value,
+        thermostat=None if thermostat is None else thermostat.value,
+        temperature=temperature,
+        pressure=pressure,
+        timestep=timestep,
+        steps=steps,
+        every=every,
+        thermostat_time=thermostat_time,
+        barostat_time=barostat_time,
+        seed=seed,
+        velocities=velocities.value,
+        current=current,
+        sum_rule=sum_rule,
+        field=None if field is None else Field(field, pulse_center, pulse_width, pulse_wavenumber),
+    )
+    with quiet_host():
+        structure = _read_start(start, index)
+        calculator, model_facts = open_model(model, device, epsilon_infinity)
+        known = known_elements(calculator)
+        if known is not None:
+            check_elements_of(structure, known, str(start))
+        facts = {
+            "model_weights_sha256": model_facts["weights_sha256"],
+            "host": model_facts["host"],
+            "epsilon_infinity": model_facts["epsilon_infinity"],
+            "start_sha256": checkpoint.sha256(start),
+            "start_index": index,
+        }
+        outcome = run(
+            calculator,
+            structure,
+            output,
+            settings,
+            facts,
+            resume=resume,
+            save_every=save_every,
+            track=lambda numbers: progress(numbers, len(numbers), "steps"),
+        )
+    summary = {"output": str(output), **dataclasses.asdict(outcome), **_summary(Trajectory.open(output))}
+    if as_json:
+        typer.echo(
+            json.dumps({"model": model_facts, "settings": settings.model_dump(mode="json"), **summary}, indent=1)
+        )
+        return
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(
+        f"{output}: {outcome.frames} frames to step {outcome.steps} ({outcome.steps * timestep / 1000:g} ps) with "
+        f"{', '.join(outcome.series)}; {outcome.seconds:.0f} s"
+    )
+    console.print(f"temperature {summary['temperature_mean']:.1f} K on average")
+
+
+def _read_start(start: Path, index: int) -> Atoms:
+    if start.suffix == SUFFIX:
+        from les_plugins.dynamics import Trajectory
+
+        return Trajectory.open(start).atoms(index)
+    existing_file(start)
+    frames = read_frames(start)
+    if not -len(frames) <= index < len(frames):
+        raise DataError(f"{start}: has no frame {index}; it has {len(frames)}")
+    structure: Atoms = frames[index].copy()
+    return structure
+
+
+def _summary(trajectory: Any) -> dict[str, Any]:
+    return {"temperature_mean": float(trajectory["temperature"].mean())}

@@ -1,0 +1,254 @@
+"""`les-plugins spectra`: infrared, Raman, conductivity, dielectric constants and velocities of trajectories."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from les_plugins.errors import DataError
+from les_plugins.plotting import check_available
+
+Trajectories = Annotated[
+    list[Path], typer.Argument(metavar="TRAJ...", help="Trajectories of `les-plugins md` (.h5).", show_default=False)
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write NAME.csv and NAME.png.", metavar="NAME", show_default=False)
+]
+Resolution = Annotated[float, typer.Option(help="cm⁻¹ between points; segments are 1/(c × this) long.")]
+Window = Annotated[str, typer.Option(help="Window of the segments, by its name in SciPy.")]
+Blocks = Annotated[
+    int | None, typer.Option(help="Blocks of each trajectory, for error bars; default: up to ten.", show_default=False)
+]
+Skip = Annotated[float, typer.Option(help="ps left out at the start of each trajectory.")]
+Limits = Annotated[tuple[float, float], typer.Option(help="Wavenumbers shown, cm⁻¹.")]
+Overlay = Annotated[Path | None, typer.Option(help="CSV with a measured curve: wavenumber, value.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Correction = Enum("Correction", {n: n for n in ("harmonic", "standard", "schofield")}, type=str)  # type: ignore[misc]
+_HARMONIC = Correction("harmonic")
+_SHOWN = (0.0, 4000.0)
+_AXIS = "wavenumber (cm⁻¹)"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the spectra to the group."""
+    for function in (ir, raman, conductivity, dielectric, velocities):
+        app.command(function.__name__)(function)
+
+
+def ir(
+    trajectories: Trajectories,
+    output: Output = None,
+    resolution: Resolution = 26.7,
+    window: Window = "hann",
+    blocks: Blocks = None,
+    skip: Skip = 0.0,
+    limits: Limits = _SHOWN,
+    overlay: Overlay = None,
+    correction: Annotated[Correction, typer.Option(help="Quantum correction of the line shape.")] = _HARMONIC,
+    temperature: Annotated[
+        float | None, typer.Option(help="K, in the place of the trajectory's mean.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Infrared absorption from J(t): n(ν) α(ν) in cm⁻¹ for periodic trajectories."""
+    from les_plugins import spectra
+
+    samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
+    volume = samples.volume() if samples.is_periodic else None
+    kelvin = temperature or samples.temperature()
+    found = spectra.infrared(samples.series("current"), samples.interval, kelvin, volume, how, correction.value)
+    notes = {"temperature_K": kelvin, "volume_A3": volume, "quantum correction": correction.value}
+    _report([found], samples, notes, output, limits, overlay, as_json, scaled=volume is None)
+
+
+def raman(
+    trajectories: Trajectories,
+    output: Output = None,
+    resolution: Resolution = 26.7,
+    window: Window = "hann",
+    blocks: Blocks = None,
+    skip: Skip = 0.0,
+    limits: Limits = _SHOWN,
+    overlay: Overlay = None,
+    bose: Annotated[bool, typer.Option("--bose", help="Bose factor at the trajectory's temperature.")] = False,
+    laser: Annotated[
+        float | None, typer.Option(help="nm: the factor (1 − ν/ν0)⁴ of this light.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Raman spectra from α(t): isotropic, anisotropic, parallel and perpendicular."""
+    from les_plugins import spectra
+
+    samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
+    kelvin = samples.temperature()
+    found = spectra.raman(samples.series("polarizability"), samples.interval, how, kelvin if bose else None, laser)
+    low, high = limits
+    notes = {
+        "Bose factor": f"at {kelvin:.1f} K" if bose else "none",
+        "laser_nm": laser,
+        "depolarization ratio": found.depolarization_ratio(low, high),
+    }
+    parts = [found.isotropic, found.anisotropic, found.parallel, found.perpendicular]
+    _report(parts, samples, notes, output, limits, overlay, as_json, scaled=True)
+
+
+def conductivity(
+    trajectories: Trajectories,
+    output: Output = None,
+    resolution: Resolution = 26.7,
+    window: Window = "hann",
+    blocks: Blocks = None,
+    skip: Skip = 0.0,
+    limits: Limits = _SHOWN,
+    overlay: Overlay = None,
+    correlation_time: Annotated[float, typer.Option(help="fs, longest time of the Green–Kubo integral.")] = 1000.0,
+    as_json: AsJson = False,
+) -> None:
+    """Conductivity from J(t): Re σ(ν), and its static value by the Green–Kubo integral."""
+    from les_plugins import spectra
+
+    samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
+    currents, kelvin, volume = samples.series("current"), samples.temperature(), samples.volume()
+    found = spectra.conductivity_spectrum(currents, samples.interval, kelvin, volume, how)
+    static = spectra.green_kubo(currents, samples.interval, kelvin, volume, correlation_time, blocks or 5)
+    notes = {
+        "temperature_K": kelvin,
+        "volume_A3": volume,
+        "static_conductivity_S/m": static["conductivity"],
+        "static_conductivity_error_S/m": static["error"],
+        "Green-Kubo window_fs": [0.5 * correlation_time, correlation_time],
+    }
+    _report([found], samples, notes, output, limits, overlay, as_json)
+
+
+def dielectric(
+    trajectories: Trajectories,
+    output: Output = None,
+    resolution: Resolution = 26.7,
+    window: Window = "hann",
+    blocks: Blocks = None,
+    skip: Skip = 0.0,
+    limits: Limits = _SHOWN,
+    overlay: Overlay = None,
+    epsilon_infinity: Annotated[
+        float | None, typer.Option(help="ε_∞, in the place of the model's.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Static dielectric constant from dipole fluctuations, and the loss ε''(ν)."""
+    from les_plugins import spectra
+
+    samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
+    currents, kelvin, volume = samples.series("current"), samples.temperature(), samples.volume()
+    known = samples.trajectories[0].facts.get("epsilon_infinity")
+    electronic = known if epsilon_infinity is None else epsilon_infinity
+    if electronic is None:
+        raise DataError("the trajectory does not say ε_∞: give --epsilon-infinity")
+    dipoles = [spectra.dipole_from_current(current, samples.interval) for current in currents]
+    static, error = spectra.static_dielectric_constant(dipoles, kelvin, volume, electronic, blocks or 5)
+    found = spectra.dielectric_loss(currents, samples.interval, kelvin, volume, how)
+    notes = {
+        "temperature_K": kelvin,
+        "volume_A3": volume,
+        "epsilon_infinity": electronic,
+        "epsilon_0": static,
+        "epsilon_0_error": error,
+    }
+    _report([found], samples, notes, output, limits, overlay, as_json)
+
+
+def velocities(
+    trajectories: Trajectories,
+    output: Output = None,
+    resolution: Resolution = 26.7,
+    window: Window = "hann",
+    blocks: Blocks = None,
+    skip: Skip = 0.0,
+    limits: Limits = _SHOWN,
+    overlay: Overlay = None,
+    as_json: AsJson = False,
+) -> None:
+    """Vibrational density of states: power spectrum of the velocities, all atoms and each element."""
+    from dataclasses import replace
+
+    from ase.data import chemical_symbols
+
+    from les_plugins import spectra
+
+    samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
+    kelvin, moving = samples.temperature(), samples.series("velocities")
+    numbers, masses = samples.trajectories[0].numbers, samples.trajectories[0].masses
+    elements = sorted(set(numbers.tolist()))
+    parts = []
+    for number in [None, *elements] if len(elements) > 1 else [None]:
+        chosen = numbers == number if number is not None else numbers > 0
+        found = spectra.velocity_spectrum(
+            [values[:, chosen] for values in moving], masses[chosen], samples.interval, kelvin, how
+        )
+        parts.append(replace(found, name="all" if number is None else chemical_symbols[number]))
+    _report(parts, samples, {"temperature_K": kelvin}, output, limits, overlay, as_json, scaled=True)
+
+
+def _samples(trajectories: list[Path], skip: float) -> Any:
+    from les_plugins.spectra import Samples
+
+    return Samples.open(trajectories, skip)
+
+
+def _report(
+    found: list[Any],
+    samples: Any,
+    notes: dict[str, Any],
+    output: Path | None,
+    limits: tuple[float, float],
+    overlay: Path | None,
+    as_json: bool,
+    scaled: bool = False,
+) -> None:
+    from les_plugins.spectra.output import Curve, plot, read_curve, write_csv
+
+    if output is not None:
+        check_available()
+    reference = None if overlay is None else read_curve(overlay)
+    shown = [part.between(*limits) for part in found]
+    if not len(shown[0].wavenumber):
+        raise DataError(f"no point of the spectrum lies between {limits[0]:g} and {limits[1]:g} cm⁻¹")
+    curves = [Curve(part.name, part.wavenumber, part.value, part.error) for part in shown]
+    notes = {**found[0].notes, **notes}
+    files = []
+    if output is not None:
+        table, picture = (output.with_name(f"{output.name}.{suffix}") for suffix in ("csv", "png"))
+        described = {**notes, "unit": found[0].unit, "error": f"standard error over {found[0].blocks} blocks"}
+        write_csv(table, "wavenumber_cm-1", curves, described)
+        label = f"{found[0].name} ({found[0].unit})" if len(found) == 1 else f"intensity ({found[0].unit})"
+        plot(picture, curves, _AXIS, label, limits, "", reference, scaled)
+        files = [str(table), str(picture)]
+    if as_json:
+        listed = {
+            part.name: {"value": part.value.tolist(), "error": part.error.tolist(), "unit": part.unit} for part in shown
+        }
+        report = {"samples": samples.facts(), "notes": notes, "files": files}
+        typer.echo(json.dumps(report | {"wavenumber": shown[0].wavenumber.tolist(), "spectra": listed}, indent=1))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    facts = samples.facts()
+    console.print(
+        f"{len(facts['trajectories'])} trajectories, {facts['duration_ps']:.3g} ps at {facts['temperature_K']:.0f} K; "
+        f"{notes['blocks']} blocks of {notes['block_fs'] / 1000:.3g} ps, segments of {notes['segment_fs'] / 1000:.3g} "
+        f"ps ({notes['window']}), Nyquist {notes['nyquist_cm-1']:.0f} cm⁻¹"
+    )
+    for part in shown:
+        top = int(part.value[1:].argmax()) + 1 if len(part.value) > 1 else 0
+        console.print(
+            f"{part.name}: highest at {part.peak:.0f} cm⁻¹, {part.value[top]:.4g} ± {part.error[top]:.2g} {part.unit}"
+        )
+    for name, value in notes.items():
+        if name not in found[0].notes and value is not None:
+            console.print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
+    for file in files:
+        console.print(f"wrote {file}")

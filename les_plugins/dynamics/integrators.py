@@ -1,0 +1,182 @@
+"""ASE's integrators behind one face: made from settings, with a state that can be saved and put back."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.constraints import FixCom
+
+from les_plugins.dynamics.settings import Settings
+from les_plugins.errors import ConfigError, GeometryError
+from les_plugins.metrics import Floats
+
+#: Where the arrays and numbers of ASE's Nosé–Hoover and MTK integrator live: (holder, attribute).
+_MTK_STATE = (
+    ("", "_q"),
+    ("", "_p"),
+    ("", "_eps"),
+    ("", "_p_eps"),
+    ("", "_cell0"),
+    ("", "_volume0"),
+    ("_thermostat", "_eta"),
+    ("_thermostat", "_p_eta"),
+    ("_barostat", "_xi"),
+    ("_barostat", "_p_xi"),
+)
+
+
+class Integrator:
+    """One of ASE's integrators on a structure with velocities and a calculator.
+
+    Args:
+        atoms: the structure; a constraint on its centre of mass is added where that does not move by itself.
+        settings: the simulation.
+
+    Raises:
+        GeometryError: npt without three periodic directions, or with constraints.
+        ConfigError: no velocities to start Bussi's thermostat from.
+    """
+
+    def __init__(self, atoms: Atoms, settings: Settings) -> None:
+        self.atoms, self.settings = atoms, settings
+        self._random = _random_streams(settings.seed)[1]
+        self._ase = self._make()
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Degrees of freedom that the temperature is counted with."""
+        return int(self.atoms.get_number_of_degrees_of_freedom())
+
+    def step(self, forces: Floats | None) -> Floats | None:
+        """One step; `forces` are those of the present positions, where known, and the new ones are returned."""
+        if self.settings.ensemble == "npt":
+            self._ase.step()
+            return None
+        new: Floats = self._ase.step(forces)
+        return new
+
+    def conserved_offset(self) -> float:
+        """Energy, eV, that makes potential + kinetic energy a constant of the motion; NaN where there is none."""
+        if self.settings.ensemble == "npt":
+            mtk = self._ase  # its own sum asks the calculator for a free energy, which not every one has
+            baths = mtk._thermostat.get_thermostat_energy() + mtk._barostat.get_barostat_energy()
+            piston = mtk._p_eps**2 / (2.0 * mtk._barostat.W) + mtk._pressure_au * mtk._get_volume()
+            return float(baths + piston)
+        if self.settings.thermostat == "bussi":
+            return -float(self._ase.transferred_energy)
+        return math.nan if self.settings.thermostat == "langevin" else 0.0
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on beside positions, momenta and cell: arrays by name."""
+        found: dict[str, Any] = {"random": np.array(json.dumps(self._random.bit_generator.state))}
+        if self.settings.thermostat == "bussi":
+            found["transferred_energy"] = np.array(self._ase.transferred_energy)
+        if self.settings.ensemble == "npt":
+            for holder, name in _MTK_STATE:
+                found[f"{holder}.{name}"] = np.array(getattr(self._holder(holder), name))
+        return found
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Put back what `state` returned."""
+        self._random.bit_generator.state = json.loads(str(state["random"]))
+        if self.settings.thermostat == "bussi":
+            self._ase.transferred_energy = float(state["transferred_energy"])
+        if self.settings.ensemble == "npt":
+            for holder, name in _MTK_STATE:
+                value = np.array(state[f"{holder}.{name}"])
+                setattr(self._holder(holder), name, float(value) if value.ndim == 0 else value)
+
+    def _holder(self, name: str) -> Any:
+        return getattr(self._ase, name) if name else self._ase
+
+    def _make(self) -> Any:
+        from ase.md.bussi import Bussi
+        from ase.md.langevin import Langevin
+        from ase.md.nose_hoover_chain import IsotropicMTKNPT
+        from ase.md.verlet import VelocityVerlet
+
+        settings, timestep = self.settings, self.settings.timestep * units.fs
+        relaxation = settings.thermostat_time * units.fs
+        if settings.ensemble == "npt":
+            if not self.atoms.pbc.all():
+                raise GeometryError(
+                    f"npt: pbc is {self.atoms.pbc.tolist()}; a pressure needs three periodic directions"
+                )
+            if self.atoms.constraints:
+                raise GeometryError("npt: the start has constraints, which ASE's integrator does not take")
+            return IsotropicMTKNPT(
+                self.atoms,
+                timestep,
+                temperature_K=float(settings.temperature or 0.0),
+                pressure_au=(settings.pressure or 0.0) * 1e5 * units.Pascal,
+                tdamp=relaxation,
+                pdamp=settings.barostat_time * units.fs,
+            )
+        if may_hold_centre(self.atoms, settings):
+            self.atoms.set_constraint(FixCom())
+        if settings.thermostat == "bussi":
+            if self.atoms.get_kinetic_energy() < 1e-12:
+                raise ConfigError("bussi: the start has no velocities to rescale; use velocities draw, or langevin")
+            return Bussi(self.atoms, timestep, settings.temperature, relaxation, rng=self._random)
+        if settings.thermostat == "langevin":
+            return Langevin(
+                self.atoms,
+                timestep,
+                temperature_K=settings.temperature,
+                friction=1.0 / relaxation,
+                fixcm=False,
+                rng=self._random,
+            )
+        return VelocityVerlet(self.atoms, timestep)
+
+
+def may_hold_centre(atoms: Atoms, settings: Settings) -> bool:
+    """Whether the centre of mass is held: not with constraints of the start, nor where a field may push a molecule."""
+    pushed = settings.field is not None and not atoms.pbc.all()
+    return not atoms.constraints and not pushed and len(atoms) > 1
+
+
+def set_velocities(atoms: Atoms, settings: Settings) -> str:
+    """Velocities of the start, centre of mass at rest; says where they are from.
+
+    Args:
+        atoms: the structure; its momenta are set in place.
+        settings: `velocities`, `temperature` and `seed` are read.
+
+    Raises:
+        ConfigError: velocities are to be kept and there are none, or to be drawn without a temperature.
+    """
+    present = atoms.has("momenta") and bool(np.abs(atoms.get_momenta()).max() > 0)
+    if settings.velocities == "keep" and not present:
+        raise ConfigError("velocities keep: the start has no velocities; draw them at a --temperature")
+    if settings.velocities == "keep" or (settings.velocities == "auto" and present):
+        _rest(atoms)
+        return "start"
+    if settings.temperature is None:
+        raise ConfigError("the start has no velocities: give --temperature to draw them (0 for a start at rest)")
+    random = _random_streams(settings.seed)[0]
+    masses = atoms.get_masses()[:, None]
+    atoms.set_momenta(random.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * settings.temperature))
+    _rest(atoms)
+    free = atoms.get_number_of_degrees_of_freedom() - (3 if len(atoms) > 1 and not atoms.constraints else 0)
+    kinetic = atoms.get_kinetic_energy()
+    if kinetic > 0:
+        # exactly the temperature that was asked for: a small system's draw alone may be far from it
+        atoms.set_momenta(atoms.get_momenta() * math.sqrt(0.5 * free * units.kB * settings.temperature / kinetic))
+    return "drawn"
+
+
+def _random_streams(seed: int) -> list[np.random.Generator]:
+    """Independent streams for the velocities of the start and for the thermostat."""
+    return [np.random.Generator(np.random.PCG64(child)) for child in np.random.SeedSequence(seed).spawn(2)]
+
+
+def _rest(atoms: Atoms) -> None:
+    if len(atoms) > 1 and not atoms.constraints:
+        momenta = atoms.get_momenta()
+        velocity = momenta.sum(0) / atoms.get_masses().sum()
+        atoms.set_momenta(momenta - atoms.get_masses()[:, None] * velocity)

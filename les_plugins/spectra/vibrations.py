@@ -1,0 +1,112 @@
+"""Raman spectra from polarizabilities, and the power spectrum of velocities (PHYSICS 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from les_plugins.errors import ConfigError
+from les_plugins.metrics import Floats
+from les_plugins.spectra.estimate import Spectrum, Welch, boltzmann_exponent, power_spectrum
+from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT
+
+UNIT = "(e²·Å²/eV)²/fs"
+
+
+@dataclass(frozen=True)
+class Raman:
+    """Raman spectra of a sample without preferred direction.
+
+    Attributes:
+        isotropic: ω² S[a], a = tr α/3.
+        anisotropic: ω² Σ S[β_ij], β = α − a 1.
+        parallel: scattered light polarized as the incident: isotropic + 2/15 anisotropic.
+        perpendicular: polarized across it: 1/10 anisotropic.
+    """
+
+    isotropic: Spectrum
+    anisotropic: Spectrum
+    parallel: Spectrum
+    perpendicular: Spectrum
+
+    def depolarization_ratio(self, low: float, high: float) -> float:
+        """Perpendicular over parallel intensity, integrated from `low` to `high` cm⁻¹; between 0 and 3/4."""
+        crossed, straight = (part.between(low, high).value.sum() for part in (self.perpendicular, self.parallel))
+        return float(crossed / straight)
+
+
+def raman(
+    polarizabilities: Sequence[Floats],
+    interval: float,
+    how: Welch,
+    temperature: float | None = None,
+    laser: float | None = None,
+) -> Raman:
+    """Raman spectra from the polarizability of the system.
+
+    Args:
+        polarizabilities: (T, 3, 3) e²·Å²/eV of each trajectory.
+        interval: fs between frames.
+        how: segments, window, blocks.
+        temperature: K; with it the Bose factor, kT/(ħω)/(1 − exp(−ħω/kT)), which tends to (kT/ħω)² at low wavenumbers.
+        laser: nm, wavelength of the incident light; with it the factor (1 − ν/ν0)⁴.
+
+    Returns:
+        The four spectra in (e²·Å²/eV)²/fs, S the one-sided power spectral density.
+
+    Raises:
+        DataError: too short.
+
+    Source: PHYSICS 7; D. A. Long, The Raman Effect (2002), for the averages over orientations.
+    """
+    means = [np.trace(alpha, axis1=1, axis2=2)[:, None] / 3.0 for alpha in polarizabilities]
+    deviators = [alpha - mean[:, :, None] * np.eye(3) for alpha, mean in zip(polarizabilities, means, strict=True)]
+    parts = [power_spectrum(series, interval, how) for series in (means, deviators)]
+    parallel = power_spectrum(
+        # one series, so that its error bar knows how the two parts vary together
+        [np.hstack([a, np.sqrt(2.0 / 15.0) * b.reshape(len(b), 9)]) for a, b in zip(means, deviators, strict=True)],
+        interval,
+        how,
+    )
+    wavenumber = parts[0].wavenumber
+    factor = (2.0 * np.pi * SPEED_OF_LIGHT * wavenumber) ** 2
+    if temperature is not None:
+        if not temperature > 0:
+            raise ConfigError(f"temperature is {temperature} K; allowed: above 0")
+        x = np.maximum(boltzmann_exponent(wavenumber, temperature), 1e-8)
+        factor = factor / (x * -np.expm1(-x))
+    if laser is not None:
+        if not laser > 0:
+            raise ConfigError(f"laser is {laser} nm; allowed: above 0")
+        factor = factor * np.clip(1.0 - wavenumber * laser * 1e-7, 0.0, None) ** 4
+    return Raman(
+        parts[0].times(factor, "Raman, isotropic", UNIT),
+        parts[1].times(factor, "Raman, anisotropic", UNIT),
+        parallel.times(factor, "Raman, parallel", UNIT),
+        parts[1].times(0.1 * factor, "Raman, perpendicular", UNIT),
+    )
+
+
+def velocity_spectrum(
+    velocities: Sequence[Floats], masses: Floats, interval: float, temperature: float, how: Welch
+) -> Spectrum:
+    """Vibrational density of states: power of the velocities, Σ m G_v/kT, in modes per cm⁻¹.
+
+    Args:
+        velocities: (T, N, 3) Å/fs of each trajectory.
+        masses: (N,) u.
+        interval: fs between frames.
+        temperature: K.
+        how: segments, window, blocks.
+
+    Returns:
+        Spectrum whose integral over wavenumbers is the number of degrees of freedom at equilibrium, 3 for each atom.
+
+    Source: PHYSICS 7; P. Dickey and A. Paskin, Phys. Rev. 188, 1407 (1969).
+    """
+    weights = np.sqrt(masses)[:, None]
+    power = power_spectrum([weights * values for values in velocities], interval, how, remove_mean=False)
+    # u Å²/fs² in eV
+    return power.times(103.642696 * SPEED_OF_LIGHT / (BOLTZMANN * temperature), "vibrational density of states", "cm")

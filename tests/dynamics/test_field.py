@@ -1,0 +1,119 @@
+"""Fields in time, and what is conserved while they act."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from toy_calculator import Toy, molecule
+
+from les_plugins.dynamics import Field, Settings, Trajectory, run
+from les_plugins.errors import ConfigError, HostError
+from les_plugins.units import SPEED_OF_LIGHT
+
+
+class Pushed(Toy):
+    """The toy in a field, with the results that a calculator of an adapter has."""
+
+    takes_external_field = True
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._field: Any = None
+
+    @property
+    def external_field(self) -> Any:
+        return self._field
+
+    @external_field.setter
+    def external_field(self, field: Any) -> None:
+        self._field = field
+        self.reset()
+
+    def calculate(self, atoms: Atoms | None = None, *arguments: Any, **named: Any) -> None:
+        super().calculate(atoms, *arguments, **named)
+        if self._field is not None:
+            self.results["field_forces"] = self.results["charges"][:, None] * self._field
+            self.results["zero_field_energy"] = self.results["energy"]
+            self.results["energy"] = self.results["energy"] - self.results["dipole"] @ self._field
+            self.results["forces"] = self.results["forces"] + self.results["field_forces"]
+
+
+def simulate(output: Path, field: Field, **settings: Any) -> Trajectory:
+    chosen = Settings.of(**{"temperature": 300.0, "timestep": 0.2, "steps": 400, "every": 4, "field": field} | settings)
+    calculator = Pushed()
+    run(calculator, molecule(1), output, chosen, save_every=0.0)
+    assert calculator.external_field is None  # given back as it was
+    return Trajectory.open(output)
+
+
+def test_a_static_field_conserves_kinetic_plus_potential_energy_in_the_field(tmp_path: Path) -> None:
+    found = simulate(tmp_path / "md.h5", Field((0.0, 0.3, 0.1)))
+    total = found["potential_energy"] + found["kinetic_energy"]
+    assert np.ptp(total) < 5e-4
+    assert np.ptp(found["conserved_energy"]) < 5e-4
+    assert np.ptp(found["field_work"]) > 0.01
+    np.testing.assert_array_equal(found["field"][7], [0.0, 0.3, 0.1])
+
+
+def test_the_work_of_a_static_field_is_field_times_change_of_the_dipole(tmp_path: Path) -> None:
+    field = np.array([0.0, 0.3, 0.1])
+    found = simulate(tmp_path / "md.h5", Field((0.0, 0.3, 0.1)))
+    work = (found["dipole"] - found["dipole"][0]) @ field
+    np.testing.assert_allclose(found["field_work"], work, atol=1e-3 * np.ptp(work))
+
+
+def test_a_pulse_does_the_work_that_the_energy_without_the_field_gains(tmp_path: Path) -> None:
+    found = simulate(tmp_path / "md.h5", Field((0.0, 0.0, 1.0), center=30.0, width=8.0, wavenumber=300.0))
+    assert np.ptp(found["conserved_energy"]) < 2e-3
+    assert abs(found["field_work"][-1]) > 0.02
+    assert np.abs(found["field"][-1]).max() < 1e-6
+
+
+def test_a_run_in_a_pulse_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    pulse = Field((0.0, 0.0, 1.0), center=30.0, width=8.0)
+    whole = simulate(tmp_path / "whole.h5", pulse)
+    simulate(tmp_path / "parts.h5", pulse, steps=150)
+    run(
+        Pushed(),
+        molecule(1),
+        tmp_path / "parts.h5",
+        Settings.of(temperature=300.0, timestep=0.2, steps=400, every=4, field=pulse),
+        resume=True,
+    )
+    parts = Trajectory.open(tmp_path / "parts.h5")
+    for name in whole.names:
+        np.testing.assert_array_equal(parts[name], whole[name], err_msg=name)
+
+
+def test_a_pulse_has_its_envelope_and_carrier() -> None:
+    pulse = Field((0.0, 2.0, 0.0), center=100.0, width=10.0, wavenumber=1000.0)
+    half = 0.5 / (SPEED_OF_LIGHT * 1000.0)
+    np.testing.assert_allclose(pulse.at(100.0), [0.0, 2.0, 0.0])
+    np.testing.assert_allclose(pulse.at(100.0 + half), [0.0, -2.0 * np.exp(-0.5 * (half / 10.0) ** 2), 0.0])
+    assert not pulse.is_static
+    assert Field((0.1, 0.0, 0.0)).is_static
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"center": 1.0}, "needs both its center and its width"),
+        ({"center": 1.0, "width": 0.0}, r"width of the pulse is 0\.0 fs"),
+        ({"wavenumber": 100.0}, "belongs to a pulse"),
+        ({"center": float("inf"), "width": 1.0}, "must be finite"),
+    ],
+)
+def test_pulses_that_cannot_be_are_refused(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Field((0.0, 0.0, 1.0), **arguments)
+
+
+def test_fields_need_a_model_that_takes_them_and_no_barostat(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="no long-range part that a field could act on"):
+        run(Toy(), molecule(1), tmp_path / "md.h5", Settings.of(temperature=10.0, field=Field((0.0, 0.0, 1.0))))
+    with pytest.raises(ConfigError, match="a field with npt"):
+        Settings.of(ensemble="npt", temperature=10.0, pressure=1.0, field=Field((0.0, 0.0, 1.0)))

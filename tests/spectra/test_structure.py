@@ -1,0 +1,119 @@
+"""Radial distribution, diffusion and drift against what is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from les_plugins.errors import ConfigError, DataError
+from les_plugins.spectra import diffusion, energy_drift, radial_distribution
+from les_plugins.spectra.structure import squared_displacement
+
+ARGON = (18, 18)
+
+
+def walk(length: int, atoms: int, step: float, seed: int = 0) -> np.ndarray:
+    return np.cumsum(step * np.random.default_rng(seed).standard_normal((length, atoms, 3)), axis=0)
+
+
+def test_an_ideal_gas_has_no_structure() -> None:
+    random = np.random.default_rng(0)
+    frames = [Atoms("Ar60", random.uniform(0, 10, (60, 3)), cell=[10.0] * 3, pbc=True) for _ in range(60)]
+    found = radial_distribution(frames, ARGON, 4.5, 0.25)
+    far = found.distance > 1.5
+    assert found.value[far].mean() == pytest.approx(1.0, abs=0.02)
+    assert np.mean(np.abs(found.value[far] - 1.0) < 3.0 * found.error[far]) > 0.8
+
+
+def test_a_lattice_has_its_neighbors_at_their_distance_also_beyond_half_the_cell() -> None:
+    cell = bulk("Ar", "fcc", a=5.3, cubic=True)
+    found = radial_distribution([cell] * 4, ARGON, 6.0, 0.1, blocks=2)
+    assert found.peak == pytest.approx(5.3 / np.sqrt(2.0), abs=0.05)
+    shell = (found.distance > 3.5) & (found.distance < 4.0)
+    # g is per other atom of the cell, 3 of 4: density 3/V
+    counts = (
+        found.value[shell]
+        * 4.0
+        / 3.0
+        * np.pi
+        * ((found.distance[shell] + 0.05) ** 3 - (found.distance[shell] - 0.05) ** 3)
+    )
+    assert counts.sum() * 3 / cell.get_volume() == pytest.approx(12.0)
+    assert found.error.max() == 0.0
+
+
+def test_pairs_of_two_elements_are_counted_from_the_first_to_the_second() -> None:
+    salt = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    unlike = radial_distribution([salt] * 2, (11, 17), 3.5, 0.1, blocks=2)
+    assert unlike.peak == pytest.approx(2.8, abs=0.05)
+    like = radial_distribution([salt] * 2, (11, 11), 5.0, 0.1, blocks=2)
+    assert like.peak == pytest.approx(5.6 / np.sqrt(2.0), abs=0.05)
+
+
+def test_random_walks_diffuse_with_half_the_squared_step() -> None:
+    positions = walk(6000, 20, 0.1)
+    found = diffusion([positions], np.ones(20), np.ones(20, dtype=bool), 10.0, longest=2.0, shortest=0.2, blocks=5)
+    expected = 0.5 * 0.1**2 / 0.01 * (1.0 - 1.0 / 20)  # the centre of mass is taken off
+    assert found.error < 0.1 * expected
+    assert abs(found.coefficient - expected) < 4.0 * found.error
+    assert found.correction is None
+
+
+def test_a_drift_of_the_whole_does_not_diffuse() -> None:
+    drifting = np.arange(400.0)[:, None, None] * np.ones((1, 5, 3))
+    found = diffusion([drifting], np.arange(1.0, 6.0), np.ones(5, dtype=bool), 10.0, 0.5, 0.1, blocks=2)
+    assert found.coefficient == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_finite_size_correction_is_that_of_yeh_and_hummer() -> None:
+    found = diffusion(
+        [walk(400, 5, 0.1)],
+        np.ones(5),
+        np.ones(5, dtype=bool),
+        10.0,
+        0.5,
+        0.1,
+        blocks=2,
+        box=12.42,
+        temperature=298.15,
+        viscosity=0.89,
+    )
+    # 2.837297 × 1.380649e-23 × 298.15 / (6 π × 0.89e-3 × 12.42e-10) m²/s, in 1e-8 m²/s
+    assert found.correction == pytest.approx(0.05606, rel=1e-3)
+
+
+def test_the_squared_displacement_is_the_mean_over_pairs_of_frames() -> None:
+    positions = walk(50, 4, 0.3) + 100.0
+    direct = [((positions[lag:] - positions[: 50 - lag]) ** 2).sum(2).mean() for lag in range(11)]
+    np.testing.assert_allclose(squared_displacement(positions, 10), direct, atol=1e-10)
+
+
+def test_a_drift_is_found_with_its_error() -> None:
+    time = 2.0 * np.arange(5000) / 1000.0
+    noise = 1e-3 * np.random.default_rng(0).standard_normal(5000)
+    found = energy_drift([0.004 * time + noise], 2.0, n_atoms=10)
+    assert found["drift"] == pytest.approx(0.4, abs=4.0 * found["error"])
+    assert 0.0 < found["error"] < 0.02
+    assert found["fluctuation"] == pytest.approx(0.1, rel=0.05)
+    several = energy_drift([0.004 * time + noise, 0.002 * time + noise], 2.0, n_atoms=10)
+    assert several["drift"] == pytest.approx(0.3, abs=0.01)
+    assert several["error"] == pytest.approx(0.1, rel=0.05)
+
+
+def test_what_cannot_be_analysed_is_refused_in_words() -> None:
+    molecule = Atoms("OHH", np.eye(3))
+    with pytest.raises(DataError, match="needs three periodic directions"):
+        radial_distribution([molecule], (8, 8), 3.0)
+    crystal = bulk("Ar", "fcc", a=5.3, cubic=True)
+    with pytest.raises(DataError, match="no atoms of atomic number 8"):
+        radial_distribution([crystal], (8, 8), 3.0)
+    with pytest.raises(DataError, match="1 frames in 5 blocks"):
+        radial_distribution([crystal], ARGON, 3.0)
+    with pytest.raises(DataError, match="shorter than twice the longest time"):
+        diffusion([walk(100, 5, 0.1)], np.ones(5), np.ones(5, dtype=bool), 10.0, 0.5, 0.1, blocks=2)
+    with pytest.raises(ConfigError, match=r"times from 0\.5 to 0\.1 ps"):
+        diffusion([walk(100, 5, 0.1)], np.ones(5), np.ones(5, dtype=bool), 10.0, 0.1, 0.5)
+    with pytest.raises(DataError, match="no conserved energy"):
+        energy_drift([np.full(100, np.nan)], 1.0, 3)

@@ -1,0 +1,71 @@
+"""Proper and improper piezoelectric tensors against closed forms (PHYSICS 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import all_changes
+from toy_calculator import Toy, molecule
+
+from les_plugins.errors import ConfigError, GeometryError
+from les_plugins.piezoelectric import piezoelectric_tensor
+
+
+class Piezo(Toy):
+    """The toy with a dipole D_a = Σ g_abc η_bc of the strain from a cubic cell, and no other."""
+
+    def __init__(self, couplings: np.ndarray) -> None:
+        super().__init__()
+        self.couplings = couplings
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert atoms is not None
+        strain = atoms.cell.array / 6.0 - np.eye(3)
+        self.results["dipole"] = np.einsum("abc,bc->a", self.couplings, strain)
+
+
+def cubic() -> Atoms:
+    return Atoms("OHH", [[0, 0, 0], [1, 0, 0.2], [0, 1, -0.3]], cell=[6.0] * 3, pbc=True)
+
+
+def test_charges_that_follow_the_strain_have_no_proper_response() -> None:
+    found = piezoelectric_tensor(Toy(), molecule(1, periodic=True))
+    np.testing.assert_allclose(found.proper, 0.0, atol=1e-12)
+    assert np.abs(found.improper).max() > 1e-4
+    assert found.charge_response.max() == 0.0
+
+
+def test_the_improper_response_depends_on_the_image_and_the_proper_one_does_not() -> None:
+    start = molecule(1, periodic=True)
+    moved = start.copy()
+    moved.positions[0] += start.cell[2]
+    here, there = piezoelectric_tensor(Toy(), start), piezoelectric_tensor(Toy(), moved)
+    assert np.abs(there.improper - here.improper).max() > 1e-3
+    np.testing.assert_allclose(there.proper, here.proper, atol=1e-12)
+
+
+def test_a_dipole_that_grows_with_strain_is_the_response_with_its_indices_in_order() -> None:
+    couplings = np.random.default_rng(0).standard_normal((3, 3, 3))
+    couplings += couplings.transpose(0, 2, 1)
+    found = piezoelectric_tensor(Piezo(couplings), cubic())
+    for tensor in (found.proper, found.improper):  # no dipole without strain: they agree
+        np.testing.assert_allclose(tensor, couplings / 216.0, atol=1e-12)
+    assert np.abs(found.proper - found.proper.transpose(1, 0, 2)).max() > 1e-3
+
+
+def test_open_structures_and_strange_strains_are_refused() -> None:
+    with pytest.raises(GeometryError, match="needs three periodic directions"):
+        piezoelectric_tensor(Toy(), molecule(1))
+    bad: Any = -1.0
+    with pytest.raises(ConfigError, match=r"strain is -1\.0"):
+        piezoelectric_tensor(Toy(), cubic(), bad)
