@@ -88,6 +88,10 @@ class LongRangeCalculator:
             if field.shape != (3,) or not np.isfinite(field).all():
                 raise ConfigError(f"external_field is {field.tolist()}; allowed: three finite numbers in V/Å, or None")
             if not self._watched:
+                if self.has_long_range:
+                    raise HostError(
+                        "external_field: this host's adapter cannot apply fields yet; MACE's and NequIP's can"
+                    )
                 raise HostError("external_field: this model has no long-range part that a field could act on")
         self._external_field = field
         self.reset()  # type: ignore[attr-defined]

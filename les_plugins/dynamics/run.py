@@ -222,6 +222,8 @@ def _check_abilities(calculator: Any, settings: Settings) -> None:
     if settings.current and BORN not in calculator.implemented_properties:
         raise HostError("current: the model predicts no Born charges: it has no long-range part; use --no-current")
     if settings.field is not None and not getattr(calculator, "takes_external_field", False):
+        if getattr(calculator, "has_long_range", False):
+            raise HostError("field: this host's adapter cannot apply fields yet; MACE's and NequIP's can")
         raise HostError("field: this model has no long-range part that a field could act on")
 
 

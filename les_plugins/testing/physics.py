@@ -11,7 +11,9 @@ from ase import Atoms
 from torch import Tensor, nn
 
 from les_plugins import LatentElectrostatics
+from les_plugins.calculator import LongRangeCalculator
 from les_plugins.config import LongRangeConfig
+from les_plugins.errors import HostError
 from les_plugins.features import NodeFeatures
 from les_plugins.heads import LatentVariables
 from les_plugins.multipoles import Multipoles, traceless
@@ -104,6 +106,31 @@ class Physics(ContractHost):
         assert violation < self.sum_rule
         enforced = enforce_asr(torch.tensor(periodic), torch.zeros(len(periodic), dtype=torch.long))
         assert enforced.sum(0).abs().max().item() < 1e-12 * len(periodic)  # rounding of one subtraction an atom
+
+    def test_a_field_acts_on_energy_forces_and_dipole_of_a_molecule_alike_or_is_refused_in_words(self) -> None:
+        calculator, atoms, field = self.calculator(self.attached()), waters(2, pbc=False), np.array([0.1, -0.2, 0.15])
+        if not getattr(calculator, "takes_external_field", False):
+            if isinstance(calculator, LongRangeCalculator):
+                with pytest.raises(HostError, match="cannot apply fields"):
+                    calculator.external_field = field
+            return
+
+        def energy(shift: float, direction: int, frame: Atoms) -> float:
+            calculator.external_field = field + shift * np.eye(3)[direction]
+            return float(calculator.get_property("energy", frame))
+
+        step = 1e-3
+        calculator.external_field = field
+        forces, dipole = (calculator.get_property(name, atoms).copy() for name in ("forces", "dipole"))
+        for axis in range(3):  # quadratic in the field: the central difference is exact but for rounding
+            slope = (energy(step, axis, atoms) - energy(-step, axis, atoms)) / (2 * step)
+            assert slope == pytest.approx(-dipole[axis], abs=1e-8 / step)
+            moved = [atoms.copy(), atoms.copy()]
+            for frame, sign in zip(moved, (-1, 1), strict=True):
+                frame.positions[1, axis] += sign * step
+            difference = (energy(0.0, 0, moved[1]) - energy(0.0, 0, moved[0])) / (2 * step)
+            # step² times the third derivative of the energy
+            assert difference == pytest.approx(-forces[1, axis], abs=1e-4 * np.abs(forces).max())
 
     def test_born_charges_of_a_molecule_are_the_derivative_of_its_dipole(self) -> None:
         calculator, atoms, step = self.calculator(self.model), waters(2, pbc=False), 1e-4
