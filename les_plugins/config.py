@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from les_plugins.errors import ConfigError
@@ -108,6 +110,23 @@ class LongRangeConfig(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `parse` gives the same config back."""
         return self.model_dump(mode="json")
+
+
+def read_yaml(config_file: Path) -> dict[str, Any]:
+    """Keys and values of a host's YAML file.
+
+    Raises:
+        ConfigError: a file that cannot be read, is no YAML, or holds something else than keys and values.
+    """
+    try:
+        settings = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config_file}: cannot be read: {getattr(error, 'strerror', error)}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{config_file}: not valid YAML: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{config_file}: expected keys and values, got {type(settings).__name__}")
+    return settings
 
 
 def _describe(item: Any, source: str) -> str:

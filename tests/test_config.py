@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from les_plugins import LesPluginsError, LongRangeConfig
-from les_plugins.config import ResponseConfig
+from les_plugins.config import ResponseConfig, read_yaml
 from les_plugins.errors import ConfigError
 
 SOURCE = "water.yaml: long_range"
@@ -129,3 +129,30 @@ def test_a_config_cannot_be_changed_after_it_was_read() -> None:
 def test_a_refusal_belongs_to_the_one_exception_family() -> None:
     with pytest.raises(LesPluginsError):
         LongRangeConfig.parse({"nonsense": 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        (b"a: [", "not valid YAML"),
+        (b"- a", "expected keys and values"),
+        (b"\xff", "cannot be"),
+    ],
+        (None, "cannot be read"),
+        (b"a: [", "not valid YAML"),
+        (b"- a", "expected keys and values"),
+        (b"\xff", "cannot be"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_in_words(tmp_path, content, message):
+    file = tmp_path / "water.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"water.yaml: {message}"):
+        read_yaml(file)
+
+
+def test_an_empty_file_has_no_keys(tmp_path):
+    (tmp_path / "water.yaml").write_text("")
+    assert read_yaml(tmp_path / "water.yaml") == {}

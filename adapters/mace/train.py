@@ -28,7 +28,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from les_plugins import checkpoint, frames
 from les_plugins.adapters.mace.model import attach_long_range
-from les_plugins.config import LongRangeConfig
+from les_plugins.config import LongRangeConfig, read_yaml
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
 
@@ -76,16 +76,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
 
 def split_config(config_file: Path) -> tuple[dict[str, Any], Any]:
     """MACE's own settings and the `long_range:` section (None when absent) of a YAML file."""
-    try:
-        text = config_file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{config_file}: cannot be read: {error.strerror}") from None
-    try:
-        settings = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{config_file}: not valid YAML: {error}") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{config_file}: expected keys and values, got {type(settings).__name__}")
+    settings = read_yaml(config_file)
     if SECTION not in settings:
         return settings, None
     section = settings.pop(SECTION)

@@ -33,7 +33,7 @@ from les_plugins.adapters.matgl.data import (
     references,
 )
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
-from les_plugins.config import LongRangeConfig
+from les_plugins.config import LongRangeConfig, read_yaml
 from les_plugins.errors import ConfigError, HostError
 
 SECTION = "long_range"
@@ -104,14 +104,7 @@ def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str,
     Raises:
         ConfigError: a file that cannot be read, a key that is not known, or one that is missing.
     """
-    try:
-        settings = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"{config_file}: cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{config_file}: not valid YAML: {error}") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{config_file}: expected keys and values, got {type(settings).__name__}")
+    settings = read_yaml(config_file)
     for item in arguments:
         _override(settings, item)
     _check_keys(settings, ("dataset", "model", "trainer", SECTION), str(config_file))

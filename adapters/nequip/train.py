@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ase import Atoms
 from nequip.data import AtomicDataDict
 from nequip.model.saved_models.checkpoint import data_dict_from_checkpoint
@@ -19,7 +18,7 @@ from torch import nn
 
 from les_plugins import checkpoint
 from les_plugins.adapters.nequip.builder import TARGET, checkpoint_section
-from les_plugins.config import LongRangeConfig
+from les_plugins.config import LongRangeConfig, read_yaml
 from les_plugins.errors import ConfigError, HostError
 
 #: Where NequIP's log goes: standard output is for the summary that `--json` asks for.
@@ -75,14 +74,7 @@ def load_checkpoint(path: Path) -> nn.Module:
 
 def read_config(config_file: Path) -> dict[str, Any]:
     """NequIP's settings of a YAML file, not resolved; a `long_range:` section in them is checked."""
-    try:
-        settings = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"{config_file}: cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{config_file}: not valid YAML: {error}") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{config_file}: expected keys and values, got {type(settings).__name__}")
+    settings = read_yaml(config_file)
     module = settings.get("training_module")
     model = module.get("model") if isinstance(module, dict) else None
     if not isinstance(model, dict):

@@ -34,7 +34,7 @@ from les_plugins import checkpoint, frames
 from les_plugins.adapters.sevennet.model import build_model, remember
 from les_plugins.adapters.sevennet.seam import SECTION, Built, open_seam, open_training_seam, refuse_accelerators
 from les_plugins.adapters.sevennet.state import section_of
-from les_plugins.config import LongRangeConfig
+from les_plugins.config import LongRangeConfig, read_yaml
 from les_plugins.devices import check_device
 from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError
 
@@ -117,14 +117,7 @@ def load_checkpoint(path: str | Path) -> AtomGraphSequential:
 
 def read_config(config_file: Path) -> tuple[dict[str, Any], LongRangeConfig | None]:
     """SevenNet's settings of a YAML file, our section moved to where its parser keeps it, and the section parsed."""
-    try:
-        settings = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"{config_file}: cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{config_file}: not valid YAML: {error}") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{config_file}: expected keys and values, got {type(settings).__name__}")
+    settings = read_yaml(config_file)
     for key in settings:
         if key not in SECTIONS:
             raise ConfigError(f"{config_file}: unknown key {key!r}{_nearest(key)}; allowed: {', '.join(SECTIONS)}")
