@@ -139,11 +139,6 @@ def test_a_refusal_belongs_to_the_one_exception_family() -> None:
         (b"- a", "expected keys and values"),
         (b"\xff", "cannot be"),
     ],
-        (None, "cannot be read"),
-        (b"a: [", "not valid YAML"),
-        (b"- a", "expected keys and values"),
-        (b"\xff", "cannot be"),
-    ],
 )
 def test_a_file_that_is_no_config_is_refused_in_words(tmp_path, content, message):
     file = tmp_path / "water.yaml"
