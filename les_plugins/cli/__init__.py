@@ -35,7 +35,7 @@ def options(
 
 
 def _register() -> None:
-    from les_plugins.cli import check, evaluate, hosts, predict, train
+    from les_plugins.cli import check, evaluate, hosts, phonons, predict, train
 
     app.command("hosts")(hosts.hosts)
     app.command("check")(check.check)
@@ -44,6 +44,7 @@ def _register() -> None:
     app.add_typer(train_app, name="train")
     app.command("predict")(predict.predict)
     app.command("evaluate")(evaluate.evaluate)
+    app.command("phonons")(phonons.phonons)
 
 
 def main() -> None:
