@@ -69,7 +69,7 @@ class Phonons:
     Attributes:
         phonopy: phonopy's object with forces, force constants and, where asked for, Z* and ε_∞.
         largest_force: of the undisplaced supercell, eV/Å; zero in a relaxed structure.
-        translation_violation: largest element of Σ_j Φ_ij, eV/Å², before translational invariance was enforced.
+        translation_violation: largest element of Σ_i Φ_ij and Σ_j Φ_ij, eV/Å², before they were made zero.
         sum_rule_violation: largest element of the mean Z*, e, before the sum rule was enforced; None without Z*.
     """
 
@@ -157,12 +157,13 @@ def set_forces(phonon: Phonopy, forces: ArrayLike) -> float:
         forces: (displacements, atoms of the supercell, 3) eV/Å.
 
     Returns:
-        Largest element of Σ_j Φ_ij, eV/Å², which translational invariance makes zero; it is then enforced, with the
-        symmetry under exchange, by phonopy.
+        Largest element of Σ_i Φ_ij and Σ_j Φ_ij, eV/Å²: translating the crystal costs nothing, and forces add up to
+        zero. Both are then enforced, with the symmetry under exchange, by phonopy.
     """
     phonon.forces = np.asarray(forces, dtype=float)
     phonon.produce_force_constants(show_drift=False)
-    violation = float(np.abs(_force_constants(phonon).sum(axis=1)).max())
+    raw = _force_constants(phonon)
+    violation = max(float(np.abs(raw.sum(axis=axis)).max()) for axis in (0, 1))
     phonon.symmetrize_force_constants(show_drift=False)
     return violation
 

@@ -141,7 +141,9 @@ def band_plot(bands: Bands, density: tuple[Floats, Floats], path: Path) -> Path:
         axes.axhline(0.0, color="0.8", linewidth=0.5, zorder=0)
         axes.set_xticks(ticks, names, minor=False)
         axes.tick_params(axis="x", which="minor", bottom=False, top=False)
-        axes.set(xlim=(ticks[0], ticks[-1]), ylabel="frequency (THz)")
+        drawn = np.concatenate([values.ravel() for segments, _ in sets for values in segments])
+        low, high = _limits(drawn, drawn)
+        axes.set(xlim=(ticks[0], ticks[-1]), ylim=(low, high), ylabel="frequency (THz)")
         if bands.corrected is not None:
             axes.legend(loc="upper right", framealpha=0.7, edgecolor="none").set_zorder(4)
         beside.plot(density[1], density[0], color=_SINGLE_COLOUR, linewidth=0.8)

@@ -78,9 +78,9 @@ def test_the_models_own_forces_have_the_longitudinal_branch_that_born_charges_gi
     salt.phonopy.run_qpoints([q])
     without = salt.phonopy.qpoints.frequencies[0]
     salt.phonopy.nac_params = parameters
-    # 1 %: the short-range part of the forces is interpolated between four planes of atoms
-    np.testing.assert_allclose(found, expected, rtol=0.01)
-    assert abs(without[-1] / expected[-1] - 1.0) > 0.05  # so the test can tell
+    # the short-range part is interpolated between four planes of atoms; found: 3e-4 at most, 3e-6 longitudinal
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert abs(without[-1] / expected[-1] - 1.0) > 0.2  # so the test can tell
 
 
 def test_the_splitting_does_not_depend_on_the_epsilon_that_latent_charges_are_scaled_with() -> None:
@@ -345,8 +345,8 @@ class TestPerovskite:
     def test_every_atom_of_the_cell_was_moved_and_translation_is_nearly_kept(self, reference: Any) -> None:
         phonon, violation = reference
         assert phonon.force_constants.shape == (96, 96, 3, 3)
-        assert violation < 1.0
-        assert np.abs(phonon.force_constants.sum(1)).max() < 1e-9
+        assert violation < 0.1  # eV/Å²; the largest force constant is 60: noise of DFT forces over 0.01 Å, 0.02 found
+        assert np.abs(phonon.force_constants.sum(1)).max() < 1e-9  # rounding: enforced
 
     def test_highest_modes_are_the_stretches_of_ammonium_and_methyl(self, reference: Any) -> None:
         wavenumbers = phonons.WAVENUMBER * phonons.gamma_frequencies(reference[0])

@@ -135,12 +135,12 @@ def _print(report: dict[str, Any], output: Path) -> None:
     for name, values in report["gamma_cm-1"].items():
         shown = "q = 0, no Z*" if name == "bare" else f"q → 0 along {name[-1]}, Z*"
         console.print(f"Γ ({shown}), cm⁻¹: {_short(values)}")
-    console.print(f"largest |Σ_j Φ_ij| before it was made zero: {report['translation_violation']:.2g} eV/Å²")
+    console.print(f"largest |Σ Φ_ij| over i or j before it was made zero: {report['translation_violation']:.2g} eV/Å²")
     if "sum_rule_violation" in report:
         console.print(f"largest mean Z* before it was made zero: {report['sum_rule_violation']:.2g} e")
     if report["largest_force"] > _RELAXED:
         console.print(f"note: the structure is not relaxed: largest force {report['largest_force']:.2g} eV/Å")
-    if report.get("sum_rule_violation") is not None and report["dielectric"] == np.eye(3).tolist():
+    if "dielectric" in report and np.allclose(report["dielectric"], np.eye(3)):
         console.print("note: ε_∞ is 1, the value of a model that was given none: see --epsilon-infinity")
     console.print(f"{output}: {', '.join([*report['files'], 'phonons.json'])}")
 
