@@ -48,6 +48,14 @@ def tests_core(session: nox.Session) -> None:
     session.run("pytest", *FAST, "--ignore=tests/adapters", *session.posargs)
 
 
+@nox.session(name="tests-phonons")
+def tests_phonons(session: nox.Session) -> None:
+    """Phonons: phonopy, no host."""
+    _skip_before_python_3_11(session, "phonopy 4")
+    session.install("-e", ".[phonons,plot,dev]")
+    session.run("pytest", "tests/test_phonons.py", *session.posargs)
+
+
 @nox.session(name="tests-template")
 def tests_template(session: nox.Session) -> None:
     """The template of an adapter, installed as a third party's distribution: found, and under the contract."""
@@ -148,6 +156,6 @@ def e3nn(session: nox.Session) -> None:
     session.run("python", script, "compare", f"{folder}/saved-under-0.6")
 
 
-def _skip_before_python_3_11(session: nox.Session) -> None:
+def _skip_before_python_3_11(session: nox.Session, what: str = "MatGL 4.1") -> None:
     if sys.version_info < (3, 11):
-        session.skip("MatGL 4.1 needs Python 3.11 or newer")
+        session.skip(f"{what} needs Python 3.11 or newer")

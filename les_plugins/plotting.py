@@ -18,6 +18,8 @@ from les_plugins.metrics import Errors, Floats, errors
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from les_plugins.phonons import Bands
+
 #: The usual colours of the common elements, dark enough for white paper and told apart by colour-blind eyes.
 _ELEMENT_COLOURS = {"H": "#4aa3d9", "C": "#333333", "N": "#0072b2", "O": "#d55e00", "F": "#009e73", "S": "#c9a800"}
 _OTHER_COLOURS = ("#cc79a7", "#e69f00", "#009e73", "#0072b2", "#7b3fa0", "#8c564b", "#999933")
@@ -103,6 +105,63 @@ def parity_plot(comparison: Comparison, path: Path) -> Path:
                 _draw(axes, comparison, chosen, title)
         figure.savefig(path, format="png")
     return path
+
+
+def band_plot(bands: Bands, density: tuple[Floats, Floats], path: Path) -> Path:
+    """Phonon bands with and without the term of Z*, and the density of states beside them.
+
+    Args:
+        bands: as of `phonons.bands`.
+        density: frequencies, THz, and density of states, 1/THz.
+        path: PNG file to write.
+
+    Returns:
+        The file.
+
+    Raises:
+        HostError: matplotlib is missing.
+    """
+    check_available()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(1.6 * _PANEL, _PANEL), dpi=_DPI, layout="constrained")
+        axes, beside = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
+        sets: list[tuple[list[Floats], dict[str, Any]]] = [(bands.bare, {"color": _SINGLE_COLOUR, "label": "no Z*"})]
+        if bands.corrected is not None:
+            sets[0][1].update(color="0.6", linestyle="--")
+            sets.append((bands.corrected, {"color": _SINGLE_COLOUR, "label": "Z* and ε$_∞$"}))
+        for segments, look in sets:
+            for distances, values in zip(bands.distances, segments, strict=True):
+                lines = axes.plot(distances, values, linewidth=0.8, **{**look, "label": None})
+            lines[0].set_label(look["label"])
+        ticks, names = _kinks(bands)
+        for tick in ticks:
+            axes.axvline(tick, color="0.8", linewidth=0.5, zorder=0)
+        axes.axhline(0.0, color="0.8", linewidth=0.5, zorder=0)
+        axes.set_xticks(ticks, names, minor=False)
+        axes.tick_params(axis="x", which="minor", bottom=False, top=False)
+        drawn = np.concatenate([values.ravel() for segments, _ in sets for values in segments])
+        low, high = _limits(drawn, drawn)
+        axes.set(xlim=(ticks[0], ticks[-1]), ylim=(low, high), ylabel="frequency (THz)")
+        if bands.corrected is not None:
+            axes.legend(loc="upper right", framealpha=0.7, edgecolor="none").set_zorder(4)
+        beside.plot(density[1], density[0], color=_SINGLE_COLOUR, linewidth=0.8)
+        beside.set(xlabel="DOS (1/THz)", xlim=(0.0, None))
+        figure.savefig(path, format="png")
+    return path
+
+
+def _kinks(bands: Bands) -> tuple[list[float], list[str]]:
+    """Where the segments meet and what stands there: "X|K" where the path jumps."""
+    names = iter(bands.labels)
+    ticks, shown = [float(bands.distances[0][0])], [next(names)]
+    for number, (distances, connected) in enumerate(zip(bands.distances, bands.connected, strict=True)):
+        ticks.append(float(distances[-1]))
+        end = next(names)
+        shown.append(end if connected or number == len(bands.connected) - 1 else f"{end}|{next(names)}")
+    return ticks, shown
 
 
 def _draw(axes: Axes, comparison: Comparison, chosen: NDArray[np.bool_], title: str) -> None:

@@ -35,7 +35,7 @@ def options(
 
 
 def _register() -> None:
-    from les_plugins.cli import analyze, check, evaluate, hosts, md, plot, predict, spectra, train
+    from les_plugins.cli import analyze, check, evaluate, hosts, md, phonons, plot, predict, spectra, train
 
     app.command("hosts")(hosts.hosts)
     app.command("check")(check.check)
@@ -53,6 +53,7 @@ def _register() -> None:
         sub = typer.Typer(help=text, no_args_is_help=True)
         group.register(sub)
         app.add_typer(sub, name=name)
+    app.command("phonons")(phonons.phonons)
 
 
 def main() -> None:
