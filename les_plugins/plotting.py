@@ -125,7 +125,7 @@ def band_plot(bands: Bands, density: tuple[Floats, Floats], path: Path) -> Path:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.6 * _PANEL, _PANEL), dpi=_DPI, layout="constrained")
         axes, beside = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
         sets: list[tuple[list[Floats], dict[str, Any]]] = [(bands.bare, {"color": _SINGLE_COLOUR, "label": "no Z*"})]
