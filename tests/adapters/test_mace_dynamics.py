@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("mace", reason="mace-torch is not installed: nox -s tests-mace")
 
@@ -23,6 +24,7 @@ FIELD = np.array([0.05, -0.1, 0.2])
 @pytest.fixture(scope="module")
 def calculator() -> LesMACECalculator:
     section = {"response": {"charge": True, "dipole": "anisotropic"}, "epsilon_infinity": 1.78}
+    torch.manual_seed(0)  # the heads; how exact a difference is depends on the weights
     return LesMACECalculator(amplify(les_plugins.attach(tiny_mace(), section)))
 
 
@@ -49,7 +51,8 @@ def test_a_molecule_in_a_field_has_forces_and_a_dipole_that_belong_to_its_energy
     assert np.abs(calculator.results["field_forces"]).max() > 0
     for atom, axis in ((0, 0), (1, 1), (2, 2)):
         numeric = -(energy(step, atom, axis) - energy(-step, atom, axis)) / (2.0 * step)
-        assert forces[atom, axis] == pytest.approx(numeric, abs=1e-6)
+        # step² times the third derivative
+        assert forces[atom, axis] == pytest.approx(numeric, abs=1e-6 * max(np.abs(forces).max(), 1.0))
     for axis in range(3):
         shift = step * np.eye(3)[axis]
         numeric = -(energy(field=FIELD + shift) - energy(field=FIELD - shift)) / (2.0 * step)
