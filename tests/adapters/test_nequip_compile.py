@@ -14,6 +14,7 @@ pytest.importorskip("nequip", reason="nequip is not installed: nox -s tests-nequ
 
 import ase.io
 import torch
+import yaml
 from nequip.integrations.ase import NequIPCalculator
 from nequip.model.modify_utils import modify
 from nequip.nn.compile import ListInputOutputWrapper
@@ -212,12 +213,16 @@ def test_nequip_train_compiles_and_gets_where_the_eager_training_gets(tmp_path, 
     models = []
     for mode in ("eager", "compile"):
         config = write_config("nequip", section, compile_mode=mode, model_dtype="float64")
+        settings = yaml.safe_load(config.read_text())
+        # Adam makes a full step of what is rounding in one and zero in the other, such as the heads' first gradient
+        settings["training_module"]["optimizer"] = {"_target_": "torch.optim.SGD", "lr": 0.01}
+        config.write_text(yaml.safe_dump(settings))
         done = nequip("train", "-cp", str(config.parent), "-cn", config.stem, f"hydra.run.dir={tmp_path}/{mode}")
         assert done.returncode == 0, done.stderr[-3000:]
         models.append(load_checkpoint(tmp_path / mode / "last.ckpt"))
-    assert float(part(models[0]).coupling.detach().abs()) > 1e-4
-    for name, value in models[0].state_dict().items():  # Adam divides by roots of small gradients
-        torch.testing.assert_close(models[1].state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert float(part(models[0]).coupling.detach().abs()) > 0.0
+    for name, value in models[0].state_dict().items():  # rounding, through four steps
+        torch.testing.assert_close(models[1].state_dict()[name], value, rtol=1e-6, atol=1e-9, msg=name)
 
 
 @pytest.mark.training
