@@ -94,7 +94,7 @@ class LongRange(nn.Module):
         coupling = self._magnitude()
         if coupling is not None and external_field is not None:
             # the work in a field is linear in the moments: they must be the true ones
-            multipoles = _scaled(multipoles, coupling.detach().sqrt().to(multipoles.charge.dtype))
+            multipoles = _scaled(multipoles, _root(coupling).to(multipoles.charge.dtype))
             coupling = None
         result = self.electrostatics(
             positions.double(),
@@ -111,7 +111,7 @@ class LongRange(nn.Module):
         if coupling is not None:
             # E is quadratic in the moments: moments × sqrt(c) give c × E, but sqrt has no slope to start from at zero
             energy, atomic = coupling * energy, coupling * atomic
-            root = coupling.detach().sqrt()
+            root = _root(coupling)
             charge, potential, field = root * charge, root * potential, root * field
             dipole = None if dipole is None else root * dipole
             multipoles = _scaled(multipoles, root.to(multipoles.charge.dtype))
@@ -144,6 +144,12 @@ class LongRange(nn.Module):
         if self.coupling is None:
             return None
         return torch.where(self.coupling < 0.0, -self.coupling, self.coupling).double()
+
+
+def _root(coupling: Tensor) -> Tensor:
+    """Its square root without a graph; compilers drop the detachment, and the slope at zero must be finite then."""
+    positive = coupling.detach() > 0.0
+    return torch.where(positive, coupling.detach(), torch.ones_like(coupling)).sqrt() * positive
 
 
 def _scaled(moments: Multipoles, factor: Tensor) -> Multipoles:

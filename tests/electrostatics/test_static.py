@@ -26,6 +26,7 @@ CELLS = torch.tensor(
 )
 BATCH = torch.tensor([0] * 7 + [2] * 6 + [1] * 5)
 PERIODIC = torch.ones(3, 3, dtype=torch.bool)
+FULL_RESPONSE = {"charge": True, "dipole": "anisotropic"}
 RESPONSE = torch.linspace(0.1, 0.5, 18, dtype=torch.float64)
 
 
@@ -141,3 +142,29 @@ def test_a_models_grid_can_be_sized_afterwards():
     assert part.electrostatics.static_cell == (9.0, 9.0, 9.0)
     with pytest.raises(ConfigError, match="three positive lengths"):
         part.set_static_cell((9.0, 9.0))
+
+
+@pytest.mark.parametrize("zero_init", [True, False])
+def test_outputs_that_a_loss_does_not_read_leave_the_gradients_of_traced_code_finite(zero_init):
+    """Compilers hand zero tangents to unread outputs: an infinite slope there makes every gradient NaN."""
+    from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+
+    positions, cell, _ = structure(2)
+    section = {"zero_init": zero_init, "static_cell": [10.0, 10.0, 10.0], "response": FULL_RESPONSE}
+    part = LongRange(FeatureLayout((LayerLayout(4, 2, 1),)), LongRangeConfig.parse(section)).double()
+    generator = torch.Generator().manual_seed(3)
+    features = [torch.randn(18, *shape, generator=generator, dtype=torch.float64) for shape in ((4,), (2, 3), (1, 5))]
+    names = [name for name, _ in part.named_parameters()]
+
+    def run(positions, cell, *values):
+        given = dict(zip(names, values, strict=True))
+        layers = NodeFeatures([LayerFeatures(*features)])
+        result = torch.func.functional_call(part, given, (layers, positions, cell, PERIODIC, BATCH))
+        forces = torch.autograd.grad(result.energy.sum(), positions, create_graph=True)[0]
+        return result.energy, forces, result.charge, result.dipole, result.potential, result.field, *result.permanent
+
+    values = [value.detach().clone().requires_grad_() for value in part.parameters()]
+    outputs = trace(run)(positions, cell, *values)(positions, cell, *values)
+    loss = outputs[0].sum() + outputs[1].square().sum() + sum(0.0 * output.sum() for output in outputs[2:])
+    for name, gradient in zip(names, torch.autograd.grad(loss, values, allow_unused=True), strict=True):
+        assert gradient is None or bool(gradient.isfinite().all()), name
