@@ -8,6 +8,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from numpy.typing import NDArray
 
 from les_plugins.errors import DataError
@@ -155,6 +156,16 @@ def check_elements_of(atoms: Atoms, known: Iterable[int], where: str) -> None:
         names = ", ".join(chemical_symbols[z] for z in strange)
         have = ", ".join(chemical_symbols[z] for z in sorted(allowed))
         raise DataError(f"{where}: the model does not know {names}; it knows: {have}")
+
+
+def without_labels(atoms: Atoms) -> Atoms:
+    """A copy of the structure without reference values under ASE's names, which a host may take for its input."""
+    bare: Atoms = atoms.copy()
+    for key in set(all_properties) & set(bare.info):
+        del bare.info[key]
+    for key in set(all_properties) & set(bare.arrays):
+        del bare.arrays[key]
+    return bare
 
 
 def label_names(atoms: Atoms) -> set[str]:

@@ -22,7 +22,7 @@ from les_plugins.calculator import (
 )
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
-from les_plugins.frames import check_elements, check_frame
+from les_plugins.frames import check_elements, check_frame, without_labels
 
 
 class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignore[misc]
@@ -99,6 +99,10 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
             self.results["long_range_energy"] = 0.0
             return
         self.finish(*self._geometry(self.atoms_to_data(atoms)), self.energy_units_to_eV)
+
+    def atoms_to_data(self, atoms: Atoms) -> dict[str, Tensor]:
+        """NequIP's input. Labels stay outside: NequIP takes the `dipole` of a structure for one of every atom."""
+        return super().atoms_to_data(without_labels(atoms))  # type: ignore[no-any-return]
 
     def _geometry(self, data: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Positions (N, 3), cell (1, 3, 3) and pbc (1, 3) of a structure in NequIP's form."""

@@ -33,7 +33,7 @@ from les_plugins.calculator import LONG_RANGE_PROPERTIES, LongRangeCalculator, l
 from les_plugins.devices import check_device
 from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.errors import DataError, GeometryError, HostError
-from les_plugins.frames import check_elements, check_frame
+from les_plugins.frames import check_elements, check_frame, without_labels
 from les_plugins.long_range import LongRangeResult
 from les_plugins.multipoles import Multipoles
 from les_plugins.observables import electronic_screening
@@ -133,7 +133,7 @@ class LesCompiledCalculator(LongRangeCalculator, NequIPCalculator):  # type: ign
 
     def atoms_to_data(self, atoms: Atoms) -> dict[str, Tensor]:
         """NequIP's input, with the one by which the target asks for every latent output."""
-        return {**super().atoms_to_data(atoms), ALL_LATENT: torch.ones(1, 1, device=self.device)}
+        return {**super().atoms_to_data(without_labels(atoms)), ALL_LATENT: torch.ones(1, 1, device=self.device)}
 
     def save_extra_outputs(self, out: Mapping[str, Tensor]) -> None:
         """Called by NequIP's calculator with what the model returned."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 import les_plugins
 from les_plugins.calculator import LONG_RANGE_PROPERTIES
@@ -54,6 +55,16 @@ class Workflow(ContractHost):
             assert np.isfinite(calculator.get_property(name, atoms)).all(), name
         parts = calculator.results["short_range_energy"] + calculator.results["long_range_energy"]
         assert calculator.results["energy"] == pytest.approx(parts, rel=1e-12)  # one subtraction
+
+    def test_reference_values_that_a_structure_carries_change_nothing(self) -> None:
+        calculator, plain, labelled = self.calculator(self.model), waters(), waters()
+        expected = calculator.get_property("forces", plain)
+        values = {"energy": 1.0, "forces": np.ones((len(plain), 3)), "stress": np.ones(6), "dipole": np.ones(3)}
+        labelled.calc = SinglePointCalculator(labelled, **values)
+        labelled.info.update(dipole=np.ones(3), energy=1.0)
+        labelled.arrays["forces"] = np.ones((len(plain), 3))
+        calculator.reset()
+        close(calculator.get_property("forces", labelled), torch.as_tensor(expected))
 
     def properties(self) -> list[str]:
         """Long-range properties that a calculator with this section has."""
