@@ -84,13 +84,13 @@ def save(
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Model, on the CPU, and config of a checkpoint folder.
+    """Model, on the CPU, and config of a checkpoint folder, or of a model of the zoo by its name.
 
     Raises:
         CheckpointError: not a checkpoint, a changed byte, a missing file or tensor, an unsupported version.
         HostError: the host it was made with is missing or of an unsupported version; says what to install.
     """
-    folder = _folder(Path(path))
+    folder = _folder(path)
     verify(folder)
     config = read_config(folder)
     hooks = plugins.host(config["host"])
@@ -113,10 +113,10 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def load(path: str | Path, device: str = "cpu") -> Any:
-    """ASE calculator of a checkpoint folder.
+    """ASE calculator of a checkpoint folder, or of a model of the zoo.
 
     Args:
-        path: the folder.
+        path: the folder, or a name such as "water-mace" (`les-plugins zoo list`).
         device: torch device to run on, "cpu" or "cuda"; wherever the checkpoint was saved.
 
     Returns:
@@ -193,13 +193,17 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(tensors))
 
 
-def _folder(path: Path) -> Path:
+def _folder(given: str | Path) -> Path:
+    from les_plugins import zoo  # which reads checkpoints
+
+    path = zoo.resolve(given)
     if path.is_dir():
         if not (path / MANIFEST).is_file():
             raise CheckpointError(f"{path} is not a checkpoint of les-plugins: it has no {MANIFEST}")
         return path
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist; expected a checkpoint folder with {MANIFEST}")
+        known = f"one of the zoo: {', '.join(zoo.names())}" if zoo.names() else "the zoo is empty"
+        raise CheckpointError(f"{path} does not exist; expected a checkpoint folder with {MANIFEST}, or {known}")
     with path.open("rb") as file:
         head = file.read(4)
     if head[:2] == b"PK" or head[:1] == b"\x80":

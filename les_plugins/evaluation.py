@@ -139,6 +139,7 @@ def evaluate(
     born: bool = True,
     born_transposed: bool = False,
     polarizability_unit: str = "e2A2/eV",
+    born_symmetric: bool = False,
 ) -> Evaluation:
     """Run a calculator over frames and compare it with their labels.
 
@@ -150,6 +151,7 @@ def evaluate(
         born: compare Born effective charges where a frame has them; they take several times the time of forces.
         born_transposed: the file's first index is the displacement, the second the polarization.
         polarizability_unit: key of `POLARIZABILITY_UNITS`.
+        born_symmetric: compare the symmetric parts of Z*, for files whose order of indices is not known.
 
     Returns:
         Comparisons of everything that the frames have and the calculator gives.
@@ -177,6 +179,9 @@ def evaluate(
         for name in sorted(references.keys() - predictions.keys()):
             gathered.skip(name, "the model does not predict it")
             del references[name]
+        if born_symmetric and BORN in references:
+            for tensors in (references, predictions):
+                tensors[BORN] = 0.5 * (tensors[BORN] + tensors[BORN].transpose(0, 2, 1))
         gathered.add(atoms, references, predictions)
     return gathered.evaluation()
 

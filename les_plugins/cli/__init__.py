@@ -35,8 +35,9 @@ def options(
 
 
 def _register() -> None:
-    from les_plugins.cli import analyze, check, evaluate, hosts, md, phonons, plot, predict, spectra, train
+    from les_plugins.cli import analyze, check, demo, evaluate, hosts, md, phonons, plot, predict, spectra, train, zoo
 
+    app.command("demo")(demo.demo)
     app.command("hosts")(hosts.hosts)
     app.command("check")(check.check)
     train_app = typer.Typer(help="Train with a host's own trainer and a long-range part.", no_args_is_help=True)
@@ -49,6 +50,7 @@ def _register() -> None:
         ("spectra", spectra, "Spectra of trajectories, with error bars."),
         ("plot", plot, "Figures of what a model holds."),
         ("analyze", analyze, "Structure, diffusion and energy drift of trajectories."),
+        ("zoo", zoo, "Pretrained models that come with the package."),
     ):
         sub = typer.Typer(help=text, no_args_is_help=True)
         group.register(sub)

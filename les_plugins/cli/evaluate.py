@@ -44,6 +44,9 @@ def evaluate(
     born_transposed: Annotated[
         bool, typer.Option("--born-transposed", help="The file's first index of Z* is the displacement.")
     ] = False,
+    born_symmetric: Annotated[
+        bool, typer.Option("--born-symmetric", help="Compare the symmetric parts of Z*.")
+    ] = False,
     polarizability_unit: Annotated[
         PolarizabilityUnit, typer.Option(help="Unit of the file's polarizabilities.")
     ] = _OURS,
@@ -85,6 +88,7 @@ def evaluate(
             born=born is not False,
             born_transposed=born_transposed,
             polarizability_unit=polarizability_unit.value,
+            born_symmetric=born_symmetric,
         )
         pictures = [] if plots is None else plotting.parity_plots(result, plots)
     if as_json:

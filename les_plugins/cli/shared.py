@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import les_plugins
-from les_plugins import checkpoint
+from les_plugins import checkpoint, zoo
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
 
@@ -77,7 +77,7 @@ def open_model(path: Path, device: str, epsilon_infinity: float | None = None) -
     """The ASE calculator of a checkpoint folder, and what identifies the model in reports.
 
     Args:
-        path: the folder.
+        path: the folder, or the name of a model of the zoo.
         device: torch device.
         epsilon_infinity: ε_∞ in the place of the model's own, or None.
 
@@ -88,6 +88,7 @@ def open_model(path: Path, device: str, epsilon_infinity: float | None = None) -
     check_device(device)
     if epsilon_infinity is not None and not 1.0 <= epsilon_infinity < float("inf"):
         raise ConfigError(f"--epsilon-infinity is {epsilon_infinity}; allowed: a number of at least 1")
+    path = zoo.resolve(path)
     calculator = les_plugins.load(path, device=device)
     config = checkpoint.read_config(path)
     if epsilon_infinity is not None:

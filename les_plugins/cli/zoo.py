@@ -1,0 +1,92 @@
+"""`les-plugins zoo`: the pretrained models that come with the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from les_plugins import plugins, zoo
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, as `zoo list` prints.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add list, info, verify and copy to the group."""
+    app.command("list")(list_models)
+    for function in (info, verify, copy):
+        app.command(function.__name__)(function)
+
+
+def list_models(as_json: AsJson = False) -> None:
+    """List the models, what they were trained on and how good they are."""
+    hosts = {info.name: info for info in plugins.hosts()}
+    rows = []
+    for found in zoo.entries():
+        metrics, host = found.metrics, found.config["host"]
+        problem = hosts[host].problem if host in hosts else "no adapter"
+        rows.append({"name": found.name, "host": host, "usable": problem is None, "problem": problem, **metrics})
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    table = Table("name", "host", "terms", "forces, meV/Å", "energy, meV/atom", "Z* R²", "licence of the data")
+    for row in rows:
+        errors = row["summary"]
+        table.add_row(
+            row["name"],
+            row["host"] + ("" if row["usable"] else " (not installed)"),
+            row["terms"],
+            _number(errors["forces_rmse_meV_per_A"], 1),
+            _number(errors["energy_rmse_meV_per_atom"], 2),
+            _number(errors.get("born_r2"), 3),
+            row["data"]["licence"],
+        )
+    console = Console(soft_wrap=True)
+    console.print(table, soft_wrap=False)
+    for problem in sorted({row["problem"] for row in rows if row["problem"]}):
+        console.print(problem, highlight=False, markup=False)
+
+
+def info(name: Name, as_json: AsJson = False) -> None:
+    """Print the card of a model: data and their licence, errors, validity, how it was trained."""
+    found = zoo.entry(name)
+    found.verify()
+    if as_json:
+        typer.echo(json.dumps(found.metrics, indent=1, ensure_ascii=False))
+        return
+    console = Console()
+    console.print(Markdown(found.card) if console.is_terminal else found.card, soft_wrap=not console.is_terminal)
+
+
+def verify(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A model; all when left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every file of a model, or of all, with the SHA-256 of the zoo's manifest."""
+    checked = []
+    for found in [zoo.entry(name)] if name else zoo.entries():
+        found.verify()
+        checked.append({"name": found.name, "files": len(found.sha256)})
+    if as_json:
+        typer.echo(json.dumps(checked, indent=1))
+        return
+    for row in checked:
+        typer.echo(f"{row['name']}: {row['files']} files as the manifest says")
+
+
+def copy(
+    name: Name,
+    destination: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to make.", show_default=False)],
+) -> None:
+    """Copy a model, to look at it or to train on from it."""
+    typer.echo(str(zoo.entry(name).copy(destination)))
+
+
+def _number(value: Any, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

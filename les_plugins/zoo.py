@@ -1,0 +1,162 @@
+"""The model zoo: checkpoints that come with the package, checked by SHA-256 before use. Needs no network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from les_plugins import checkpoint
+from les_plugins.errors import CheckpointError
+
+PACKAGE = "les_plugins.model_zoo"
+FORMAT, FORMAT_VERSION = "les-plugins zoo", 1
+MANIFEST, CARD, METRICS, PREDICTIONS = "manifest.json", "card.md", "metrics.json", "predictions.json"
+#: What the folder of a model holds, beside its checkpoint: the card, its numbers, and results on a packaged structure.
+CARD_FILES = (CARD, METRICS, PREDICTIONS)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the zoo.
+
+    Attributes:
+        name: what `les_plugins.load` takes.
+        folder: where its files are.
+        sha256: file name → hexadecimal SHA-256, from the manifest of the zoo.
+    """
+
+    name: str
+    folder: Path
+    sha256: Mapping[str, str]
+
+    @property
+    def card(self) -> str:
+        """The model card, Markdown."""
+        return (self.folder / CARD).read_text(encoding="utf-8")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the card says, for machines."""
+        document: dict[str, Any] = json.loads((self.folder / METRICS).read_text(encoding="utf-8"))
+        return document
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json of the checkpoint."""
+        return checkpoint.read_config(self.folder)
+
+    def verify(self) -> None:
+        """Compare every file with the manifest of the zoo; CheckpointError for one that is changed or missing."""
+        for file, expected in self.sha256.items():
+            path = self.folder / file
+            if not path.is_file():
+                raise CheckpointError(f"{self.name}: {path} is missing: reinstall les-plugins")
+            if (found := checkpoint.sha256(path)) != expected:
+                raise CheckpointError(
+                    f"{self.name}: {path} has been changed: its SHA-256 is {found[:16]}…, the manifest of the zoo says "
+                    f"{expected[:16]}…; reinstall les-plugins"
+                )
+
+    def copy(self, destination: Path) -> Path:
+        """Copy the folder, verified, to `destination`, which must not exist; returns it."""
+        self.verify()
+        if destination.exists():
+            raise CheckpointError(f"{destination} exists: choose another place for the copy of {self.name}")
+        try:
+            destination.mkdir(parents=True)
+            for file in self.sha256:
+                shutil.copyfile(self.folder / file, destination / file)
+        except OSError as error:
+            raise CheckpointError(f"{destination}: cannot be written: {error.strerror}") from None
+        return destination
+
+
+def root() -> Path:
+    """The folder of the zoo in this installation."""
+    return Path(str(resources.files(PACKAGE)))
+
+
+def names() -> list[str]:
+    """Names of all models."""
+    return sorted(_manifest())
+
+
+def entries() -> list[Entry]:
+    """All models, by name; nothing is verified yet."""
+    return [entry(name) for name in names()]
+
+
+def entry(name: str) -> Entry:
+    """The model of that name.
+
+    Raises:
+        CheckpointError: there is none; says which there are.
+    """
+    models = _manifest()
+    if name not in models:
+        raise CheckpointError(f"the zoo has no model {name!r}; it has: {', '.join(sorted(models)) or 'none'}")
+    return Entry(name, root() / name, models[name])
+
+
+def structure(name: str) -> Path:
+    """A packaged structure, such as "water-64" (extended XYZ).
+
+    Raises:
+        CheckpointError: there is none; says which there are.
+    """
+    folder = root() / "structures"
+    path = folder / f"{name}.xyz"
+    if not path.is_file():
+        known = ", ".join(sorted(item.stem for item in folder.glob("*.xyz")))
+        raise CheckpointError(f"the zoo has no structure {name!r}; it has: {known or 'none'}")
+    return path
+
+
+def resolve(path: str | Path) -> Path:
+    """The folder of a checkpoint: the path where it exists, else the zoo's model of that name, verified.
+
+    Raises:
+        CheckpointError: a model of the zoo that was changed.
+    """
+    given = Path(path)
+    if given.exists() or len(given.parts) != 1 or given.name not in _manifest():
+        return given
+    found = entry(given.name)
+    found.verify()
+    return found.folder
+
+
+def write_manifest(folder: Path | None = None) -> Path:
+    """List every model of the zoo with the SHA-256 of its files; run after a checkpoint was added or changed.
+
+    Args:
+        folder: the zoo; that of this installation when None.
+    """
+    zoo = folder or root()
+    models = {}
+    for model in sorted(item.parent for item in zoo.glob(f"*/{checkpoint.WEIGHTS}")):
+        files = (checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.MANIFEST, *CARD_FILES)
+        models[model.name] = {file: checkpoint.sha256(model / file) for file in files}
+    document = {"format": FORMAT, "format_version": FORMAT_VERSION, "models": models}
+    path = zoo / MANIFEST
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _manifest() -> dict[str, dict[str, str]]:
+    path = root() / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; reinstall les-plugins") from None
+    if document.get("format") != FORMAT or document.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path} is not the manifest of a zoo that this les-plugins reads")
+    models: dict[str, dict[str, str]] = document["models"]
+    return models

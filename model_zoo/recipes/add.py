@@ -1,0 +1,227 @@
+"""Put a trained checkpoint into the zoo: evaluate it, run its stability test, write card, metrics and hashes.
+
+    python model_zoo/recipes/add.py NAME CHECKPOINT.les RECIPE.yaml DATA_FOLDER [--system water] [--skip-stability]
+
+Run in the environment of the checkpoint's host, from the root of the repository. Every number on a card is written here.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import les_plugins
+from les_plugins import checkpoint, zoo
+from les_plugins.evaluation import evaluate
+from les_plugins.frames import read_frames
+from les_plugins.labels import BORN
+from les_plugins.stability import stability
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Read the arguments and write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--system", default="water")
+    parser.add_argument("--skip-stability", action="store_true")
+    given = parser.parse_args()
+    facts = json.loads((HERE / "data.json").read_text(encoding="utf-8"))[given.system]
+    folder = zoo.root() / given.name
+    folder.mkdir(exist_ok=True)
+    copy_checkpoint(given.checkpoint, folder, given.recipe, facts)
+    calculator = les_plugins.load(folder)
+    config = checkpoint.read_config(folder)
+
+    errors = {}
+    for kind in ("valid", "born"):
+        path = given.data / facts[kind]
+        only_born = kind == "born" and facts.get("born_only", False)
+        wanted = config["long_range"] is not None
+        if kind == "born" and not wanted:
+            continue
+        found = evaluate(
+            calculator, read_frames(path), facts[kind], born_transposed=facts.get("born_transposed", False)
+        )
+        tables = found.metrics()
+        errors[kind] = {
+            "file": facts[kind],
+            "sha256": checkpoint.sha256(path),
+            "frames": found.frames,
+            "metrics": {name: table for name, table in tables.items() if not only_born or name == BORN},
+        }
+    metrics = {
+        "name": given.name,
+        "host": config["host"],
+        "versions": {**config["versions"], "les_plugins": config["les_plugins"]},
+        "terms": terms(config["long_range"]),
+        "data": {key: facts[key] for key in ("system", "functional", "source", "licence", "validity")},
+        "training": {
+            "recipe": f"recipes/{given.recipe.name}",
+            "command": command(config["host"], given.recipe, facts),
+            "train": {"file": facts["train"], "sha256": checkpoint.sha256(given.data / facts["train"])},
+        },
+        "epsilon_infinity": config["epsilon_infinity"],
+        "summary": summary(errors),
+        "errors": errors,
+        "weights_sha256": checkpoint.sha256(folder / checkpoint.WEIGHTS),
+        "stability": None,
+    }
+    write_predictions(calculator, facts["structure"], folder, config["long_range"] is not None)
+    if not given.skip_stability:
+        start = read_frames(zoo.structure(facts["structure"]))[0]
+        with tempfile.TemporaryDirectory() as scratch:
+            metrics["stability"] = stability(calculator, start, facts["temperature"], Path(scratch)).to_dict()
+    write_json(folder / zoo.METRICS, metrics)
+    (folder / zoo.CARD).write_text(card(metrics, facts), encoding="utf-8")
+    zoo.write_manifest()
+    print(f"{folder.name}: {json.dumps(metrics['summary'])}")
+
+
+def copy_checkpoint(source: Path, folder: Path, recipe: Path, facts: dict) -> None:
+    """Copy weights and config; the command loses the paths of the machine that it ran on."""
+    config = checkpoint.read_config(source)
+    config["metadata"]["command"] = command(config["host"], recipe, facts)
+    config["metadata"]["data_licence"] = facts["licence"]
+    write_json(folder / checkpoint.CONFIG, config, sort_keys=True)
+    shutil.copyfile(source / checkpoint.WEIGHTS, folder / checkpoint.WEIGHTS)
+    hashes = {name: checkpoint.sha256(folder / name) for name in (checkpoint.CONFIG, checkpoint.WEIGHTS)}
+    document = {"format": checkpoint.FORMAT, "format_version": checkpoint.FORMAT_VERSION, "sha256": hashes}
+    write_json(folder / checkpoint.MANIFEST, document)
+
+
+def command(host: str, recipe: Path, facts: dict) -> str:
+    """What retrains the checkpoint; $DATA is the folder of the data."""
+    train, valid = f"$DATA/{facts['train']}", f"$DATA/{facts['valid']}"
+    config = f"model_zoo/recipes/{recipe.name}"
+    if host == "nequip":
+        files = f"data.train_file_path={train} data.val_file_path={valid} hydra.run.dir=runs/{recipe.stem}"
+        return f"les-plugins train nequip --config {config} {files}"
+    return f"les-plugins train {host} --config {config} --train_file {train} --valid_file {valid}"
+
+
+def terms(section: dict | None) -> str:
+    """Moments and response in letters: q, u, Q, Δq, Δu."""
+    if section is None:
+        return "short range"
+    letters = {"charge": "q", "dipole": "u", "quadrupole": "Q"}
+    found = [letters[name] for name in section["multipoles"]]
+    found += ["Δq"] if section["response"]["charge"] else []
+    found += ["Δu"] if section["response"]["dipole"] != "none" else []
+    return " ".join(found)
+
+
+def summary(errors: dict) -> dict:
+    """The numbers that lists and tables show."""
+    valid = errors["valid"]["metrics"]
+    found = {
+        "forces_rmse_meV_per_A": 1000 * valid["forces"]["all"]["rmse"],
+        "energy_rmse_meV_per_atom": 1000 * valid["energy"]["all"]["rmse"],
+        "energy_offset_removed_rmse_meV_per_atom": 1000 * valid["energy_offset_removed"]["all"]["rmse"],
+    }
+    if "born" in errors:
+        born = errors["born"]["metrics"][BORN]["all"]
+        found |= {"born_rmse_e": born["rmse"], "born_r2": born["r2"], "born_slope": born["slope"]}
+    return found
+
+
+def write_predictions(calculator: object, structure: str, folder: Path, with_born: bool) -> None:
+    """Energy, forces and Z* on the packaged structure: what an installation must reproduce."""
+    atoms = read_frames(zoo.structure(structure))[0]
+    found = {"structure": structure, "structure_sha256": checkpoint.sha256(zoo.structure(structure))}
+    found["energy"] = float(calculator.get_property("energy", atoms))
+    for name in ("forces", BORN) if with_born else ("forces",):
+        found[name] = np.round(calculator.get_property(name, atoms), 9).tolist()
+    (folder / zoo.PREDICTIONS).write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+def card(metrics: dict, facts: dict) -> str:
+    """The model card."""
+    errors, data = metrics["errors"], metrics["data"]
+    lines = [
+        f"# {metrics['name']}",
+        "",
+        f"{data['system'][0].upper()}{data['system'][1:]}; {metrics['host']} with {metrics['terms']}.",
+        "",
+        f"- Data: {data['functional']}. {data['source']}.",
+        f"- Licence of the data: **{data['licence']}**. It may restrict what you do with a model trained on them; the code is MIT.",
+        f"- Valid for: {data['validity']}",
+        f"- Versions: {', '.join(f'{name} {version}' for name, version in sorted(metrics['versions'].items()))}",
+    ]
+    if metrics["epsilon_infinity"] is not None:
+        lines.append(f"- ε_∞ = {metrics['epsilon_infinity']} scales dipoles and Born charges; an input, not a result.")
+    lines += [
+        f"- Weights: SHA-256 {metrics['weights_sha256']}",
+        "",
+        "## Training",
+        "",
+        "Energies and forces only; validation frames and Born charges were not trained on. `$DATA` is the folder of the data.",
+        "",
+        f"    {metrics['training']['command']}",
+        "",
+        "## Errors",
+        "",
+        f"`les-plugins evaluate {metrics['name']} $DATA/{errors['valid']['file']}` ({errors['valid']['frames']} frames):",
+        "",
+        "| quantity | of | unit | RMSE | MAE | R² | slope |",
+        "|---|---|---|---:|---:|---:|---:|",
+        *rows(errors["valid"]["metrics"]),
+    ]
+    if "born" in errors:
+        option = " --born-transposed" if facts.get("born_transposed") else ""
+        lines += [
+            "",
+            f"`les-plugins evaluate {metrics['name']} $DATA/{errors['born']['file']}{option}` "
+            f"({errors['born']['frames']} frames; {facts['born_note']}):",
+            "",
+            "| quantity | of | unit | RMSE | MAE | R² | slope |",
+            "|---|---|---|---:|---:|---:|---:|",
+            *rows({BORN: errors["born"]["metrics"][BORN]}),
+        ]
+    if metrics["stability"] is not None:
+        test = metrics["stability"]
+        lines += [
+            "",
+            "## Stability",
+            "",
+            f"{test['picoseconds']:g} ps at {test['temperature']:g} K (NVT, {test['timestep']:g} fs) from the packaged structure: "
+            f"{'passed' if test['passed'] else 'FAILED'}. Mean temperature {test['mean_temperature']:.0f} K; "
+            + "; ".join(f"{bond} {low:.2f} to {high:.2f} Å" for bond, (low, high) in test["bonds"].items())
+            + f"; bonds broken: {test['broken_bonds']}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def rows(tables: dict) -> list[str]:
+    """Lines of the table of errors."""
+    found = []
+    for name, table in tables.items():
+        factor, unit = (1000.0, "m" + table["unit"]) if name != BORN else (1.0, table["unit"])
+        groups = [("all", table["all"])] + [
+            (part, table[part]) for part in ("diagonal", "off_diagonal") if part in table
+        ]
+        groups += [(element, parts["all"]) for element, parts in table.get("by_element", {}).items()]
+        for of, each in groups:
+            ratios = " | ".join("-" if each[key] is None else f"{each[key]:.4f}" for key in ("r2", "slope"))
+            title = name.replace("_", " ")
+            found.append(
+                f"| {title} | {of.replace('_', '-')} | {unit} | {factor * each['rmse']:.3g} | {factor * each['mae']:.3g} | {ratios} |"
+            )
+    return found
+
+
+def write_json(path: Path, document: dict, sort_keys: bool = False) -> None:
+    """Indented by one, as checkpoints are."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=sort_keys)
+    path.write_text(text + ("\n" if not sort_keys else ""), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
