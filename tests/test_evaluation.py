@@ -72,6 +72,9 @@ def test_born_charges_are_read_row_major_and_split_into_diagonal_and_rest() -> N
     assert found.comparisons["born_effective_charges"].reference[1] == pytest.approx(0.9)
     turned = evaluate(Toy(), [atoms], born_transposed=True)
     assert turned.comparisons["born_effective_charges"].reference[3] == pytest.approx(0.9)
+    halves = evaluate(Toy(), [atoms], born_symmetric=True).comparisons["born_effective_charges"]
+    assert halves.reference[[1, 3]] == pytest.approx([0.45, 0.45])
+    assert halves.errors()["O", "off_diagonal"].largest == pytest.approx(0.45)
 
 
 def test_the_sum_rule_is_the_mean_over_atoms() -> None:

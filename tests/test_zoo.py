@@ -1,0 +1,99 @@
+"""The zoo: found by name, verified byte by byte, refused where changed. On a zoo made here, of a toy host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_checkpoint import ToyHost
+from torch import nn
+
+import les_plugins
+from les_plugins import zoo
+from les_plugins.checkpoint import CONFIG, WEIGHTS
+from les_plugins.cli.shared import open_model
+from les_plugins.errors import CheckpointError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_plugins: Callable[..., None]) -> Path:
+    """A zoo with one model, "toy-one"."""
+    with_plugins(toy=ToyHost())
+    root = tmp_path / "zoo"
+    model = les_plugins.save(nn.Linear(3, 1), root / "toy-one", "toy")
+    (model / zoo.CARD).write_text("# toy-one\n", encoding="utf-8")
+    (model / zoo.METRICS).write_text('{"name": "toy-one"}', encoding="utf-8")
+    (model / zoo.PREDICTIONS).write_text("{}", encoding="utf-8")
+    (root / "structures").mkdir()
+    zoo.write_manifest(root)
+    monkeypatch.setattr(zoo, "root", lambda: root)
+    return root
+
+
+def test_a_model_loads_by_name_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, metadata, device = les_plugins.load("toy-one")
+    assert (type(model), metadata["host"], device) == (nn.Linear, "toy", "cpu")
+    _, facts = open_model(Path("toy-one"), "cpu")
+    assert facts["path"] == str(zoo.root() / "toy-one")
+
+
+def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    les_plugins.save(nn.Linear(3, 1), tmp_path / "toy-one", "toy", {"mine": True})
+    assert les_plugins.load("toy-one")[1]["metadata"]["mine"]
+
+
+@pytest.mark.parametrize("file", [CONFIG, WEIGHTS, zoo.CARD, zoo.METRICS, zoo.PREDICTIONS])
+def test_a_changed_byte_anywhere_is_refused(folder, file, tmp_path):
+    path = folder / "toy-one" / file
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    for use in (lambda: les_plugins.load("toy-one"), zoo.entry("toy-one").verify):
+        with pytest.raises(CheckpointError, match=rf"toy-one.*{file} has been changed"):
+            use()
+    with pytest.raises(CheckpointError, match="has been changed"):
+        zoo.entry("toy-one").copy(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_fitting_manifest_of_the_checkpoint_does_not_help(folder):
+    """Someone who changes weights and their manifest together is found out by the manifest of the zoo."""
+    les_plugins.save(nn.Linear(3, 1), folder / "elsewhere", "toy")
+    for name in (CONFIG, WEIGHTS, "manifest.json"):
+        (folder / "toy-one" / name).write_bytes((folder / "elsewhere" / name).read_bytes())
+    with pytest.raises(CheckpointError, match="the manifest of the zoo says"):
+        les_plugins.load("toy-one")
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / "toy-one" / zoo.CARD).unlink()
+    with pytest.raises(CheckpointError, match=r"card\.md is missing"):
+        les_plugins.load("toy-one")
+
+
+def test_unknown_names_say_which_there_are():
+    with pytest.raises(CheckpointError, match="no model 'water-foo'; it has: toy-one"):
+        zoo.entry("water-foo")
+    with pytest.raises(CheckpointError, match=r"water-foo does not exist.*one of the zoo: toy-one"):
+        les_plugins.load("water-foo")
+    with pytest.raises(CheckpointError, match="no structure 'ice'; it has: none"):
+        zoo.structure("ice")
+
+
+def test_a_copy_is_a_checkpoint_of_its_own(tmp_path):
+    copied = zoo.entry("toy-one").copy(tmp_path / "deep" / "copy")
+    assert les_plugins.load(copied)[1]["host"] == "toy"
+    assert sorted(path.name for path in copied.iterdir()) == sorted(zoo.entry("toy-one").sha256)
+    with pytest.raises(CheckpointError, match="exists: choose another place"):
+        zoo.entry("toy-one").copy(copied)
+
+
+def test_a_manifest_of_another_version_is_refused(folder):
+    document = json.loads((folder / zoo.MANIFEST).read_text(encoding="utf-8"))
+    (folder / zoo.MANIFEST).write_text(json.dumps({**document, "format_version": 99}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="not the manifest of a zoo that this les-plugins reads"):
+        zoo.names()
