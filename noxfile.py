@@ -111,7 +111,22 @@ def tests_matgl(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Tests marked slow, of the core and of the MACE adapter."""
     session.install("-e", ".[mace,plot,dev]")
-    session.run("pytest", "-m", "slow", *session.posargs, success_codes=[0, 5])  # 5: no test is marked so
+    unless = "--deselect=tests/adapters/test_mace_zoo.py"  # a session of its own
+    session.run("pytest", "-m", "slow", unless, *session.posargs, success_codes=[0, 5])  # 5: no test is marked so
+
+
+@nox.session(name="zoo-mace")
+def zoo_mace(session: nox.Session) -> None:
+    """The zoo's models of MACE: stored predictions, invariances, cards, and two picoseconds of each."""
+    session.install("-e", ".[mace,plot,dev]")
+    session.run("pytest", "tests/adapters/test_mace_zoo.py", *session.posargs)
+
+
+@nox.session(name="zoo-nequip")
+def zoo_nequip(session: nox.Session) -> None:
+    """The zoo's models of NequIP, likewise."""
+    session.install("-e", ".[nequip,plot,dev]")
+    session.run("pytest", "tests/adapters/test_nequip_zoo.py", *session.posargs)
 
 
 @nox.session

@@ -14,6 +14,7 @@ from rich.console import Console
 from les_plugins import plotting, zoo
 from les_plugins.cli.shared import open_model, progress, quiet_host
 from les_plugins.errors import DataError
+from les_plugins.labels import BORN
 
 MODEL = "water-mace"
 
@@ -21,7 +22,7 @@ MODEL = "water-mace"
 def demo(
     model: Annotated[str, typer.Option(help="A model of water of the zoo: water-mace, water-nequip.")] = MODEL,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")] = Path("les-demo"),
-    steps: Annotated[int, typer.Option(min=32, help="Steps of 1 fs.")] = 120,
+    steps: Annotated[int, typer.Option(min=32, help="Steps of 1 fs.")] = 240,
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -40,7 +41,10 @@ def demo(
         loaded = time.monotonic() - began
         found = parts.check(calculator, entry)
         _make(output)
-        pictures = plotting.parity_plots(found.evaluation, output)
+        pictures = [
+            plotting.parity_plot(found.evaluation.comparisons[name], output / f"{name}.png")
+            for name in ("forces", BORN)
+        ]
         trajectory = parts.simulate(
             calculator,
             found.atoms,
@@ -102,7 +106,7 @@ def _summary(
         f"its errors on held-out frames: forces {errors['forces_rmse_meV_per_A']:.1f} meV/Å, energy "
         f"{errors['energy_rmse_meV_per_atom']:.2f} meV/atom, Z* R² {errors['born_r2']:.3f} (Z* was never trained on)",
         f"{len(atoms)} atoms: energy {found.energy:.4f} eV, largest force {np.abs(atoms.get_forces()).max():.2f} eV/Å, "
-        f"dipole {np.linalg.norm(found.dipole):.2f} e·Å",
+        f"dipole {np.linalg.norm(found.dipole):.2f} e·Å (one branch, of the positions as they are)",
         "mean Born effective charge: " + ", ".join(f"{element} {value:+.3f} e" for element, value in charges.items()),
         "largest difference from the results stored with the model: " + ", ".join(differences),
         f"molecular dynamics: {samples.duration:.3f} ps at {samples.temperature():.0f} K, total energy within "
