@@ -12,6 +12,7 @@ from torch import nn
 
 import les_plugins
 from les_plugins import zoo
+from les_plugins.cli import zoo as commands
 from les_plugins.checkpoint import CONFIG, WEIGHTS
 from les_plugins.cli.shared import open_model
 from les_plugins.errors import CheckpointError
@@ -97,3 +98,24 @@ def test_a_manifest_of_another_version_is_refused(folder):
     (folder / zoo.MANIFEST).write_text(json.dumps({**document, "format_version": 99}), encoding="utf-8")
     with pytest.raises(CheckpointError, match="not the manifest of a zoo that this les-plugins reads"):
         zoo.names()
+
+
+def test_the_commands_say_what_the_zoo_holds(folder, tmp_path, monkeypatch, capsys):
+    metrics = {
+        "name": "toy-one",
+        "terms": "q u",
+        "data": {"licence": "CC0"},
+        "summary": {"forces_rmse_meV_per_A": 12.34, "energy_rmse_meV_per_atom": 0.5},
+    }
+    (folder / "toy-one" / zoo.METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+    zoo.write_manifest(folder)
+    monkeypatch.setenv("COLUMNS", "160")
+    commands.list_models()
+    line = next(line for line in capsys.readouterr().out.splitlines() if "toy-one" in line)
+    assert [word.strip() for word in line.split("│")[1:-1]] == ["toy-one", "toy", "q u", "12.3", "0.50", "-", "CC0"]
+    commands.info("toy-one")
+    assert capsys.readouterr().out.strip() == "# toy-one"
+    commands.verify()
+    assert "toy-one: 6 files as the manifest says" in capsys.readouterr().out
+    commands.copy("toy-one", tmp_path / "mine")
+    assert capsys.readouterr().out.strip() == str(tmp_path / "mine")
