@@ -12,8 +12,8 @@ from torch import nn
 
 import les_plugins
 from les_plugins import zoo
-from les_plugins.cli import zoo as commands
 from les_plugins.checkpoint import CONFIG, WEIGHTS
+from les_plugins.cli import zoo as commands
 from les_plugins.cli.shared import open_model
 from les_plugins.errors import CheckpointError
 
