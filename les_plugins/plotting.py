@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from les_plugins.phonons import Bands
 
 #: The usual colours of the common elements, dark enough for white paper and told apart by colour-blind eyes.
-_ELEMENT_COLOURS = {"H": "#4aa3d9", "C": "#333333", "N": "#0072b2", "O": "#d55e00", "F": "#009e73", "S": "#c9a800"}
+_ELEMENT_COLOURS = {"H": "#4aa3d9", "C": "#333333", "N": "#7b3fa0", "O": "#d55e00", "F": "#009e73", "S": "#c9a800"}
 _OTHER_COLOURS = ("#cc79a7", "#e69f00", "#009e73", "#0072b2", "#7b3fa0", "#8c564b", "#999933")
 _SINGLE_COLOUR = "#0072b2"
 #: Of every figure.
