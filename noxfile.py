@@ -12,6 +12,8 @@ nox.needs_version = ">=2024.4.15"
 nox.options.sessions = [
     "lint",
     "tests-core",
+    "tests-ipi",
+    "tests-lammps",
     "tests-template",
     "tests-mace",
     "tests-nequip",
