@@ -12,6 +12,8 @@ nox.needs_version = ">=2024.4.15"
 nox.options.sessions = [
     "lint",
     "tests-core",
+    "tests-ipi",
+    "tests-lammps",
     "tests-template",
     "tests-mace",
     "tests-nequip",
@@ -54,6 +56,20 @@ def tests_phonons(session: nox.Session) -> None:
     _skip_before_python_3_11(session, "phonopy 4")
     session.install("-e", ".[phonons,plot,dev]")
     session.run("pytest", "tests/test_phonons.py", *session.posargs)
+
+
+@nox.session(name="tests-ipi")
+def tests_ipi(session: nox.Session) -> None:
+    """The driver of i-PI, run by i-PI; no host."""
+    session.install("-e", ".[ipi,dev]")
+    session.run("pytest", "tests/engines/test_ipi.py", *session.posargs)
+
+
+@nox.session(name="tests-lammps")
+def tests_lammps(session: nox.Session) -> None:
+    """LAMMPS in process; no host."""
+    session.install("-e", ".[lammps,dev]")
+    session.run("pytest", "tests/engines/test_lammps.py", *session.posargs)
 
 
 @nox.session(name="tests-template")

