@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,9 @@ SHORT_RANGE_PROPERTIES = ("short_range_energy", "long_range_energy")
 class LongRangeCalculator:
     """Mixin before a host's own ASE calculator: what every calculator with a long-range part offers beside it.
 
-    An adapter calls `watch` on its long-range part when it is made, and in `calculate`, `begin` before the host's own
-    evaluation and `finish` after it. Born effective charges and the forces of a field are then derivatives of the graph
-    that the host's forces come from: no second evaluation of the model.
+    An adapter calls `watch` with its long-range part when it is made; in `calculate` it makes the host's own evaluation
+    inside `observing` and calls `finish` after it. Born effective charges and the forces of a field are then
+    derivatives of the graph that the host's forces come from: no second evaluation of the model.
 
     Attributes:
         has_long_range: whether the model has a long-range part; set by the adapter.
@@ -61,15 +62,16 @@ class LongRangeCalculator:
     results: dict[str, Any]
     always: tuple[str, ...] = ()
     _external_field: NDArray[Any] | None = None
+    _part: nn.Module | None = None
     _latent: LongRangeResult | None = None
-    _watched: bool = False
+    _leaf: Tensor | None = None
     _wants_born: bool = False
     _derived: dict[str, Any]
 
     @property
     def takes_external_field(self) -> bool:
         """Whether `external_field` can be set."""
-        return self._watched
+        return self._part is not None
 
     @property
     def external_field(self) -> NDArray[Any] | None:
@@ -87,25 +89,36 @@ class LongRangeCalculator:
             field = np.asarray(field, dtype=float)
             if field.shape != (3,) or not np.isfinite(field).all():
                 raise ConfigError(f"external_field is {field.tolist()}; allowed: three finite numbers in V/Å, or None")
-            if not self._watched:
+            if self._part is None:
                 if self.has_long_range:
-                    raise HostError(
-                        "external_field: this host's adapter cannot apply fields yet; MACE's and NequIP's can"
-                    )
+                    raise HostError("external_field: this host's adapter cannot apply fields; those of les-plugins can")
                 raise HostError("external_field: this model has no long-range part that a field could act on")
         self._external_field = field
         self.reset()  # type: ignore[attr-defined]
 
     def watch(self, part: nn.Module) -> None:
-        """Look at every result of the model's long-range part, a `LongRange`; called once by the adapter."""
-        part.register_forward_hook(self._look)
+        """Remember the model's long-range part, a `LongRange`; called once by the adapter."""
+        self._part = part
         self.implemented_properties = [*self.implemented_properties, *PERIODIC_PROPERTIES]
-        self._watched = True
 
-    def begin(self, properties: Sequence[str] | None) -> None:
-        """Before the host's evaluation of one structure: what is wanted of it beside energy and forces."""
-        self._latent, self._derived = None, {}
+    @contextmanager
+    def observing(self, properties: Sequence[str] | None, positions: Tensor | None = None) -> Iterator[None]:
+        """The host's evaluation of one structure takes place inside; the model keeps no hook afterwards.
+
+        Args:
+            properties: what is wanted of it beside energy and forces.
+            positions: (N, 3) Å, the leaf that the host's graph starts from, where that is not the very tensor that the
+                long-range part is given.
+        """
+        self._latent, self._derived, self._leaf = None, {}, positions
         self._wants_born = "born_effective_charges" in (*(properties or ()), *self.always)
+        handle = None if self._part is None else self._part.register_forward_hook(self._look)
+        try:
+            yield
+        finally:
+            self._leaf = None
+            if handle is not None:
+                handle.remove()
 
     def finish(self, positions: Tensor, cell: Tensor, pbc: Tensor, energy_unit: float = 1.0) -> None:
         """After the host's evaluation: long-range results into `results`, and what the field adds.
@@ -148,6 +161,7 @@ class LongRangeCalculator:
     def _look(self, module: nn.Module, inputs: Sequence[Any], output: LongRangeResult) -> None:
         self._latent = output
         positions, cell, pbc = inputs[1:4]
+        positions = positions if self._leaf is None else self._leaf
         if self._wants_born:
             born = born_results(output, positions, cell, pbc, self.epsilon_infinity)
             self._derived["born_effective_charges"] = born
@@ -251,7 +265,8 @@ def field_results(
         moment, off_centre = _moment_about_centre(latent, place)
         energy, induced = energy - field @ moment, induced - off_centre
     if energy.requires_grad:
-        (slope,) = torch.autograd.grad(energy, positions, retain_graph=True)
+        # an atom on its own: some hosts' graphs do not reach its position
+        (slope,) = torch.autograd.grad(energy, positions, retain_graph=True, materialize_grads=True)
         forces = forces - slope
     return float(energy.detach()), _array(forces), _array(induced)
 
