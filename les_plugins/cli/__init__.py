@@ -35,7 +35,19 @@ def options(
 
 
 def _register() -> None:
-    from les_plugins.cli import analyze, check, evaluate, hosts, md, phonons, plot, predict, spectra, train
+    from les_plugins.cli import (
+        analyze,
+        check,
+        evaluate,
+        hosts,
+        md,
+        phonons,
+        piezoelectric,
+        plot,
+        predict,
+        spectra,
+        train,
+    )
 
     app.command("hosts")(hosts.hosts)
     app.command("check")(check.check)
@@ -54,6 +66,7 @@ def _register() -> None:
         group.register(sub)
         app.add_typer(sub, name=name)
     app.command("phonons")(phonons.phonons)
+    app.command("piezoelectric")(piezoelectric.piezoelectric)
 
 
 def main() -> None:

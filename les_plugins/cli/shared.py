@@ -10,13 +10,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
+from ase import Atoms
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import les_plugins
 from les_plugins import checkpoint
 from les_plugins.devices import check_device
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import ConfigError, DataError, HostError
+from les_plugins.frames import read_frames
 
 T = TypeVar("T")
 
@@ -105,6 +107,18 @@ def open_model(path: Path, device: str, epsilon_infinity: float | None = None) -
         "epsilon_infinity": epsilon_infinity or config["epsilon_infinity"],
     }
     return calculator, facts
+
+
+def one_crystal(file: Path) -> Atoms:
+    """The one structure of a file.
+
+    Raises:
+        DataError: more than one frame.
+    """
+    frames = read_frames(file)
+    if len(frames) != 1:
+        raise DataError(f"{file}: holds {len(frames)} frames; allowed: one")
+    return frames[0]
 
 
 def progress(items: Iterable[T], total: int | None, text: str) -> Iterator[T]:
