@@ -121,6 +121,18 @@ def one_crystal(file: Path) -> Atoms:
     return frames[0]
 
 
+def one_frame(file: Path, index: int) -> Atoms:
+    """One of the structures of a file.
+
+    Raises:
+        DataError: there is no frame of that number.
+    """
+    frames = read_frames(file)
+    if not -len(frames) <= index < len(frames):
+        raise DataError(f"{file}: has no frame {index}; it has {len(frames)}")
+    return frames[index]
+
+
 def progress(items: Iterable[T], total: int | None, text: str) -> Iterator[T]:
     """The items, with a bar on stderr where that is a terminal."""
     columns = (
