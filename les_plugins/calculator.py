@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.long_range import LongRangeResult
+from les_plugins.long_waves import long_waves
 from les_plugins.observables import (
     born_effective_charges,
     electronic_dielectric_tensor,
@@ -37,7 +38,7 @@ LONG_RANGE_PROPERTIES = (
     "latent_quadrupoles",
 )
 #: Beyond these, of structures that are periodic along three axes.
-PERIODIC_PROPERTIES = ("polarization", "dielectric_tensor")
+PERIODIC_PROPERTIES = ("polarization", "dielectric_tensor", "dynamical_quadrupoles", "long_wave_born_charges")
 #: What a short-range model has of them.
 SHORT_RANGE_PROPERTIES = ("short_range_energy", "long_range_energy")
 
@@ -65,7 +66,7 @@ class LongRangeCalculator:
     _part: nn.Module | None = None
     _latent: LongRangeResult | None = None
     _leaf: Tensor | None = None
-    _wants_born: bool = False
+    _wanted: frozenset[str] = frozenset()
     _derived: dict[str, Any]
 
     @property
@@ -111,7 +112,7 @@ class LongRangeCalculator:
                 long-range part is given.
         """
         self._latent, self._derived, self._leaf = None, {}, positions
-        self._wants_born = "born_effective_charges" in (*(properties or ()), *self.always)
+        self._wanted = frozenset((*(properties or ()), *self.always))
         handle = None if self._part is None else self._part.register_forward_hook(self._look)
         try:
             yield
@@ -136,8 +137,9 @@ class LongRangeCalculator:
         self.results["long_range_energy"] *= energy_unit
         self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
         derived, self._derived = self._derived, {}
-        if "born_effective_charges" in derived:
-            self.results["born_effective_charges"] = derived["born_effective_charges"]
+        for name in ("born_effective_charges", "dynamical_quadrupoles", "long_wave_born_charges"):
+            if name in derived:
+                self.results[name] = derived[name]
         if "field_forces" in derived:
             self.results["zero_field_energy"] = self.results["energy"]
             self.results["energy"] = self.results["energy"] + derived["field_energy"]
@@ -162,9 +164,11 @@ class LongRangeCalculator:
         self._latent = output
         positions, cell, pbc = inputs[1:4]
         positions = positions if self._leaf is None else self._leaf
-        if self._wants_born:
+        if "born_effective_charges" in self._wanted:
             born = born_results(output, positions, cell, pbc, self.epsilon_infinity)
             self._derived["born_effective_charges"] = born
+        if {"dynamical_quadrupoles", "long_wave_born_charges"} & self._wanted and bool(pbc.all()):
+            self._derived.update(long_wave_results(output, positions, cell, pbc, self.epsilon_infinity))
         if self._external_field is not None:
             field = torch.as_tensor(self._external_field, dtype=torch.float64, device=positions.device)
             energy, forces, dipole = field_results(output, positions, cell, pbc, self.epsilon_infinity, field)
@@ -231,6 +235,20 @@ def born_results(
     screening = electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch).detach()
     born = born_effective_charges(positions, cell, pbc, batch, latent.charge, latent.dipole, epsilon=screening)
     return _array(born)
+
+
+def long_wave_results(
+    latent: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, epsilon_infinity: float
+) -> dict[str, NDArray[Any]]:
+    """Physical dynamical_quadrupoles (N, 3, 3, 3) e·Å, last two symmetric, and long_wave_born_charges (N, 3, 3) e.
+
+    Arguments as for `born_results`, of a periodic structure. The latter are Z* to the fourth order of the cell's
+    smallest wave vectors, where born_effective_charges are to the second.
+    """
+    batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
+    screening = float(electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch)[0].detach())
+    found = long_waves(positions, cell[0], latent.charge, latent.dipole, latent.permanent.quadrupole, screening)
+    return {"dynamical_quadrupoles": _array(found.quadrupoles), "long_wave_born_charges": _array(found.born)}
 
 
 def field_results(

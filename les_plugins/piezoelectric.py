@@ -34,14 +34,15 @@ class Piezoelectricity:
     Attributes:
         improper: of P = D/V with the positions as given: depends on which image of each atom was given.
         proper: what flows through a strained sample, improper + δ_bc P_a − ½(δ_ab P_c + δ_ac P_b): free of that choice
-            for charges that strain does not change.
-        charge_response: (N,) largest |∂q/∂η|, e. Where it is not small, moving an atom to another image changes the
-            proper tensor too, by ∂q/∂η × lattice vector / V: latent charges do not say which way the charge flowed.
+            from quadrupoles, and from strains for charges that strain does not change.
+        charge_response: (N,) largest |∂q/∂η|, e, of a tensor from strains. Where it is not small, moving an atom to
+            another image changes the proper tensor too, by ∂q/∂η × lattice vector / V: charges of strained cells do not
+            say which way the charge flowed. None of a tensor from quadrupoles, which do.
     """
 
     improper: Floats
     proper: Floats
-    charge_response: Floats
+    charge_response: Floats | None
 
 
 @dataclass(frozen=True)
@@ -98,26 +99,69 @@ def piezoelectric_tensor(calculator: Any, atoms: Atoms, strain: float = 1e-3) ->
     return _clamped(atoms, moment, _strain_slopes(calculator, atoms, strain, moment, forces=False))
 
 
+def long_wave_piezoelectric_tensor(
+    calculator: Any, atoms: Atoms, supercell: tuple[int, int, int] = (3, 3, 3)
+) -> Piezoelectricity:
+    """Clamped-ion piezoelectric tensor from dynamical quadrupoles, one evaluation of a supercell.
+
+    A long acoustic wave strains the crystal here and leaves it alone there, so the charge that it moves says which way
+    it flowed: charges may change with strain.
+
+    Args:
+        calculator: ASE calculator with dipole and dynamical_quadrupoles.
+        atoms: periodic structure; not changed.
+        supercell: repetitions of the cell; what is left falls with the fourth power of its length.
+
+    Raises:
+        GeometryError: not periodic along three axes.
+        ConfigError: a supercell of less than one cell.
+
+    Source: PHYSICS 6; R. M. Martin, Phys. Rev. B 5, 1607 (1972).
+    """
+    _check(atoms, 1e-3)
+    repeated = _repeated(atoms, supercell)
+    found = np.asarray(calculator.get_property("dynamical_quadrupoles", repeated), dtype=float)[: len(atoms)]
+    proper = from_quadrupoles(found, atoms.get_volume())
+    polarization = np.asarray(calculator.get_property("dipole", atoms), dtype=float) / atoms.get_volume()
+    unit = np.eye(3)
+    turned = np.einsum("ab,c->abc", unit, polarization)
+    improper = proper + 0.5 * (turned + turned.transpose(0, 2, 1)) - np.einsum("bc,a->abc", unit, polarization)
+    return Piezoelectricity(improper, proper, None)
+
+
+def from_quadrupoles(quadrupoles: Floats, volume: float) -> Floats:
+    """Proper clamped-ion tensor (3, 3, 3) e/Å² of dynamical quadrupoles (N, 3, 3, 3) e·Å of a cell of `volume` Å³.
+
+    A wave u exp(ik·r) moves the charge −½ k_a k_c Σ_i Q_{i,b,ac} u_b/V, and that is −ik·P with P_a = e_abc ik_c u_b:
+    e_abc + e_cba = −Σ Q_{b,ac}/V, solved with e_abc = e_acb.
+    """
+    total = quadrupoles.sum(0)  # [b, a, c]
+    first, second = total.transpose(1, 0, 2), total.transpose(1, 2, 0)  # of b and of c, as [a, b, c]
+    return np.asarray(-(first + second - total) / (2.0 * volume))
+
+
 def relaxed_piezoelectric_tensor(
     calculator: Any,
     atoms: Atoms,
     strain: float = 1e-3,
     distance: float = 0.01,
-    supercell: tuple[int, int, int] = (2, 2, 2),
+    supercell: tuple[int, int, int] = (3, 3, 3),
     largest_force: float = 0.01,
 ) -> RelaxedPiezoelectricity:
     """Relaxed-ion piezoelectric tensor, e = e_clamped + (1/V) Σ Z* Φ⁺ Λ, at zero macroscopic field.
 
     Λ = ∂F/∂η at fixed fractional coordinates, Φ⁺ the inverse of the force constants of the zone centre without the
     three translations, so Φ⁺ Λ is how far ions move per strain. Thirteen evaluations, 6 N more, and one with Z*.
+    Where the calculator has dynamical quadrupoles the clamped part is theirs, and Z* that of long waves; else the
+    clamped part is from the same strains.
 
     Args:
         calculator: ASE calculator with dipole, charges, forces and born_effective_charges.
         atoms: periodic structure whose ions are at rest; the cell may be under stress. Not changed.
         strain: size of the symmetric strains η.
         distance: displacement of the force constants, Å.
-        supercell: repetitions of the cell in which Z* is taken: where charge flows, its smallest wave vectors are
-            nearer to the limit k → 0 that defines Z*.
+        supercell: repetitions of the cell in which Z* and quadrupoles are taken: where charge flows, its smallest wave
+            vectors are nearer to the limit k → 0 that defines them.
         largest_force: eV/Å, above which ions are not at rest.
 
     Raises:
@@ -127,8 +171,7 @@ def relaxed_piezoelectric_tensor(
     Source: PHYSICS 6; X. Wu, D. Vanderbilt, D. R. Hamann, Phys. Rev. B 72, 035105 (2005).
     """
     _check(atoms, strain)
-    if any(number < 1 for number in supercell):
-        raise ConfigError(f"supercell is {tuple(supercell)}; allowed: three integers of at least 1")
+    repeated = _repeated(atoms, supercell)
     start = _at_strain(calculator, atoms, np.zeros((3, 3)), forces=True)
     if (force := float(np.abs(start.forces).max())) > largest_force:
         raise GeometryError(
@@ -143,14 +186,17 @@ def relaxed_piezoelectric_tensor(
         )
     slopes = _strain_slopes(calculator, atoms, strain, start, forces=True)
     motion = center.displacements(slopes.forces)
-    repeated = atoms.repeat(supercell)
-    repeated.set_constraint()
-    raw = np.asarray(calculator.get_property("born_effective_charges", repeated), dtype=float)[: len(atoms)]
+    long_wave = "dynamical_quadrupoles" in calculator.implemented_properties
+    clamped = (
+        long_wave_piezoelectric_tensor(calculator, atoms, supercell) if long_wave else _clamped(atoms, start, slopes)
+    )
+    name = "long_wave_born_charges" if long_wave else "born_effective_charges"
+    raw = np.asarray(calculator.get_property(name, repeated), dtype=float)[: len(atoms)]
     born, batch = torch.tensor(raw), torch.zeros(len(atoms), dtype=torch.long)
     violation = float(sum_rule_violation(born, batch).abs().max())
     effective = enforce_asr(born, batch).numpy()
     internal = np.einsum("nad,ndbc->abc", effective, motion) / atoms.get_volume()
-    return RelaxedPiezoelectricity(_clamped(atoms, start, slopes), internal, motion, effective, violation, center)
+    return RelaxedPiezoelectricity(clamped, internal, motion, effective, violation, center)
 
 
 def relax_ions(calculator: Any, atoms: Atoms, largest_force: float = 1e-3, steps: int = 500) -> Atoms:
@@ -188,6 +234,14 @@ def _check(atoms: Atoms, strain: float) -> None:
         raise GeometryError(f"pbc is {atoms.pbc.tolist()}; a piezoelectric tensor needs three periodic directions")
     if not 0 < strain < 0.1:
         raise ConfigError(f"strain is {strain}; allowed: above 0, below 0.1")
+
+
+def _repeated(atoms: Atoms, supercell: tuple[int, int, int]) -> Atoms:
+    if any(number < 1 for number in supercell):
+        raise ConfigError(f"supercell is {tuple(supercell)}; allowed: three integers of at least 1")
+    repeated: Atoms = atoms.repeat(supercell)
+    repeated.set_constraint()
+    return repeated
 
 
 def _at_strain(calculator: Any, atoms: Atoms, eta: Floats, forces: bool) -> _AtStrain:

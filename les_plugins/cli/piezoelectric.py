@@ -21,6 +21,7 @@ from les_plugins.piezoelectric import (
     COULOMB_PER_SQUARE_METRE,
     Piezoelectricity,
     RelaxedPiezoelectricity,
+    long_wave_piezoelectric_tensor,
     piezoelectric_tensor,
     relax_ions,
     relaxed_piezoelectric_tensor,
@@ -46,7 +47,11 @@ def piezoelectric(
     relax: Annotated[bool, typer.Option("--relax", help="Bring the ions to rest in the same cell first.")] = False,
     strain: Annotated[float, typer.Option(help="Size of the strains.")] = 1e-3,
     distance: Annotated[float, typer.Option(help="Displacement of the force constants, Å.")] = 0.01,
-    supercell: Annotated[tuple[int, int, int], typer.Option(help="Repetitions of the cell for Z*.")] = (2, 2, 2),
+    supercell: Annotated[tuple[int, int, int], typer.Option(help="Repetitions of the cell for Z* and quadrupoles.")] = (
+        3,
+        3,
+        3,
+    ),
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",
     epsilon_infinity: Annotated[
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
@@ -65,7 +70,13 @@ def piezoelectric(
         if relax:
             atoms = relax_ions(calculator, atoms)
         if clamped:
-            tensors = _tensors(piezoelectric_tensor(calculator, atoms, strain), None)
+            long_wave = "dynamical_quadrupoles" in calculator.implemented_properties
+            tensors = _tensors(
+                long_wave_piezoelectric_tensor(calculator, atoms, supercell)
+                if long_wave
+                else piezoelectric_tensor(calculator, atoms, strain),
+                None,
+            )
         else:
             found = relaxed_piezoelectric_tensor(calculator, atoms, strain, distance, supercell)
             tensors = _tensors(found.clamped, found)
@@ -92,7 +103,11 @@ def piezoelectric(
 def _tensors(clamped: Piezoelectricity, relaxed: RelaxedPiezoelectricity | None) -> dict[str, Any]:
     """Results as JSON types; tensors (3, 6) in Voigt's order, in both units."""
     found = {"clamped_proper": clamped.proper, "clamped_improper": clamped.improper}
-    report: dict[str, Any] = {"charge_response": float(clamped.charge_response.max())}
+    flow = clamped.charge_response
+    report: dict[str, Any] = {
+        "clamped_from": "quadrupoles" if flow is None else "strains",
+        "charge_response": None if flow is None else float(flow.max()),
+    }
     if relaxed is not None:
         found |= {
             "relaxed_proper": relaxed.proper,
@@ -132,7 +147,7 @@ def _print(report: dict[str, Any], output: Path | None) -> None:
             f"was made zero: {report['sum_rule_violation']:.2g} e",
             soft_wrap=True,
         )
-    if report["charge_response"] > _FLOWS:
+    if (report["charge_response"] or 0.0) > _FLOWS:
         console.print(
             f"note: charges change with strain (largest |∂q/∂η| {report['charge_response']:.2g} e): the clamped part "
             "depends on the images in which the atoms are given",

@@ -12,6 +12,7 @@ from torch import nn
 from les_plugins.dynamics import Field, Settings, Trajectory, run
 
 FIELD = np.array([0.05, -0.1, 0.2])
+_LONG_WAVES = ("long_wave_born_charges", "dynamical_quadrupoles")
 
 
 def check_periodic_forces(calculator: Any, atoms: Atoms) -> None:
@@ -27,6 +28,20 @@ def check_periodic_forces(calculator: Any, atoms: Atoms) -> None:
     np.testing.assert_allclose((within - without) / small, expected, atol=2e-5 * np.abs(expected).max() + 1e-6)
     assert "stress" not in calculator.results
     calculator.external_field = None
+
+
+def check_long_waves(calculator: Any, atoms: Atoms) -> None:
+    """Dynamical quadrupoles and Z* of long waves turn with the crystal, cell and all."""
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    turn *= np.linalg.det(turn)
+    turned = atoms.copy()
+    turned.set_cell(atoms.cell.array @ turn.T)
+    turned.positions = atoms.positions @ turn.T
+    before, after = ([calculator.get_property(name, frame) for name in _LONG_WAVES] for frame in (atoms, turned))
+    for ours, theirs, indices in zip(before, after, ("ia,jb,nab->nij", "ib,ja,kc,nbac->nijk"), strict=True):
+        assert np.abs(ours).max() > 1e-3
+        expected = np.einsum(indices, *([turn] * (ours.ndim - 1)), ours)
+        np.testing.assert_allclose(theirs, expected, atol=1e-9 * np.abs(ours).max())  # rounding, over k²
 
 
 def check_one_evaluation(calculator: Any, model: nn.Module, atoms: Atoms) -> None:

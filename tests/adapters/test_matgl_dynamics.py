@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("matgl", reason="matgl is not installed: nox -s tests-matgl")
 
-from field_laws import FIELD, check_conserved_energy, check_one_evaluation, check_periodic_forces
+from field_laws import FIELD, check_conserved_energy, check_long_waves, check_one_evaluation, check_periodic_forces
 from matgl_models import ARCHITECTURES, tiny_long_range, waters
 
 from les_plugins.adapters.matgl.calculator import LesMatGLCalculator
@@ -24,6 +24,10 @@ def test_periodic_forces_in_a_field_are_those_without_plus_born_charges_times_fi
     calculator: LesMatGLCalculator,
 ) -> None:
     check_periodic_forces(calculator, waters())
+
+
+def test_long_waves_turn_with_the_crystal(calculator: LesMatGLCalculator) -> None:
+    check_long_waves(calculator, waters())
 
 
 def test_field_and_born_charges_need_no_evaluation_of_their_own(calculator: LesMatGLCalculator) -> None:

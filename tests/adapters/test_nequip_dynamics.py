@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("nequip", reason="nequip is not installed: nox -s tests-nequip")
 
-from field_laws import check_conserved_energy, check_one_evaluation, check_periodic_forces
+from field_laws import check_conserved_energy, check_long_waves, check_one_evaluation, check_periodic_forces
 from nequip_models import tiny_long_range, waters
 
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
@@ -25,6 +25,10 @@ def test_periodic_forces_in_a_field_are_those_without_plus_born_charges_times_fi
     calculator: LesNequIPCalculator,
 ) -> None:
     check_periodic_forces(calculator, waters())
+
+
+def test_long_waves_turn_with_the_crystal(calculator: LesNequIPCalculator) -> None:
+    check_long_waves(calculator, waters())
 
 
 def test_field_and_born_charges_need_no_evaluation_of_their_own(calculator: LesNequIPCalculator) -> None:
