@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.long_range import LongRangeResult
+from les_plugins.long_waves import long_waves
 from les_plugins.observables import (
     born_effective_charges,
     electronic_dielectric_tensor,
@@ -36,7 +38,7 @@ LONG_RANGE_PROPERTIES = (
     "latent_quadrupoles",
 )
 #: Beyond these, of structures that are periodic along three axes.
-PERIODIC_PROPERTIES = ("polarization", "dielectric_tensor")
+PERIODIC_PROPERTIES = ("polarization", "dielectric_tensor", "dynamical_quadrupoles", "long_wave_born_charges")
 #: What a short-range model has of them.
 SHORT_RANGE_PROPERTIES = ("short_range_energy", "long_range_energy")
 
@@ -44,9 +46,9 @@ SHORT_RANGE_PROPERTIES = ("short_range_energy", "long_range_energy")
 class LongRangeCalculator:
     """Mixin before a host's own ASE calculator: what every calculator with a long-range part offers beside it.
 
-    An adapter calls `watch` on its long-range part when it is made, and in `calculate`, `begin` before the host's own
-    evaluation and `finish` after it. Born effective charges and the forces of a field are then derivatives of the graph
-    that the host's forces come from: no second evaluation of the model.
+    An adapter calls `watch` with its long-range part when it is made; in `calculate` it makes the host's own evaluation
+    inside `observing` and calls `finish` after it. Born effective charges and the forces of a field are then
+    derivatives of the graph that the host's forces come from: no second evaluation of the model.
 
     Attributes:
         has_long_range: whether the model has a long-range part; set by the adapter.
@@ -61,15 +63,16 @@ class LongRangeCalculator:
     results: dict[str, Any]
     always: tuple[str, ...] = ()
     _external_field: NDArray[Any] | None = None
+    _part: nn.Module | None = None
     _latent: LongRangeResult | None = None
-    _watched: bool = False
-    _wants_born: bool = False
+    _leaf: Tensor | None = None
+    _wanted: frozenset[str] = frozenset()
     _derived: dict[str, Any]
 
     @property
     def takes_external_field(self) -> bool:
         """Whether `external_field` can be set."""
-        return self._watched
+        return self._part is not None
 
     @property
     def external_field(self) -> NDArray[Any] | None:
@@ -87,25 +90,36 @@ class LongRangeCalculator:
             field = np.asarray(field, dtype=float)
             if field.shape != (3,) or not np.isfinite(field).all():
                 raise ConfigError(f"external_field is {field.tolist()}; allowed: three finite numbers in V/Å, or None")
-            if not self._watched:
+            if self._part is None:
                 if self.has_long_range:
-                    raise HostError(
-                        "external_field: this host's adapter cannot apply fields yet; MACE's and NequIP's can"
-                    )
+                    raise HostError("external_field: this host's adapter cannot apply fields; those of les-plugins can")
                 raise HostError("external_field: this model has no long-range part that a field could act on")
         self._external_field = field
         self.reset()  # type: ignore[attr-defined]
 
     def watch(self, part: nn.Module) -> None:
-        """Look at every result of the model's long-range part, a `LongRange`; called once by the adapter."""
-        part.register_forward_hook(self._look)
+        """Remember the model's long-range part, a `LongRange`; called once by the adapter."""
+        self._part = part
         self.implemented_properties = [*self.implemented_properties, *PERIODIC_PROPERTIES]
-        self._watched = True
 
-    def begin(self, properties: Sequence[str] | None) -> None:
-        """Before the host's evaluation of one structure: what is wanted of it beside energy and forces."""
-        self._latent, self._derived = None, {}
-        self._wants_born = "born_effective_charges" in (*(properties or ()), *self.always)
+    @contextmanager
+    def observing(self, properties: Sequence[str] | None, positions: Tensor | None = None) -> Iterator[None]:
+        """The host's evaluation of one structure takes place inside; the model keeps no hook afterwards.
+
+        Args:
+            properties: what is wanted of it beside energy and forces.
+            positions: (N, 3) Å, the leaf that the host's graph starts from, where that is not the very tensor that the
+                long-range part is given.
+        """
+        self._latent, self._derived, self._leaf = None, {}, positions
+        self._wanted = frozenset((*(properties or ()), *self.always))
+        handle = None if self._part is None else self._part.register_forward_hook(self._look)
+        try:
+            yield
+        finally:
+            self._leaf = None
+            if handle is not None:
+                handle.remove()
 
     def finish(self, positions: Tensor, cell: Tensor, pbc: Tensor, energy_unit: float = 1.0) -> None:
         """After the host's evaluation: long-range results into `results`, and what the field adds.
@@ -123,8 +137,9 @@ class LongRangeCalculator:
         self.results["long_range_energy"] *= energy_unit
         self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
         derived, self._derived = self._derived, {}
-        if "born_effective_charges" in derived:
-            self.results["born_effective_charges"] = derived["born_effective_charges"]
+        for name in ("born_effective_charges", "dynamical_quadrupoles", "long_wave_born_charges"):
+            if name in derived:
+                self.results[name] = derived[name]
         if "field_forces" in derived:
             self.results["zero_field_energy"] = self.results["energy"]
             self.results["energy"] = self.results["energy"] + derived["field_energy"]
@@ -148,9 +163,12 @@ class LongRangeCalculator:
     def _look(self, module: nn.Module, inputs: Sequence[Any], output: LongRangeResult) -> None:
         self._latent = output
         positions, cell, pbc = inputs[1:4]
-        if self._wants_born:
+        positions = positions if self._leaf is None else self._leaf
+        if "born_effective_charges" in self._wanted:
             born = born_results(output, positions, cell, pbc, self.epsilon_infinity)
             self._derived["born_effective_charges"] = born
+        if {"dynamical_quadrupoles", "long_wave_born_charges"} & self._wanted and bool(pbc.all()):
+            self._derived.update(long_wave_results(output, positions, cell, pbc, self.epsilon_infinity))
         if self._external_field is not None:
             field = torch.as_tensor(self._external_field, dtype=torch.float64, device=positions.device)
             energy, forces, dipole = field_results(output, positions, cell, pbc, self.epsilon_infinity, field)
@@ -219,6 +237,20 @@ def born_results(
     return _array(born)
 
 
+def long_wave_results(
+    latent: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, epsilon_infinity: float
+) -> dict[str, NDArray[Any]]:
+    """Physical dynamical_quadrupoles (N, 3, 3, 3) e·Å, last two symmetric, and long_wave_born_charges (N, 3, 3) e.
+
+    Arguments as for `born_results`, of a periodic structure. The latter are Z* to the fourth order of the cell's
+    smallest wave vectors, where born_effective_charges are to the second.
+    """
+    batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
+    screening = float(electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch)[0].detach())
+    found = long_waves(positions, cell[0], latent.charge, latent.dipole, latent.permanent.quadrupole, screening)
+    return {"dynamical_quadrupoles": _array(found.quadrupoles), "long_wave_born_charges": _array(found.born)}
+
+
 def field_results(
     latent: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, epsilon_infinity: float, field: Tensor
 ) -> tuple[float, NDArray[Any], NDArray[Any]]:
@@ -251,7 +283,8 @@ def field_results(
         moment, off_centre = _moment_about_centre(latent, place)
         energy, induced = energy - field @ moment, induced - off_centre
     if energy.requires_grad:
-        (slope,) = torch.autograd.grad(energy, positions, retain_graph=True)
+        # an atom on its own: some hosts' graphs do not reach its position
+        (slope,) = torch.autograd.grad(energy, positions, retain_graph=True, materialize_grads=True)
         forces = forces - slope
     return float(energy.detach()), _array(forces), _array(induced)
 

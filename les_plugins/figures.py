@@ -17,6 +17,8 @@ from les_plugins.plotting import STYLE, check_available
 from les_plugins.spectra.output import Curve
 
 _SIZE, _DPI = (4.2, 3.2), 300
+#: Of the distribution of each element.
+_BINS = 40
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7b3fa0", "#8c564b")
 
 
@@ -50,15 +52,17 @@ def plot_charges(path: Path, charges: dict[str, Floats]) -> None:
     every = np.concatenate(list(charges.values()))
     low, high = float(every.min()), float(every.max())
     room = 0.05 * (high - low) or 0.05
-    edges = np.linspace(low - room, high + room, 121)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
         axes = figure.subplots()
         for place, (element, values) in enumerate(charges.items()):
             colour = _COLOURS[place % len(_COLOURS)]
-            label = f"{element}  {values.mean():+.3f} ± {values.std():.3f}"
+            label = f"{element}  {values.mean():+.3f} ± {values.std():.3f}".replace("-", "−")
+            # bins of its own: elements lie far apart, each within a narrow range
+            reach = max(float(np.ptp(values)), 0.02 * room)
+            edges = np.linspace(values.min() - 0.02 * reach, values.min() + 1.02 * reach, _BINS + 1)
             axes.hist(values, edges.tolist(), density=True, color=colour, alpha=0.6, label=label)
-        axes.set(xlabel="charge (e)", ylabel="density (1/e)", xlim=(edges[0], edges[-1]))
+        axes.set(xlabel="charge (e)", ylabel="density (1/e)", xlim=(low - room, high + room))
         axes.legend(frameon=False, title="mean ± standard deviation (e)", alignment="left")
         _save(figure, path)
 
@@ -101,6 +105,32 @@ def energy_parts(
     energies = energies - energies[-1]
     labels = ("total", "short range", "long range")
     return x, [Curve(label, x, energies[:, place]) for place, label in enumerate(labels)]
+
+
+def plot_energy_parts(path: Path, curves: list[Curve]) -> None:
+    """The three curves of `energy_parts` to a PNG file; the total is a wide line, so that a part on it is seen.
+
+    Raises:
+        HostError: matplotlib is missing.
+        DataError: the file cannot be written.
+    """
+    check_available()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    looks: list[dict[str, Any]] = [
+        {"color": "0.75", "linewidth": 4.0},
+        {"color": _COLOURS[1], "linewidth": 1.2, "linestyle": "--"},
+        {"color": _COLOURS[0], "linewidth": 1.2},
+    ]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
+        axes = figure.subplots()
+        for curve, look in zip(curves, looks, strict=True):
+            axes.plot(curve.x, curve.y, marker="o", markersize=2.0, label=curve.label, **look)
+        axes.set(xlabel="distance (Å)", ylabel="energy from the largest distance (eV)")
+        axes.legend(frameon=False)
+        _save(figure, path)
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -122,6 +122,7 @@ def shaped(name: str, value: Any, n_atoms: int, what: str) -> Floats:
         "short_range_energy": (),
         "forces": (n_atoms, 3),
         "charges": (n_atoms,),
+        "latent_charges": (n_atoms,),
         "stress": (6,),
         "dipole": (3,),
         "polarizability": (3, 3),

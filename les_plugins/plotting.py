@@ -59,12 +59,13 @@ def check_available() -> None:
         raise HostError("plots need matplotlib, which is not installed: pip install 'les-plugins[plot]'")
 
 
-def parity_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write `<quantity>.png` for every quantity that was compared.
+def parity_plots(evaluation: Evaluation, folder: Path, prefix: str = "") -> list[Path]:
+    """Write `<prefix><quantity>.png` for every quantity that was compared.
 
     Args:
         evaluation: result of `evaluation.evaluate`.
         folder: where to write them; made if needed.
+        prefix: of the names.
 
     Returns:
         The files, in the order of the quantities.
@@ -76,7 +77,10 @@ def parity_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
     check_available()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [parity_plot(comparison, folder / f"{name}.png") for name, comparison in evaluation.comparisons.items()]
+        return [
+            parity_plot(comparison, folder / f"{prefix}{name}.png")
+            for name, comparison in evaluation.comparisons.items()
+        ]
     except OSError as error:
         raise DataError(f"{folder}: plots cannot be written: {error.strerror}") from None
 

@@ -105,13 +105,14 @@ def test_links_lead_to_files_that_exist(page: str) -> None:
     assert [target for target in targets if target and not (folder / target).exists()] == []
 
 
-def test_every_option_of_md_spectra_and_analyze_is_documented() -> None:
+def test_every_option_of_md_spectra_figures_and_piezoelectric_is_documented() -> None:
     import typer
 
-    from les_plugins.cli import analyze, md, plot, spectra
+    from les_plugins.cli import analyze, md, piezoelectric, plot, spectra
 
     text, apps = read("docs/spectra.md"), typer.Typer()
     apps.command("md")(md.md)
+    apps.command("piezoelectric")(piezoelectric.piezoelectric)
     for group in (spectra, analyze, plot):
         group.register(apps)
     commands = typer.main.get_command(apps).commands  # type: ignore[attr-defined]

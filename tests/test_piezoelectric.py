@@ -34,6 +34,22 @@ class Piezo(Toy):
         self.results["dipole"] = np.einsum("abc,bc->a", self.couplings, strain)
 
 
+class Screened(Toy):
+    """The toy whose moments carry the root of a screening that depends on the volume."""
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert atoms is not None
+        self.results["latent_charges"] = self.results["charges"]
+        for name in ("charges", "dipole"):
+            self.results[name] = atoms.get_volume() / 100.0 * self.results[name]
+
+
 def cubic() -> Atoms:
     return Atoms("OHH", [[0, 0, 0], [1, 0, 0.2], [0, 1, -0.3]], cell=[6.0] * 3, pbc=True)
 
@@ -52,6 +68,17 @@ def test_the_improper_response_depends_on_the_image_and_the_proper_one_does_not(
     here, there = piezoelectric_tensor(Toy(), start), piezoelectric_tensor(Toy(), moved)
     assert np.abs(there.improper - here.improper).max() > 1e-3
     np.testing.assert_allclose(there.proper, here.proper, atol=1e-12)
+
+
+def test_the_screening_is_held_so_that_images_do_not_matter() -> None:
+    start = molecule(1, periodic=True)
+    moved = start.copy()
+    moved.positions[0] += start.cell[2]
+    for atoms in (start, moved):
+        found = piezoelectric_tensor(Screened(), atoms)
+        np.testing.assert_allclose(found.proper, 0.0, atol=1e-11)  # rounding over the strain
+        assert found.charge_response.max() < 1e-10
+        assert np.abs(found.improper).max() > 1e-4
 
 
 def test_a_dipole_that_grows_with_strain_is_the_response_with_its_indices_in_order() -> None:

@@ -79,8 +79,8 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         atoms = atoms if atoms is not None else self.atoms
         check_frame(atoms, "structure")
         check_elements([atoms], self.known_elements, "structure")
-        self.begin(properties)
-        super().calculate(atoms, properties, list(system_changes))
+        with self.observing(properties):
+            super().calculate(atoms, properties, list(system_changes))
         if not self.has_long_range:
             self.results["short_range_energy"] = self.results["energy"]
             self.results["long_range_energy"] = 0.0

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,21 +11,18 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 from ase.data import atomic_numbers
 from matgl.apps.pes import Potential
-from matgl.ext.ase import Atoms2Graph, PESCalculator
+from matgl.ext.ase import PESCalculator
 from torch import Tensor, nn
 
 from les_plugins.adapters.matgl.graphs import host_dtype
-from les_plugins.adapters.matgl.model import LongRangeModel, NoPairsError, atomic_energies, place
+from les_plugins.adapters.matgl.model import LongRangeModel, NoPairsError, atomic_energies
 from les_plugins.calculator import (
     LONG_RANGE_PROPERTIES,
     SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
-    born_results,
-    latent_results,
 )
 from les_plugins.devices import check_device
 from les_plugins.frames import check_boundaries, check_elements, check_frame
-from les_plugins.long_range import LongRangeResult
 
 
 class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
@@ -68,6 +64,8 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         extra = LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
         self.implemented_properties = [*type(self).implemented_properties, "energies", *extra]
         self._dtype = potential.data_mean.dtype
+        if isinstance(inner, LongRangeModel):
+            self.watch(inner.long_range)
 
     def calculate(  # type: ignore[override]
         self,
@@ -80,7 +78,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         check_frame(structure, "structure")
         check_elements([structure], self.known_elements, "structure")
         check_boundaries([structure], "structure")  # MatGL would take a slab for a molecule
-        with host_dtype(self._dtype), self._latents() as latents:
+        with host_dtype(self._dtype), self.observing(properties):
             self._host_calculate(structure, list(properties or ["energy"]), list(system_changes))
         if not structure.pbc.any():
             self.results.pop("stress", None)  # of a fabricated cell
@@ -90,21 +88,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
             self.results["short_range_energy"] = self.results["energy"]
             self.results["long_range_energy"] = 0.0
             return
-        positions, cell, pbc = self._geometry(structure)
-        self.results.update(latent_results(latents[-1], positions, cell, pbc, self.epsilon_infinity))
-        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
-        if properties is not None and "born_effective_charges" in properties:
-            self.results["born_effective_charges"] = self._born_effective_charges(structure, cell, pbc)
-
-    def _born_effective_charges(self, atoms: Atoms, cell: Tensor, pbc: Tensor) -> Any:
-        with host_dtype(self._dtype):
-            graph, lattice, _ = Atoms2Graph(self.element_types, self.cutoff).get_graph(atoms)
-        # without the Potential, whose derivative frees the graph
-        placed = place(graph.to(str(self._device)), lattice.to(self._device), self.potential.data_std)
-        placed.pos.requires_grad_(True)
-        with self._latents() as latents:
-            self.potential.model(g=placed)
-        return born_results(latents[-1], placed.pos, cell, pbc, self.epsilon_infinity)
+        self.finish(*self._geometry(structure))
 
     def _host_calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
         try:
@@ -129,20 +113,6 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
             for values in (atoms.positions, atoms.cell.array[None])
         )
         return positions, cell, torch.tensor(atoms.pbc[None], device=self._device)
-
-    @contextlib.contextmanager
-    def _latents(self) -> Iterator[list[LongRangeResult]]:
-        """What the long-range part returns inside the block; the model, which may be the user's, keeps no hook."""
-        caught: list[LongRangeResult] = []
-        if not self.has_long_range:
-            yield caught
-            return
-        part = self.potential.model.long_range
-        handle = part.register_forward_hook(lambda module, inputs, output: caught.append(output))
-        try:
-            yield caught
-        finally:
-            handle.remove()
 
 
 def _with_stress(model: nn.Module) -> Any:

@@ -229,19 +229,6 @@ def strained_cell(graph: Any, lattice: Tensor, structure: Tensor) -> Tensor:
     return torch.where(bare[:, None, None], lattice, graph.lattice[first.clamp(max=edges - 1)])
 
 
-def place(graph: Any, lattice: Tensor, scale: Tensor) -> Any:
-    """A copy of a converter's graph with positions, cell and scale, as a Potential without strain hands it over."""
-    placed = copy.copy(graph)
-    lattice = lattice.reshape(-1, 3, 3)
-    structure = structures(graph)
-    placed.lattice = lattice[structure[graph.edge_index[0]]]
-    placed.pbc_offshift = torch.einsum("ea,eab->eb", graph.pbc_offset.to(lattice.dtype), placed.lattice)
-    placed.pos = torch.einsum("na,nab->nb", graph.frac_coords.to(lattice.dtype), lattice[structure])
-    setattr(placed, LATTICE, lattice)
-    setattr(placed, SCALE, scale)
-    return placed
-
-
 def _hand_over(potential: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """Forward pre-hook of a Potential: its lattice and scale, on a copy of the graph."""
     given = {**dict(zip(("g", "lat"), arguments, strict=False)), **named}

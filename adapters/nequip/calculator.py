@@ -89,8 +89,8 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
         atoms = atoms if atoms is not None else self.atoms
         check_frame(atoms, "structure")
         check_elements([atoms], self.known_elements, "structure")
-        self.begin(properties)
-        super().calculate(atoms, properties, list(system_changes))
+        with self.observing(properties):
+            super().calculate(atoms, properties, list(system_changes))
         if not atoms.pbc.any():
             self.results.pop("stress", None)  # NaN: there is no volume
         self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])

@@ -15,18 +15,15 @@ from sevenn.nn.sequential import AtomGraphSequential
 from torch import nn
 
 from les_plugins.adapters.sevennet.graphs import PBC, follow_positions, graph_of
-from les_plugins.adapters.sevennet.model import energy_network, long_range_part
+from les_plugins.adapters.sevennet.model import long_range_part
 from les_plugins.calculator import (
     LONG_RANGE_PROPERTIES,
     SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
-    born_results,
-    latent_results,
 )
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.frames import check_elements, check_frame
-from les_plugins.long_range import LongRangeResult
 
 
 class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: ignore[misc]
@@ -80,9 +77,8 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
         own = 1.0 if part is None else part.config.epsilon_infinity
         self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
         self.implemented_properties += LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
-        self._latent: LongRangeResult | None = None
         if part is not None:
-            part.register_forward_hook(self._keep_latent)
+            self.watch(part)
 
     def set_atoms(self, atoms: Atoms) -> None:
         """Called by ASE: refuses elements in words."""
@@ -100,7 +96,9 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
         check_elements([atoms], self.known_elements, "structure")
         Calculator.calculate(self, atoms, properties, list(system_changes))
         data = self._graph(atoms)
-        with _single(self.model):
+        # SevenNet differentiates by edge vectors; Born charges and fields need the positions behind them
+        positions = follow_positions(data) if self.has_long_range else None
+        with _single(self.model), self.observing(properties, positions):
             self.results = self.output_to_results(self.model(data))
         if not atoms.pbc.any():
             self.results.pop("stress", None)  # there is no volume
@@ -108,36 +106,13 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
             self.results["short_range_energy"] = self.results["energy"]
             self.results["long_range_energy"] = 0.0
             return
-        geometry = data[keys.POS].detach(), data[keys.CELL], data[PBC].bool()
-        self.results.update(latent_results(self._take_latent(), *geometry, self.epsilon_infinity))
-        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
-        if properties is not None and "born_effective_charges" in properties:
-            self.results["born_effective_charges"] = self._born_effective_charges(atoms)
-
-    def _born_effective_charges(self, atoms: Atoms) -> Any:
-        data = self._graph(atoms)
-        positions = follow_positions(data)
-        with _single(self.model):
-            data = self.model._preprocess(data)
-            for layer in energy_network(self.model):  # SevenNet's own derivative would free the graph
-                data = layer(data)
-        return born_results(self._take_latent(), positions, data[keys.CELL], data[PBC].bool(), self.epsilon_infinity)
+        self.finish(data[keys.POS].detach(), data[keys.CELL], data[PBC].bool())
 
     def _graph(self, atoms: Atoms) -> Any:
         data = graph_of(atoms, float(self.cutoff), next(self.model.parameters()).dtype)
         if self.modal:
             data[keys.DATA_MODALITY] = self.modal
         return data.to(self.device)
-
-    def _take_latent(self) -> LongRangeResult:
-        """What the long-range part returned last; forgotten here, for it holds a graph."""
-        latent, self._latent = self._latent, None
-        if latent is None:
-            raise HostError("the model was evaluated without its long-range part")
-        return latent
-
-    def _keep_latent(self, module: nn.Module, inputs: Any, output: LongRangeResult) -> None:
-        self._latent = output
 
 
 @contextmanager

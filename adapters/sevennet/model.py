@@ -143,12 +143,6 @@ def with_species_in_model_dtype(layers: Mapping[str, nn.Module]) -> OrderedDict[
     return cast
 
 
-def energy_network(model: AtomGraphSequential) -> list[nn.Module]:
-    """The layers up to the long-range part, in order: what is differentiated after it is SevenNet's own."""
-    names = [name for name, _ in model.named_children()]
-    return list(model)[: names.index(PART) + 1]
-
-
 def long_range_part(model: nn.Module) -> LongRange | None:
     """The long-range part of a model, None without one."""
     return next((module for module in model.modules() if isinstance(module, LongRange)), None)

@@ -35,7 +35,21 @@ def options(
 
 
 def _register() -> None:
-    from les_plugins.cli import analyze, check, demo, evaluate, hosts, md, phonons, plot, predict, spectra, train, zoo
+    from les_plugins.cli import (
+        analyze,
+        check,
+        demo,
+        evaluate,
+        hosts,
+        md,
+        phonons,
+        piezoelectric,
+        plot,
+        predict,
+        spectra,
+        train,
+        zoo,
+    )
 
     app.command("demo")(demo.demo)
     app.command("hosts")(hosts.hosts)
@@ -56,6 +70,7 @@ def _register() -> None:
         group.register(sub)
         app.add_typer(sub, name=name)
     app.command("phonons")(phonons.phonons)
+    app.command("piezoelectric")(piezoelectric.piezoelectric)
 
 
 def main() -> None:

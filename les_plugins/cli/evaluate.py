@@ -72,29 +72,60 @@ def evaluate(
         plotting.check_available()
         _make_folder(plots)
     with quiet_host():
-        existing_file(file)
-        calculator, facts = open_model(model, device, epsilon_infinity)
-        if born and BORN not in calculator.implemented_properties:
-            raise HostError(f"--born: {model} does not predict Born charges: it has no long-range part")
-        checked = progress(iterate_frames(file), None, "checking")
-        found = survey(checked, str(file), keys, known_elements(calculator))
-        if born and BORN not in found.labels:
-            raise DataError(f"--born: no frame of {file} has {' or '.join(keys.born_effective_charges)}")
-        result = evaluate_frames(
-            calculator,
-            progress(iterate_frames(file), found.frames, "evaluating"),
-            str(file),
+        result, found, facts = compare(
+            model,
+            file,
+            device,
+            epsilon_infinity,
             keys,
-            born=born is not False,
-            born_transposed=born_transposed,
-            polarizability_unit=polarizability_unit.value,
-            born_symmetric=born_symmetric,
+            born,
+            born_transposed,
+            polarizability_unit.value,
+            born_symmetric,
         )
         pictures = [] if plots is None else plotting.parity_plots(result, plots)
     if as_json:
         typer.echo(json.dumps(_report(result, found, facts, file, device, pictures), indent=1, ensure_ascii=False))
     else:
         _print(result, found, facts, file, pictures)
+
+
+def compare(
+    model: Path,
+    file: Path,
+    device: str,
+    epsilon_infinity: float | None = None,
+    keys: LabelKeys | None = None,
+    born: bool | None = None,
+    born_transposed: bool = False,
+    polarizability_unit: str = _OURS.value,
+    born_symmetric: bool = False,
+) -> tuple[Evaluation, Survey, dict[str, Any]]:
+    """The evaluation of a checkpoint on a file, what the file holds, and what identifies the model; arguments as above.
+
+    Raises:
+        LesPluginsError: what the model or the file refuses.
+    """
+    keys = keys or LabelKeys.of()
+    existing_file(file)
+    calculator, facts = open_model(model, device, epsilon_infinity)
+    if born and BORN not in calculator.implemented_properties:
+        raise HostError(f"--born: {model} does not predict Born charges: it has no long-range part")
+    checked = progress(iterate_frames(file), None, "checking")
+    found = survey(checked, str(file), keys, known_elements(calculator))
+    if born and BORN not in found.labels:
+        raise DataError(f"--born: no frame of {file} has {' or '.join(keys.born_effective_charges)}")
+    result = evaluate_frames(
+        calculator,
+        progress(iterate_frames(file), found.frames, "evaluating"),
+        str(file),
+        keys,
+        born=born is not False,
+        born_transposed=born_transposed,
+        polarizability_unit=polarizability_unit,
+        born_symmetric=born_symmetric,
+    )
+    return result, found, facts
 
 
 def _report(

@@ -13,10 +13,10 @@ from ase import Atoms
 from rich.console import Console
 
 from les_plugins import checkpoint
-from les_plugins.cli.shared import open_model, progress, quiet_host
-from les_plugins.errors import ConfigError, DataError
+from les_plugins.cli.shared import one_frame, open_model, progress, quiet_host
+from les_plugins.errors import ConfigError
 from les_plugins.evaluation import known_elements
-from les_plugins.frames import check_elements_of, existing_file, read_frames
+from les_plugins.frames import check_elements_of
 
 Ensemble = Enum("Ensemble", {name: name for name in ("nve", "nvt", "npt")}, type=str)  # type: ignore[misc]
 Thermostat = Enum("Thermostat", {name: name for name in ("bussi", "langevin")}, type=str)  # type: ignore[misc]
@@ -139,12 +139,7 @@ def _read_start(start: Path, index: int) -> Atoms:
         from les_plugins.dynamics import Trajectory
 
         return Trajectory.open(start).atoms(index)
-    existing_file(start)
-    frames = read_frames(start)
-    if not -len(frames) <= index < len(frames):
-        raise DataError(f"{start}: has no frame {index}; it has {len(frames)}")
-    structure: Atoms = frames[index].copy()
-    return structure
+    return one_frame(start, index)
 
 
 def _summary(trajectory: Any) -> dict[str, Any]:

@@ -9,15 +9,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from ase import Atoms
 from rich.console import Console
 
 from les_plugins import checkpoint, plotting
 from les_plugins import phonons as lib
-from les_plugins.cli.shared import open_model, progress, quiet_host
+from les_plugins.cli.shared import one_crystal, open_model, progress, quiet_host
 from les_plugins.errors import DataError
 from les_plugins.evaluation import known_elements
-from les_plugins.frames import check_elements_of, read_frames
+from les_plugins.frames import check_elements_of
 
 #: A force of the undisplaced crystal, eV/Å, above which the report says that it is not relaxed.
 _RELAXED = 0.01
@@ -49,7 +48,7 @@ def phonons(
     lib.check_available()
     _check_output(output, model)
     with quiet_host():
-        atoms = _one_crystal(structure)
+        atoms = one_crystal(structure)
         calculator, facts = open_model(model, device, epsilon_infinity)
         if born:
             lib.check_born_charges(calculator)
@@ -148,13 +147,6 @@ def _print(report: dict[str, Any], output: Path) -> None:
 def _short(frequencies: list[float], most: int = 12) -> str:
     values = [f"{value + 0.0:.1f}" if abs(value) >= 0.05 else "0.0" for value in frequencies]
     return " ".join(values if len(values) <= most else [*values[: most // 2], "…", *values[-most // 2 :]])
-
-
-def _one_crystal(file: Path) -> Atoms:
-    frames = read_frames(file)
-    if len(frames) != 1:
-        raise DataError(f"{file}: holds {len(frames)} frames; allowed: one")
-    return frames[0]
 
 
 def _check_output(output: Path, model: Path) -> None:

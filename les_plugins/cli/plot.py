@@ -1,4 +1,4 @@
-"""`les-plugins plot`: charges by element, and the parts of the energy along a dissociation curve."""
+"""`les-plugins plot`: parity, charges by element and on a map, parts of the energy along a dissociation curve."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from les_plugins.cli.shared import open_model, progress, quiet_host
+from les_plugins.cli import evaluate
+from les_plugins.cli.shared import one_frame, open_model, progress, quiet_host
+from les_plugins.errors import ConfigError
 from les_plugins.frames import iterate_frames
-from les_plugins.plotting import check_available
+from les_plugins.plotting import check_available, parity_plots
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Structures, read by ASE.", show_default=False)]
@@ -27,8 +29,36 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add the figures to the group."""
-    for function in (charges, dissociation):
+    for function in (parity, charges, dissociation):
         app.command(function.__name__)(function)
+    app.command("map")(charge_map)
+
+
+def parity(
+    model: Model,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled structures, read by ASE.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Write NAME_<quantity>.png.", metavar="NAME", show_default=False),
+    ],
+    born: Annotated[
+        bool | None, typer.Option("--born/--no-born", help="Born charges; default: when the file has them.")
+    ] = None,
+    device: Device = "cpu",
+    epsilon_infinity: Epsilon = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predicted against reference values of everything FILE has labels of; `evaluate --plots` prints the errors too."""
+    check_available()
+    with quiet_host():
+        result, _, _ = evaluate.compare(model, file, device, epsilon_infinity, born=born)
+        pictures = parity_plots(result, output.parent, f"{output.name}_")
+    if as_json:
+        typer.echo(json.dumps({"metrics": result.metrics(), "files": [str(path) for path in pictures]}, indent=1))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for path in pictures:
+        console.print(f"wrote {path}")
 
 
 def charges(
@@ -62,6 +92,41 @@ def charges(
     console.print(f"wrote {picture}\nwrote {table}")
 
 
+def charge_map(
+    model: Model,
+    file: File,
+    output: Output,
+    index: Annotated[int, typer.Option(help="Which frame of FILE.")] = -1,
+    axis: Annotated[str, typer.Option(help="x, y or z: the axis that points at the reader.")] = "z",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Map of the latent charges of one structure, a panel for each element."""
+    from les_plugins import charge_map as lib
+
+    if axis not in lib.AXES:
+        raise ConfigError(f"--axis is {axis!r}; allowed: {', '.join(lib.AXES)}")
+    check_available()
+    with quiet_host():
+        atoms = one_frame(file, index)
+        calculator, _ = open_model(model, device)
+        found = lib.charge_map(calculator, atoms, f"{file}, frame {index}")
+    picture, table = (output.with_name(f"{output.name}.{suffix}") for suffix in ("png", "csv"))
+    lib.plot_map(picture, found, axis)
+    lib.write_map(table, found)
+    summary = {
+        element: {"mean": float(q.mean()), "deviation": float(q.std()), "atoms": len(q)}
+        for element, q in found.by_element().items()
+    }
+    if as_json:
+        typer.echo(json.dumps({"latent_charges": summary, "files": [str(picture), str(table)]}, indent=1))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for element, part in summary.items():
+        console.print(f"{element}: {part['mean']:+.4f} ± {part['deviation']:.4f} e ({part['atoms']} atoms)")
+    console.print(f"wrote {picture}\nwrote {table}")
+
+
 def dissociation(
     model: Model,
     file: File,
@@ -76,13 +141,13 @@ def dissociation(
     check_available()
     with quiet_host():
         calculator, _ = open_model(model, device)
-        from les_plugins.figures import energy_parts
-        from les_plugins.spectra.output import plot, write_csv
+        from les_plugins.figures import energy_parts, plot_energy_parts
+        from les_plugins.spectra.output import write_csv
 
         frames = progress(iterate_frames(file), None, "energies")
         distance, curves = energy_parts(calculator, frames, first, str(file))
     picture, table = (output.with_name(f"{output.name}.{suffix}") for suffix in ("png", "csv"))
-    plot(picture, curves, "distance (Å)", "energy from the largest distance (eV)")
+    plot_energy_parts(picture, curves)
     write_csv(table, "distance_A", curves, {"energies": "eV, from their values at the largest distance"})
     if as_json:
         parts = {curve.label: curve.y.tolist() for curve in curves}

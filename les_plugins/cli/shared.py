@@ -10,13 +10,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
+from ase import Atoms
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import les_plugins
 from les_plugins import checkpoint, zoo
 from les_plugins.devices import check_device
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import ConfigError, DataError, HostError
+from les_plugins.frames import read_frames
 
 T = TypeVar("T")
 
@@ -106,6 +108,30 @@ def open_model(path: Path, device: str, epsilon_infinity: float | None = None) -
         "epsilon_infinity": epsilon_infinity or config["epsilon_infinity"],
     }
     return calculator, facts
+
+
+def one_crystal(file: Path) -> Atoms:
+    """The one structure of a file.
+
+    Raises:
+        DataError: more than one frame.
+    """
+    frames = read_frames(file)
+    if len(frames) != 1:
+        raise DataError(f"{file}: holds {len(frames)} frames; allowed: one")
+    return frames[0]
+
+
+def one_frame(file: Path, index: int) -> Atoms:
+    """One of the structures of a file.
+
+    Raises:
+        DataError: there is no frame of that number.
+    """
+    frames = read_frames(file)
+    if not -len(frames) <= index < len(frames):
+        raise DataError(f"{file}: has no frame {index}; it has {len(frames)}")
+    return frames[index]
 
 
 def progress(items: Iterable[T], total: int | None, text: str) -> Iterator[T]:

@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("mace", reason="mace-torch is not installed: nox -s tests-mace")
 
+from field_laws import check_long_waves
 from mace_models import amplify, tiny_mace, waters
 
 import les_plugins
@@ -97,6 +98,10 @@ def test_periodic_structures_have_a_polarization_and_an_electronic_dielectric_te
     assert np.trace(tensor) / 3.0 == pytest.approx(1.78)
     polarization = calculator.get_property("polarization", atoms)
     np.testing.assert_allclose(polarization * atoms.get_volume(), calculator.get_property("dipole", atoms))
+
+
+def test_long_waves_turn_with_the_crystal(calculator: LesMACECalculator) -> None:
+    check_long_waves(calculator, waters())
 
 
 def test_a_short_range_model_has_no_field(tmp_path: Path) -> None:

@@ -1,0 +1,187 @@
+"""Relaxed-ion piezoelectric tensors against a closed form and against relaxed structures under strain (PHYSICS 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+from ase.neighborlist import neighbor_list
+from rigid_ions import RigidIons, rock_salt
+
+from les_plugins.errors import ConfigError, DataError, GeometryError
+from les_plugins.piezoelectric import piezoelectric_tensor, relax_ions, relaxed_piezoelectric_tensor, voigt
+from les_plugins.zone_center import zone_center
+
+#: Lattice constant, Å, charge of the atom at (¼, ¼, ¼), e, and stiffness of the bonds, eV/Å².
+LATTICE, CHARGE, SPRING = 5.4, 1.3, 4.0
+
+
+class Springs(Calculator):
+    """Fixed charges, and springs between unlike neighbours that are at rest at the bond length of zinc blende."""
+
+    implemented_properties = ["energy", "forces", "dipole", "charges", "born_effective_charges"]  # noqa: RUF012 (as ASE has it)
+
+    def __init__(self, spring: float = SPRING) -> None:
+        super().__init__()
+        self.spring = spring
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        assert atoms is not None
+        super().calculate(atoms, list(properties), list(system_changes))
+        rest = LATTICE * np.sqrt(3.0) / 4.0
+        first, second, lengths, vectors = neighbor_list("ijdD", atoms, 1.2 * rest)
+        unlike = atoms.numbers[first] != atoms.numbers[second]
+        stretch = np.where(unlike, lengths - rest, 0.0)
+        forces = np.zeros((len(atoms), 3))
+        np.add.at(forces, first, (self.spring * stretch / lengths)[:, None] * vectors)
+        charges = np.where(atoms.numbers == 17, CHARGE, -CHARGE)
+        self.results: dict[str, Any] = {
+            "energy": 0.25 * self.spring * float(stretch @ stretch),
+            "forces": forces,
+            "charges": charges,
+            "dipole": charges @ atoms.positions,
+            "born_effective_charges": charges[:, None, None] * np.eye(3),
+        }
+
+
+class Ions(RigidIons):
+    """Rigid ions with the dipole of the positions as given."""
+
+    implemented_properties = [*RigidIons.implemented_properties, "dipole", "charges"]  # noqa: RUF012 (as ASE has it)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert atoms is not None
+        charges = np.where(atoms.numbers == 11, 1.1, -1.1)
+        self.results |= {"charges": charges, "dipole": charges @ atoms.positions}
+
+
+class AtRest:
+    """The second route: dipole and charges of a structure after its ions were relaxed in its own cell."""
+
+    def __init__(self, calculator: Any) -> None:
+        self.calculator, self.known = calculator, dict[bytes, Atoms]()
+
+    def get_property(self, name: str, atoms: Atoms) -> Any:
+        key = atoms.positions.tobytes()
+        if key not in self.known:
+            relaxed = relax_ions(self.calculator, atoms, largest_force=3e-7)
+            relaxed.positions -= (relaxed.positions - atoms.positions).mean(0)
+            self.known[key] = relaxed
+        return self.calculator.get_property(name, self.known[key])
+
+
+def zinc_blende() -> Atoms:
+    return bulk("NaCl", "zincblende", a=LATTICE)
+
+
+def wurtzite() -> Atoms:
+    """Of rigid ions, polar along z: its inner parameter is not fixed by symmetry."""
+    return relax_ions(Ions(), bulk("NaCl", "wurtzite", a=4.3, c=7.02), largest_force=1e-6)
+
+
+def test_springs_in_zinc_blende_have_the_tensor_of_a_closed_form() -> None:
+    """Bonds keep their length when u_z = −a γ_xy/4 (Kleinman's ζ = 1): e_14 = −q/a² of the ion at (¼, ¼, ¼)."""
+    found = relaxed_piezoelectric_tensor(Springs(), zinc_blende())
+    expected = np.zeros((3, 6))
+    expected[[0, 1, 2], [3, 4, 5]] = -CHARGE / LATTICE**2
+    # central differences: the third order of the springs in strain (1e-3)² and displacement (0.01 Å/bond)²
+    np.testing.assert_allclose(voigt(found.proper), expected, atol=1e-4 * CHARGE / LATTICE**2)
+    np.testing.assert_allclose(voigt(found.clamped.proper), 0.0, atol=1e-12)  # fixed charges: only ions move
+    gamma = found.internal_strain[1] - found.internal_strain[0]
+    assert gamma[2, 0, 1] == pytest.approx(-LATTICE / 4.0, rel=1e-4)
+    # the optical mode of the two ions: 4/3 of a spring, reduced mass
+    masses = zinc_blende().get_masses()
+    stiff = 4.0 / 3.0 * SPRING * masses.sum() / masses.prod()
+    np.testing.assert_allclose(found.center.frequencies, 521.471 * np.sqrt(stiff), rtol=1e-4)
+
+
+def test_the_formula_and_relaxed_structures_under_strain_agree_in_a_polar_crystal() -> None:
+    crystal = wurtzite()
+    found = relaxed_piezoelectric_tensor(Ions(), crystal, distance=0.002)
+    route = piezoelectric_tensor(AtRest(Ions()), crystal, strain=3e-3)  # what is left of the forces counts less
+    scale = np.abs(route.proper).max()
+    for name in ("proper", "improper"):
+        # third order in strain and displacement
+        np.testing.assert_allclose(getattr(found, name), getattr(route, name), atol=2e-4 * scale)
+    assert np.abs(found.proper - found.improper).max() > 0.01 * scale  # a polar crystal tells them apart
+    e = voigt(found.proper)
+    assert e[2, 2] * e[2, 0] < 0  # as in all wurtzites that were measured
+    np.testing.assert_allclose(e[[2, 1], [0, 3]], [e[2, 1], e[0, 4]], atol=2e-4 * scale)  # six-fold symmetry
+    np.testing.assert_allclose(e[:2, [0, 1, 2, 5]], 0.0, atol=2e-4 * scale)
+
+
+def test_the_proper_tensor_does_not_depend_on_the_image_of_an_ion() -> None:
+    start = wurtzite()
+    moved = start.copy()
+    moved.positions[0] += start.cell[2]
+    here, there = (relaxed_piezoelectric_tensor(Ions(), crystal) for crystal in (start, moved))
+    np.testing.assert_allclose(there.proper, here.proper, atol=1e-6)  # rounding over the strain
+    assert np.abs(there.improper - here.improper).max() > 1e-3
+
+
+def test_rock_salt_has_no_tensor_by_symmetry() -> None:
+    found = relaxed_piezoelectric_tensor(Ions(), rock_salt())
+    assert np.abs(found.born).max() > 1.0
+    assert found.center.frequencies.min() > 10.0
+    for tensor in (found.proper, found.internal, found.clamped.proper):
+        np.testing.assert_allclose(tensor, 0.0, atol=1e-9)  # rounding over the strain
+
+
+def test_a_repeated_cell_gives_the_same_born_charges_and_tensor() -> None:
+    one, eight = (relaxed_piezoelectric_tensor(Springs(), zinc_blende(), supercell=(n, n, n)) for n in (1, 2))
+    np.testing.assert_allclose(eight.proper, one.proper, atol=1e-12)
+
+
+def test_ions_that_are_not_at_rest_are_refused_and_can_be_relaxed() -> None:
+    moved = zinc_blende()
+    moved.positions[1, 0] += 0.05
+    with pytest.raises(GeometryError, match=r"not at rest: largest force 0\.\d+ eV/Å, allowed 0\.01"):
+        relaxed_piezoelectric_tensor(Springs(), moved)
+    relaxed = relax_ions(Springs(), moved)
+    bond = relaxed.positions[1] - relaxed.positions[0]
+    np.testing.assert_allclose(bond, LATTICE / 4.0, atol=1e-3 / SPRING)  # the force that is left
+    with pytest.raises(DataError, match="not at rest after 1 steps"):
+        relax_ions(Springs(), moved, steps=1)
+
+
+@pytest.mark.parametrize(("spring", "words"), [(-SPRING, "i cm⁻¹ \\(imaginary\\)"), (0.0, "mode is 0 cm⁻¹")])
+def test_an_unstable_structure_is_refused_in_words(spring: float, words: str) -> None:
+    with pytest.raises(GeometryError, match=f"not stable at the zone centre.*{words}"):
+        relaxed_piezoelectric_tensor(Springs(spring), zinc_blende())
+
+
+def test_open_structures_single_atoms_and_strange_numbers_are_refused() -> None:
+    with pytest.raises(GeometryError, match="three periodic directions"):
+        relaxed_piezoelectric_tensor(Springs(), Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]]))
+    with pytest.raises(GeometryError, match="1 atoms with pbc"):
+        zone_center(Springs(), Atoms("Na", cell=[4.0] * 3, pbc=True))
+    with pytest.raises(ConfigError, match=r"displacement is 0\.0"):
+        relaxed_piezoelectric_tensor(Springs(), zinc_blende(), distance=0.0)
+    with pytest.raises(ConfigError, match=r"supercell is \(0, 1, 1\)"):
+        relaxed_piezoelectric_tensor(Springs(), zinc_blende(), supercell=(0, 1, 1))
+
+
+def test_forces_move_ions_by_the_inverse_force_constants_and_never_the_whole_crystal() -> None:
+    center = zone_center(Springs(), zinc_blende())
+    push = np.array([[1.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
+    moved = center.displacements(push)
+    np.testing.assert_allclose(moved.sum(0), 0.0, atol=1e-12)
+    back = np.einsum("iajb,jb->ia", center.force_constants, moved)
+    np.testing.assert_allclose(back, push - push.mean(0), atol=1e-10)
+    assert center.translation_violation < 1e-9
