@@ -12,7 +12,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from sevenn.calculator import SevenNetCalculator
 from sevenn.nn.sequential import AtomGraphSequential
-from torch import nn
+from torch import Tensor, nn
+from torch_geometric.data import Batch
 
 from les_plugins.adapters.sevennet.graphs import PBC, follow_positions, graph_of
 from les_plugins.adapters.sevennet.model import energy_network, long_range_part
@@ -71,7 +72,7 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
                 f"modal is {modal!r}; this model has the fidelities {', '.join(model.modal_map)}: choose one with "
                 "LesSevenNetCalculator(model, modal=...)"
             )
-        with _single(model), warnings.catch_warnings():
+        with _set_to(model, batches=False), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "No tensor product accelerator")  # a hint that suits large GPU runs
             super().__init__(model, "model_instance", device, modal=modal, **kwargs)
         self.metadata = dict(metadata or {})
@@ -100,7 +101,7 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
         check_elements([atoms], self.known_elements, "structure")
         Calculator.calculate(self, atoms, properties, list(system_changes))
         data = self._graph(atoms)
-        with _single(self.model):
+        with _set_to(self.model, batches=False):
             self.results = self.output_to_results(self.model(data))
         if not atoms.pbc.any():
             self.results.pop("stress", None)  # there is no volume
@@ -114,10 +115,18 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
         if properties is not None and "born_effective_charges" in properties:
             self.results["born_effective_charges"] = self._born_effective_charges(atoms)
 
+    def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """A batch of SevenNet's graphs."""
+        batch = Batch.from_data_list([self._graph(atoms) for atoms in frames])
+        with _set_to(self.model, batches=True):
+            output = self.model(batch)
+        voigt = -output[keys.PRED_STRESS]  # xx, yy, zz, xy, yz, zx
+        return output[keys.PRED_TOTAL_ENERGY], output[keys.PRED_FORCE], voigt[:, [0, 3, 5, 3, 1, 4, 5, 4, 2]]
+
     def _born_effective_charges(self, atoms: Atoms) -> Any:
         data = self._graph(atoms)
         positions = follow_positions(data)
-        with _single(self.model):
+        with _set_to(self.model, batches=False):
             data = self.model._preprocess(data)
             for layer in energy_network(self.model):  # SevenNet's own derivative would free the graph
                 data = layer(data)
@@ -141,10 +150,10 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
 
 
 @contextmanager
-def _single(model: AtomGraphSequential) -> Iterator[None]:
-    """The model set to single structures inside the block; SevenNet would leave it so, and batches would go wrong."""
+def _set_to(model: AtomGraphSequential, batches: bool) -> Iterator[None]:
+    """The model set to batches or to single structures inside the block; left so, other evaluations would go wrong."""
     before = model.is_batch_data
-    model.set_is_batch_data(False)
+    model.set_is_batch_data(batches)
     try:
         yield
     finally:
