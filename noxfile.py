@@ -56,6 +56,21 @@ def tests_phonons(session: nox.Session) -> None:
     session.run("pytest", "tests/test_phonons.py", *session.posargs)
 
 
+@nox.session(name="tests-openmm")
+def tests_openmm(session: nox.Session) -> None:
+    """OpenMM through OpenMM-ML's ASE potential, no host."""
+    session.install("-e", ".[openmm,plot,dev]")
+    session.run("pytest", "tests/engines/test_openmm.py", *session.posargs)
+
+
+@nox.session(name="tests-torch-sim")
+def tests_torch_sim(session: nox.Session) -> None:
+    """torch-sim, its batches with MACE's."""
+    _skip_before_python_3_11(session, "torch-sim")
+    session.install("-e", ".[torch-sim,mace,plot,dev]")
+    session.run("pytest", "tests/engines/test_torch_sim.py", *session.posargs)
+
+
 @nox.session(name="tests-template")
 def tests_template(session: nox.Session) -> None:
     """The template of an adapter, installed as a third party's distribution: found, and under the contract."""
