@@ -1,1 +1,1 @@
-"""Drivers for engines that step a simulation themselves: each hands structures to a calculator or takes its forces."""
+"""Engines that move atoms with a model's forces: drivers for them, not forks of them. Nothing is imported here."""

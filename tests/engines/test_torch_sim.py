@@ -158,6 +158,21 @@ class TestHosts:
             assert np.abs(first - wrapped).max() > 1e-5  # they moved
 
 
+@pytest.mark.skipif("mace" not in INSTALLED, reason="MACE is not installed: pip install 'les-plugins[mace]'")
+@pytest.mark.parametrize("pbc", [True, False], ids=["periodic", "open"])
+def test_torch_sims_own_wrapper_of_mace_gives_the_same_numbers(pbc: bool) -> None:
+    from torch_sim.models.mace import MaceModel
+
+    contract = plugins.host("mace").les_contract()()
+    attached = contract.attached()
+    model = CalculatorModel(contract.calculator(attached))
+    state = state_from_atoms([waters(n, seed=n, pbc=pbc) for n in (2, 3, 1)], model)
+    theirs = MaceModel(attached, device=torch.device("cpu"), dtype=torch.float64, compute_stress=pbc)(state)
+    for name, expected in model(state).items():
+        # another list of neighbours, so sums in another order over a few hundred terms
+        np.testing.assert_allclose(theirs[name].numpy(), expected.numpy(), rtol=1e-11, atol=1e-10)
+
+
 def total_energies(timestep: float, time: float = 160.0) -> np.ndarray:
     """(steps, systems) eV of a run of three crystals from 300 K; timestep and time in fs."""
     model = CalculatorModel(RigidIons(), compute_stress=False)
