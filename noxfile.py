@@ -17,6 +17,7 @@ nox.options.sessions = [
     "tests-nequip",
     "tests-matgl",
     "tests-sevennet",
+    "tests-openmm",
     "contract-table",
 ]
 nox.options.error_on_missing_interpreters = True
