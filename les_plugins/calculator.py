@@ -13,7 +13,9 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from les_plugins.batch import BatchResult, evaluate_one_by_one
 from les_plugins.errors import ConfigError, HostError
+from les_plugins.frames import check_elements_of, check_frame
 from les_plugins.long_range import LongRangeResult
 from les_plugins.long_waves import long_waves
 from les_plugins.observables import (
@@ -48,7 +50,8 @@ class LongRangeCalculator:
 
     An adapter calls `watch` with its long-range part when it is made; in `calculate` it makes the host's own evaluation
     inside `observing` and calls `finish` after it. Born effective charges and the forces of a field are then
-    derivatives of the graph that the host's forces come from: no second evaluation of the model.
+    derivatives of the graph that the host's forces come from: no second evaluation of the model. Where its host
+    can evaluate several structures at once, it fills in `host_batch`.
 
     Attributes:
         has_long_range: whether the model has a long-range part; set by the adapter.
@@ -59,6 +62,7 @@ class LongRangeCalculator:
 
     has_long_range: bool
     implemented_properties: list[str]
+    known_elements: list[int]
     epsilon_infinity: float
     results: dict[str, Any]
     always: tuple[str, ...] = ()
@@ -149,6 +153,46 @@ class LongRangeCalculator:
             self.results["dipole"] = self.results["dipole"] + derived["field_dipole"]
             for name in ("polarization", "stress", "stresses", "energies", "node_energy"):
                 self.results.pop(name, None)
+
+    def evaluate_batch(self, frames: Sequence[Atoms]) -> BatchResult:
+        """Energies, forces and stresses of several structures, each with its own cell and boundary conditions.
+
+        In one evaluation of the model; one by one in a field, and where `host_batch` says so. `results` are lost.
+
+        Args:
+            frames: structures, not changed.
+
+        Raises:
+            DataError, GeometryError: as `calculate`, with the number of the structure.
+        """
+        for number, atoms in enumerate(frames):
+            check_frame(atoms, f"structure {number}")
+            check_elements_of(atoms, self.known_elements, f"structure {number}")
+        self.reset()  # type: ignore[attr-defined]
+        together = None
+        if self._external_field is None:
+            together = self.host_batch(frames, any(atoms.pbc.all() for atoms in frames))
+        if together is None:
+            return evaluate_one_by_one(self, frames)
+        energy, forces, tensors = together
+        stress = np.full((len(frames), 3, 3), np.nan)
+        if tensors is not None:
+            periodic = np.array([atoms.pbc.all() for atoms in frames])
+            stress[periodic] = _array(tensors).reshape(-1, 3, 3)[periodic]
+        return BatchResult(_array(energy).reshape(-1), _array(forces), stress)
+
+    def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """For an adapter: one evaluation of the model for several structures, by the host's own batches.
+
+        Args:
+            frames: checked structures.
+            stress: whether one of them has a stress.
+
+        Returns:
+            Energies (B,) or (B, 1) eV, forces (N, 3) eV/Å, and stresses (B, 3, 3) eV/Å³ of ASE's sign or None; those of
+            open structures are not read. None where these structures cannot be put into one batch.
+        """
+        return None
 
     def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
         """(N, 3, 3) e, first index polarization, second displacement."""

@@ -62,12 +62,10 @@ class RigidIons(Calculator):
         energy = self._sum(placed, cell, pbc, batch, Multipoles(charge, None, None)).energy.sum()
         energy = energy + self._repulsion(atoms, placed, cell[0])
         forces, virial = torch.autograd.grad(energy, (positions, strain))
-        stress = (virial / atoms.get_volume()).numpy()
-        self.results: dict[str, Any] = {
-            "energy": float(energy.detach()),
-            "forces": -forces.numpy(),
-            "stress": stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]],
-        }
+        self.results: dict[str, Any] = {"energy": float(energy.detach()), "forces": -forces.numpy()}
+        if atoms.pbc.all():
+            stress = (virial / atoms.get_volume()).numpy()
+            self.results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
         if "born_effective_charges" in properties:
             if not self.has_long_range:
                 raise PropertyNotImplementedError("this model has no long-range part")

@@ -8,8 +8,10 @@ from typing import Any
 
 from ase import Atoms
 from ase.calculators.calculator import all_changes
+from mace import data
 from mace.calculators.mace import MACECalculator
-from torch import nn
+from mace.tools import torch_geometric, torch_tools
+from torch import Tensor, nn
 
 from les_plugins.adapters.mace.model import LongRangeMACE
 from les_plugins.calculator import (
@@ -87,3 +89,24 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
             return
         batch = self._atoms_to_batch(atoms)
         self.finish(batch["positions"], batch["cell"].view(-1, 3, 3).double(), batch["pbc"].view(-1, 3))
+
+    def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """MACE's own batch; none of a compiled model, which MACE pads for one structure."""
+        if self.use_compile:
+            return None
+        keys = data.KeySpecification(info_keys=self.info_keys, arrays_keys=self.arrays_keys)
+        with torch_tools.default_dtype(self.default_dtype):
+            graphs = [
+                data.AtomicData.from_config(
+                    data.config_from_atoms(atoms, key_specification=keys, head_name=self.head),
+                    z_table=self.z_table,
+                    cutoff=self.r_max,
+                    heads=self.available_heads,
+                )
+                for atoms in frames
+            ]
+        batch = torch_geometric.Batch.from_data_list(graphs).to(self.device)
+        output = self.models[0](batch.to_dict(), compute_stress=stress)
+        unit, length = self.energy_units_to_eV, self.length_units_to_A
+        energy, forces = output["energy"] * unit, output["forces"] * (unit / length)
+        return energy, forces, output["stress"] * (unit / length**3) if stress else None

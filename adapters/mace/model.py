@@ -183,6 +183,8 @@ def _periodicity(data: Mapping[str, Tensor], n_structures: int) -> Tensor:
             "the batch has no pbc flags: make it with mace.data.AtomicData.from_config from configurations "
             "that have pbc"
         )
+    if isinstance(pbc, bool):  # of all structures: torch-sim's own wrapper of MACE says it so
+        return torch.full((n_structures, 3), pbc, device=data["positions"].device)
     return pbc.view(n_structures, 3)
 
 

@@ -11,8 +11,9 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 from ase.data import atomic_numbers
 from matgl.apps.pes import Potential
-from matgl.ext.ase import PESCalculator
+from matgl.ext.ase import Atoms2Graph, PESCalculator
 from torch import Tensor, nn
+from torch_geometric.data import Batch
 
 from les_plugins.adapters.matgl.graphs import host_dtype
 from les_plugins.adapters.matgl.model import LongRangeModel, NoPairsError, atomic_energies
@@ -89,6 +90,20 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
             self.results["long_range_energy"] = 0.0
             return
         self.finish(*self._geometry(structure))
+
+    def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """A batch of MatGL's graphs; none where a periodic structure has no pairs."""
+        check_boundaries(frames, "structures")  # as for one
+        with host_dtype(self._dtype):
+            converter = Atoms2Graph(self.element_types, self.cutoff)
+            graphs, lattices, _ = zip(*(converter.get_graph(atoms) for atoms in frames), strict=True)
+            try:
+                found = self.potential(
+                    Batch.from_data_list(list(graphs)).to(self._device), torch.cat(lattices).to(self._device)
+                )
+            except NoPairsError:
+                return None
+        return found[0], found[1], found[2].view(-1, 3, 3) * self.conversion_factor
 
     def _host_calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
         try:

@@ -104,6 +104,17 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
         """NequIP's input. Labels stay outside: NequIP takes the `dipole` of a structure for one of every atom."""
         return super().atoms_to_data(without_labels(atoms))  # type: ignore[no-any-return]
 
+    def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """NequIP's own batch."""
+        batch = AtomicDataDict.batched_from_list([self.atoms_to_data(atoms) for atoms in frames])
+        output = self.call_model(batch)
+        unit, length = self.energy_units_to_eV, self.length_units_to_A
+        return (
+            output[AtomicDataDict.TOTAL_ENERGY_KEY] * unit,
+            output[AtomicDataDict.FORCE_KEY] * (unit / length),
+            output[AtomicDataDict.STRESS_KEY] * (unit / length**3) if stress else None,
+        )
+
     def _geometry(self, data: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Positions (N, 3), cell (1, 3, 3) and pbc (1, 3) of a structure in NequIP's form."""
         positions, pbc = data[AtomicDataDict.POSITIONS_KEY], data[AtomicDataDict.PBC_KEY].view(-1, 3)

@@ -12,7 +12,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from sevenn.calculator import SevenNetCalculator
 from sevenn.nn.sequential import AtomGraphSequential
-from torch import nn
+from torch import Tensor, nn
+from torch_geometric.data import Batch
 
 from les_plugins.adapters.sevennet.graphs import PBC, follow_positions, graph_of
 from les_plugins.adapters.sevennet.model import long_range_part
@@ -68,7 +69,7 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
                 f"modal is {modal!r}; this model has the fidelities {', '.join(model.modal_map)}: choose one with "
                 "LesSevenNetCalculator(model, modal=...)"
             )
-        with _single(model), warnings.catch_warnings():
+        with _set_to(model, batches=False), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "No tensor product accelerator")  # a hint that suits large GPU runs
             super().__init__(model, "model_instance", device, modal=modal, **kwargs)
         self.metadata = dict(metadata or {})
@@ -98,7 +99,7 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
         data = self._graph(atoms)
         # SevenNet differentiates by edge vectors; Born charges and fields need the positions behind them
         positions = follow_positions(data) if self.has_long_range else None
-        with _single(self.model), self.observing(properties, positions):
+        with _set_to(self.model, batches=False), self.observing(properties, positions):
             self.results = self.output_to_results(self.model(data))
         if not atoms.pbc.any():
             self.results.pop("stress", None)  # there is no volume
@@ -108,6 +109,14 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
             return
         self.finish(data[keys.POS].detach(), data[keys.CELL], data[PBC].bool())
 
+    def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """A batch of SevenNet's graphs."""
+        batch = Batch.from_data_list([self._graph(atoms) for atoms in frames])
+        with _set_to(self.model, batches=True):
+            output = self.model(batch)
+        voigt = -output[keys.PRED_STRESS]  # xx, yy, zz, xy, yz, zx
+        return output[keys.PRED_TOTAL_ENERGY], output[keys.PRED_FORCE], voigt[:, [0, 3, 5, 3, 1, 4, 5, 4, 2]]
+
     def _graph(self, atoms: Atoms) -> Any:
         data = graph_of(atoms, float(self.cutoff), next(self.model.parameters()).dtype)
         if self.modal:
@@ -116,10 +125,10 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
 
 
 @contextmanager
-def _single(model: AtomGraphSequential) -> Iterator[None]:
-    """The model set to single structures inside the block; SevenNet would leave it so, and batches would go wrong."""
+def _set_to(model: AtomGraphSequential, batches: bool) -> Iterator[None]:
+    """The model set to batches or to single structures inside the block; left so, other evaluations would go wrong."""
     before = model.is_batch_data
-    model.set_is_batch_data(False)
+    model.set_is_batch_data(batches)
     try:
         yield
     finally:

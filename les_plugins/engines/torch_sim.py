@@ -1,0 +1,117 @@
+"""torch-sim: an ASE calculator as a model, and states of structures that both can take. Users call this.
+
+torch-sim 0.3 has one flag for the periodicity of all systems of a state; `state_from_atoms` refuses what does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from les_plugins.batch import evaluate
+from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
+from les_plugins.frames import check_elements_of, check_frame
+
+try:
+    import torch_sim
+    from torch_sim.models.interface import ModelInterface
+except ImportError as error:
+    raise HostError(
+        f"torch-sim cannot be imported ({error}): pip install 'les-plugins[torch-sim]' (Python 3.11 or newer)"
+    ) from None
+
+
+class CalculatorModel(ModelInterface):  # type: ignore[misc]
+    """An ASE calculator under torch-sim's interface; all systems of a state in one evaluation where the host can.
+
+    Positions, momenta and results are float64, whatever the precision of the model.
+
+    Args:
+        calculator: as of `les_plugins.load`, on its device. A calculator with `evaluate_batch` gets all systems at
+            once; any other one gets them one by one.
+        compute_stress: whether `forward` returns the stress; of open systems there is none.
+    """
+
+    def __init__(self, calculator: Any, compute_stress: bool = True) -> None:
+        super().__init__()
+        self.calculator = calculator
+        self._device = torch.device(getattr(calculator, "device", "cpu"))
+        self._dtype = torch.float64
+        self._compute_forces = True
+        self._compute_stress = compute_stress
+
+    def forward(self, state: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Energies, forces and stresses of all systems.
+
+        Args:
+            state: `torch_sim.SimState` of B systems with N atoms, or a dictionary with its attributes.
+            **kwargs: not used, as in torch-sim's own models.
+
+        Returns:
+            energy (B,) eV; forces (N, 3) eV/Å; stress (B, 3, 3) eV/Å³, ASE's sign, of periodic systems.
+
+        Raises:
+            DataError, GeometryError: what the calculator refuses.
+        """
+        if isinstance(state, dict):
+            state = torch_sim.SimState(**{"masses": torch.ones(len(state["positions"])), **state})
+        frames = atoms_of(state)
+        found = evaluate(self.calculator, frames)
+        results = {"energy": found.energy, "forces": found.forces}
+        if self.compute_stress and all(atoms.pbc.all() for atoms in frames):
+            results["stress"] = found.stress
+        return {name: torch.as_tensor(value, dtype=state.dtype, device=state.device) for name, value in results.items()}
+
+
+def state_from_atoms(frames: Sequence[Atoms], model: CalculatorModel) -> Any:
+    """A `torch_sim.SimState` of structures, after a look at what torch-sim and the model can take.
+
+    torch-sim's own conversion takes a structure that is periodic along one or two axes for an open one.
+
+    Args:
+        frames: structures, all of them periodic along three axes or all of them open.
+        model: what will evaluate them.
+
+    Raises:
+        ConfigError: no structures.
+        GeometryError: a slab or wire, or periodic and open structures in one state.
+        DataError: NaN, a singular cell, an element that the model does not know.
+    """
+    if not frames:
+        raise ConfigError("a state needs at least one structure")
+    known = getattr(model.calculator, "known_elements", None)
+    for number, atoms in enumerate(frames):
+        where = f"structure {number}"
+        check_frame(atoms, where)
+        if known is not None:
+            check_elements_of(atoms, known, where)
+        if atoms.pbc.any() and not atoms.pbc.all():
+            flags = " ".join("T" if flag else "F" for flag in atoms.pbc)
+            raise GeometryError(f"{where}: pbc is {flags}; torch-sim has T T T or F F F for all systems of a state")
+        if atoms.pbc.all() != frames[0].pbc.all():
+            raise GeometryError(
+                f"{where} is {'periodic' if atoms.pbc.all() else 'open'}, structure 0 is not: torch-sim has one "
+                "periodicity for all systems of a state; make two states"
+            )
+        if atoms.constraints:
+            raise DataError(f"{where}: has constraints of ASE, which torch-sim does not know: remove them")
+    return torch_sim.io.atoms_to_state(list(frames), model.device, model.dtype)
+
+
+def atoms_of(state: Any) -> list[Atoms]:
+    """The systems of a `torch_sim.SimState` as structures of ASE with positions, numbers, cell and pbc."""
+    positions, cells = (_array(value) for value in (state.positions, state.row_vector_cell))
+    numbers, system = _array(state.atomic_numbers), _array(state.system_idx)
+    borders = np.flatnonzero(np.diff(system)) + 1
+    pieces = zip(np.split(numbers, borders), np.split(positions, borders), cells, strict=True)
+    pbc = bool(state.pbc)
+    return [Atoms(number, place, cell=cell, pbc=pbc) for number, place, cell in pieces]
+
+
+def _array(value: Tensor) -> Any:
+    return value.detach().cpu().numpy()
