@@ -27,6 +27,10 @@ Blocks = Annotated[
 Skip = Annotated[float, typer.Option(help="ps left out at the start of each trajectory.")]
 Limits = Annotated[tuple[float, float], typer.Option(help="Wavenumbers shown, cm⁻¹.")]
 Overlay = Annotated[Path | None, typer.Option(help="CSV with a measured curve: wavenumber, value.", show_default=False)]
+Marks = Annotated[
+    list[float] | None,
+    typer.Option("--mark", help="cm⁻¹: a dotted line there, for a measured band; may be repeated.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Correction = Enum("Correction", {n: n for n in ("harmonic", "standard", "schofield")}, type=str)  # type: ignore[misc]
 _HARMONIC = Correction("harmonic")
@@ -49,6 +53,7 @@ def ir(
     skip: Skip = 0.0,
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
+    mark: Marks = None,
     correction: Annotated[Correction, typer.Option(help="Quantum correction of the line shape.")] = _HARMONIC,
     temperature: Annotated[
         float | None, typer.Option(help="K, in the place of the trajectory's mean.", show_default=False)
@@ -63,7 +68,7 @@ def ir(
     kelvin = temperature or samples.temperature()
     found = spectra.infrared(samples.series("current"), samples.interval, kelvin, volume, how, correction.value)
     notes = {"temperature_K": kelvin, "volume_A3": volume, "quantum correction": correction.value}
-    _report([found], samples, notes, output, limits, overlay, as_json, scaled=volume is None)
+    _report([found], samples, notes, output, limits, overlay, mark, as_json, scaled=volume is None)
 
 
 def raman(
@@ -75,6 +80,7 @@ def raman(
     skip: Skip = 0.0,
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
+    mark: Marks = None,
     bose: Annotated[bool, typer.Option("--bose", help="Bose factor at the trajectory's temperature.")] = False,
     laser: Annotated[
         float | None, typer.Option(help="nm: the factor (1 − ν/ν0)⁴ of this light.", show_default=False)
@@ -94,7 +100,7 @@ def raman(
         "depolarization ratio": found.depolarization_ratio(low, high),
     }
     parts = [found.isotropic, found.anisotropic, found.parallel, found.perpendicular]
-    _report(parts, samples, notes, output, limits, overlay, as_json, scaled=True)
+    _report(parts, samples, notes, output, limits, overlay, mark, as_json, scaled=True)
 
 
 def conductivity(
@@ -106,6 +112,7 @@ def conductivity(
     skip: Skip = 0.0,
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
+    mark: Marks = None,
     correlation_time: Annotated[float, typer.Option(help="fs, longest time of the Green–Kubo integral.")] = 1000.0,
     as_json: AsJson = False,
 ) -> None:
@@ -123,7 +130,7 @@ def conductivity(
         "static_conductivity_error_S/m": static["error"],
         "Green-Kubo window_fs": [0.5 * correlation_time, correlation_time],
     }
-    _report([found], samples, notes, output, limits, overlay, as_json)
+    _report([found], samples, notes, output, limits, overlay, mark, as_json)
 
 
 def dielectric(
@@ -135,6 +142,7 @@ def dielectric(
     skip: Skip = 0.0,
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
+    mark: Marks = None,
     epsilon_infinity: Annotated[
         float | None, typer.Option(help="ε_∞, in the place of the model's.", show_default=False)
     ] = None,
@@ -159,7 +167,7 @@ def dielectric(
         "epsilon_0": static,
         "epsilon_0_error": error,
     }
-    _report([found], samples, notes, output, limits, overlay, as_json)
+    _report([found], samples, notes, output, limits, overlay, mark, as_json)
 
 
 def velocities(
@@ -171,6 +179,7 @@ def velocities(
     skip: Skip = 0.0,
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
+    mark: Marks = None,
     as_json: AsJson = False,
 ) -> None:
     """Vibrational density of states: power spectrum of the velocities, all atoms and each element."""
@@ -191,7 +200,7 @@ def velocities(
             [values[:, chosen] for values in moving], masses[chosen], samples.interval, kelvin, how
         )
         parts.append(replace(found, name="all" if number is None else chemical_symbols[number]))
-    _report(parts, samples, {"temperature_K": kelvin}, output, limits, overlay, as_json, scaled=True)
+    _report(parts, samples, {"temperature_K": kelvin}, output, limits, overlay, mark, as_json, scaled=True)
 
 
 def _samples(trajectories: list[Path], skip: float) -> Any:
@@ -207,6 +216,7 @@ def _report(
     output: Path | None,
     limits: tuple[float, float],
     overlay: Path | None,
+    marks: list[float] | None,
     as_json: bool,
     scaled: bool = False,
 ) -> None:
@@ -226,7 +236,7 @@ def _report(
         described = {**notes, "unit": found[0].unit, "error": f"standard error over {found[0].blocks} blocks"}
         write_csv(table, "wavenumber_cm-1", curves, described)
         label = f"{found[0].name} ({found[0].unit})" if len(found) == 1 else f"intensity ({found[0].unit})"
-        plot(picture, curves, _AXIS, label, limits, "", reference, scaled)
+        plot(picture, curves, _AXIS, label, limits, "", reference, scaled, marks or ())
         files = [str(table), str(picture)]
     if as_json:
         listed = {

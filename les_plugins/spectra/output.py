@@ -91,6 +91,7 @@ def plot(
     title: str = "",
     reference: Curve | None = None,
     scale_reference: bool = False,
+    marks: Sequence[float] = (),
 ) -> None:
     """Curves with their error bands to a PNG file.
 
@@ -102,6 +103,7 @@ def plot(
         title: over the axes.
         reference: a measured curve, dashed.
         scale_reference: give it the height of the first curve, for spectra in arbitrary units.
+        marks: positions on the x axis, such as those of measured bands: dotted lines.
 
     Raises:
         HostError: matplotlib is missing.
@@ -127,6 +129,8 @@ def plot(
                 height = height * (curves[0].y.max() / shown.max() if len(shown) and shown.max() > 0 else 1.0)
                 label += ", scaled"
             axes.plot(reference.x, height, color="0.25", linewidth=1.0, linestyle="--", label=label, zorder=4)
+        for mark in marks:
+            axes.axvline(mark, color="0.25", linewidth=0.8, linestyle=":", zorder=1)
         axes.axhline(0.0, color="0.7", linewidth=0.6, zorder=1)
         axes.set(xlim=inside, xlabel=x_label, ylabel=y_label)
         if title:
