@@ -18,7 +18,7 @@ import les_plugins
 from les_plugins import plugins
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError
-from les_plugins.gauge import fix_gauge, mean_charges
+from les_plugins.gauge import fix_gauge, mean_born_charges
 from les_plugins.plugins import HostInfo, HostState
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def save(
         path: the folder to write; made if needed, an existing checkpoint in it is replaced.
         host: name of the adapter, such as "mace".
         metadata: JSON-compatible facts to keep, such as training data hashes, command, licence of the data.
-        frames: some structures of the training set, from whose latent charges the sign convention is read off (the
-            most electronegative element is negative); without any the sign stays as it is.
+        frames: some structures of the training set, from whose Born charges the sign convention is read off
+            (electronegative elements are negative, `gauge.fix_gauge`); without any the sign stays as it is.
 
     Returns:
         The folder.
@@ -57,7 +57,7 @@ def save(
     if folder.exists() and (not folder.is_dir() or _strangers(folder)):
         raise CheckpointError(f"{folder} exists and is not a checkpoint: choose another path")
     if frames:
-        fix_gauge(model, mean_charges(model, host, frames))
+        fix_gauge(model, *mean_born_charges(model, host, frames))
     state: HostState = plugins.host(host).les_state(model=model)
     for name, tensor in state.tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):

@@ -24,12 +24,20 @@ _PAULING = """
 ELECTRONEGATIVITY = {number: float(value) for number, value in enumerate(_PAULING.split(), 1)}
 
 
-def fix_gauge(model: nn.Module, mean_charge: Mapping[int, float]) -> bool:
-    """Choose the sign of the latent moments so that the most electronegative element is negative on average.
+#: Frames that the sign is read off, at most: Born charges cost several evaluations each.
+_FRAMES = 4
+
+
+def fix_gauge(model: nn.Module, mean_charge: Mapping[int, float], count: Mapping[int, int] | None = None) -> bool:
+    """Choose the sign of the latent moments so that electronegative elements are negative.
+
+    The covariance, over atoms, of Pauling electronegativity and charge becomes negative. All elements count: the charge
+    of the most electronegative one alone can be a small difference, as that of nitrogen in methylammonium is.
 
     Args:
         model: a host model; nothing happens to one without a long-range part.
-        mean_charge: mean latent charge of every element (by atomic number), e.
+        mean_charge: mean charge of every element (by atomic number), e.
+        count: atoms of every element; one each when None.
 
     Returns:
         Whether the sign was changed. Energy and forces never change.
@@ -38,32 +46,37 @@ def fix_gauge(model: nn.Module, mean_charge: Mapping[int, float]) -> bool:
     parts = [module for module in model.modules() if isinstance(module, LongRange)]
     if not rated or not parts:
         return False
-    mean = sum(mean_charge[z] for z in rated) / len(rated)
-    most = max(rated, key=lambda z: ELECTRONEGATIVITY[z])
+    weight = {z: 1 if count is None else count[z] for z in rated}
+    total = sum(weight.values())
+    mean = sum(weight[z] * ELECTRONEGATIVITY[z] for z in rated) / total
     # one element alone has no contrast: then its own sign decides
-    contrast = mean_charge[most] - (mean if len(rated) > 1 else 0.0)
-    if contrast <= 0.0:
+    pull = {z: ELECTRONEGATIVITY[z] - mean if len(rated) > 1 else 1.0 for z in rated}
+    if sum(weight[z] * pull[z] * mean_charge[z] for z in rated) <= 0.0:
         return False
     for part in parts:
         part.flip_gauge()
     return True
 
 
-def mean_charges(model: nn.Module, host: str, frames: Sequence[Atoms]) -> dict[int, float]:
-    """Mean latent charge, e, of every element (by atomic number) over some structures.
+def mean_born_charges(model: nn.Module, host: str, frames: Sequence[Atoms]) -> tuple[dict[int, float], dict[int, int]]:
+    """Mean isotropic Born charge tr Z*/3, e, of every element (by atomic number), and how many atoms it is of.
+
+    Z* rather than latent charges, which leave out what the latent dipoles carry.
 
     Args:
-        model: a host model; empty result for one without a long-range part. It is not changed.
+        model: a host model; empty results for one without a long-range part. It is not changed.
         host: name of the adapter.
-        frames: the structures.
+        frames: structures; the first few are used.
     """
     if not any(isinstance(module, LongRange) for module in model.modules()):
-        return {}
+        return {}, {}
     device = next(model.parameters()).device
     calculator = plugins.host(host).les_calculator(model=copy.deepcopy(model), metadata={}, device=str(device))
     charges: dict[int, list[float]] = {}
-    for atoms in frames:
+    for atoms in frames[:_FRAMES]:
         bare = atoms.copy()  # without the labels that a file may have put into its calculator
-        for number, charge in zip(bare.numbers, calculator.get_property("latent_charges", bare), strict=True):
-            charges.setdefault(int(number), []).append(float(charge))
-    return {number: sum(values) / len(values) for number, values in charges.items()}
+        born = calculator.get_property("born_effective_charges", bare)
+        for number, tensor in zip(bare.numbers, born, strict=True):
+            charges.setdefault(int(number), []).append(float(tensor.trace()) / 3.0)
+    means = {number: sum(values) / len(values) for number, values in charges.items()}
+    return means, {number: len(values) for number, values in charges.items()}

@@ -128,7 +128,7 @@ def _data_facts(settings: Mapping[str, Any], arguments: Sequence[str]) -> dict[s
 
 
 def _training_frames(path: Path, model: nn.Module) -> list[Atoms]:
-    """One training structure, from whose latent charges the sign convention is read off."""
+    """One training structure, from whose Born charges the sign convention is read off."""
     data = data_dict_from_checkpoint(str(path))
     symbols = [model.type_names[int(kind)] for kind in data[AtomicDataDict.ATOM_TYPE_KEY]]
     pbc = data[AtomicDataDict.PBC_KEY].view(3).numpy()
