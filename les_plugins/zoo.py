@@ -139,7 +139,7 @@ def write_manifest(folder: Path | None = None) -> Path:
     """
     zoo = folder or root()
     models = {}
-    for model in sorted(item.parent for item in zoo.glob(f"*/{checkpoint.WEIGHTS}")):
+    for model in sorted(item.parent for item in zoo.glob(f"*/{CARD}")):  # a card is written last
         files = (checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.MANIFEST, *CARD_FILES)
         models[model.name] = {file: checkpoint.sha256(model / file) for file in files}
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, "models": models}
