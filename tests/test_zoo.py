@@ -109,10 +109,13 @@ def test_the_commands_say_what_the_zoo_holds(folder, tmp_path, monkeypatch, caps
     }
     (folder / "toy-one" / zoo.METRICS).write_text(json.dumps(metrics), encoding="utf-8")
     zoo.write_manifest(folder)
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     commands.list_models()
-    line = next(line for line in capsys.readouterr().out.splitlines() if "toy-one" in line)
-    assert [word.strip() for word in line.split("│")[1:-1]] == ["toy-one", "toy", "q u", "12.3", "0.50", "-", "CC0"]
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if "toy-one" in line)
+    assert [word.strip() for word in line.split("│")[1:-1]] == ["toy-one", "toy", "q u", "12.3", "0.50", "-"]
+    assert "licence of the data of toy-one: CC0" in printed
+    assert max(map(len, printed.splitlines())) < 80
     commands.info("toy-one")
     assert capsys.readouterr().out.strip() == "# toy-one"
     commands.verify()

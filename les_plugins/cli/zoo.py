@@ -35,22 +35,24 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    table = Table("name", "host", "terms", "forces, meV/Å", "energy, meV/atom", "Z* R²", "licence of the data")
+    table = Table()
+    for column in ("name", "host", "terms", "forces\nmeV/Å", "energy\nmeV/atom", "Z*\nR²"):
+        table.add_column(column, no_wrap=True, justify="right" if "\n" in column else "left")
     for row in rows:
         errors = row["summary"]
-        table.add_row(
-            row["name"],
-            row["host"] + ("" if row["usable"] else " (not installed)"),
-            row["terms"],
+        numbers = (
             _number(errors["forces_rmse_meV_per_A"], 1),
             _number(errors["energy_rmse_meV_per_atom"], 2),
             _number(errors.get("born_r2"), 3),
-            row["data"]["licence"],
         )
-    console = Console(soft_wrap=True)
+        table.add_row(row["name"], row["host"], row["terms"], *numbers)
+    console = Console(soft_wrap=True, highlight=False)
     console.print(table, soft_wrap=False)
+    for licence in sorted({row["data"]["licence"] for row in rows}):  # below: a narrow terminal would cut them
+        of = ", ".join(row["name"] for row in rows if row["data"]["licence"] == licence)
+        console.print(f"licence of the data of {of}: {licence}", markup=False)
     for problem in sorted({row["problem"] for row in rows if row["problem"]}):
-        console.print(problem, highlight=False, markup=False)
+        console.print(problem, markup=False)
 
 
 def info(name: Name, as_json: AsJson = False) -> None:
