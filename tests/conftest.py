@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import pytest
 import torch
+from command_line import Done
 
-from les_plugins import plugins
+from les_plugins import cli, plugins
 
 torch.set_num_threads(1)  # tensors are tiny: more threads only wait for each other
 
@@ -28,6 +30,23 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def les_plugins_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run `les-plugins ARGUMENTS` in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["les-plugins", *map(str, arguments)])
+        monkeypatch.setattr(cli.app, "registered_commands", [])
+        monkeypatch.setattr(cli.app, "registered_groups", [])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return Done(int(end.value.code or 0), captured.out, captured.err)
+
+    return run
 
 
 class EntryPoint:

@@ -6,43 +6,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Done
 
 import les_plugins
-from les_plugins import cli, plugins
+from les_plugins import plugins
 from les_plugins.errors import ConfigError
 from les_plugins.hookspecs import hookimpl
 from les_plugins.plugins import HostInfo
 
 
-@dataclass
-class Done:
-    """How a command ended."""
-
-    code: int
-    output: str
-    errors: str
-
-
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Run `les-plugins ARGUMENTS` in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["les-plugins", *arguments])
-        monkeypatch.setattr(cli.app, "registered_commands", [])
-        monkeypatch.setattr(cli.app, "registered_groups", [])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return Done(int(end.value.code or 0), captured.out, captured.err)
-
-    return run
+def command(les_plugins_command: Callable[..., Done]) -> Callable[..., Done]:
+    return les_plugins_command
 
 
 class Trainer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,11 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from command_line import Done
 from toy_calculator import Toy, molecule
 
-from les_plugins import cli
 from les_plugins.cli import md, plot
 from les_plugins.dynamics import Settings, Trajectory, run
-
-
-@dataclass
-class Done:
-    """How a command ended."""
-
-    code: int
-    output: str
-    errors: str
 
 
 class Parts(Toy):
@@ -41,23 +31,12 @@ class Parts(Toy):
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def command(monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., Done]) -> Callable[..., Done]:
     """Run `les-plugins ARGUMENTS` in this process, every model being the toy."""
-    monkeypatch.setenv("COLUMNS", "200")
     facts = {"weights_sha256": "0" * 64, "host": "toy", "epsilon_infinity": 1.78}
     for module in (md, plot):
         monkeypatch.setattr(module, "open_model", lambda path, device, epsilon=None: (Parts(), facts))
-
-    def go(*arguments: Any) -> Done:
-        monkeypatch.setattr(sys, "argv", ["les-plugins", *map(str, arguments)])
-        monkeypatch.setattr(cli.app, "registered_commands", [])
-        monkeypatch.setattr(cli.app, "registered_groups", [])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return Done(int(end.value.code or 0), captured.out, captured.err)
-
-    return go
+    return les_plugins_command
 
 
 @pytest.fixture

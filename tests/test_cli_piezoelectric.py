@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,21 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from command_line import Done
 from rigid_ions import RigidIons
 from test_relaxed_piezoelectric import CHARGE, LATTICE, Springs, zinc_blende
 
-from les_plugins import cli
 from les_plugins.piezoelectric import COULOMB_PER_SQUARE_METRE
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def command(monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., Done]) -> Callable[..., Done]:
     """Run `les-plugins piezoelectric ARGUMENTS` in this process with springs in the place of a checkpoint."""
 
-    def run(*arguments: object, calculator: Any = None) -> tuple[int, str, str]:
+    def run(*arguments: object, calculator: Any = None) -> Done:
         model = calculator or Springs()
         monkeypatch.setattr("les_plugins.cli.piezoelectric.open_model", lambda *given: (model, {"path": str(given[0])}))
-        monkeypatch.setattr(sys, "argv", ["les-plugins", "piezoelectric", *map(str, arguments)])
-        monkeypatch.setattr(cli.app, "registered_commands", [])
-        monkeypatch.setattr(cli.app, "registered_groups", [])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (int(end.value.code or 0), *capsys.readouterr())
+        return les_plugins_command("piezoelectric", *arguments)
 
     return run
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from command_line import Done
 from toy_calculator import Toy, labelled, molecule
 
-from les_plugins import cli
 from les_plugins.charge_map import AXES, ChargeMap, charge_map, plot_map
 from les_plugins.cli import evaluate, plot
 from les_plugins.errors import ConfigError, HostError
@@ -36,18 +35,13 @@ class Latent(Toy):
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def command(monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., Done]) -> Callable[..., Done]:
     """Run `les-plugins plot ARGUMENTS` in this process."""
 
-    def run(*arguments: object, calculator: Any = None) -> tuple[int, str, str]:
+    def run(*arguments: object, calculator: Any = None) -> Done:
         for module in (evaluate, plot):
             monkeypatch.setattr(module, "open_model", lambda *given: (calculator or Latent(spring=0.31), {}))
-        monkeypatch.setattr(sys, "argv", ["les-plugins", "plot", *map(str, arguments)])
-        monkeypatch.setattr(cli.app, "registered_commands", [])
-        monkeypatch.setattr(cli.app, "registered_groups", [])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (int(end.value.code or 0), *capsys.readouterr())
+        return les_plugins_command("plot", *arguments)
 
     return run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from command_line import Done
 from rigid_ions import BORN_CHARGE, EPSILON, LATTICE, RigidIons, rock_salt
 
-from les_plugins import cli, phonons
+from les_plugins import phonons
 from les_plugins.errors import ConfigError, GeometryError, HostError
 from les_plugins.units import COULOMB_CONSTANT, VACUUM_PERMITTIVITY
 
@@ -228,18 +228,13 @@ class TestRefused:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def command(monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., Done]) -> Callable[..., Done]:
     """Run `les-plugins phonons ARGUMENTS` in this process with rigid ions in the place of a checkpoint."""
 
-    def run(*arguments: object, calculator: Any = None) -> tuple[int, str, str]:
+    def run(*arguments: object, calculator: Any = None) -> Done:
         model = calculator or RigidIons()
         monkeypatch.setattr("les_plugins.cli.phonons.open_model", lambda *given: (model, {"path": str(given[0])}))
-        monkeypatch.setattr(sys, "argv", ["les-plugins", "phonons", *map(str, arguments)])
-        monkeypatch.setattr(cli.app, "registered_commands", [])
-        monkeypatch.setattr(cli.app, "registered_groups", [])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (int(end.value.code or 0), *capsys.readouterr())
+        return les_plugins_command("phonons", *arguments)
 
     return run
 
