@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from les_plugins.electrostatics import LatentElectrostatics
-from les_plugins.electrostatics.layer import check_static_cell
+from les_plugins.electrostatics.checks import check_static_cell
 from les_plugins.features import FeatureLayout, NodeFeatures
 from les_plugins.multipoles import Multipoles
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.lattice import dual_lattice
-from les_plugins.electrostatics.layer import is_traced
 from les_plugins.electrostatics.local import to_atoms, to_structures
 from les_plugins.errors import GeometryError
 from les_plugins.units import VACUUM_PERMITTIVITY

@@ -15,7 +15,7 @@ from nequip.nn import GraphModuleMixin
 from nequip.nn.model_modifier_utils import model_modifier
 from torch import Tensor, nn
 
-from les_plugins.electrostatics.layer import is_traced
+from les_plugins.electrostatics.checks import is_traced
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.long_range import LongRange, LongRangeResult

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from les_plugins.electrostatics.local import LocalFields, contract, to_structures
-from les_plugins.electrostatics.open import open_electrostatics
-from les_plugins.electrostatics.reciprocal import periodic_electrostatics
+from les_plugins.electrostatics.checks import (
+    check_batch,
+    check_finite,
+    check_response,
+    check_static_cell,
+    is_traced,
+    one_of,
+)
+from les_plugins.electrostatics.external_field import in_external_field
+from les_plugins.electrostatics.local import to_structures
+from les_plugins.electrostatics.solver import PermanentResult, SolverSettings, solve_structures
 from les_plugins.electrostatics.static import covered, static_electrostatics, static_extent
 from les_plugins.errors import ConfigError, GeometryError
 from les_plugins.multipoles import Multipoles
 from les_plugins.response import Response, one_shot_response
 
-Solver = Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], "PermanentResult"]
+Solver = Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
 ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response]
-
-
-class PermanentResult(NamedTuple):
-    """What a solver returns: energy (B,) eV, atomic_energy (N,) eV, potential (N,) V, field (N, 3) V/Å."""
-
-    energy: Tensor
-    atomic_energy: Tensor
-    potential: Tensor
-    field: Tensor
 
 
 class ElectrostaticsResult(NamedTuple):
@@ -82,15 +80,15 @@ class LatentElectrostatics(torch.nn.Module):
             if not (math.isfinite(value) and value > 0.0):
                 raise ConfigError(f"{name} is {value!r}; allowed: a positive length in Å")
         check_static_cell(static_cell)
-        _one_of("method", method, ("auto", "direct"), {"mesh": "the particle mesh is not built yet"})
-        _one_of("response", response, ("one_shot", None), {"self_consistent": "it is not built yet"})
+        one_of("method", method, ("auto", "direct"), {"mesh": "the particle mesh is not built yet"})
+        one_of("response", response, ("one_shot", None), {"self_consistent": "it is not built yet"})
         self.sigma = float(sigma)
         self.dl = float(dl)
         self.remove_self_interaction = bool(remove_self_interaction)
         self.method = method
         self.response = response
         self.static_cell = static_cell
-        self.solver: Solver = self._solve_direct
+        self.solver: Solver = self._solve
         self.response_model: ResponseModel = one_shot_response
 
     def extra_repr(self) -> str:
@@ -134,10 +132,10 @@ class LatentElectrostatics(torch.nn.Module):
         Source: PHYSICS 1–5; arXiv 2605.05746.
         """
         if not is_traced():  # values are not known to a compiler
-            _check_batch(positions, cell, pbc, batch)
+            check_batch(positions, cell, pbc, batch)
             multipoles.check(len(positions))
-            _check_response(len(positions), softness, polarizability)
-            _check_finite(positions, multipoles, softness, polarizability, external_field)
+            check_response(len(positions), softness, polarizability)
+            check_finite(positions, multipoles, softness, polarizability, external_field)
         elif external_field is not None:
             raise GeometryError("external_field cannot be traced or compiled: evaluate the model as it is")
         dtype = positions.dtype
@@ -150,7 +148,7 @@ class LatentElectrostatics(torch.nn.Module):
 
         seen_potential, seen_field = potential, field
         if external_field is not None:
-            seen_potential, seen_field, work = _in_external_field(
+            seen_potential, seen_field, work = in_external_field(
                 coordinates, pbc, batch, moments, potential, field, softness, external_field
             )
             atomic = atomic + work
@@ -172,54 +170,16 @@ class LatentElectrostatics(torch.nn.Module):
             energy.to(dtype), atomic.to(dtype), potential.to(dtype), field.to(dtype), charge.to(dtype), total
         )
 
-    def _solve_direct(
+    def _solve(
         self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles
     ) -> PermanentResult:
-        """Every structure by the method of its own boundary conditions, exact to the cutoff."""
+        """Every structure by the method of its own boundary conditions."""
         if is_traced():
             return self._solve_static(positions, cell, pbc, batch, multipoles)
         if self.static_cell is not None:
             self.check_static_cell(cell, pbc)
-        n_structures = len(cell)
-        order = torch.argsort(batch, stable=True)
-        counts = torch.bincount(batch, minlength=n_structures).tolist()
-        members = torch.split(order, counts)
-        periodic = pbc.all(1).tolist()
-        energy = positions.new_zeros(n_structures)
-        pieces: list[tuple[Tensor, Tensor, LocalFields]] = []
-
-        isolated = [i for i in range(n_structures) if counts[i] > 0 and not periodic[i]]
-        if isolated:
-            atoms = torch.cat([members[i] for i in isolated])
-            structure = torch.repeat_interleave(
-                torch.arange(len(isolated), device=batch.device),
-                torch.tensor([counts[i] for i in isolated], device=batch.device),
-            )
-            share, fields = open_electrostatics(
-                positions[atoms], structure, multipoles.select(atoms), self.sigma, self.remove_self_interaction
-            )
-            energy = energy.index_add(0, batch[atoms], share)
-            pieces.append((atoms, share, fields))
-        for i in range(n_structures):
-            if counts[i] == 0 or not periodic[i]:
-                continue
-            atoms = members[i]
-            mine = multipoles.select(atoms)
-            total, fields = periodic_electrostatics(
-                positions[atoms], cell[i], mine, self.sigma, 2.0 * math.pi / self.dl, self.remove_self_interaction
-            )
-            energy = energy.index_add(0, batch.new_tensor([i]), total[None])
-            pieces.append((atoms, contract(mine, fields), fields))
-
-        if not pieces:
-            return PermanentResult(energy, positions[:, 0], positions[:, 0], positions)
-        place = torch.argsort(torch.cat([atoms for atoms, _, _ in pieces]))
-        return PermanentResult(
-            energy,
-            torch.cat([share for _, share, _ in pieces])[place],
-            torch.cat([fields.potential for _, _, fields in pieces])[place],
-            -torch.cat([fields.gradient for _, _, fields in pieces])[place],
-        )
+        settings = SolverSettings(self.sigma, 2.0 * math.pi / self.dl, self.remove_self_interaction)
+        return solve_structures(positions, cell, pbc, batch, multipoles, settings)
 
     def check_static_cell(self, cell: Tensor, pbc: Tensor) -> None:
         """Refuse structures that compiled code with this `static_cell` does not cover.
@@ -288,104 +248,3 @@ class LatentElectrostatics(torch.nn.Module):
         )
         potential = torch.stack([part.potential for part in parts], 1).to(dtype)
         return ElectrostaticsResult(energy, atomic, potential, field, charge.to(dtype), None)
-
-
-def is_traced() -> bool:
-    """Whether a tracer or compiler records what is done, and values cannot be looked at."""
-    return torch.compiler.is_compiling() or get_proxy_mode() is not None
-
-
-def check_static_cell(lengths: tuple[float, ...] | None) -> None:
-    """Refuse a `static_cell` that is not three positive lengths, or None."""
-    if lengths is not None and not (len(lengths) == 3 and all(math.isfinite(x) and x > 0.0 for x in lengths)):
-        raise ConfigError(f"static_cell is {list(lengths)!r}; allowed: three positive lengths in Å, or none")
-
-
-def _in_external_field(
-    positions: Tensor,
-    pbc: Tensor,
-    batch: Tensor,
-    multipoles: Multipoles,
-    potential: Tensor,
-    field: Tensor,
-    softness: Tensor | None,
-    external_field: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Potential and field that the response sees, and the work (N,) on the permanent moments, in a uniform field."""
-    if bool(pbc.any()):
-        raise GeometryError(
-            "external_field with a periodic structure: its position operator is not defined and the finite-field "
-            "driver is not built yet; give the field to open structures only"
-        )
-    expected = (len(pbc), 3)
-    if external_field.shape not in ((3,), expected):
-        raise GeometryError(f"external_field has shape {tuple(external_field.shape)}; allowed: (3,) or {expected}")
-    at_atoms = external_field.double().expand(expected)[batch]
-    work = -multipoles.charge * (at_atoms * positions).sum(1)
-    if multipoles.dipole is not None:
-        work = work - (multipoles.dipole * at_atoms).sum(1)
-    lever = positions
-    if softness is not None:
-        weight = softness.double()
-        norm = weight.new_zeros(len(pbc)).index_add(0, batch, weight)
-        centre = weight.new_zeros(len(pbc), 3).index_add(0, batch, weight[:, None] * positions)
-        lever = positions - (centre / torch.where(norm > 0, norm, 1.0)[:, None])[batch]
-    return potential - (at_atoms * lever).sum(1), field + at_atoms, work
-
-
-def _check_batch(positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) -> None:
-    n_atoms, n_structures = len(positions), len(cell)
-    for name, tensor, shape in (
-        ("positions", positions, (n_atoms, 3)),
-        ("cell", cell, (n_structures, 3, 3)),
-        ("pbc", pbc, (n_structures, 3)),
-        ("batch", batch, (n_atoms,)),
-    ):
-        if tuple(tensor.shape) != shape:
-            raise GeometryError(f"{name} has shape {tuple(tensor.shape)}; allowed: {shape}")
-    if pbc.dtype != torch.bool:
-        raise GeometryError(f"pbc has dtype {pbc.dtype}; allowed: torch.bool")
-    mixed = pbc.any(1) & ~pbc.all(1)
-    if bool(mixed.any()):
-        flags = tuple(pbc[int(mixed.nonzero()[0])].tolist())
-        raise GeometryError(
-            f"pbc is {flags} for structure {int(mixed.nonzero()[0])}; allowed: all True (periodic) or all False "
-            "(open). Slabs (True, True, False) are not built yet, wires are not planned"
-        )
-    if n_atoms and (int(batch.min()) < 0 or int(batch.max()) >= n_structures):
-        raise GeometryError(f"batch holds {int(batch.min())}…{int(batch.max())}; allowed: 0…{n_structures - 1}")
-
-
-def _check_response(n_atoms: int, softness: Tensor | None, polarizability: Tensor | None) -> None:
-    if softness is not None and tuple(softness.shape) != (n_atoms,):
-        raise GeometryError(f"softness has shape {tuple(softness.shape)}; allowed: {(n_atoms,)}")
-    if polarizability is not None and tuple(polarizability.shape) not in ((n_atoms,), (n_atoms, 3, 3)):
-        raise GeometryError(
-            f"polarizability has shape {tuple(polarizability.shape)}; allowed: {(n_atoms,)} or {(n_atoms, 3, 3)}"
-        )
-
-
-def _check_finite(
-    positions: Tensor,
-    multipoles: Multipoles,
-    softness: Tensor | None,
-    polarizability: Tensor | None,
-    external_field: Tensor | None,
-) -> None:
-    """A sum is finite when all its terms are, and far cheaper than a test of each."""
-    for name, tensor in (
-        ("positions", positions),
-        *multipoles._asdict().items(),
-        ("softness", softness),
-        ("polarizability", polarizability),
-        ("external_field", external_field),
-    ):
-        if tensor is not None and not math.isfinite(tensor.detach().sum(dtype=torch.float64).item()):
-            raise GeometryError(f"{name} holds NaN or infinity; allowed: finite numbers")
-
-
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...], not_yet: dict[str, str]) -> None:
-    if value in not_yet:
-        raise ConfigError(f"{name}={value!r}: {not_yet[value]}; allowed: {', '.join(map(repr, allowed))}")
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")

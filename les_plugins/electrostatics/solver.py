@@ -1,0 +1,91 @@
+"""Permanent energy, potential and field of a batch: each structure by the method of its own boundary conditions.
+
+Open structures are pairs in real space, all of a batch at once; periodic ones a reciprocal sum each. `layer.py` calls
+it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from les_plugins.electrostatics.local import LocalFields, contract
+from les_plugins.electrostatics.open import open_electrostatics
+from les_plugins.electrostatics.reciprocal import periodic_electrostatics
+from les_plugins.multipoles import Multipoles
+
+
+class SolverSettings(NamedTuple):
+    """What the sums need to know: sigma, Å; the cutoff k_c = 2π/dl, 1/Å; whether self-interaction is left out."""
+
+    sigma: float
+    cutoff: float
+    remove_self_interaction: bool
+
+
+class PermanentResult(NamedTuple):
+    """What a solver returns: energy (B,) eV, atomic_energy (N,) eV, potential (N,) V, field (N, 3) V/Å."""
+
+    energy: Tensor
+    atomic_energy: Tensor
+    potential: Tensor
+    field: Tensor
+
+
+def solve_structures(
+    positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles, settings: SolverSettings
+) -> PermanentResult:
+    """Permanent result of a batch.
+
+    Args:
+        positions: (N, 3) Å, float64.
+        cell: (B, 3, 3) Å, float64.
+        pbc: (B, 3) bool, all true or all false for each structure.
+        batch: (N,) integer; need not be sorted, structures may be empty.
+        multipoles: moments of the N atoms, float64.
+        settings: of the sums.
+
+    Source: PHYSICS 2–4.
+    """
+    n_structures = len(cell)
+    order = torch.argsort(batch, stable=True)
+    counts = torch.bincount(batch, minlength=n_structures).tolist()
+    members = torch.split(order, counts)
+    periodic = pbc.all(1).tolist()
+    energy = positions.new_zeros(n_structures)
+    pieces: list[tuple[Tensor, Tensor, LocalFields]] = []
+
+    isolated = [i for i in range(n_structures) if counts[i] > 0 and not periodic[i]]
+    if isolated:
+        atoms = torch.cat([members[i] for i in isolated])
+        structure = torch.repeat_interleave(
+            torch.arange(len(isolated), device=batch.device),
+            torch.tensor([counts[i] for i in isolated], device=batch.device),
+        )
+        share, fields = open_electrostatics(
+            positions[atoms], structure, multipoles.select(atoms), settings.sigma, settings.remove_self_interaction
+        )
+        energy = energy.index_add(0, batch[atoms], share)
+        pieces.append((atoms, share, fields))
+    for i in range(n_structures):
+        if counts[i] == 0 or not periodic[i]:
+            continue
+        atoms = members[i]
+        mine = multipoles.select(atoms)
+        total, fields = periodic_electrostatics(
+            positions[atoms], cell[i], mine, settings.sigma, settings.cutoff, settings.remove_self_interaction
+        )
+        energy = energy.index_add(0, batch.new_tensor([i]), total[None])
+        pieces.append((atoms, contract(mine, fields), fields))
+
+    if not pieces:
+        return PermanentResult(energy, positions[:, 0], positions[:, 0], positions)
+    place = torch.argsort(torch.cat([atoms for atoms, _, _ in pieces]))
+    return PermanentResult(
+        energy,
+        torch.cat([share for _, share, _ in pieces])[place],
+        torch.cat([fields.potential for _, _, fields in pieces])[place],
+        -torch.cat([fields.gradient for _, _, fields in pieces])[place],
+    )
