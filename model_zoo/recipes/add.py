@@ -1,6 +1,7 @@
 """Put a trained checkpoint into the zoo: evaluate it, run its stability test, write card, metrics and hashes.
 
     python model_zoo/recipes/add.py NAME CHECKPOINT.les RECIPE.yaml DATA_FOLDER [--system water] [--skip-stability]
+        [--options KEY=VALUE …]
 
 Run in the environment of the checkpoint's host, from the root of the repository. Every number on a card is written here.
 """
@@ -32,11 +33,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--system", default="water")
     parser.add_argument("--skip-stability", action="store_true")
+    parser.add_argument("--options", nargs="*", default=[], help="what the training was given beside its recipe")
     given = parser.parse_args()
     facts = json.loads((HERE / "data.json").read_text(encoding="utf-8"))[given.system]
     folder = zoo.root() / given.name
     folder.mkdir(exist_ok=True)
-    copy_checkpoint(given.checkpoint, folder, given.recipe, facts)
+    retrain = command(given.name, checkpoint.read_config(given.checkpoint)["host"], given.recipe, facts, given.options)
+    copy_checkpoint(given.checkpoint, folder, retrain, facts)
     calculator = les_plugins.load(folder)
     config = checkpoint.read_config(folder)
 
@@ -65,7 +68,7 @@ def main() -> None:
         "data": {key: facts[key] for key in ("system", "functional", "source", "licence", "validity")},
         "training": {
             "recipe": f"recipes/{given.recipe.name}",
-            "command": command(config["host"], given.recipe, facts),
+            "command": retrain,
             "train": {"file": facts["train"], "sha256": checkpoint.sha256(given.data / facts["train"])},
         },
         "epsilon_infinity": config["epsilon_infinity"],
@@ -85,10 +88,10 @@ def main() -> None:
     print(f"{folder.name}: {json.dumps(metrics['summary'])}")
 
 
-def copy_checkpoint(source: Path, folder: Path, recipe: Path, facts: dict) -> None:
+def copy_checkpoint(source: Path, folder: Path, retrain: str, facts: dict) -> None:
     """Copy weights and config; the command loses the paths of the machine that it ran on."""
     config = checkpoint.read_config(source)
-    config["metadata"]["command"] = command(config["host"], recipe, facts)
+    config["metadata"]["command"] = retrain
     config["metadata"]["data_licence"] = facts["licence"]
     write_json(folder / checkpoint.CONFIG, config, sort_keys=True)
     shutil.copyfile(source / checkpoint.WEIGHTS, folder / checkpoint.WEIGHTS)
@@ -97,14 +100,15 @@ def copy_checkpoint(source: Path, folder: Path, recipe: Path, facts: dict) -> No
     write_json(folder / checkpoint.MANIFEST, document)
 
 
-def command(host: str, recipe: Path, facts: dict) -> str:
+def command(name: str, host: str, recipe: Path, facts: dict, options: list[str]) -> str:
     """What retrains the checkpoint; $DATA is the folder of the data."""
     train, valid = f"$DATA/{facts['train']}", f"$DATA/{facts['valid']}"
-    config = f"model_zoo/recipes/{recipe.name}"
+    start = f"les-plugins train {host} --config model_zoo/recipes/{recipe.name}"
     if host == "nequip":
-        files = f"data.train_file_path={train} data.val_file_path={valid} hydra.run.dir=runs/{recipe.stem}"
-        return f"les-plugins train nequip --config {config} {files}"
-    return f"les-plugins train {host} --config {config} --train_file {train} --valid_file {valid}"
+        files = f"data.train_file_path={train} data.val_file_path={valid} hydra.run.dir=runs/{name}"
+    else:
+        files = f"--train_file {train} --valid_file {valid}"
+    return " ".join([start, files, *(f"'{option}'" if "[" in option else option for option in options)])
 
 
 def terms(section: dict | None) -> str:
