@@ -37,12 +37,12 @@ def check_batch(positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) -> 
             raise GeometryError(f"{name} has shape {tuple(tensor.shape)}; allowed: {shape}")
     if pbc.dtype != torch.bool:
         raise GeometryError(f"pbc has dtype {pbc.dtype}; allowed: torch.bool")
-    mixed = pbc.any(1) & ~pbc.all(1)
-    if bool(mixed.any()):
-        flags = tuple(pbc[int(mixed.nonzero()[0])].tolist())
+    wires = pbc.sum(1) == 1
+    if bool(wires.any()):
+        flags = tuple(pbc[int(wires.nonzero()[0])].tolist())
         raise GeometryError(
-            f"pbc is {flags} for structure {int(mixed.nonzero()[0])}; allowed: all True (periodic) or all False "
-            "(open). Slabs (True, True, False) are not built yet, wires are not planned"
+            f"pbc is {flags} for structure {int(wires.nonzero()[0])}; allowed: three True (periodic), two (slab) or "
+            "none (open). Wires, periodic along one axis, are not built"
         )
     if n_atoms and (int(batch.min()) < 0 or int(batch.max()) >= n_structures):
         raise GeometryError(f"batch holds {int(batch.min())}…{int(batch.max())}; allowed: 0…{n_structures - 1}")

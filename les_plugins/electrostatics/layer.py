@@ -113,8 +113,8 @@ class LatentElectrostatics(torch.nn.Module):
 
         Args:
             positions: (N, 3) Å.
-            cell: (B, 3, 3) Å, rows are lattice vectors; not read for open structures.
-            pbc: (B, 3) bool, all true (periodic) or all false (open) for each structure.
+            cell: (B, 3, 3) Å, rows are lattice vectors; rows of open axes are not read.
+            pbc: (B, 3) bool: for each structure three true (periodic), two (slab) or none (open).
             batch: (N,) integer, the structure of each atom; need not be sorted, structures may be empty.
             multipoles: permanent moments; see `Multipoles` for shapes and units.
             softness: (N,) e²/eV, ≥ 0.
@@ -126,7 +126,7 @@ class LatentElectrostatics(torch.nn.Module):
             ElectrostaticsResult; computed in float64, returned in the dtype of `positions`.
 
         Raises:
-            GeometryError: shapes that do not fit, NaN or infinity, a slab or wire, a singular cell, a field on a
+            GeometryError: shapes that do not fit, NaN or infinity, a wire, a singular cell, a field on a
                 periodic structure.
 
         Source: PHYSICS 1–5; arXiv 2605.05746.

@@ -1,7 +1,7 @@
 """Permanent energy, potential and field of a batch: each structure by the method of its own boundary conditions.
 
-Open structures are pairs in real space, all of a batch at once; periodic ones a reciprocal sum each. `layer.py` calls
-it.
+Open structures are pairs in real space, all of a batch at once; periodic ones a reciprocal sum each, slabs the same and
+a correction. `layer.py` calls it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from les_plugins.electrostatics.local import LocalFields, contract
 from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.reciprocal import periodic_electrostatics
+from les_plugins.electrostatics.slab import slab_electrostatics
 from les_plugins.multipoles import Multipoles
 
 
@@ -42,7 +43,7 @@ def solve_structures(
     Args:
         positions: (N, 3) Å, float64.
         cell: (B, 3, 3) Å, float64.
-        pbc: (B, 3) bool, all true or all false for each structure.
+        pbc: (B, 3) bool; one axis alone is never periodic.
         batch: (N,) integer; need not be sorted, structures may be empty.
         multipoles: moments of the N atoms, float64.
         settings: of the sums.
@@ -53,11 +54,11 @@ def solve_structures(
     order = torch.argsort(batch, stable=True)
     counts = torch.bincount(batch, minlength=n_structures).tolist()
     members = torch.split(order, counts)
-    periodic = pbc.all(1).tolist()
+    axes = pbc.sum(1).tolist()
     energy = positions.new_zeros(n_structures)
     pieces: list[tuple[Tensor, Tensor, LocalFields]] = []
 
-    isolated = [i for i in range(n_structures) if counts[i] > 0 and not periodic[i]]
+    isolated = [i for i in range(n_structures) if counts[i] > 0 and axes[i] == 0]
     if isolated:
         atoms = torch.cat([members[i] for i in isolated])
         structure = torch.repeat_interleave(
@@ -69,14 +70,21 @@ def solve_structures(
         )
         energy = energy.index_add(0, batch[atoms], share)
         pieces.append((atoms, share, fields))
+
+    def periodic(place: Tensor, box: Tensor, moments: Multipoles) -> tuple[Tensor, LocalFields]:
+        return periodic_electrostatics(
+            place, box, moments, settings.sigma, settings.cutoff, settings.remove_self_interaction
+        )
+
     for i in range(n_structures):
-        if counts[i] == 0 or not periodic[i]:
+        if counts[i] == 0 or axes[i] == 0:
             continue
         atoms = members[i]
         mine = multipoles.select(atoms)
-        total, fields = periodic_electrostatics(
-            positions[atoms], cell[i], mine, settings.sigma, settings.cutoff, settings.remove_self_interaction
-        )
+        if axes[i] == 3:
+            total, fields = periodic(positions[atoms], cell[i], mine)
+        else:
+            total, fields = slab_electrostatics(positions[atoms], cell[i], pbc[i], mine, settings.sigma, periodic)
         energy = energy.index_add(0, batch.new_tensor([i]), total[None])
         pieces.append((atoms, contract(mine, fields), fields))
 

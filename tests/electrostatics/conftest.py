@@ -37,13 +37,13 @@ class System(NamedTuple):
 
 def random_system(
     n_atoms: int = 5,
-    periodic: bool = True,
+    periodic: bool | str = True,
     order: int = 2,
     response: str | None = "anisotropic",
     size: float = 6.0,
     seed: int = 0,
 ) -> System:
-    """Neutral random atoms, at least 0.5 Å apart, in a triclinic cell of about `size` Å."""
+    """Neutral random atoms, at least 0.5 Å apart, in a triclinic cell of about `size` Å; open, periodic or a "slab"."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -61,7 +61,7 @@ def random_system(
     return System(
         positions=positions,
         cell=cell[None] if periodic else torch.zeros(1, 3, 3, dtype=torch.float64),
-        pbc=torch.full((1, 3), periodic),
+        pbc=torch.tensor([[True, False, True]]) if periodic == "slab" else torch.full((1, 3), bool(periodic)),
         batch=torch.zeros(n_atoms, dtype=torch.long),
         charge=charge - charge.mean(),
         dipole=0.3 * normal(n_atoms, 3) if order >= 1 else None,

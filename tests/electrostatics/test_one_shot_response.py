@@ -6,7 +6,7 @@ import torch
 from les_plugins.observables import polarization, system_polarizability
 from les_plugins.response import one_shot_response
 
-BOUNDARIES = pytest.mark.parametrize("periodic", [False, True], ids=["open", "periodic"])
+BOUNDARIES = pytest.mark.parametrize("periodic", [False, True, "slab"], ids=["open", "periodic", "slab"])
 RESPONSES = pytest.mark.parametrize("response", ["isotropic", "anisotropic"])
 ROUNDING = {"rtol": 1e-12, "atol": 1e-12}
 FIELD = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
