@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,11 +19,16 @@ from les_plugins.electrostatics.checks import (
 )
 from les_plugins.electrostatics.external_field import in_external_field
 from les_plugins.electrostatics.local import to_structures
+from les_plugins.electrostatics.processes import check_boundaries, check_on_all_ranks
+from les_plugins.electrostatics.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.solver import PermanentResult, SolverSettings, solve_structures
 from les_plugins.electrostatics.static import covered, static_electrostatics, static_extent
 from les_plugins.errors import ConfigError, GeometryError
 from les_plugins.multipoles import Multipoles
 from les_plugins.response import Response, one_shot_response
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Solver = Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
 ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response]
@@ -61,6 +66,9 @@ class LatentElectrostatics(torch.nn.Module):
         response: "one_shot" or None; "self_consistent" is refused until it is built.
         static_cell: longest lattice vectors, Å, that traced and compiled code has to cover: its grid is sized by them
             once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
+        process_group: of `torch.distributed`, over whose ranks the atoms of each structure are spread: every rank gives
+            its own atoms, and the cell and pbc of the whole (docs/processes.md). Periodic structures only; not stored
+            in checkpoints or pickles. None: one process has all atoms.
 
     Raises:
         ConfigError: a setting outside what is allowed.
@@ -74,6 +82,7 @@ class LatentElectrostatics(torch.nn.Module):
         method: str = "auto",
         response: str | None = "one_shot",
         static_cell: tuple[float, float, float] | None = None,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("sigma", sigma), ("dl", dl)):
@@ -88,6 +97,7 @@ class LatentElectrostatics(torch.nn.Module):
         self.method = method
         self.response = response
         self.static_cell = static_cell
+        self.ranks = None if process_group is None else Ranks(process_group)
         self.solver: Solver = self._solve
         self.response_model: ResponseModel = one_shot_response
 
@@ -132,12 +142,16 @@ class LatentElectrostatics(torch.nn.Module):
         Source: PHYSICS 1–5; arXiv 2605.05746.
         """
         if not is_traced():  # values are not known to a compiler
-            check_batch(positions, cell, pbc, batch)
-            multipoles.check(len(positions))
-            check_response(len(positions), softness, polarizability)
-            check_finite(positions, multipoles, softness, polarizability, external_field)
+            inputs = (positions, cell, pbc, batch, multipoles, softness, polarizability, external_field)
+            if self.ranks is None:
+                self._check(*inputs)
+            else:
+                settings = (self.sigma, self.dl, self.remove_self_interaction, self.response)
+                check_on_all_ranks(self.ranks, lambda: self._check(*inputs), settings, *inputs)
         elif external_field is not None:
             raise GeometryError("external_field cannot be traced or compiled: evaluate the model as it is")
+        elif self.ranks is not None:
+            raise ConfigError("process_group cannot be traced or compiled: evaluate the model as it is")
         dtype = positions.dtype
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
         if moments.charge.dim() == 2:
@@ -165,10 +179,29 @@ class LatentElectrostatics(torch.nn.Module):
             charge = charge if induced.charge is None else charge + induced.charge
             if induced.dipole is not None:
                 dipole = induced.dipole if dipole is None else dipole + induced.dipole
+        energy = reduce_total(energy, self.ranks)
         total = None if dipole is None else dipole.to(dtype)
         return ElectrostaticsResult(
             energy.to(dtype), atomic.to(dtype), potential.to(dtype), field.to(dtype), charge.to(dtype), total
         )
+
+    def _check(
+        self,
+        positions: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        batch: Tensor,
+        multipoles: Multipoles,
+        softness: Tensor | None,
+        polarizability: Tensor | None,
+        external_field: Tensor | None,
+    ) -> None:
+        check_batch(positions, cell, pbc, batch)
+        multipoles.check(len(positions))
+        check_response(len(positions), softness, polarizability)
+        check_finite(positions, multipoles, softness, polarizability, external_field)
+        if self.ranks is not None:
+            check_boundaries(pbc)
 
     def _solve(
         self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles
@@ -178,7 +211,7 @@ class LatentElectrostatics(torch.nn.Module):
             return self._solve_static(positions, cell, pbc, batch, multipoles)
         if self.static_cell is not None:
             self.check_static_cell(cell, pbc)
-        settings = SolverSettings(self.sigma, 2.0 * math.pi / self.dl, self.remove_self_interaction)
+        settings = SolverSettings(self.sigma, 2.0 * math.pi / self.dl, self.remove_self_interaction, self.ranks)
         return solve_structures(positions, cell, pbc, batch, multipoles, settings)
 
     def check_static_cell(self, cell: Tensor, pbc: Tensor) -> None:
@@ -243,8 +276,10 @@ class LatentElectrostatics(torch.nn.Module):
         if not parts:
             raise GeometryError("charge has no channel; allowed: (N,) or (N, channels) with at least one channel")
         energy, atomic, field = (
-            torch.stack([getattr(part, name) for part in parts]).sum(0).to(dtype)
-            for name in ("energy", "atomic_energy", "field")
+            torch.stack([getattr(part, name) for part in parts]).sum(0) for name in ("energy", "atomic_energy", "field")
         )
+        energy = reduce_total(energy, self.ranks)
         potential = torch.stack([part.potential for part in parts], 1).to(dtype)
-        return ElectrostaticsResult(energy, atomic, potential, field, charge.to(dtype), None)
+        return ElectrostaticsResult(
+            energy.to(dtype), atomic.to(dtype), potential, field.to(dtype), charge.to(dtype), None
+        )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.local import LocalFields, derivatives_of, self_energy, self_fields
+from les_plugins.electrostatics.reduction import Ranks, reduce_sum
 from les_plugins.electrostatics.structure_factor import (
     ReciprocalGrid,
     Slab,
@@ -43,6 +44,7 @@ def periodic_electrostatics(
     sigma: float,
     cutoff: float,
     remove_self_interaction: bool,
+    ranks: Ranks | None = None,
 ) -> tuple[Tensor, LocalFields]:
     """Energy and local fields of the permanent moments of one periodic structure.
 
@@ -53,9 +55,12 @@ def periodic_electrostatics(
         sigma: Gaussian smearing width, Å.
         cutoff: k_c, Å⁻¹.
         remove_self_interaction: take each atom's smeared self-energy and self-field away.
+        ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
 
     Returns:
         energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
+        With `ranks` the energy is the share of this rank's atoms, whose gradients are those of the sum of all
+        shares; in the cell they are this rank's part, and the parts sum up to the whole.
 
     Raises:
         GeometryError: a singular cell, or one that needs more reciprocal vectors than MOST_GRID_POINTS.
@@ -68,15 +73,16 @@ def periodic_electrostatics(
     fractional = fractional - torch.floor(fractional.detach())
     moments = _fractional_moments(multipoles, inverse)
     kernel = _kernel(cell, inverse, grid, sigma)
-    components = moments_to_grid(fractional, moments, grid, multipoles.order)
+    components = reduce_sum(moments_to_grid(fractional, moments, grid, multipoles.order), ranks)
     filtered = _apply_kernel(components, kernel)
 
     order = max(multipoles.order, 1)
     # one rank more than the fields need is the energy's gradient in the positions
     highest = max(order, multipoles.order + 1) if filtered.requires_grad else order
-    ranks = grid_to_moments(fractional, filtered, grid, highest)
-    energy = _energy(fractional, moments, kernel, components, torch.cat(ranks, 1), multipoles.order)
-    fields = _cartesian_fields(torch.cat(ranks[: order + 1], 1), inverse, order)
+    local = grid_to_moments(fractional, filtered, grid, highest)
+    n_ranks = 1 if ranks is None else ranks.size
+    energy = _energy(fractional, moments, kernel, components, torch.cat(local, 1), multipoles.order, n_ranks)
+    fields = _cartesian_fields(torch.cat(local[: order + 1], 1), inverse, order)
     if remove_self_interaction:
         energy = energy - self_energy(multipoles, sigma).sum()
         fields = fields - self_fields(multipoles, sigma)
@@ -191,9 +197,12 @@ def _crossed(components: Tensor) -> Tensor:
 
 
 def _energy(
-    fractional: Tensor, moments: Tensor, kernel: Tensor, components: Tensor, local: Tensor, order: int
+    fractional: Tensor, moments: Tensor, kernel: Tensor, components: Tensor, local: Tensor, order: int, n_ranks: int
 ) -> Tensor:
-    """½ Σ moments · local, whose gradients are at hand: the local derivatives, and |S(k)|² for the kernel."""
+    """½ Σ moments · local, whose gradients are at hand: the local derivatives, and |S(k)|² for the kernel.
+
+    The gradients are those of the sum over the ranks; all ranks have the same kernel, each takes its equal part of it.
+    """
     own = local[:, : moments.shape[1]]
     energy = 0.5 * (moments * own).sum()
     inputs, gradients = [moments], [own]
@@ -203,7 +212,7 @@ def _energy(
     if kernel.requires_grad:
         even, odd = components.square().sum((0, 2)), (components * _crossed(components)).sum((0, 2))
         inputs.append(kernel)
-        gradients.append(torch.stack([even + odd, even - odd], 1))
+        gradients.append(torch.stack([even + odd, even - odd], 1) / n_ranks)
     value: Tensor = _KnownGradients.apply(energy.detach(), *inputs, *gradients)  # type: ignore[no-untyped-call]
     return value
 

@@ -180,7 +180,7 @@ def _plane_waves(slab: SlabGeometry) -> Tensor:
     )
     index = torch.cartesian_prod(first, second)
     index = index[(index[:, 0] > 0) | (index[:, 1] > 0)]
-    waves = index @ dual[axes]
+    waves: Tensor = index @ dual[axes]
     return waves[waves.detach().square().sum(1) <= largest**2]
 
 

@@ -14,20 +14,28 @@ from torch import Tensor
 from les_plugins.electrostatics.local import LocalFields, contract
 from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.reciprocal import periodic_electrostatics
+from les_plugins.electrostatics.reduction import Ranks
 from les_plugins.electrostatics.slab import slab_electrostatics
 from les_plugins.multipoles import Multipoles
 
 
 class SolverSettings(NamedTuple):
-    """What the sums need to know: sigma, Å; the cutoff k_c = 2π/dl, 1/Å; whether self-interaction is left out."""
+    """What the sums need to know: sigma, Å; the cutoff k_c = 2π/dl, 1/Å; whether self-interaction is left out.
+
+    With `ranks`, the atoms are those of one rank of several: see `reduction.py`.
+    """
 
     sigma: float
     cutoff: float
     remove_self_interaction: bool
+    ranks: Ranks | None = None
 
 
 class PermanentResult(NamedTuple):
-    """What a solver returns: energy (B,) eV, atomic_energy (N,) eV, potential (N,) V, field (N, 3) V/Å."""
+    """What a solver returns: energy (B,) eV, atomic_energy (N,) eV, potential (N,) V, field (N, 3) V/Å.
+
+    In a process group, the energy is the share of this rank's atoms; the layer adds up.
+    """
 
     energy: Tensor
     atomic_energy: Tensor
@@ -73,11 +81,11 @@ def solve_structures(
 
     def periodic(place: Tensor, box: Tensor, moments: Multipoles) -> tuple[Tensor, LocalFields]:
         return periodic_electrostatics(
-            place, box, moments, settings.sigma, settings.cutoff, settings.remove_self_interaction
+            place, box, moments, settings.sigma, settings.cutoff, settings.remove_self_interaction, settings.ranks
         )
 
     for i in range(n_structures):
-        if counts[i] == 0 or axes[i] == 0:
+        if axes[i] == 0 or (counts[i] == 0 and settings.ranks is None):
             continue
         atoms = members[i]
         mine = multipoles.select(atoms)

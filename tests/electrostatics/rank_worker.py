@@ -1,0 +1,138 @@
+"""What each process of test_processes.py runs: the same step as one process, on its own atoms."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from conftest import System, join_systems, random_system
+from torch import Tensor
+
+from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.electrostatics.processes import bytes_per_step
+from les_plugins.electrostatics.reduction import reduce_total
+from les_plugins.errors import LesPluginsError
+
+#: Rank of each of the 7 + 5 atoms, by the number of ranks; with four, one has no atom and one none of the second.
+OWNERS = {1: [0] * 12, 2: [0, 1, 1, 0, 1, 1, 1, 0, 0, 1, 0, 1], 4: [0, 1, 1, 3, 0, 3, 1, 0, 0, 1, 0, 1]}
+PER_ATOM = ("positions", "charge", "dipole", "quadrupole", "softness", "polarizability")
+SETTINGS = {"dl": 1.6}
+
+
+def two_structures() -> System:
+    """Two triclinic periodic structures, charged, with every moment and both responses."""
+    both = join_systems([random_system(7, size=6.0, seed=1), random_system(5, size=5.0, seed=2)])
+    return both._replace(charge=both.charge + 0.1)
+
+
+def atoms_of(rank: int, size: int) -> Tensor:
+    return torch.tensor([atom for atom, owner in enumerate(OWNERS[size]) if owner == rank], dtype=torch.long)
+
+
+def run(layer: LatentElectrostatics, system: System, **changes):
+    system = system._replace(**changes)
+    moments = Multipoles(system.charge, system.dipole, system.quadrupole)
+    return layer(
+        system.positions, system.cell, system.pbc, system.batch, moments, system.softness, system.polarizability
+    )
+
+
+def training_step(system: System, layer: LatentElectrostatics) -> dict[str, Tensor]:
+    """Energy, forces, virial, and the gradients of a loss on all of them in every input: a double backward.
+
+    Losses on what belongs to atoms are this rank's part of a sum; those on energy and virial every rank has in whole.
+    """
+    inputs = {name: getattr(system, name).clone().requires_grad_() for name in PER_ATOM}
+    strain = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    deformation = torch.eye(3, dtype=torch.float64) + strain
+    strained = inputs | {"positions": inputs["positions"] @ deformation, "cell": system.cell @ deformation}
+    result = run(layer, system, **strained)
+    energy = scale * result.energy
+    gradient, virial_part = torch.autograd.grad(energy.sum(), (inputs["positions"], strain), create_graph=True)
+    virial = reduce_total(virial_part, layer.ranks)
+    loss = (gradient + 0.1).square().sum() + (energy - 0.2).square().sum() + (virial + 0.3).square().sum()
+    loss = loss + result.charge.square().sum() + (result.dipole * result.field).sum() + result.potential.pow(3).sum()
+    *by_atom, on_strain, on_scale = torch.autograd.grad(loss, (*inputs.values(), strain, scale))
+    found = {
+        "energy": energy,
+        "atomic_energy": result.atomic_energy,
+        "potential": result.potential,
+        "field": result.field,
+        "charge": result.charge,
+        "dipole": result.dipole,
+        "forces": -gradient,
+        "virial": virial,
+        "virial_part": virial_part,
+        "loss in strain, part": on_strain,
+        "loss in scale": on_scale,
+        **{f"loss in {name}": value for name, value in zip(PER_ATOM, by_atom, strict=True)},
+    }
+    return {name: value.detach() for name, value in found.items()}
+
+
+def forces_of_atomic_energies(system: System, layer: LatentElectrostatics) -> Tensor:
+    """Forces by way of the energies of this rank's atoms alone."""
+    positions = system.positions.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(run(layer, system, positions=positions).atomic_energy.sum(), positions)
+    return -gradient
+
+
+def bytes_of_a_step(system: System, layer: LatentElectrostatics, response: bool) -> tuple[int, int]:
+    """Bytes counted by this rank, and as foretold."""
+    if not response:
+        system = system._replace(softness=None, polarizability=None)
+    before = layer.ranks.bytes
+    positions = system.positions.clone().requires_grad_()
+    torch.autograd.grad(run(layer, system, positions=positions).energy.sum(), positions)
+    return layer.ranks.bytes - before, bytes_per_step(system.cell, layer.dl, response)
+
+
+def refusal(layer: LatentElectrostatics, system: System, **changes) -> str:
+    try:
+        run(layer, system, **changes)
+    except LesPluginsError as error:
+        return str(error)
+    return "nothing is refused"
+
+
+def refusals(layer: LatentElectrostatics, system: System, rank: int) -> dict[str, str]:
+    """What is said on this rank when the second rank differs, or all ask for what there is not."""
+    second = rank == 1
+    wrong = system.positions.clone()
+    wrong[:1] = torch.nan
+    longer = system.cell * (1.0 + 1e-15)
+    return {
+        "NaN on one rank": refusal(layer, system, positions=wrong if second else system.positions),
+        "other cell": refusal(layer, system, cell=longer if second else system.cell),
+        "no softness": refusal(layer, system, softness=None if second else system.softness),
+        "gradient on one": refusal(layer, system, positions=system.positions.clone().requires_grad_(second)),
+        "open": refusal(layer, system, pbc=torch.tensor([[True] * 3, [False] * 3])),
+    }
+
+
+def work(rank: int, folder: str) -> None:
+    """One of four processes; the first two of them also do it in a group of two."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(Path(folder) / "store"), 4)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=4, timeout=timedelta(seconds=60))
+    pair = dist.new_group([0, 1])
+    groups = {4: dist.group.WORLD} | ({2: pair} if rank < 2 else {})
+    for size, group in groups.items():
+        system = two_structures().select(atoms_of(rank, size))
+        layer = LatentElectrostatics(process_group=group, **SETTINGS)
+        found = {
+            "step": training_step(system, layer),
+            "forces_of_atomic_energies": forces_of_atomic_energies(system, layer),
+            "bytes": [bytes_of_a_step(system, layer, response) for response in (False, True)],
+            "refusals": refusals(layer, system, rank),
+        }
+        channels = system.charge[:, None] * torch.tensor([1.0, 0.5])
+        found["channel_energy"] = run(
+            layer, system, charge=channels, dipole=None, quadrupole=None, softness=None, polarizability=None
+        ).energy
+        torch.save(found, Path(folder) / f"{size}-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()

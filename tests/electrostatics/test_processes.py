@@ -1,0 +1,123 @@
+"""Atoms of one structure on 2 and 4 processes: the same numbers as on one, and no more bytes than stated."""
+
+import copy
+import multiprocessing
+import pickle
+
+import pytest
+import rank_worker
+import torch
+from rank_worker import SETTINGS, atoms_of, two_structures
+
+from les_plugins import LatentElectrostatics
+from les_plugins.electrostatics.reduction import Ranks
+
+SIZES = pytest.mark.parametrize("size", [2, 4])
+SAME = {"rtol": 1e-10, "atol": 1e-11}  # sums in another order; atol is for components that are small by cancellation
+WHOLE = ("energy", "virial", "loss in scale")  # each rank has the whole; the scale multiplies the energy
+PARTS = ("virial_part", "loss in strain, part")  # sum up over the ranks
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What every rank found, by the number of ranks: four processes that start once."""
+    folder = tmp_path_factory.mktemp("ranks")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed", "les_plugins", "pytest"])
+    processes = [context.Process(target=rank_worker.work, args=(rank, str(folder))) for rank in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(90)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * 4
+    return {size: [torch.load(folder / f"{size}-{rank}.pt") for rank in range(size)] for size in (2, 4)}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return rank_worker.training_step(two_structures(), LatentElectrostatics(**SETTINGS))
+
+
+def gathered(name, steps):
+    """One process's tensor from those of the ranks."""
+    values = [step[name] for step in steps]
+    if name in WHOLE:
+        return values[0]
+    if name in PARTS:
+        return torch.stack(values).sum(0)
+    together = torch.empty(12, *values[0].shape[1:], dtype=torch.float64)
+    for rank, value in enumerate(values):
+        together[atoms_of(rank, len(steps))] = value
+    return together
+
+
+@SIZES
+def test_step_on_several_ranks_is_that_of_one_process(size, found, alone):
+    steps = [rank["step"] for rank in found[size]]
+    for name, expected in alone.items():
+        torch.testing.assert_close(
+            gathered(name, steps), expected, **SAME, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@SIZES
+def test_energy_and_virial_are_the_same_on_every_rank_to_the_last_bit(size, found):
+    for name in WHOLE[:2]:
+        for rank in found[size]:
+            assert torch.equal(rank["step"][name], found[size][0]["step"][name])
+
+
+@SIZES
+def test_atomic_energies_of_all_ranks_give_the_forces_too(size, found, alone):
+    # that of the step is scaled
+    steps = [{"forces": 1.3 * rank["forces_of_atomic_energies"]} for rank in found[size]]
+    torch.testing.assert_close(gathered("forces", steps), alone["forces"], **SAME)
+
+
+@SIZES
+def test_charge_channels_on_several_ranks_are_those_of_one_process(size, found):
+    system = two_structures()
+    channels = system.charge[:, None] * torch.tensor([1.0, 0.5])
+    bare = {"dipole": None, "quadrupole": None, "softness": None, "polarizability": None}
+    expected = rank_worker.run(LatentElectrostatics(**SETTINGS), system, charge=channels, **bare).energy
+    for rank in found[size]:
+        torch.testing.assert_close(rank["channel_energy"], expected, **SAME)
+
+
+@SIZES
+def test_bytes_of_a_step_are_as_stated_on_every_rank(size, found):
+    for rank in found[size]:
+        for sent, stated in rank["bytes"]:
+            assert sent == stated
+        assert rank["bytes"][0][0] < rank["bytes"][1][0]  # a response sends its gradient as well
+
+
+@SIZES
+def test_what_one_rank_refuses_all_refuse_in_words(size, found):
+    first, second, *others = (rank["refusals"] for rank in found[size])
+    assert "positions holds NaN" in second["NaN on one rank"]
+    for rank in (first, *others):
+        assert "another rank of the process group refuses" in rank["NaN on one rank"]
+    for rank in (first, second, *others):
+        assert rank["other cell"].startswith(f"cell: not the same on all {size} ranks")
+        assert rank["no softness"].startswith(f"softness, requires_grad: not the same on all {size} ranks")
+        assert rank["gradient on one"].startswith(f"requires_grad: not the same on all {size} ranks")
+        assert "process_group with pbc [False, False, False] of structure 1" in rank["open"]
+
+
+def test_copies_share_the_group_and_pickles_leave_it_out(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        layer = LatentElectrostatics(process_group=torch.distributed.group.WORLD)
+        assert isinstance(layer.ranks, Ranks)
+        assert layer.ranks.size == 1
+        assert copy.deepcopy(layer).ranks is layer.ranks
+        assert pickle.loads(pickle.dumps(layer)).ranks is None
+        system = two_structures()
+        torch.testing.assert_close(
+            rank_worker.run(layer, system).energy, rank_worker.run(LatentElectrostatics(), system).energy, **SAME
+        )
+    finally:
+        torch.distributed.destroy_process_group()
