@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.electrostatics.checks import check_static_cell
+from les_plugins.electrostatics.net_charge import neutralized
 from les_plugins.features import FeatureLayout, NodeFeatures
 from les_plugins.multipoles import Multipoles
 
@@ -91,6 +92,8 @@ class LongRange(nn.Module):
         """
         multipoles, softness, polarizability = self.heads(features)
         multipoles = _scaled(multipoles, self.gauge.to(multipoles.charge.dtype))
+        if self._section.get("neutralize") == "shift":  # here too: the permanent moments are reported
+            multipoles = multipoles._replace(charge=neutralized(multipoles.charge, pbc, batch))
         coupling = self._magnitude()
         if coupling is not None and external_field is not None:
             # the work in a field is linear in the moments: they must be the true ones

@@ -29,6 +29,8 @@ def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
         method=config.method,
         response="one_shot" if config.has_response else None,
         static_cell=config.static_cell,
+        neutralize=config.neutralize,
+        net_charge_warning=config.net_charge_warning,
     )
 
 

@@ -35,6 +35,7 @@ class Physics(ContractHost):
             dl=config.dl,
             remove_self_interaction=config.remove_self_interaction,
             response="one_shot" if config.has_response else None,
+            neutralize=config.neutralize,
         )
         direct = layer(
             torch.tensor(np.concatenate([atoms.positions for atoms in frames])),
