@@ -34,7 +34,9 @@ class Physics(ContractHost):
             sigma=config.sigma,
             dl=config.dl,
             remove_self_interaction=config.remove_self_interaction,
-            response="one_shot" if config.has_response else None,
+            response=config.response.solve if config.has_response else None,
+            response_tolerance=config.response.tolerance,
+            total_charge=config.response.total_charge,
             neutralize=config.neutralize,
         )
         direct = layer(
