@@ -43,9 +43,10 @@ class LongRangeConfig(BaseModel):
         heads: "auto", "equivariant" (the host's 1o and 2e features) or "edge" (invariant hosts).
         hidden: width of the small networks in the heads.
         zero_init: start exactly at the host's predictions, through a coupling that grows from zero.
-        method: how the sum is done, "auto" or "direct".
+        method: how the periodic sum is done: "direct", "mesh", or "auto", the faster of the two for each structure.
         static_cell: longest lattice vectors, Å, that a compiled model has to cover; needed for compiling, and then no
             other structure is accepted. None: any structure, no compiling.
+        mesh_tolerance: root mean square error of the mesh's forces over the root mean square force, 1e-9 … 1e-2.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -59,8 +60,9 @@ class LongRangeConfig(BaseModel):
     heads: Literal["auto", "equivariant", "edge"] = "auto"
     hidden: Annotated[int, Field(ge=1, le=4096)] = 32
     zero_init: bool = False
-    method: Literal["auto", "direct"] = "auto"
+    method: Literal["auto", "direct", "mesh"] = "auto"
     static_cell: tuple[PositiveLength, PositiveLength, PositiveLength] | None = None
+    mesh_tolerance: Annotated[float, Field(ge=1e-9, le=1e-2)] = 1e-5
 
     @field_validator("multipoles", "static_cell", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ def les_make_heads(features: FeatureLayout, config: LongRangeConfig) -> nn.Modul
 
 @hookimpl(trylast=True)
 def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
-    """The layer with the direct sum (`les_plugins.electrostatics`)."""
+    """The layer (`les_plugins.electrostatics`)."""
     return LatentElectrostatics(
         sigma=config.sigma,
         dl=config.dl,
@@ -29,6 +29,7 @@ def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
         method=config.method,
         response="one_shot" if config.has_response else None,
         static_cell=config.static_cell,
+        mesh_tolerance=config.mesh_tolerance,
     )
 
 

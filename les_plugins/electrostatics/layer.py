@@ -19,6 +19,7 @@ from les_plugins.electrostatics.checks import (
 )
 from les_plugins.electrostatics.external_field import in_external_field
 from les_plugins.electrostatics.local import to_structures
+from les_plugins.electrostatics.mesh_size import TOLERANCES
 from les_plugins.electrostatics.solver import PermanentResult, SolverSettings, solve_structures
 from les_plugins.electrostatics.static import covered, static_electrostatics, static_extent
 from les_plugins.errors import ConfigError, GeometryError
@@ -57,10 +58,13 @@ class LatentElectrostatics(torch.nn.Module):
         dl: resolution of the reciprocal sum, Å: k_c = 2π/dl. The literature's 2.0 is not converged with dipoles and
             quadrupoles (8 meV/atom and 16 meV/Å on water); 1.2 is, below 0.01 meV.
         remove_self_interaction: leave each atom's interaction with itself out.
-        method: "direct" or "auto"; "mesh" is refused until it is built.
+        method: of periodic structures: "direct", "mesh", or "auto", which takes the mesh for a structure that it is
+            faster for. The energy then differs by the mesh's error between sizes on either side of that. Traced and
+            compiled code always takes the direct sum.
         response: "one_shot" or None; "self_consistent" is refused until it is built.
         static_cell: longest lattice vectors, Å, that traced and compiled code has to cover: its grid is sized by them
             once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
+        mesh_tolerance: root mean square error of the mesh's forces over the root mean square force.
 
     Raises:
         ConfigError: a setting outside what is allowed.
@@ -74,13 +78,16 @@ class LatentElectrostatics(torch.nn.Module):
         method: str = "auto",
         response: str | None = "one_shot",
         static_cell: tuple[float, float, float] | None = None,
+        mesh_tolerance: float = 1e-5,
     ) -> None:
         super().__init__()
         for name, value in (("sigma", sigma), ("dl", dl)):
             if not (math.isfinite(value) and value > 0.0):
                 raise ConfigError(f"{name} is {value!r}; allowed: a positive length in Å")
         check_static_cell(static_cell)
-        one_of("method", method, ("auto", "direct"), {"mesh": "the particle mesh is not built yet"})
+        one_of("method", method, ("auto", "direct", "mesh"), {})
+        if not TOLERANCES[0] <= mesh_tolerance <= TOLERANCES[1]:
+            raise ConfigError(f"mesh_tolerance is {mesh_tolerance!r}; allowed: {TOLERANCES[0]:g} … {TOLERANCES[1]:g}")
         one_of("response", response, ("one_shot", None), {"self_consistent": "it is not built yet"})
         self.sigma = float(sigma)
         self.dl = float(dl)
@@ -88,6 +95,7 @@ class LatentElectrostatics(torch.nn.Module):
         self.method = method
         self.response = response
         self.static_cell = static_cell
+        self.mesh_tolerance = float(mesh_tolerance)
         self.solver: Solver = self._solve
         self.response_model: ResponseModel = one_shot_response
 
@@ -95,7 +103,8 @@ class LatentElectrostatics(torch.nn.Module):
         """The settings, as torch prints a module."""
         return (
             f"sigma={self.sigma}, dl={self.dl}, remove_self_interaction={self.remove_self_interaction}, "
-            f"method={self.method!r}, response={self.response!r}, static_cell={self.static_cell}"
+            f"method={self.method!r}, response={self.response!r}, static_cell={self.static_cell}, "
+            f"mesh_tolerance={self.mesh_tolerance:g}"
         )
 
     def forward(
@@ -178,7 +187,9 @@ class LatentElectrostatics(torch.nn.Module):
             return self._solve_static(positions, cell, pbc, batch, multipoles)
         if self.static_cell is not None:
             self.check_static_cell(cell, pbc)
-        settings = SolverSettings(self.sigma, 2.0 * math.pi / self.dl, self.remove_self_interaction)
+        settings = SolverSettings(
+            self.sigma, 2.0 * math.pi / self.dl, self.remove_self_interaction, self.method, self.mesh_tolerance
+        )
         return solve_structures(positions, cell, pbc, batch, multipoles, settings)
 
     def check_static_cell(self, cell: Tensor, pbc: Tensor) -> None:

@@ -12,17 +12,24 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.local import LocalFields, contract
+from les_plugins.electrostatics.mesh import mesh_electrostatics
+from les_plugins.electrostatics.mesh_size import mesh_is_faster
 from les_plugins.electrostatics.open import open_electrostatics
-from les_plugins.electrostatics.reciprocal import periodic_electrostatics
+from les_plugins.electrostatics.reciprocal import periodic_electrostatics, proper_lattice
 from les_plugins.multipoles import Multipoles
 
 
 class SolverSettings(NamedTuple):
-    """What the sums need to know: sigma, Å; the cutoff k_c = 2π/dl, 1/Å; whether self-interaction is left out."""
+    """What the sums need to know: sigma, Å; the cutoff k_c = 2π/dl, 1/Å; whether self-interaction is left out.
+
+    Of periodic structures also the method, "direct", "mesh" or "auto", and the relative force error of the mesh.
+    """
 
     sigma: float
     cutoff: float
     remove_self_interaction: bool
+    method: str = "direct"
+    mesh_tolerance: float = 1e-5
 
 
 class PermanentResult(NamedTuple):
@@ -74,9 +81,7 @@ def solve_structures(
             continue
         atoms = members[i]
         mine = multipoles.select(atoms)
-        total, fields = periodic_electrostatics(
-            positions[atoms], cell[i], mine, settings.sigma, settings.cutoff, settings.remove_self_interaction
-        )
+        total, fields = _solve_periodic(positions[atoms], cell[i], mine, settings)
         energy = energy.index_add(0, batch.new_tensor([i]), total[None])
         pieces.append((atoms, contract(mine, fields), fields))
 
@@ -89,3 +94,16 @@ def solve_structures(
         torch.cat([fields.potential for _, _, fields in pieces])[place],
         -torch.cat([fields.gradient for _, _, fields in pieces])[place],
     )
+
+
+def _solve_periodic(
+    positions: Tensor, cell: Tensor, multipoles: Multipoles, settings: SolverSettings
+) -> tuple[Tensor, LocalFields]:
+    """One periodic structure; what "auto" takes depends on nothing else in the batch."""
+    sigma, cutoff, remove_self_interaction, method, tolerance = settings
+    if method == "auto":
+        size = (len(positions), proper_lattice(cell), sigma, cutoff, multipoles.order, tolerance)
+        method = "mesh" if mesh_is_faster(*size) else "direct"
+    if method == "mesh":
+        return mesh_electrostatics(positions, cell, multipoles, sigma, cutoff, remove_self_interaction, tolerance)
+    return periodic_electrostatics(positions, cell, multipoles, sigma, cutoff, remove_self_interaction)
