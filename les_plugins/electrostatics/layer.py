@@ -20,6 +20,7 @@ from les_plugins.electrostatics.checks import (
 from les_plugins.electrostatics.external_field import in_external_field
 from les_plugins.electrostatics.interaction import Interaction
 from les_plugins.electrostatics.local import to_structures
+from les_plugins.electrostatics.mesh_size import TOLERANCES
 from les_plugins.electrostatics.net_charge import NEUTRALIZE, neutralized, refuse_net_charge, warn_of_net_charge
 from les_plugins.electrostatics.processes import check_boundaries, check_on_all_ranks
 from les_plugins.electrostatics.reduction import Ranks, reduce_total
@@ -65,7 +66,9 @@ class LatentElectrostatics(torch.nn.Module):
         dl: resolution of the reciprocal sum, Å: k_c = 2π/dl. The literature's 2.0 is not converged with dipoles and
             quadrupoles (8 meV/atom and 16 meV/Å on water); 1.2 is, below 0.01 meV.
         remove_self_interaction: leave each atom's interaction with itself out.
-        method: "direct" or "auto"; "mesh" is refused until it is built.
+        method: of periodic structures: "direct", "mesh", or "auto", which takes the mesh for a structure that it is
+            faster for. The energy then differs by the mesh's error between sizes on either side of that. Traced and
+            compiled code always takes the direct sum.
         response: "one_shot", "self_consistent" or None.
         static_cell: longest lattice vectors, Å, that traced and compiled code has to cover: its grid is sized by them
             once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
@@ -75,6 +78,7 @@ class LatentElectrostatics(torch.nn.Module):
             in training mode or a process group; None for never. With "shift" there is nothing to warn of.
         response_tolerance: of the self-consistent response, see `SelfConsistentResponse`.
         total_charge: likewise, "free" or "fixed"; "fixed" needs the self-consistent response.
+        mesh_tolerance: root mean square error of the mesh's forces over the root mean square force.
         process_group: of `torch.distributed`, over whose ranks the atoms of each structure are spread: every rank gives
             its own atoms, and the cell and pbc of the whole (docs/processes.md). Periodic structures only; not stored
             in checkpoints or pickles. None: one process has all atoms.
@@ -99,6 +103,7 @@ class LatentElectrostatics(torch.nn.Module):
         net_charge_warning: float | None = 1.0,
         response_tolerance: float = 1e-8,
         total_charge: str = "free",
+        mesh_tolerance: float = 1e-5,
         process_group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
@@ -106,7 +111,6 @@ class LatentElectrostatics(torch.nn.Module):
             if not (math.isfinite(value) and value > 0.0):
                 raise ConfigError(f"{name} is {value!r}; allowed: a positive length in Å")
         check_static_cell(static_cell)
-        one_of("method", method, ("auto", "direct"), {"mesh": "the particle mesh is not built yet"})
         one_of("neutralize", neutralize, NEUTRALIZE, {})
         if net_charge_warning is not None and not net_charge_warning > 0.0:
             raise ConfigError(f"net_charge_warning is {net_charge_warning!r}; allowed: a positive charge in e, or None")
@@ -118,6 +122,9 @@ class LatentElectrostatics(torch.nn.Module):
                 "process_group with response='self_consistent': its iterations are those of one process; allowed: "
                 "'one_shot' or None"
             )
+        one_of("method", method, ("auto", "direct", "mesh"), {})
+        if not TOLERANCES[0] <= mesh_tolerance <= TOLERANCES[1]:
+            raise ConfigError(f"mesh_tolerance is {mesh_tolerance!r}; allowed: {TOLERANCES[0]:g} … {TOLERANCES[1]:g}")
         self.sigma = float(sigma)
         self.dl = float(dl)
         self.remove_self_interaction = bool(remove_self_interaction)
@@ -127,6 +134,7 @@ class LatentElectrostatics(torch.nn.Module):
         self.ranks = None if process_group is None else Ranks(process_group)
         self.neutralize = neutralize
         self.net_charge_warning = net_charge_warning
+        self.mesh_tolerance = float(mesh_tolerance)
         self.solver: Solver = self._solve
         self.response_model: ResponseModel = one_shot_response
         if response == "self_consistent":
@@ -137,7 +145,7 @@ class LatentElectrostatics(torch.nn.Module):
         return (
             f"sigma={self.sigma}, dl={self.dl}, remove_self_interaction={self.remove_self_interaction}, "
             f"method={self.method!r}, response={self.response!r}, static_cell={self.static_cell}, "
-            f"neutralize={self.neutralize!r}"
+            f"neutralize={self.neutralize!r}, mesh_tolerance={self.mesh_tolerance:g}"
         )
 
     def forward(
@@ -178,7 +186,7 @@ class LatentElectrostatics(torch.nn.Module):
             if self.ranks is None:
                 self._check(*inputs)
             else:
-                settings = (self.sigma, self.dl, self.remove_self_interaction, self.response, self.neutralize)
+                settings = (self.extra_repr(),)
                 check_on_all_ranks(self.ranks, lambda: self._check(*inputs), settings, *inputs)
         elif external_field is not None:
             raise GeometryError("external_field cannot be traced or compiled: evaluate the model as it is")
@@ -275,7 +283,14 @@ class LatentElectrostatics(torch.nn.Module):
             return self._solve_static(positions, cell, pbc, batch, multipoles)
         if self.static_cell is not None:
             self.check_static_cell(cell, pbc)
-        settings = SolverSettings(self.sigma, 2.0 * math.pi / self.dl, self.remove_self_interaction, self.ranks)
+        settings = SolverSettings(
+            self.sigma,
+            2.0 * math.pi / self.dl,
+            self.remove_self_interaction,
+            self.method,
+            self.mesh_tolerance,
+            self.ranks,
+        )
         return solve_structures(positions, cell, pbc, batch, multipoles, settings)
 
     def check_static_cell(self, cell: Tensor, pbc: Tensor) -> None:

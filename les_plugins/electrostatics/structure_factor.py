@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import math
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 #: Bytes of intermediate arrays held at once: small enough to stay in the processor's cache.
 WORKSPACE_BYTES = 4 << 20
+
+
+class MomentTransform(Protocol):
+    """A linear map of moments to something like a grid, and its transpose: what the autograd functions below need."""
+
+    def spread(self, fractional: Tensor, moments: Tensor, order: int) -> Tensor:
+        """What moments (N, M), one for each derivative of `exponents(order)`, at places (N, 3) give on the grid."""
+
+    def gather(self, fractional: Tensor, values: Tensor, order: int) -> Tensor:
+        """(N, M): its transpose."""
 
 
 class Slab(NamedTuple):
@@ -47,6 +57,14 @@ class ReciprocalGrid(NamedTuple):
     pair: Tensor
     multiplicity: Tensor
 
+    def spread(self, fractional: Tensor, moments: Tensor, order: int) -> Tensor:
+        """Structure-factor components (2, T, 2), see `moments_to_grid`."""
+        return _spread(fractional, moments, self, order)
+
+    def gather(self, fractional: Tensor, values: Tensor, order: int) -> Tensor:
+        """(N, M): the transpose of `spread`."""
+        return _gather(fractional, values, self, order)
+
 
 @cache
 def exponents(order: int) -> tuple[tuple[int, int, int], ...]:
@@ -65,18 +83,18 @@ def _raised(order: int, axis: int) -> tuple[int, ...]:
 
 
 @cache
-def _cubic(order: int) -> tuple[int, ...]:
+def cubic(order: int) -> tuple[int, ...]:
     """Place of every derivative of exponents(order) in a flattened (order + 1)³ cube."""
     return tuple((p * (order + 1) + q) * (order + 1) + r for p, q, r in exponents(order))
 
 
-def moments_to_grid(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
+def moments_to_grid(fractional: Tensor, moments: Tensor, grid: MomentTransform, order: int) -> Tensor:
     """Structure-factor components of point moments.
 
     Args:
         fractional: (N, 3) fractional coordinates in the grid's axis order.
         moments: (N, M) coefficient of every derivative of `exponents(order)`.
-        grid: the reciprocal grid.
+        grid: the reciprocal grid, or a mesh.
         order: highest rank of the moments.
 
     Returns:
@@ -86,7 +104,7 @@ def moments_to_grid(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, o
     return out
 
 
-def grid_to_moments(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int) -> tuple[Tensor, ...]:
+def grid_to_moments(fractional: Tensor, components: Tensor, grid: MomentTransform, order: int) -> tuple[Tensor, ...]:
     """Transpose of `moments_to_grid`: derivatives, at the atoms, of the function with the given components.
 
     One tensor (N, 1), (N, 3), (N, 6) … for each rank ≤ order: the ranks that nothing depends on cost no backward.
@@ -102,11 +120,11 @@ def position_gradient(moments: Tensor, local: Tensor, order: int) -> Tensor:
 
 class _MomentsToGrid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
+    def forward(ctx: Any, fractional: Tensor, moments: Tensor, grid: MomentTransform, order: int) -> Tensor:
         ctx.save_for_backward(fractional, moments)
         ctx.set_materialize_grads(False)
         ctx.grid, ctx.order = grid, order
-        return _spread(fractional, moments, grid, order)
+        return grid.spread(fractional, moments, order)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -122,9 +140,9 @@ class _MomentsToGrid(torch.autograd.Function):
 class _GridToMoments(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int
+        ctx: Any, fractional: Tensor, components: Tensor, grid: MomentTransform, order: int
     ) -> tuple[Tensor, ...]:
-        local = _gather(fractional, components, grid, order)
+        local = grid.gather(fractional, components, order)
         by_rank = tuple(part.contiguous() for part in local.split([_count(rank) for rank in range(order + 1)], 1))
         ctx.save_for_backward(fractional, components, *by_rank)
         ctx.set_materialize_grads(False)
@@ -151,7 +169,7 @@ class _GridToMoments(torch.autograd.Function):
 
 def _spread(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
     cube = moments.new_zeros(len(moments), (order + 1) ** 3, dtype=torch.complex128)
-    cube[:, list(_cubic(order))] = moments.to(cube.dtype)
+    cube[:, list(cubic(order))] = moments.to(cube.dtype)
     cube = cube.view(len(moments), (order + 1) ** 2, order + 1)
     totals = [moments.new_zeros(2 * slab.rows, 2 * _area(slab)) for slab in grid.slabs]
     chunks, workspace = _chunks(fractional, grid, order)
@@ -193,7 +211,7 @@ def _gather(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order:
                 few = order + 1 - p
                 local[:, p, :few, _third(slab, grid)] += torch.bmm(along_second[:, :few], plane[p])
         out[atoms] = torch.bmm(local.flatten(1, 2), third.transpose(1, 2)).real
-    return out.flatten(1)[:, list(_cubic(order))]
+    return out.flatten(1)[:, list(cubic(order))]
 
 
 def _chunks(fractional: Tensor, grid: ReciprocalGrid, order: int) -> tuple[list[slice], Tensor]:

@@ -232,8 +232,6 @@ def test_external_field_on_a_periodic_structure_or_of_wrong_shape_is_refused(mak
     [
         ({"sigma": 0.0}, "sigma is 0.0; allowed: a positive length"),
         ({"dl": float("nan")}, "dl is nan; allowed: a positive length"),
-        ({"method": "mesh"}, "method='mesh': the particle mesh is not built yet; allowed: 'auto', 'direct'"),
-        ({"method": "ewald"}, "method is 'ewald'; allowed: 'auto', 'direct'"),
         ({"response": "linear"}, "response is 'linear'; allowed: 'one_shot', 'self_consistent', None"),
         ({"total_charge": "fixed"}, "total_charge is 'fixed'; allowed: 'free', or response='self_consistent'"),
         ({"response": "self_consistent", "total_charge": "kept"}, "total_charge is 'kept'; allowed: 'free', 'fixed'"),
@@ -241,6 +239,9 @@ def test_external_field_on_a_periodic_structure_or_of_wrong_shape_is_refused(mak
             {"response": "self_consistent", "response_tolerance": 1.0},
             "tolerance of the response is 1.0; allowed: 1e-14",
         ),
+        ({"method": "ewald"}, "method is 'ewald'; allowed: 'auto', 'direct', 'mesh'"),
+        ({"mesh_tolerance": 0.0}, "mesh_tolerance is 0.0; allowed: 1e-09 … 0.01"),
+        ({"mesh_tolerance": float("nan")}, "mesh_tolerance is nan; allowed: 1e-09 … 0.01"),
     ],
 )
 def test_settings_outside_what_is_allowed_are_refused(settings, message):
