@@ -15,6 +15,7 @@ from torch import Tensor
 from les_plugins.electrostatics.local import LocalFields, derivatives_of, self_energy, self_fields
 from les_plugins.electrostatics.reduction import Ranks, reduce_sum
 from les_plugins.electrostatics.structure_factor import (
+    WORKSPACE_BYTES,
     ReciprocalGrid,
     Slab,
     exponents,
@@ -45,6 +46,8 @@ def periodic_electrostatics(
     cutoff: float,
     remove_self_interaction: bool,
     ranks: Ranks | None = None,
+    workspace: int = WORKSPACE_BYTES,
+    training: bool = False,
 ) -> tuple[Tensor, LocalFields]:
     """Energy and local fields of the permanent moments of one periodic structure.
 
@@ -56,6 +59,8 @@ def periodic_electrostatics(
         cutoff: k_c, Å⁻¹.
         remove_self_interaction: take each atom's smeared self-energy and self-field away.
         ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
+        workspace: bytes of intermediate arrays held at once.
+        training: the gradient will be differentiated: provide for it, which makes the energy and its gradient dearer.
 
     Returns:
         energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
@@ -67,7 +72,7 @@ def periodic_electrostatics(
 
     Source: PHYSICS 2 and 4; arXiv 2605.05746.
     """
-    grid = reciprocal_grid(cell, cutoff)
+    grid = reciprocal_grid(cell, cutoff)._replace(workspace=workspace)
     inverse = torch.linalg.inv(cell)[:, list(grid.axes)]  # (3, 3): Cartesian to fractional, grid's axis order
     fractional = positions @ inverse
     fractional = fractional - torch.floor(fractional.detach())
@@ -77,12 +82,13 @@ def periodic_electrostatics(
     filtered = _apply_kernel(components, kernel)
 
     order = max(multipoles.order, 1)
-    # one rank more than the fields need is the energy's gradient in the positions
-    highest = max(order, multipoles.order + 1) if filtered.requires_grad else order
+    # one rank more than the fields need is the energy's gradient in the positions, one further that gradient's
+    highest = max(order, multipoles.order + 1) + int(training) if filtered.requires_grad else order
     local = grid_to_moments(fractional, filtered, grid, highest)
     n_ranks = 1 if ranks is None else ranks.size
-    energy = _energy(fractional, moments, kernel, components, torch.cat(local, 1), multipoles.order, n_ranks)
-    fields = _cartesian_fields(torch.cat(local[: order + 1], 1), inverse, order)
+    gradient = torch.cat(local[: multipoles.order + 2], 1)
+    energy = _energy(fractional, moments, kernel, components, gradient, multipoles.order, n_ranks)
+    fields = _cartesian_fields(local[: order + 1], inverse)
     if remove_self_interaction:
         energy = energy - self_energy(multipoles, sigma).sum()
         fields = fields - self_fields(multipoles, sigma)
@@ -250,9 +256,10 @@ def _fractional_moments(multipoles: Multipoles, inverse: Tensor) -> Tensor:
     return torch.stack([by_exponent[e] for e in exponents(order)], 1)
 
 
-def _cartesian_fields(local: Tensor, inverse: Tensor, order: int) -> LocalFields:
-    """Potential and Cartesian derivatives from the fractional ones (n, M)."""
-    column = {e: local[:, i] for i, e in enumerate(exponents(order))}
-    gradient = derivatives_of(column, 1) @ inverse.T
-    second = inverse @ derivatives_of(column, 2) @ inverse.T if order == 2 else None
-    return LocalFields(column[0, 0, 0], gradient, second)
+def _cartesian_fields(local: tuple[Tensor, ...], inverse: Tensor) -> LocalFields:
+    """Potential and Cartesian derivatives from the fractional ones, (n, 1), (n, 3) and, of rank 2, (n, 6)."""
+    second = None
+    if len(local) == 3:
+        rank_two = [exponent for exponent in exponents(2) if sum(exponent) == 2]
+        second = inverse @ derivatives_of(dict(zip(rank_two, local[2].unbind(1), strict=True)), 2) @ inverse.T
+    return LocalFields(local[0][:, 0], local[1] @ inverse.T, second)

@@ -16,19 +16,23 @@ from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.reciprocal import periodic_electrostatics
 from les_plugins.electrostatics.reduction import Ranks
 from les_plugins.electrostatics.slab import slab_electrostatics
+from les_plugins.electrostatics.structure_factor import WORKSPACE_BYTES
 from les_plugins.multipoles import Multipoles
 
 
 class SolverSettings(NamedTuple):
     """What the sums need to know: sigma, Å; the cutoff k_c = 2π/dl, 1/Å; whether self-interaction is left out.
 
-    With `ranks`, the atoms are those of one rank of several: see `reduction.py`.
+    With `ranks`, the atoms are those of one rank of several: see `reduction.py`. `workspace` is in bytes; in `training`
+    forces are differentiated.
     """
 
     sigma: float
     cutoff: float
     remove_self_interaction: bool
     ranks: Ranks | None = None
+    workspace: int = WORKSPACE_BYTES
+    training: bool = False
 
 
 class PermanentResult(NamedTuple):
@@ -81,7 +85,15 @@ def solve_structures(
 
     def periodic(place: Tensor, box: Tensor, moments: Multipoles) -> tuple[Tensor, LocalFields]:
         return periodic_electrostatics(
-            place, box, moments, settings.sigma, settings.cutoff, settings.remove_self_interaction, settings.ranks
+            place,
+            box,
+            moments,
+            settings.sigma,
+            settings.cutoff,
+            settings.remove_self_interaction,
+            settings.ranks,
+            settings.workspace,
+            settings.training,
         )
 
     for i in range(n_structures):
