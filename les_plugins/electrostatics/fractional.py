@@ -34,12 +34,13 @@ def fractional_moments(multipoles: Multipoles, inverse: Tensor) -> Tensor:
     return torch.stack([by_exponent[e] for e in exponents(order)], 1)
 
 
-def cartesian_fields(local: Tensor, inverse: Tensor, order: int) -> LocalFields:
-    """Potential and Cartesian derivatives from the fractional ones (n, M)."""
-    column = {e: local[:, i] for i, e in enumerate(exponents(order))}
-    gradient = derivatives_of(column, 1) @ inverse.T
-    second = inverse @ derivatives_of(column, 2) @ inverse.T if order == 2 else None
-    return LocalFields(column[0, 0, 0], gradient, second)
+def cartesian_fields(local: tuple[Tensor, ...], inverse: Tensor) -> LocalFields:
+    """Potential and Cartesian derivatives from the fractional ones, (n, 1), (n, 3) and, of rank 2, (n, 6)."""
+    second = None
+    if len(local) == 3:
+        rank_two = [exponent for exponent in exponents(2) if sum(exponent) == 2]
+        second = inverse @ derivatives_of(dict(zip(rank_two, local[2].unbind(1), strict=True)), 2) @ inverse.T
+    return LocalFields(local[0][:, 0], local[1] @ inverse.T, second)
 
 
 def with_known_gradients(value: Tensor, inputs: list[Tensor], gradients: list[Tensor]) -> Tensor:

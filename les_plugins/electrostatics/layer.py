@@ -27,12 +27,15 @@ from les_plugins.electrostatics.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
 from les_plugins.electrostatics.solver import PermanentResult, SolverSettings, solve_structures
 from les_plugins.electrostatics.static import covered, static_electrostatics, static_extent
+from les_plugins.electrostatics.structure_factor import WORKSPACE_BYTES
 from les_plugins.errors import ConfigError, GeometryError
 from les_plugins.multipoles import Multipoles
 from les_plugins.response import InteractingResponse, Response, one_shot_response
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+MEBIBYTE = 1 << 20
 
 Solver = Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
 ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response] | InteractingResponse
@@ -82,6 +85,10 @@ class LatentElectrostatics(torch.nn.Module):
         process_group: of `torch.distributed`, over whose ranks the atoms of each structure are spread: every rank gives
             its own atoms, and the cell and pbc of the whole (docs/processes.md). Periodic structures only; not stored
             in checkpoints or pickles. None: one process has all atoms.
+        workspace: MiB of intermediate arrays that a reciprocal sum holds at once; results do not depend on it.
+
+    A layer starts in evaluation mode. In training mode (`train()`, as trainers call on their models) forces are
+    expected to be differentiated: that costs less then, and energy and forces alone cost more.
 
     Raises:
         ConfigError: a setting outside what is allowed.
@@ -90,6 +97,8 @@ class LatentElectrostatics(torch.nn.Module):
     # of layers unpickled from before these settings
     neutralize = "background"
     net_charge_warning: float | None = None
+    ranks: Ranks | None = None
+    workspace = WORKSPACE_BYTES / MEBIBYTE
 
     def __init__(
         self,
@@ -105,11 +114,17 @@ class LatentElectrostatics(torch.nn.Module):
         total_charge: str = "free",
         mesh_tolerance: float = 1e-5,
         process_group: ProcessGroup | None = None,
+        workspace: float = WORKSPACE_BYTES / MEBIBYTE,
     ) -> None:
         super().__init__()
-        for name, value in (("sigma", sigma), ("dl", dl)):
+        self.train(False)
+        for name, value, kind in (
+            ("sigma", sigma, "length in Å"),
+            ("dl", dl, "length in Å"),
+            ("workspace", workspace, "number of MiB"),
+        ):
             if not (math.isfinite(value) and value > 0.0):
-                raise ConfigError(f"{name} is {value!r}; allowed: a positive length in Å")
+                raise ConfigError(f"{name} is {value!r}; allowed: a positive {kind}")
         check_static_cell(static_cell)
         one_of("neutralize", neutralize, NEUTRALIZE, {})
         if net_charge_warning is not None and not net_charge_warning > 0.0:
@@ -135,6 +150,7 @@ class LatentElectrostatics(torch.nn.Module):
         self.neutralize = neutralize
         self.net_charge_warning = net_charge_warning
         self.mesh_tolerance = float(mesh_tolerance)
+        self.workspace = float(workspace)
         self.solver: Solver = self._solve
         self.response_model: ResponseModel = one_shot_response
         if response == "self_consistent":
@@ -290,6 +306,8 @@ class LatentElectrostatics(torch.nn.Module):
             self.method,
             self.mesh_tolerance,
             self.ranks,
+            int(self.workspace * MEBIBYTE),
+            self.training,
         )
         return solve_structures(positions, cell, pbc, batch, multipoles, settings)
 

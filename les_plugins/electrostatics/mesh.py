@@ -32,6 +32,7 @@ def mesh_electrostatics(
     remove_self_interaction: bool,
     tolerance: float,
     ranks: Ranks | None = None,
+    training: bool = False,
 ) -> tuple[Tensor, LocalFields]:
     """Energy and local fields of the permanent moments of one periodic structure.
 
@@ -44,6 +45,7 @@ def mesh_electrostatics(
         remove_self_interaction: take each atom's smeared self-energy and self-field away.
         tolerance: root mean square error of the forces over the root mean square force, against the direct sum.
         ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
+        training: forces will be differentiated, and what that needs is gathered at once.
 
     Returns:
         energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
@@ -66,12 +68,13 @@ def mesh_electrostatics(
     potential: Tensor = _Convolution.apply(density, kernel)  # type: ignore[no-untyped-call]
 
     order = max(multipoles.order, 1)
-    # one rank more than the fields need is the energy's gradient in the positions
-    highest = max(order, multipoles.order + 1) if potential.requires_grad else order
+    # one rank more than the fields need is the energy's gradient in the positions, one further that gradient's
+    highest = max(order, multipoles.order + 1) + int(training) if potential.requires_grad else order
     local = grid_to_moments(fractional, potential, mesh, highest)
     n_ranks = 1 if ranks is None else ranks.size
-    energy = _energy(fractional, moments, kernel, density, torch.cat(local, 1), multipoles.order, n_ranks)
-    fields = cartesian_fields(torch.cat(local[: order + 1], 1), inverse, order)
+    gradient = torch.cat(local[: multipoles.order + 2], 1)
+    energy = _energy(fractional, moments, kernel, density, gradient, multipoles.order, n_ranks)
+    fields = cartesian_fields(local[: order + 1], inverse)
     if remove_self_interaction:
         energy = energy - self_energy(multipoles, sigma).sum()
         fields = fields - self_fields(multipoles, sigma)

@@ -15,6 +15,7 @@ from les_plugins.electrostatics.fractional import cartesian_fields, fractional_m
 from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
 from les_plugins.electrostatics.reduction import Ranks, reduce_sum
 from les_plugins.electrostatics.structure_factor import (
+    WORKSPACE_BYTES,
     ReciprocalGrid,
     Slab,
     grid_to_moments,
@@ -44,6 +45,8 @@ def periodic_electrostatics(
     cutoff: float,
     remove_self_interaction: bool,
     ranks: Ranks | None = None,
+    workspace: int = WORKSPACE_BYTES,
+    training: bool = False,
 ) -> tuple[Tensor, LocalFields]:
     """Energy and local fields of the permanent moments of one periodic structure.
 
@@ -55,6 +58,8 @@ def periodic_electrostatics(
         cutoff: k_c, Å⁻¹.
         remove_self_interaction: take each atom's smeared self-energy and self-field away.
         ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
+        workspace: bytes of intermediate arrays held at once.
+        training: the gradient will be differentiated: provide for it, which makes the energy and its gradient dearer.
 
     Returns:
         energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
@@ -66,7 +71,7 @@ def periodic_electrostatics(
 
     Source: PHYSICS 2 and 4; arXiv 2605.05746.
     """
-    grid = reciprocal_grid(cell, cutoff)
+    grid = reciprocal_grid(cell, cutoff)._replace(workspace=workspace)
     inverse = torch.linalg.inv(cell)[:, list(grid.axes)]  # (3, 3): Cartesian to fractional, grid's axis order
     fractional = positions @ inverse
     fractional = fractional - torch.floor(fractional.detach())
@@ -76,12 +81,13 @@ def periodic_electrostatics(
     filtered = _apply_kernel(components, kernel)
 
     order = max(multipoles.order, 1)
-    # one rank more than the fields need is the energy's gradient in the positions
-    highest = max(order, multipoles.order + 1) if filtered.requires_grad else order
+    # one rank more than the fields need is the energy's gradient in the positions, one further that gradient's
+    highest = max(order, multipoles.order + 1) + int(training) if filtered.requires_grad else order
     local = grid_to_moments(fractional, filtered, grid, highest)
     n_ranks = 1 if ranks is None else ranks.size
-    energy = _energy(fractional, moments, kernel, components, torch.cat(local, 1), multipoles.order, n_ranks)
-    fields = cartesian_fields(torch.cat(local[: order + 1], 1), inverse, order)
+    gradient = torch.cat(local[: multipoles.order + 2], 1)
+    energy = _energy(fractional, moments, kernel, components, gradient, multipoles.order, n_ranks)
+    fields = cartesian_fields(local[: order + 1], inverse)
     if remove_self_interaction:
         energy = energy - self_energy(multipoles, sigma).sum()
         fields = fields - self_fields(multipoles, sigma)

@@ -18,6 +18,7 @@ from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.reciprocal import periodic_electrostatics, proper_lattice
 from les_plugins.electrostatics.reduction import Ranks
 from les_plugins.electrostatics.slab import slab_electrostatics
+from les_plugins.electrostatics.structure_factor import WORKSPACE_BYTES
 from les_plugins.multipoles import Multipoles
 
 
@@ -26,7 +27,7 @@ class SolverSettings(NamedTuple):
 
     Of periodic sums also the method, "direct", "mesh" or "auto", and the relative force error of the mesh. With
     `ranks`, the atoms are those of one rank of several (see `reduction.py`), and "auto" is the direct sum: no rank
-    knows how many there are.
+    knows how many there are. `workspace` is in bytes; in `training` forces are differentiated.
     """
 
     sigma: float
@@ -35,6 +36,8 @@ class SolverSettings(NamedTuple):
     method: str = "direct"
     mesh_tolerance: float = 1e-5
     ranks: Ranks | None = None
+    workspace: int = WORKSPACE_BYTES
+    training: bool = False
 
 
 class PermanentResult(NamedTuple):
@@ -115,12 +118,11 @@ def _solve_periodic(
     positions: Tensor, cell: Tensor, multipoles: Multipoles, settings: SolverSettings
 ) -> tuple[Tensor, LocalFields]:
     """One periodic structure; what "auto" takes depends on nothing else in the batch."""
-    sigma, cutoff, remove_self_interaction, method, tolerance, ranks = settings
+    sigma, cutoff, remove_self_interaction, method, tolerance, ranks, workspace, training = settings
     if method == "auto" and ranks is None:
         size = (len(positions), proper_lattice(cell), sigma, cutoff, multipoles.order, tolerance)
         method = "mesh" if mesh_is_faster(*size) else "direct"
+    structure = (positions, cell, multipoles, sigma, cutoff, remove_self_interaction)
     if method == "mesh":
-        return mesh_electrostatics(
-            positions, cell, multipoles, sigma, cutoff, remove_self_interaction, tolerance, ranks
-        )
-    return periodic_electrostatics(positions, cell, multipoles, sigma, cutoff, remove_self_interaction, ranks)
+        return mesh_electrostatics(*structure, tolerance, ranks, training)
+    return periodic_electrostatics(*structure, ranks, workspace, training)

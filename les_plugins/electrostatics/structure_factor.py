@@ -14,8 +14,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-#: Bytes of intermediate arrays held at once: small enough to stay in the processor's cache.
+#: Bytes of intermediate arrays held at once, unless told otherwise: what stays in a processor's cache.
 WORKSPACE_BYTES = 4 << 20
+#: Atoms taken together at least, whatever the workspace: fewer make the matrix products slow.
+FEWEST_ATOMS = 16
 
 
 class MomentTransform(Protocol):
@@ -48,6 +50,7 @@ class ReciprocalGrid(NamedTuple):
         pair: (T, 2) float64, its second and third index.
         multiplicity: (T, 2) float64, of +n and −n: 1 for a vector inside the cutoff sphere, 0 outside; where +n and −n
             are the same vector (n = 0) or conjugates (pair (0, 0)), ½ each.
+        workspace: bytes of intermediate arrays that a transform may hold at once.
     """
 
     axes: tuple[int, int, int]
@@ -56,6 +59,7 @@ class ReciprocalGrid(NamedTuple):
     row: Tensor
     pair: Tensor
     multiplicity: Tensor
+    workspace: int = WORKSPACE_BYTES
 
     def spread(self, fractional: Tensor, moments: Tensor, order: int) -> Tensor:
         """Structure-factor components (2, T, 2), see `moments_to_grid`."""
@@ -107,7 +111,8 @@ def moments_to_grid(fractional: Tensor, moments: Tensor, grid: MomentTransform, 
 def grid_to_moments(fractional: Tensor, components: Tensor, grid: MomentTransform, order: int) -> tuple[Tensor, ...]:
     """Transpose of `moments_to_grid`: derivatives, at the atoms, of the function with the given components.
 
-    One tensor (N, 1), (N, 3), (N, 6) … for each rank ≤ order: the ranks that nothing depends on cost no backward.
+    One tensor (N, 1), (N, 3), (N, 6) … for each rank ≤ order: the ranks that nothing depends on cost no backward. So
+    join no more of them than are used: a joined one that is not receives zeros, and its transform is done.
     """
     out: tuple[Tensor, ...] = _GridToMoments.apply(fractional, components, grid, order)  # type: ignore[no-untyped-call]
     return out
@@ -132,7 +137,9 @@ class _MomentsToGrid(torch.autograd.Function):
             return None, None, None, None
         fractional, moments = ctx.saved_tensors
         highest = ctx.order + 1 if ctx.needs_input_grad[0] else ctx.order
-        local = torch.cat(grid_to_moments(fractional, grad, ctx.grid, highest), 1)
+        # with a graph, a further derivative follows: it finds its rank ready and needs no transform of its own
+        spare = int(torch.is_grad_enabled() and grad.requires_grad)
+        local = torch.cat(grid_to_moments(fractional, grad, ctx.grid, highest + spare)[: highest + 1], 1)
         on_position = position_gradient(moments, local, ctx.order) if ctx.needs_input_grad[0] else None
         return on_position, local[:, : moments.shape[1]], None, None
 
@@ -161,7 +168,7 @@ class _GridToMoments(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             if order == ctx.order:  # the forward did not go one rank higher
                 by_rank = grid_to_moments(fractional, components, ctx.grid, order + 1)
-            on_position = position_gradient(grad, torch.cat(tuple(by_rank), 1), order)
+            on_position = position_gradient(grad, torch.cat(tuple(by_rank)[: order + 2], 1), order)
         if ctx.needs_input_grad[1]:
             on_components = moments_to_grid(fractional, grad, ctx.grid, order)
         return on_position, on_components, None, None
@@ -217,7 +224,7 @@ def _gather(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order:
 def _chunks(fractional: Tensor, grid: ReciprocalGrid, order: int) -> tuple[list[slice], Tensor]:
     """Slices of the atoms, and one workspace for all: fresh memory would cost more than what is computed in it."""
     largest = (order + 1) * max(_area(slab) for slab in grid.slabs)
-    size = max(16, WORKSPACE_BYTES // (16 * largest))
+    size = max(FEWEST_ATOMS, grid.workspace // (torch.complex128.itemsize * largest))
     n_atoms = len(fractional)
     chunks = [slice(start, min(start + size, n_atoms)) for start in range(0, n_atoms, size)]
     return chunks, fractional.new_empty(min(size, n_atoms) * largest, dtype=torch.complex128)
