@@ -72,7 +72,7 @@ def born_effective_charges(
     """
     _check_differentiable(positions, pbc)
     born = positions.new_zeros(positions.shape[0], 3, 3, dtype=_single(charge).dtype)
-    for mode in _modes(positions, cell, pbc, batch, charge, dipole):
+    for mode in polarization_modes(positions, cell, pbc, batch, charge, dipole):
         row = _gradient(mode.terms.sum(), positions, create_graph)
         if mode.phase is not None:
             row = mode.phase[:, None] * row
@@ -111,7 +111,7 @@ def field_forces(
     total = positions.new_zeros(positions.shape, dtype=_single(charge).dtype)
     strength = field.to(total.dtype).expand(len(pbc), 3)[batch]
     unphased = total.new_zeros(())
-    for mode in _modes(positions, cell, pbc, batch, charge, dipole):
+    for mode in polarization_modes(positions, cell, pbc, batch, charge, dipole):
         along = (mode.direction * strength).sum(1)
         if not bool(along.any()):
             continue
@@ -225,7 +225,7 @@ def system_polarizability(
     return total
 
 
-class _Mode(NamedTuple):
+class Mode(NamedTuple):
     """One differentiable sum of the polarization: Z*[i, a, b] += direction[i, a] phase[i] ∂(Σ terms)/∂r_{i,b}."""
 
     terms: Tensor  # (N,)
@@ -233,9 +233,9 @@ class _Mode(NamedTuple):
     direction: Tensor  # (N, 3)
 
 
-def _modes(
+def polarization_modes(
     positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor, dipole: Tensor | None
-) -> Iterator[_Mode]:
+) -> Iterator[Mode]:
     """The sums of PHYSICS 6: charges along each axis, at the smallest k where periodic, and dipoles."""
     periodic = pbc.all(1)
     charges = _single(charge)
@@ -250,19 +250,19 @@ def _modes(
     for axis in range(3):
         theta, direction = angle[:, axis], vectors[:, axis]
         if not is_traced() and not bool(periodic.any()):
-            yield _Mode(charges * positions[:, axis], None, direction)
+            yield Mode(charges * positions[:, axis], None, direction)
             continue
         # exp(iθ)/(2πi) = (sin θ − i cos θ)/2π; an open structure's "axis" is Cartesian and its polarization q r
         sine, cosine = torch.sin(theta), torch.cos(theta)
         real = torch.where(is_periodic, sine / (2.0 * math.pi), positions[:, axis])
         imaginary = torch.where(is_periodic, -cosine / (2.0 * math.pi), torch.zeros_like(theta))
         one, zero = torch.ones_like(theta), torch.zeros_like(theta)
-        yield _Mode(charges * real, torch.where(is_periodic, cosine, one), direction)
-        yield _Mode(charges * imaginary, torch.where(is_periodic, sine, zero), direction)
+        yield Mode(charges * real, torch.where(is_periodic, cosine, one), direction)
+        yield Mode(charges * imaginary, torch.where(is_periodic, sine, zero), direction)
     if dipole is not None:
         unit = torch.eye(3, dtype=charges.dtype, device=charges.device)
         for axis in range(3):
-            yield _Mode(dipole[:, axis], None, unit[axis].expand(positions.shape[0], 3))
+            yield Mode(dipole[:, axis], None, unit[axis].expand(positions.shape[0], 3))
 
 
 def _check_differentiable(positions: Tensor, pbc: Tensor) -> None:
