@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from les_plugins.batch import BatchResult, evaluate_one_by_one
+from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.frames import check_elements_of, check_frame
 from les_plugins.long_range import LongRangeResult
@@ -84,7 +85,8 @@ class LongRangeCalculator:
 
         Open structures: energy U(E), forces −dU/dr, dipole −dU/dE; a net charge feels it, work counted from the origin
         of the coordinates. Periodic: forces F0 + E·Z* + ½ E·(∂α/∂r)·E; the energy holds −½ E·α·E but not −E·P, which
-        has no periodic form: a trajectory books it as work. Stress is left out, charges are those without the field.
+        has no periodic form: a trajectory books it as work. Slabs: the one along the normal, the other in the plane.
+        Stress is left out, charges are those without the field.
         """
         return self._external_field
 
@@ -139,6 +141,9 @@ class LongRangeCalculator:
             raise HostError("the model was evaluated without its long-range part")
         self.results.update(latent_results(latent, positions, cell, pbc, self.epsilon_infinity))
         self.results["long_range_energy"] *= energy_unit
+        if bool(pbc.any()) and not bool(pbc.all()):  # a host divides by the volume of a cell that a slab has not
+            for name in ("stress", "stresses"):
+                self.results.pop(name, None)
         self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
         derived, self._derived = self._derived, {}
         for name in ("born_effective_charges", "dynamical_quadrupoles", "long_wave_born_charges"):
@@ -235,14 +240,15 @@ def latent_results(
         charges (N,) e, dipole (3,) e·Å and polarizability (3, 3) e²·Å²/eV, scaled to physical ones by ε_e (PHYSICS 6);
         polarization (3,) e/Å², the dipole over the volume, and dielectric_tensor (3, 3), electronic, of periodic ones;
         long_range_energy, eV; latent_charges (N,), latent_dipoles (N, 3), latent_quadrupoles (N, 3, 3), not scaled.
-        The dipole of a periodic structure is one branch: that of the positions as given, mean charge removed; only
+        The dipole along periodic directions is one branch: that of the positions as given, mean charge removed; only
         its changes along unwrapped positions have a meaning.
     """
     batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
     screening = electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch)[0]
     charge = latent.charge if latent.charge.dim() == 1 else latent.charge.sum(1)
-    origin_free = charge - charge.mean() if bool(pbc.any()) else charge
-    moment = polarization(positions.double(), batch, origin_free.double(), latent.dipole)[0]
+    moment = polarization(positions.double(), batch, charge.double(), latent.dipole)[0]
+    off_origin = charge.double().mean() * positions.double().sum(0)
+    moment = moment - off_origin + open_directions(cell.double(), pbc)[0] @ off_origin
     results = {
         "charges": screening.sqrt() * charge,
         "dipole": screening.sqrt() * moment,
@@ -253,7 +259,7 @@ def latent_results(
     if latent.permanent.quadrupole is not None:
         results["latent_quadrupoles"] = latent.permanent.quadrupole
     if latent.softness is not None or latent.polarizability is not None:
-        total = system_polarizability(positions, pbc, batch, latent.softness, latent.polarizability)[0]
+        total = system_polarizability(positions, pbc, batch, latent.softness, latent.polarizability, cell)[0]
         results["polarizability"] = screening * total
     if bool(pbc.all()):
         cell = cell.double()
@@ -309,23 +315,31 @@ def field_results(
         field: (3,) V/Å.
 
     Returns:
-        Energy, eV (periodic: without −P·E); forces (N, 3) eV/Å; dipole (3,) e·Å: with the dipole of `latent_results` it
-        is −∂U/∂E, so for open structures it also takes off the net induced charge at its centre.
+        Energy, eV (without −P·E of periodic directions); forces (N, 3) eV/Å; dipole (3,) e·Å: with the dipole of
+        `latent_results` it is −∂U/∂E, so along open directions it also takes off the net induced charge at its centre.
     """
     batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
     place, cell = positions.double(), cell.double()
     screening = electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch)
-    alpha = system_polarizability(place, pbc, batch, latent.softness, latent.polarizability)[0]
+    alpha = system_polarizability(place, pbc, batch, latent.softness, latent.polarizability, cell)[0]
     induced = screening[0] * (alpha @ field)
+    along = open_directions(cell, pbc)[0].detach()
     energy = -0.5 * (field @ induced)
     forces = torch.zeros_like(place)
+    if not bool(pbc.all()):
+        moment, off_centre = _moment_about_centre(latent, place)
+        energy, induced = energy - (along @ field) @ moment, induced - along @ off_centre
     if bool(pbc.any()):
         forces = field_forces(
-            positions, cell, pbc, batch, latent.charge, field, latent.dipole, epsilon=screening.detach()
+            positions,
+            cell,
+            pbc,
+            batch,
+            latent.charge,
+            field - along @ field,
+            latent.dipole,
+            epsilon=screening.detach(),
         ).double()
-    else:
-        moment, off_centre = _moment_about_centre(latent, place)
-        energy, induced = energy - field @ moment, induced - off_centre
     if energy.requires_grad:
         # an atom on its own: some hosts' graphs do not reach its position
         (slope,) = torch.autograd.grad(energy, positions, retain_graph=True, materialize_grads=True)
@@ -334,7 +348,7 @@ def field_results(
 
 
 def _moment_about_centre(latent: LongRangeResult, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """P = −∂U/∂E at zero field of an open structure, and what Σ q r + Σ u has beyond it: r̄ Σ Δq (PHYSICS 5)."""
+    """P = −∂U/∂E at zero field, along open directions, and what Σ q r + Σ u has beyond it: r̄ Σ Δq (PHYSICS 5)."""
     permanent, charge = (
         value.double() if value.dim() == 1 else value.double().sum(1)
         for value in (latent.permanent.charge, latent.charge)

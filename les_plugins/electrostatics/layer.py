@@ -17,7 +17,7 @@ from les_plugins.electrostatics.checks import (
     is_traced,
     one_of,
 )
-from les_plugins.electrostatics.external_field import in_external_field
+from les_plugins.electrostatics.external_field import PERIODIC_FIELD, in_external_field
 from les_plugins.electrostatics.interaction import Interaction
 from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.mesh_size import TOLERANCES
@@ -174,6 +174,7 @@ class LatentElectrostatics(torch.nn.Module):
         softness: Tensor | None = None,
         polarizability: Tensor | None = None,
         external_field: Tensor | None = None,
+        periodic_field: str = "refuse",
     ) -> ElectrostaticsResult:
         """Long-range energy, potential, field and total moments of a batch of structures.
 
@@ -185,25 +186,29 @@ class LatentElectrostatics(torch.nn.Module):
             multipoles: permanent moments; see `Multipoles` for shapes and units.
             softness: (N,) e²/eV, ≥ 0.
             polarizability: (N,) or (N, 3, 3) e²·Å²/eV, positive semidefinite.
-            external_field: (B, 3) or (3,) V/Å in latent units (PHYSICS 5), open structures only. The energy of a net
-                charge in it is counted from the origin of the coordinates.
+            external_field: (B, 3) or (3,) V/Å in latent units (PHYSICS 5). The energy of a net charge in it is counted
+                from the origin of the coordinates.
+            periodic_field: what a field along periodic directions does, where the positions of charges are not defined:
+                "refuse", or "dipoles", −Σ u·E − ½ Σ (E_i + E)·α·(E_i + E) alone. The energy is then not that of the
+                structure in the field: its derivatives lack what the field does to charges.
 
         Returns:
             ElectrostaticsResult; computed in float64, returned in the dtype of `positions`.
 
         Raises:
-            GeometryError: shapes that do not fit, NaN or infinity, a wire, a singular cell, a field on a
-                periodic structure, a net charge that is to be refused.
+            GeometryError: shapes that do not fit, NaN or infinity, a wire, a singular cell, a field along
+                periodic directions, a net charge that is to be refused.
 
         Source: PHYSICS 1–5; arXiv 2605.05746.
         """
         if not is_traced():  # values are not known to a compiler
+            one_of("periodic_field", periodic_field, PERIODIC_FIELD, {})
             inputs = (positions, cell, pbc, batch, multipoles, softness, polarizability, external_field)
             if self.ranks is None:
                 self._check(*inputs)
             else:
-                settings = (self.extra_repr(),)
-                check_on_all_ranks(self.ranks, lambda: self._check(*inputs), settings, *inputs)
+                facts = (self.extra_repr(), periodic_field)
+                check_on_all_ranks(self.ranks, lambda: self._check(*inputs), facts, *inputs)
         elif external_field is not None:
             raise GeometryError("external_field cannot be traced or compiled: evaluate the model as it is")
         elif self.ranks is not None:
@@ -220,7 +225,16 @@ class LatentElectrostatics(torch.nn.Module):
         seen_potential, seen_field = potential, field
         if external_field is not None:
             seen_potential, seen_field, work = in_external_field(
-                coordinates, pbc, batch, moments, potential, field, softness, external_field
+                coordinates,
+                lattice,
+                pbc,
+                batch,
+                moments,
+                potential,
+                field,
+                softness,
+                external_field,
+                periodic_field,
             )
             atomic = atomic + work
             energy = energy.index_add(0, batch, work)

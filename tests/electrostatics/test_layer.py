@@ -220,11 +220,16 @@ def test_charge_channels_with_response_or_without_a_channel_are_refused(make_sys
         solve(system._replace(charge=torch.zeros(5, 0), softness=None, polarizability=None))
 
 
-def test_external_field_on_a_periodic_structure_or_of_wrong_shape_is_refused(make_system, solve):
-    with pytest.raises(GeometryError, match="external_field with a periodic structure"):
-        solve(make_system(), external_field=torch.zeros(3))
+def test_external_field_along_periodic_directions_or_of_wrong_shape_is_refused(make_system, solve):
+    for periodic in (True, "slab"):
+        system = make_system(periodic=periodic)
+        flags = rf"\[{', '.join(map(str, system.pbc[0].tolist()))}\]"
+        with pytest.raises(GeometryError, match=rf"of structure 0, pbc {flags}: along periodic directions"):
+            solve(system, external_field=torch.ones(3))
     with pytest.raises(GeometryError, match=r"external_field has shape \(2,\); allowed: \(3,\) or \(1, 3\)"):
         solve(make_system(periodic=False), external_field=torch.zeros(2))
+    with pytest.raises(ConfigError, match="periodic_field is 'charges'; allowed: 'refuse', 'dipoles'"):
+        solve(make_system(), external_field=torch.ones(3), periodic_field="charges")
 
 
 @pytest.mark.parametrize(
