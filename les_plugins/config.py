@@ -21,12 +21,24 @@ class ResponseConfig(BaseModel):
     Attributes:
         charge: induced charge through a softness on every atom.
         dipole: induced dipole through a polarizability: "none", "isotropic" or "anisotropic".
+        solve: "one_shot", answers to the permanent moments alone, or "self_consistent", to each other too.
+        total_charge: of each structure, self-consistent: "free", or "fixed" at that of the permanent moments.
+        tolerance: relative residual of the self-consistent solution.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     charge: bool = False
     dipole: Literal["none", "isotropic", "anisotropic"] = "none"
+    solve: Literal["one_shot", "self_consistent"] = "one_shot"
+    total_charge: Literal["free", "fixed"] = "free"
+    tolerance: Annotated[float, Field(ge=1e-14, le=1e-2)] = 1e-8
+
+    @model_validator(mode="after")
+    def _one_shot_has_no_total_charge(self) -> ResponseConfig:
+        if self.total_charge == "fixed" and not (self.solve == "self_consistent" and self.charge):
+            raise ValueError("total_charge: fixed needs charge: true and solve: self_consistent")
+        return self
 
 
 class LongRangeConfig(BaseModel):
@@ -144,7 +156,8 @@ def _describe(item: Any, source: str) -> str:
         return f"{source}: {key} is {item['input']!r}: input should be a list of: {names}"
     if item["type"] == "model_type":
         return f"{source}: {key} is {item['input']!r}: input should be a section; {_allowed(ResponseConfig)}"
-    return f"{source}: {key} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{source}: {key} is {item['input']!r}: {message[0].lower()}{message[1:]}"
 
 
 def _allowed(model: type[BaseModel] = LongRangeConfig) -> str:

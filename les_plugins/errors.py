@@ -27,3 +27,7 @@ class HostError(LesPluginsError, RuntimeError):
 
 class DeviceError(LesPluginsError, RuntimeError):
     """A device was asked for that this machine does not have."""
+
+
+class ResponseError(LesPluginsError, RuntimeError):
+    """Induced moments that have no minimum, or were not found in the iterations allowed."""

@@ -193,6 +193,7 @@ def les_make_response(config: LongRangeConfig) -> ResponseModel | None:
         config: the `long_range:` section.
 
     Returns:
-        A function with the call of `one_shot_response`, or None to leave it to the next plugin.
+        A function with the call of `one_shot_response`, an `InteractingResponse` where induced moments answer each
+        other, or None to leave it to the next plugin.
     """
     raise NotImplementedError

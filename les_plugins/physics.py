@@ -7,6 +7,7 @@ from torch import nn
 from les_plugins.config import LongRangeConfig
 from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.electrostatics.layer import ResponseModel
+from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
 from les_plugins.features import FeatureLayout
 from les_plugins.heads import Heads
 from les_plugins.hookspecs import hookimpl
@@ -27,12 +28,16 @@ def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
         dl=config.dl,
         remove_self_interaction=config.remove_self_interaction,
         method=config.method,
-        response="one_shot" if config.has_response else None,
+        response=config.response.solve if config.has_response else None,
         static_cell=config.static_cell,
+        response_tolerance=config.response.tolerance,
+        total_charge=config.response.total_charge,
     )
 
 
 @hookimpl(trylast=True)
 def les_make_response(config: LongRangeConfig) -> ResponseModel:
-    """One-shot response (`les_plugins.response`)."""
+    """One-shot response (`les_plugins.response`), or the self-consistent one (`les_plugins.electrostatics`)."""
+    if config.response.solve == "self_consistent":
+        return SelfConsistentResponse(config.response.tolerance, config.response.total_charge)
     return one_shot_response

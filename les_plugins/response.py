@@ -1,19 +1,50 @@
-"""Linear response of the moments to the permanent potential and field, one shot (PHYSICS 4, 5). The layer calls it."""
+"""Linear response of the moments: what every response returns, and the one-shot one (PHYSICS 4, 5). The layer calls it.
+
+The self-consistent one is in `electrostatics/self_consistent.py`.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from les_plugins.electrostatics.interaction import Interaction
+
 
 class Response(NamedTuple):
-    """Induced charge (N,) e or None, induced dipole (N, 3) e·Å or None, and each atom's response energy (N,) eV."""
+    """Induced charge (N,) e or None, induced dipole (N, 3) e·Å or None, and each atom's response energy (N,) eV.
+
+    `energy` (B,) eV of the structures, where its derivatives are cheaper than those of the atoms' sum; else None.
+    """
 
     charge: Tensor | None
     dipole: Tensor | None
     atomic_energy: Tensor
+    energy: Tensor | None = None
+
+
+class InteractingResponse(ABC):
+    """A response that asks what induced moments do to each other."""
+
+    @abstractmethod
+    def respond(
+        self,
+        interaction: Interaction,
+        potential: Tensor,
+        field: Tensor,
+        softness: Tensor | None,
+        polarizability: Tensor | None,
+    ) -> Response:
+        """Induced moments and their energy.
+
+        Args:
+            interaction: energy and fields of any charges and dipoles at the atoms.
+            potential, field, softness, polarizability: as for `one_shot_response`.
+        """
 
 
 def one_shot_response(

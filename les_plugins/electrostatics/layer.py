@@ -18,20 +18,22 @@ from les_plugins.electrostatics.checks import (
     one_of,
 )
 from les_plugins.electrostatics.external_field import in_external_field
+from les_plugins.electrostatics.interaction import Interaction
 from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.processes import check_boundaries, check_on_all_ranks
 from les_plugins.electrostatics.reduction import Ranks, reduce_total
+from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
 from les_plugins.electrostatics.solver import PermanentResult, SolverSettings, solve_structures
 from les_plugins.electrostatics.static import covered, static_electrostatics, static_extent
 from les_plugins.errors import ConfigError, GeometryError
 from les_plugins.multipoles import Multipoles
-from les_plugins.response import Response, one_shot_response
+from les_plugins.response import InteractingResponse, Response, one_shot_response
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 Solver = Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
-ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response]
+ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response] | InteractingResponse
 
 
 class ElectrostaticsResult(NamedTuple):
@@ -63,12 +65,14 @@ class LatentElectrostatics(torch.nn.Module):
             quadrupoles (8 meV/atom and 16 meV/Å on water); 1.2 is, below 0.01 meV.
         remove_self_interaction: leave each atom's interaction with itself out.
         method: "direct" or "auto"; "mesh" is refused until it is built.
-        response: "one_shot" or None; "self_consistent" is refused until it is built.
+        response: "one_shot", "self_consistent" or None.
         static_cell: longest lattice vectors, Å, that traced and compiled code has to cover: its grid is sized by them
             once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
         process_group: of `torch.distributed`, over whose ranks the atoms of each structure are spread: every rank gives
             its own atoms, and the cell and pbc of the whole (docs/processes.md). Periodic structures only; not stored
             in checkpoints or pickles. None: one process has all atoms.
+        response_tolerance: of the self-consistent response, see `SelfConsistentResponse`.
+        total_charge: likewise, "free" or "fixed"; "fixed" needs the self-consistent response.
 
     Raises:
         ConfigError: a setting outside what is allowed.
@@ -83,6 +87,8 @@ class LatentElectrostatics(torch.nn.Module):
         response: str | None = "one_shot",
         static_cell: tuple[float, float, float] | None = None,
         process_group: ProcessGroup | None = None,
+        response_tolerance: float = 1e-8,
+        total_charge: str = "free",
     ) -> None:
         super().__init__()
         for name, value in (("sigma", sigma), ("dl", dl)):
@@ -90,7 +96,9 @@ class LatentElectrostatics(torch.nn.Module):
                 raise ConfigError(f"{name} is {value!r}; allowed: a positive length in Å")
         check_static_cell(static_cell)
         one_of("method", method, ("auto", "direct"), {"mesh": "the particle mesh is not built yet"})
-        one_of("response", response, ("one_shot", None), {"self_consistent": "it is not built yet"})
+        one_of("response", response, ("one_shot", "self_consistent", None), {})
+        if total_charge != "free" and response != "self_consistent":
+            raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
         self.sigma = float(sigma)
         self.dl = float(dl)
         self.remove_self_interaction = bool(remove_self_interaction)
@@ -100,6 +108,8 @@ class LatentElectrostatics(torch.nn.Module):
         self.ranks = None if process_group is None else Ranks(process_group)
         self.solver: Solver = self._solve
         self.response_model: ResponseModel = one_shot_response
+        if response == "self_consistent":
+            self.response_model = SelfConsistentResponse(response_tolerance, total_charge)
 
     def extra_repr(self) -> str:
         """The settings, as torch prints a module."""
@@ -146,7 +156,9 @@ class LatentElectrostatics(torch.nn.Module):
             if self.ranks is None:
                 self._check(*inputs)
             else:
-                settings = (self.sigma, self.dl, self.remove_self_interaction, self.response)
+                settings: tuple[object, ...] = (self.sigma, self.dl, self.remove_self_interaction, self.response)
+                if isinstance(self.response_model, InteractingResponse):
+                    settings += (repr(self.response_model), self.training)
                 check_on_all_ranks(self.ranks, lambda: self._check(*inputs), settings, *inputs)
         elif external_field is not None:
             raise GeometryError("external_field cannot be traced or compiled: evaluate the model as it is")
@@ -168,14 +180,18 @@ class LatentElectrostatics(torch.nn.Module):
             atomic = atomic + work
             energy = energy.index_add(0, batch, work)
         if self.response is not None and (softness is not None or polarizability is not None):
-            induced = self.response_model(
-                seen_potential,
-                seen_field,
-                None if softness is None else softness.double(),
-                None if polarizability is None else polarizability.double(),
-            )
+            kappa = None if softness is None else softness.double()
+            alpha = None if polarizability is None else polarizability.double()
+            if isinstance(self.response_model, InteractingResponse):
+                interaction = self._interaction(coordinates, lattice, pbc, batch)
+                induced = self.response_model.respond(interaction, seen_potential, seen_field, kappa, alpha)
+            else:
+                induced = self.response_model(seen_potential, seen_field, kappa, alpha)
             atomic = atomic + induced.atomic_energy
-            energy = energy + to_structures(induced.atomic_energy, batch, cell.shape[0])
+            answer = induced.energy
+            if answer is None:
+                answer = to_structures(induced.atomic_energy, batch, cell.shape[0])
+            energy = energy + answer
             charge = charge if induced.charge is None else charge + induced.charge
             if induced.dipole is not None:
                 dipole = induced.dipole if dipole is None else dipole + induced.dipole
@@ -202,6 +218,24 @@ class LatentElectrostatics(torch.nn.Module):
         check_finite(positions, multipoles, softness, polarizability, external_field)
         if self.ranks is not None:
             check_boundaries(pbc)
+
+    def _interaction(self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) -> Interaction:
+        if is_traced():
+            raise ConfigError(
+                "response: self_consistent cannot be traced or compiled, for the number of its iterations depends on "
+                "values; allowed: one_shot, or the model as it is"
+            )
+        return Interaction(
+            self.solver,
+            positions,
+            cell,
+            pbc,
+            batch,
+            self.sigma,
+            self.remove_self_interaction,
+            self.training,
+            self.ranks,
+        )
 
     def _solve(
         self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles

@@ -34,7 +34,9 @@ class Physics(ContractHost):
             sigma=config.sigma,
             dl=config.dl,
             remove_self_interaction=config.remove_self_interaction,
-            response="one_shot" if config.has_response else None,
+            response=config.response.solve if config.has_response else None,
+            response_tolerance=config.response.tolerance,
+            total_charge=config.response.total_charge,
         )
         direct = layer(
             torch.tensor(np.concatenate([atoms.positions for atoms in frames])),

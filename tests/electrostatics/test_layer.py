@@ -234,8 +234,13 @@ def test_external_field_on_a_periodic_structure_or_of_wrong_shape_is_refused(mak
         ({"dl": float("nan")}, "dl is nan; allowed: a positive length"),
         ({"method": "mesh"}, "method='mesh': the particle mesh is not built yet; allowed: 'auto', 'direct'"),
         ({"method": "ewald"}, "method is 'ewald'; allowed: 'auto', 'direct'"),
-        ({"response": "self_consistent"}, "response='self_consistent': it is not built yet"),
-        ({"response": "linear"}, "response is 'linear'; allowed: 'one_shot', None"),
+        ({"response": "linear"}, "response is 'linear'; allowed: 'one_shot', 'self_consistent', None"),
+        ({"total_charge": "fixed"}, "total_charge is 'fixed'; allowed: 'free', or response='self_consistent'"),
+        ({"response": "self_consistent", "total_charge": "kept"}, "total_charge is 'kept'; allowed: 'free', 'fixed'"),
+        (
+            {"response": "self_consistent", "response_tolerance": 1.0},
+            "tolerance of the response is 1.0; allowed: 1e-14",
+        ),
     ],
 )
 def test_settings_outside_what_is_allowed_are_refused(settings, message):

@@ -1,0 +1,550 @@
+"""Induced moments that answer each other: the minimum of the full energy, and its derivatives (PHYSICS 4 and 5)."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
+from les_plugins.errors import ConfigError, ResponseError
+from les_plugins.observables import born_effective_charges, polarization
+from les_plugins.units import COULOMB_CONSTANT, RECIPROCAL_PREFACTOR
+
+BOUNDARIES = pytest.mark.parametrize("periodic", [False, True], ids=["open", "periodic"])
+TOTALS = pytest.mark.parametrize("total_charge", ["free", "fixed"])
+TIGHT = {"response": "self_consistent", "response_tolerance": 1e-13}
+# the solution's own tolerance and the order of sums
+CLOSE = {"rtol": 1e-10, "atol": 1e-11}
+FIELD = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+
+
+def stronger(system, factor):
+    return system._replace(softness=factor * system.softness, polarizability=factor * system.polarizability)
+
+
+def as_tensors(polarizability):
+    return polarizability if polarizability.dim() == 3 else polarizability[:, None, None] * torch.eye(3).double()
+
+
+def dense_matrix(system, solve, **settings):
+    """T (4N, 4N) of charges and dipoles, self-interaction included, from the fields of unit moments."""
+    n_atoms, columns = len(system.positions), []
+    for unit in torch.eye(4 * n_atoms, dtype=torch.float64).view(-1, n_atoms, 4):
+        bare = system._replace(charge=unit[:, 0], dipole=unit[:, 1:], quadrupole=None)
+        result = solve(bare, response=None, remove_self_interaction=False, **settings)
+        columns.append(torch.cat([result.potential[:, None], -result.field], 1).flatten())
+    return torch.stack(columns, 1)
+
+
+def dense_solution(system, solve, total_charge="free", **settings):
+    """Energy and induced moments (N, 4) of one structure by a solution of the linear system as it stands."""
+    n_atoms = len(system.positions)
+    permanent = solve(system, response=None, **settings)
+    drive = torch.cat([permanent.potential[:, None], -permanent.field], 1).flatten()
+    blocks = torch.zeros(n_atoms, 4, 4, dtype=torch.float64)
+    blocks[:, 0, 0], blocks[:, 1:, 1:] = 1.0 / system.softness, torch.linalg.inv(as_tensors(system.polarizability))
+    settings.pop("remove_self_interaction", None)
+    matrix = torch.block_diag(*blocks) + dense_matrix(system, solve, **settings)
+    if total_charge == "fixed":
+        row = torch.tensor([1.0, 0.0, 0.0, 0.0]).double().repeat(n_atoms)
+        bordered = torch.cat([torch.cat([matrix, row[:, None]], 1), torch.cat([row, torch.zeros(1)])[None]])
+        moments = torch.linalg.solve(bordered, torch.cat([-drive, torch.zeros(1)]).double())[:-1]
+    else:
+        moments = torch.linalg.solve(matrix, -drive)
+    energy = permanent.energy[0] + drive @ moments + 0.5 * moments @ matrix @ moments
+    return energy, moments.view(n_atoms, 4)
+
+
+@BOUNDARIES
+@TOTALS
+@pytest.mark.parametrize("remove_self_interaction", [True, False])
+@pytest.mark.parametrize("strength", [1.0, 30.0])
+def test_moments_are_those_of_the_linear_system(
+    periodic, total_charge, remove_self_interaction, strength, make_system, solve
+):
+    system = stronger(make_system(periodic=periodic), strength)
+    settings = {"remove_self_interaction": remove_self_interaction}
+    energy, moments = dense_solution(system, solve, total_charge, **settings)
+    result = solve(system, **settings, **TIGHT, total_charge=total_charge)
+    torch.testing.assert_close(result.energy[0], energy, **CLOSE)
+    torch.testing.assert_close(result.charge - system.charge, moments[:, 0], **CLOSE)
+    torch.testing.assert_close(result.dipole - system.dipole, moments[:, 1:], **CLOSE)
+    torch.testing.assert_close(result.atomic_energy.sum(), energy, **CLOSE)
+
+
+@BOUNDARIES
+def test_potential_and_field_are_those_of_the_permanent_moments(periodic, make_system, solve):
+    system = make_system(periodic=periodic)
+    permanent, result = solve(system, response=None), solve(system, **TIGHT)
+    torch.testing.assert_close(result.potential, permanent.potential, rtol=0.0, atol=0.0)
+    torch.testing.assert_close(result.field, permanent.field, rtol=0.0, atol=0.0)
+
+
+@BOUNDARIES
+@pytest.mark.parametrize("kept", ["softness", "polarizability"])
+def test_one_shot_is_the_limit_of_weak_response(periodic, kept, make_system, solve):
+    system = make_system(periodic=periodic)
+    system = system._replace(**{{"softness": "polarizability", "polarizability": "softness"}[kept]: None})
+    permanent = solve(system, response=None)
+    differences = []
+    for factor in (1e-2, 1e-3):
+        weak = system._replace(**{kept: factor * getattr(system, kept)})
+        one_shot, result = solve(weak), solve(weak, **TIGHT)
+        differences.append(float(result.energy - one_shot.energy))
+        induced = float(one_shot.energy - permanent.energy)
+        assert 0.0 < differences[-1] < 10.0 * factor * abs(induced)  # what is induced answers with a second factor
+    # second order: a hundredth, up to the third order's share, some 1e-2 of it
+    assert differences[1] / differences[0] == pytest.approx(1e-2, rel=0.1)
+
+
+@BOUNDARIES
+def test_the_energy_is_a_minimum_between_the_one_shot_energy_and_the_permanent_one(periodic, make_system, solve):
+    system = make_system(periodic=periodic)
+    permanent, one_shot = solve(system, response=None), solve(system)
+    fixed, free = (solve(system, **TIGHT, total_charge=kind) for kind in ("fixed", "free"))
+    assert float(one_shot.energy) < float(free.energy) < float(fixed.energy) < float(permanent.energy)
+
+
+@BOUNDARIES
+def test_fixed_total_charge_is_kept_by_every_structure(periodic, make_system, solve, join):
+    system = join([stronger(make_system(n_atoms=n, periodic=periodic, seed=n), 10.0) for n in (2, 5)])
+    induced = solve(system, **TIGHT, total_charge="fixed").charge - system.charge
+    assert [float(induced[system.batch == i].sum()) for i in range(2)] == pytest.approx([0.0, 0.0], abs=1e-14)
+    assert induced.abs().max() > 1e-2
+    assert solve(system, **TIGHT).charge.sum().abs() > 1e-3
+
+
+def two_dipoles(distance, solve, alpha, axis):
+    """Total dipole of two polarizable atoms in a field along an axis, the atoms being apart along x."""
+    positions = torch.tensor([[0.0, 0.0, 0.0], [distance, 0.0, 0.0]], dtype=torch.float64)
+    layer = LatentElectrostatics(**TIGHT)
+    field = torch.eye(3, dtype=torch.float64)[axis]
+    result = layer(
+        positions,
+        torch.zeros(1, 3, 3, dtype=torch.float64),
+        torch.zeros(1, 3, dtype=torch.bool),
+        torch.zeros(2, dtype=torch.long),
+        Multipoles(torch.zeros(2, dtype=torch.float64)),
+        polarizability=torch.full((2,), alpha, dtype=torch.float64),
+        external_field=field,
+    )
+    return float(result.dipole.sum(0)[axis])
+
+
+def test_two_polarizable_atoms_enhance_each_other_along_their_axis_as_point_dipoles_do(solve):
+    # Silberstein 1917: 2α/(1 − 2αk/r³) along, 2α/(1 + αk/r³) across; smearing of 1 Å does not reach 9 Å
+    alpha, distance, sigma = 0.3, 9.0, 1.0
+    own = 2.0 * RECIPROCAL_PREFACTOR / (3.0 * sigma**3 * (2.0 * math.pi) ** 1.5)
+    effective = alpha / (1.0 + alpha * own)
+    coupling = effective * COULOMB_CONSTANT / distance**3
+    # erf(a r) and its derivatives differ from one by exp(−r²/2σ²) = 3e-18
+    assert two_dipoles(distance, solve, alpha, 0) == pytest.approx(2.0 * effective / (1.0 - 2.0 * coupling), rel=1e-10)
+    assert two_dipoles(distance, solve, alpha, 1) == pytest.approx(2.0 * effective / (1.0 + coupling), rel=1e-10)
+
+
+@BOUNDARIES
+@TOTALS
+@pytest.mark.parametrize("strength", [1e3, 1e6])
+def test_no_polarization_catastrophe_however_strong_the_response_and_close_the_atoms(
+    periodic, total_charge, strength, make_system, solve
+):
+    # 0.3 Å apart; a point dipole's limit α k/r³ < ½ is exceeded by five orders and more
+    system = stronger(make_system(n_atoms=6, periodic=periodic, response="isotropic"), strength)
+    line = torch.arange(6, dtype=torch.float64)[:, None] * torch.tensor([0.3, 0.0, 0.0])
+    system = system._replace(positions=system.positions[:1] + line)
+    permanent = solve(system, response=None)
+    result = solve(system, response="self_consistent", total_charge=total_charge)  # raises on negative curvature
+    assert bool(torch.isfinite(result.energy).all())
+    assert float(result.energy) < float(permanent.energy)
+    again = solve(system, response="self_consistent", response_tolerance=1e-10, total_charge=total_charge)
+    torch.testing.assert_close(result.energy, again.energy, rtol=1e-7, atol=0.0)  # second order in the tolerance
+
+
+@BOUNDARIES
+def test_the_interaction_with_self_term_is_positive_semidefinite_and_without_it_is_not(periodic, make_system, solve):
+    system = make_system(n_atoms=4, periodic=periodic)
+    system = system._replace(
+        positions=system.positions[:1] + 0.3 * system.positions / system.positions.norm(dim=1).max()
+    )
+    matrix = dense_matrix(system, solve)
+    lowest, highest = (float(value) for value in torch.linalg.eigvalsh(matrix)[[0, -1]])
+    assert lowest > -1e-12 * highest  # rounding
+    own = 2.0 * RECIPROCAL_PREFACTOR / (2.0 * math.pi) ** 1.5 * torch.tensor([1.0, 1 / 3, 1 / 3, 1 / 3]).double()
+    assert float(torch.linalg.eigvalsh(matrix - torch.diag(own.repeat(4)))[0]) < -1.0
+
+
+@BOUNDARIES
+@pytest.mark.parametrize("response", ["isotropic", "anisotropic"])
+def test_atoms_without_softness_or_polarizability_have_no_induced_moment(periodic, response, make_system, solve):
+    system = make_system(periodic=periodic, response=response)
+    softness, polarizability = system.softness.clone(), system.polarizability.clone()
+    softness[1], polarizability[2] = 0.0, 0.0
+    system = system._replace(softness=softness, polarizability=polarizability)
+    result = solve(system, **TIGHT)
+    assert float(result.charge[1]) == float(system.charge[1])
+    assert result.dipole[2].tolist() == system.dipole[2].tolist()
+    # the others as if the atom's response did not exist: 1/κ large instead of infinite
+    nearly = system._replace(softness=softness.clamp(min=1e-13), polarizability=polarizability)
+    torch.testing.assert_close(result.charge, solve(nearly, **TIGHT).charge, rtol=1e-9, atol=1e-11)
+    nothing = system._replace(softness=torch.zeros(5).double(), polarizability=torch.zeros(5).double())
+    torch.testing.assert_close(solve(nothing, **TIGHT).energy, solve(system, response=None).energy, rtol=0.0, atol=0.0)
+
+
+@TOTALS
+def test_slope_of_the_energy_in_a_softness_of_zero(total_charge, make_system, solve):
+    system = make_system()
+
+    def energy(value):
+        softness = torch.cat([system.softness[:2], value[None], system.softness[3:]])
+        return solve(system._replace(softness=softness), **TIGHT, total_charge=total_charge).energy[0]
+
+    value = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(energy(value), value)
+    step = 1e-6
+    points = [energy(torch.tensor(n * step).double()) for n in range(3)]
+    numeric = (-3.0 * points[0] + 4.0 * points[1] - points[2]) / (2.0 * step)
+    assert float(slope) < 0.0
+    assert float(slope) == pytest.approx(float(numeric), rel=1e-7)  # one-sided, second order in κD = 1e-5
+
+
+@BOUNDARIES
+@TOTALS
+def test_energy_and_moments_follow_rotation_and_permutation(periodic, total_charge, make_system, solve):
+    system = stronger(make_system(periodic=periodic), 5.0)
+    settings = {**TIGHT, "total_charge": total_charge}
+    result = solve(system, **settings)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
+    turned = system._replace(
+        positions=system.positions @ turn.T,
+        cell=system.cell @ turn.T,
+        dipole=system.dipole @ turn.T,
+        quadrupole=turn @ system.quadrupole @ turn.T,
+        polarizability=turn @ system.polarizability @ turn.T,
+    )
+    after = solve(turned, **settings)
+    torch.testing.assert_close(after.energy, result.energy, **CLOSE)
+    torch.testing.assert_close(after.charge, result.charge, **CLOSE)
+    torch.testing.assert_close(after.dipole, result.dipole @ turn.T, **CLOSE)
+    order = torch.tensor([3, 0, 4, 2, 1])
+    shuffled = solve(system.select(order), **settings)
+    torch.testing.assert_close(shuffled.energy, result.energy, **CLOSE)
+    torch.testing.assert_close(shuffled.charge, result.charge[order], **CLOSE)
+    torch.testing.assert_close(shuffled.atomic_energy, result.atomic_energy[order], **CLOSE)
+
+
+@TOTALS
+def test_a_batch_of_open_and_periodic_structures_is_one_by_one(total_charge, make_system, solve, join):
+    systems = [
+        stronger(make_system(n_atoms=n, periodic=periodic, seed=n), strength)
+        for n, periodic, strength in ((2, True, 1.0), (4, False, 100.0), (3, True, 10.0), (1, False, 1.0))
+    ]
+    settings = {**TIGHT, "total_charge": total_charge}
+    together = solve(join(systems), **settings)
+    alone = [solve(system, **settings) for system in systems]
+    for name in ("energy", "atomic_energy", "charge", "dipole"):
+        torch.testing.assert_close(getattr(together, name), torch.cat([getattr(one, name) for one in alone]), **CLOSE)
+
+
+@TOTALS
+def test_a_doubled_cell_has_twice_the_energy(total_charge, make_system, solve):
+    system = stronger(make_system(), 10.0)
+    shift = torch.repeat_interleave(system.cell[0, :1] * torch.tensor([[0.0], [1.0]]), 5, 0)
+    both = system.select(torch.arange(5).repeat(2))
+    cell = system.cell * torch.tensor([2.0, 1.0, 1.0]).double()[None, :, None]
+    doubled = both._replace(positions=both.positions + shift, cell=cell)
+    settings = {**TIGHT, "total_charge": total_charge}
+    one, two = solve(system, **settings), solve(doubled, **settings)
+    # the sum over k of the doubled cell holds that of the single one; the others' structure factors vanish
+    torch.testing.assert_close(two.energy, 2.0 * one.energy, **CLOSE)
+    torch.testing.assert_close(two.charge, one.charge.repeat(2), **CLOSE)
+
+
+def differentiable(system):
+    names = ["positions", "charge", "dipole", "quadrupole", "softness", "polarizability"]
+    names = [name for name in names if getattr(system, name) is not None]
+    if bool(system.pbc.any()):
+        names.append("cell")
+    return names, [getattr(system, name).clone().requires_grad_() for name in names]
+
+
+def function_of(system, names, solve, outputs, **settings):
+    def evaluate(*values):
+        result = solve(system._replace(**dict(zip(names, values, strict=True))), dl=1.7, **settings)
+        return tuple(getattr(result, output) for output in outputs)
+
+    return evaluate
+
+
+def mixture(make_system, join):
+    systems = [make_system(n_atoms=2, periodic=periodic, order=1, size=4.5, seed=7) for periodic in (True, False)]
+    return stronger(join(systems), 3.0)
+
+
+@TOTALS
+def test_gradients_of_every_output_in_every_input(total_charge, make_system, solve, join):
+    system = mixture(make_system, join)
+    names, values = differentiable(system)
+    evaluate = function_of(
+        system, names, solve, ("energy", "atomic_energy", "charge", "dipole"), **TIGHT, total_charge=total_charge
+    )
+    # fast mode compares one random projection of the Jacobian: as strict, once a wrong entry is not orthogonal to it
+    assert gradcheck(evaluate, values, fast_mode=True)
+
+
+@pytest.mark.slow
+@TOTALS
+@BOUNDARIES
+def test_every_second_derivative_of_the_energy(total_charge, periodic, make_system, solve):
+    system = stronger(make_system(n_atoms=2, periodic=periodic, order=1, size=4.5), 3.0)
+    names, values = differentiable(system)
+    evaluate = function_of(system, names, solve, ("energy",), **TIGHT, total_charge=total_charge)
+    assert gradgradcheck(evaluate, values)
+
+
+@TOTALS
+def test_second_derivatives_of_every_output(total_charge, make_system, solve, join):
+    system = mixture(make_system, join)
+    names, values = differentiable(system)
+    outputs = ("energy", "atomic_energy", "charge", "dipole")
+    evaluate = function_of(system, names, solve, outputs, **TIGHT, total_charge=total_charge)
+    assert gradgradcheck(evaluate, values, fast_mode=True)
+
+
+@pytest.mark.parametrize("kept", ["softness", "polarizability"])
+def test_second_derivatives_with_one_kind_of_response(kept, make_system, solve, join):
+    system = mixture(make_system, join)
+    system = system._replace(**{{"softness": "polarizability", "polarizability": "softness"}[kept]: None})
+    names, values = differentiable(system)
+    assert gradgradcheck(function_of(system, names, solve, ("energy",), **TIGHT), values, fast_mode=True)
+
+
+@BOUNDARIES
+@TOTALS
+def test_forces_at_the_default_tolerance_are_central_differences(
+    periodic, total_charge, make_system, solve_with_forces, solve
+):
+    system = stronger(make_system(periodic=periodic), 10.0)
+    settings = {"dl": 0.8, "total_charge": total_charge}
+    _, forces = solve_with_forces(system, response="self_consistent", **settings)
+    step, numeric = 1e-4, torch.zeros_like(forces)
+    for atom in range(5):
+        for axis in range(3):
+            shift = torch.zeros_like(forces)
+            shift[atom, axis] = step
+            up, down = (
+                solve(system._replace(positions=system.positions + s * shift), **settings, **TIGHT).energy
+                for s in (1, -1)
+            )
+            numeric[atom, axis] = -(up - down) / (2.0 * step)
+    assert (forces - numeric).abs().max() < 1e-6 * forces.abs().max()  # PHYSICS 9; the step's own error is 1e-8
+
+
+@TOTALS
+def test_a_force_loss_has_the_gradient_of_its_central_difference(total_charge, make_system, solve, join):
+    system = mixture(make_system, join)
+
+    def loss(scale):
+        positions = system.positions.clone().requires_grad_()
+        scaled = stronger(system, scale)._replace(positions=positions, charge=scale * system.charge)
+        result = solve(scaled, **TIGHT, total_charge=total_charge)
+        (gradient,) = torch.autograd.grad(result.energy.sum(), positions, create_graph=True)
+        return gradient.square().sum() + result.energy.square().sum()
+
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(loss(scale), scale)
+    step = 1e-4
+    up, down = (float(loss(torch.tensor(1.0 + s * step, dtype=torch.float64)).detach()) for s in (1, -1))
+    assert float(slope) == pytest.approx((up - down) / (2.0 * step), rel=1e-6)  # step² = 1e-8, third derivative
+
+
+@TOTALS
+def test_born_charges_are_central_differences_of_the_polarization(total_charge, make_system, solve):
+    system = stronger(make_system(periodic=False), 10.0)
+    settings = {**TIGHT, "total_charge": total_charge}
+    positions = system.positions.clone().requires_grad_()
+    result = solve(system._replace(positions=positions), **settings)
+    born = born_effective_charges(positions, system.cell, system.pbc, system.batch, result.charge, result.dipole)
+
+    def moment(places):
+        found = solve(system._replace(positions=places), **settings)
+        return polarization(places, system.batch, found.charge - found.charge.mean(), found.dipole)[0]
+
+    step, numeric = 1e-4, torch.zeros_like(born)
+    for atom in range(5):
+        for axis in range(3):
+            shift = torch.zeros_like(system.positions)
+            shift[atom, axis] = step
+            numeric[atom, :, axis] = (moment(system.positions + shift) - moment(system.positions - shift)) / (2 * step)
+    assert (born - numeric).abs().max() < 1e-6 * born.abs().max()  # the step's own error is 1e-8
+
+
+@TOTALS
+def test_polarization_is_minus_the_derivative_of_the_energy_in_the_field(total_charge, make_system, solve):
+    system = stronger(make_system(periodic=False), 10.0)
+    settings = {**TIGHT, "total_charge": total_charge}
+    field = FIELD.clone().requires_grad_()
+    result = solve(system, external_field=field, **settings)
+    (slope,) = torch.autograd.grad(result.energy[0], field)
+    induced = (result.charge - system.charge).sum()
+    centre = (system.softness[:, None] * system.positions).sum(0) / system.softness.sum()
+    moment = polarization(system.positions, system.batch, result.charge, result.dipole)[0]
+    torch.testing.assert_close(-slope, moment - induced * centre, **CLOSE)  # the gauge of PHYSICS 5
+    if total_charge == "fixed":
+        torch.testing.assert_close(-slope, moment, **CLOSE)
+
+
+@TOTALS
+def test_forces_in_a_field_are_central_differences(total_charge, make_system, solve):
+    system = stronger(make_system(periodic=False), 10.0)
+    settings = {**TIGHT, "total_charge": total_charge, "external_field": FIELD}
+    positions = system.positions.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(solve(system._replace(positions=positions), **settings).energy[0], positions)
+    way = torch.randn(5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    up, down = (
+        solve(system._replace(positions=system.positions + s * 1e-4 * way), **settings).energy[0] for s in (1, -1)
+    )
+    assert float((gradient * way).sum()) == pytest.approx(float(up - down) / 2e-4, rel=1e-6)
+
+
+def call(layer, system, external_field=None):
+    return layer(
+        system.positions,
+        system.cell,
+        system.pbc,
+        system.batch,
+        Multipoles(system.charge, system.dipole, system.quadrupole),
+        softness=system.softness,
+        polarizability=system.polarizability,
+        external_field=external_field,
+    )
+
+
+def moved(system, length):
+    shift = torch.randn(system.positions.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return system._replace(positions=system.positions + length * shift)
+
+
+@BOUNDARIES
+def test_the_last_solution_is_a_start_that_saves_iterations_and_changes_nothing(periodic, make_system):
+    system = stronger(make_system(n_atoms=20, periodic=periodic, size=8.0), 10.0)
+    warm, cold = (LatentElectrostatics(response="self_consistent").eval() for _ in range(2))
+    call(warm, system)
+    later = moved(system, 1e-4)
+    after, expected = call(warm, later), call(cold, later)
+    assert 0 < warm.response_model.iterations < cold.response_model.iterations
+    torch.testing.assert_close(after.energy, expected.energy, rtol=1e-13, atol=1e-13)  # tolerance 1e-8, squared
+    torch.testing.assert_close(after.charge, expected.charge, rtol=1e-7, atol=1e-8)
+    warm.response_model.reset()
+    call(warm, later)
+    assert warm.response_model.iterations == cold.response_model.iterations
+
+
+def test_a_start_that_does_not_fit_is_not_used(make_system):
+    system = make_system(n_atoms=8, periodic=False)
+    layer = LatentElectrostatics(response="self_consistent").eval()
+    call(layer, make_system(n_atoms=5, periodic=False))
+    cold = LatentElectrostatics(response="self_consistent").eval()
+    assert call(layer, system).energy.tolist() == call(cold, system).energy.tolist()
+    # the solution of other atoms is further off than none
+    call(layer, make_system(n_atoms=8, periodic=False, seed=9))
+    torch.testing.assert_close(call(layer, system).energy, call(cold, system).energy, rtol=1e-13, atol=1e-13)
+
+
+def test_training_neither_uses_nor_keeps_a_start(make_system):
+    system = make_system()
+    layer = LatentElectrostatics(response="self_consistent")
+    first, second = (call(layer.train(), system).charge.tolist() for _ in range(2))
+    iterations = layer.response_model.iterations
+    assert first == second
+    call(layer.eval(), system)
+    assert layer.response_model.iterations == iterations
+    call(layer, system)
+    assert layer.response_model.iterations == 0
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_do_not_carry_the_start_and_a_state_dict_knows_nothing_of_it(copied, make_system):
+    system = make_system()
+    layer = LatentElectrostatics(response="self_consistent").eval()
+    expected = call(layer, system)
+    assert layer.state_dict() == {}
+    twin = copied(layer)
+    assert call(twin, system).charge.tolist() == expected.charge.tolist()
+    assert twin.response_model.iterations > 0
+
+
+def test_a_converged_energy_needs_no_iterations_for_its_forces(make_system, monkeypatch):
+    from les_plugins.electrostatics import self_consistent
+
+    counts = []
+
+    def counted(*arguments):
+        found = original(*arguments)
+        counts.append(found[2])
+        return found
+
+    original = self_consistent.conjugate_gradients
+    monkeypatch.setattr(self_consistent, "conjugate_gradients", counted)
+    system = make_system()
+    system = system._replace(positions=system.positions.clone().requires_grad_())
+    result = call(LatentElectrostatics(response="self_consistent"), system)
+    assert len(counts) == 1
+    torch.autograd.grad(result.energy.sum(), system.positions, retain_graph=True)
+    assert len(counts) == 1  # the energy is stationary
+    torch.autograd.grad(result.atomic_energy.sum(), system.positions)
+    assert counts[1:] == [0]  # a multiple of the solution that is known
+
+
+def test_an_interaction_that_is_not_positive_is_refused_in_words(make_system):
+    system = make_system()._replace(polarizability=None)
+    layer = LatentElectrostatics(response="self_consistent")
+    ours = layer.solver
+
+    def wrong(*arguments):
+        result = ours(*arguments)
+        return result._replace(potential=100.0 * result.potential)  # without the self-term it has negative eigenvalues
+
+    layer.solver = wrong
+    with pytest.raises(ResponseError, match="structure 0 has no minimum over its induced moments"):
+        call(layer, system)
+
+
+def test_no_convergence_is_said_in_words(make_system, monkeypatch):
+    monkeypatch.setattr("les_plugins.electrostatics.self_consistent.MOST_ITERATIONS", 2)
+    with pytest.raises(
+        ResponseError, match=r"structure 0 have a relative residual of \S+ after 2 iterations; asked for: 1e-08"
+    ):
+        call(LatentElectrostatics(response="self_consistent"), make_system())
+
+
+def test_float32_and_no_grad_work(make_system, solve):
+    system = make_system()
+    small = system._replace(
+        **{
+            name: getattr(system, name).float()
+            for name in ("positions", "cell", "charge", "dipole", "quadrupole", "softness", "polarizability")
+        }
+    )
+    expected = solve(system, response="self_consistent")
+    with torch.no_grad():
+        result = solve(small, response="self_consistent")
+    assert result.energy.dtype == torch.float32
+    torch.testing.assert_close(result.energy.double(), expected.energy, rtol=1e-5, atol=1e-6)  # float32 inputs
+
+
+def test_tracing_is_refused_in_words(make_system):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    system = make_system(n_atoms=2)
+    layer = LatentElectrostatics(response="self_consistent", static_cell=(9.0, 9.0, 9.0)).eval()
+    with pytest.raises(ConfigError, match="response: self_consistent cannot be traced or compiled"):
+        make_fx(lambda positions: call(layer, system._replace(positions=positions)).energy)(system.positions)
+
+
+def test_settings_of_the_response_are_checked():
+    with pytest.raises(ConfigError, match="tolerance of the response is nan"):
+        SelfConsistentResponse(tolerance=math.nan)
