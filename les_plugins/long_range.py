@@ -28,6 +28,8 @@ class LongRangeResult(NamedTuple):
         permanent: the permanent moments alone.
         softness: (N,) e²/eV or None.
         polarizability: (N,) or (N, 3, 3) e²·Å²/eV or None.
+        collective_polarizability: (N, 3, 3) e²·Å²/eV where it was asked for (`with_collective_polarizability`) and atoms
+            answer each other, else None.
     """
 
     energy: Tensor
@@ -39,6 +41,7 @@ class LongRangeResult(NamedTuple):
     permanent: Multipoles
     softness: Tensor | None
     polarizability: Tensor | None
+    collective_polarizability: Tensor | None = None
 
 
 class LongRange(nn.Module):
@@ -116,6 +119,20 @@ class LongRange(nn.Module):
             dipole = None if dipole is None else root * dipole
             multipoles = _scaled(multipoles, root.to(multipoles.charge.dtype))
         return LongRangeResult(energy, atomic, potential, field, charge, dipole, multipoles, softness, polarizability)
+
+    def with_collective_polarizability(
+        self, result: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor
+    ) -> LongRangeResult:
+        """The result, with the polarizability of whole structures where it is not the sum of the atoms'.
+
+        Args:
+            result: of `forward`.
+            positions, cell, pbc, batch: as given to it.
+        """
+        collective = self.electrostatics.collective_polarizability(
+            positions, cell, pbc, batch, result.softness, result.polarizability
+        )
+        return result._replace(collective_polarizability=collective)
 
     def set_static_cell(self, lengths: tuple[float, float, float] | None) -> None:
         """Size the grid of compiled code: the longest lattice vectors that it has to cover, Å.

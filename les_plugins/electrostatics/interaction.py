@@ -48,8 +48,8 @@ class Interaction(NamedTuple):
             positions: (N, 3) Å; cell: (B, 3, 3) Å: those of the call, with the graph that is wanted.
 
         Returns:
-            Energy (B,) eV (the share of this rank's atoms), and potential and minus field in the order of `moments`; every atom's interaction with
-            itself left out of the slope, whatever the solver does.
+            Energy (B,) eV (the share of this rank's atoms), and potential and minus field in the order of `moments`;
+            every atom's interaction with itself left out of the slope, whatever the solver does.
         """
         with_dipole = moments.shape[1] > 1
         charge = moments[:, 0] if moments.shape[1] != 3 else torch.zeros_like(moments[:, 0])

@@ -201,6 +201,43 @@ class LatentElectrostatics(torch.nn.Module):
             energy.to(dtype), atomic.to(dtype), potential.to(dtype), field.to(dtype), charge.to(dtype), total
         )
 
+    def collective_polarizability(
+        self,
+        positions: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        batch: Tensor,
+        softness: Tensor | None,
+        polarizability: Tensor | None,
+    ) -> Tensor | None:
+        """Each atom's part of its structure's polarizability, where atoms answer each other (`self_consistent`).
+
+        Args:
+            positions, cell, pbc, batch, softness, polarizability: as for `forward`.
+
+        Returns:
+            (N, 3, 3) e²·Å²/eV, float64: takes the place of `polarizability` in `electronic_screening` and in
+            `system_polarizability`, there without softness. Charge flow counts in open structures only. None for other
+            responses and without one.
+
+        Source: PHYSICS 5 and 6.
+        """
+        model = self.response_model
+        if self.response is None or not isinstance(model, SelfConsistentResponse):
+            return None
+        if softness is None and polarizability is None:
+            return None
+        places = positions.double()
+        kappa = None if softness is None else softness.double()
+        alpha = None if polarizability is None else polarizability.double()
+        interaction = self._interaction(places, cell.double(), pbc, batch)
+        lever = torch.zeros_like(places)
+        if kappa is not None:
+            norm, moment = interaction.total(kappa), interaction.total(kappa[:, None] * places)
+            centre = moment / torch.where(norm > 0.0, norm, 1.0)[:, None]
+            lever = torch.where(pbc.any(1)[batch][:, None], lever, places - centre[batch])
+        return model.collective_polarizability(interaction, kappa, alpha, lever)
+
     def _check(
         self,
         positions: Tensor,
