@@ -103,7 +103,7 @@ class LongRangeCalculator:
 
     def watch(self, part: nn.Module) -> None:
         """Remember the model's long-range part, a `LongRange`; called once by the adapter."""
-        self._part = part
+        self._part = part.eval()  # no head has a dropout: it says that this is no training
         self.implemented_properties = [*self.implemented_properties, *PERIODIC_PROPERTIES]
 
     @contextmanager

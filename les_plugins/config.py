@@ -58,6 +58,10 @@ class LongRangeConfig(BaseModel):
         method: how the sum is done, "auto" or "direct".
         static_cell: longest lattice vectors, Å, that a compiled model has to cover; needed for compiling, and then no
             other structure is accepted. None: any structure, no compiling.
+        neutralize: what is done about the net charge of periodic structures and slabs: "background" (nothing), "shift"
+            (the mean is taken off every atom) or "refuse".
+        net_charge_warning: net charge of a periodic structure or slab, e, above which one warning is given outside
+            training. None: never.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -73,6 +77,8 @@ class LongRangeConfig(BaseModel):
     zero_init: bool = False
     method: Literal["auto", "direct"] = "auto"
     static_cell: tuple[PositiveLength, PositiveLength, PositiveLength] | None = None
+    neutralize: Literal["background", "shift", "refuse"] = "background"
+    net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 1.0
 
     @field_validator("multipoles", "static_cell", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.electrostatics.checks import check_static_cell
+from les_plugins.electrostatics.net_charge import neutralized
 from les_plugins.features import FeatureLayout, NodeFeatures
 from les_plugins.multipoles import Multipoles
 
@@ -28,8 +29,8 @@ class LongRangeResult(NamedTuple):
         permanent: the permanent moments alone.
         softness: (N,) e²/eV or None.
         polarizability: (N,) or (N, 3, 3) e²·Å²/eV or None.
-        collective_polarizability: (N, 3, 3) e²·Å²/eV where it was asked for (`with_collective_polarizability`) and atoms
-            answer each other, else None.
+        collective_polarizability: (N, 3, 3) e²·Å²/eV where atoms answer each other and it was asked for
+            (`with_collective_polarizability`), else None.
     """
 
     energy: Tensor
@@ -94,6 +95,8 @@ class LongRange(nn.Module):
         """
         multipoles, softness, polarizability = self.heads(features)
         multipoles = _scaled(multipoles, self.gauge.to(multipoles.charge.dtype))
+        if self._section.get("neutralize") == "shift":  # here too: the permanent moments are reported
+            multipoles = multipoles._replace(charge=neutralized(multipoles.charge, pbc, batch))
         coupling = self._magnitude()
         if coupling is not None and external_field is not None:
             # the work in a field is linear in the moments: they must be the true ones
@@ -129,9 +132,8 @@ class LongRange(nn.Module):
             result: of `forward`.
             positions, cell, pbc, batch: as given to it.
         """
-        collective = self.electrostatics.collective_polarizability(
-            positions, cell, pbc, batch, result.softness, result.polarizability
-        )
+        ask = getattr(self.electrostatics, "collective_polarizability", None)  # a third party's layer may have none
+        collective = ask and ask(positions, cell, pbc, batch, result.softness, result.polarizability)
         return result._replace(collective_polarizability=collective)
 
     def set_static_cell(self, lengths: tuple[float, float, float] | None) -> None:

@@ -30,6 +30,8 @@ def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
         method=config.method,
         response=config.response.solve if config.has_response else None,
         static_cell=config.static_cell,
+        neutralize=config.neutralize,
+        net_charge_warning=config.net_charge_warning,
         response_tolerance=config.response.tolerance,
         total_charge=config.response.total_charge,
     )

@@ -20,6 +20,7 @@ from les_plugins.electrostatics.checks import (
 from les_plugins.electrostatics.external_field import in_external_field
 from les_plugins.electrostatics.interaction import Interaction
 from les_plugins.electrostatics.local import to_structures
+from les_plugins.electrostatics.net_charge import NEUTRALIZE, neutralized, refuse_net_charge, warn_of_net_charge
 from les_plugins.electrostatics.processes import check_boundaries, check_on_all_ranks
 from les_plugins.electrostatics.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
@@ -68,15 +69,23 @@ class LatentElectrostatics(torch.nn.Module):
         response: "one_shot", "self_consistent" or None.
         static_cell: longest lattice vectors, Å, that traced and compiled code has to cover: its grid is sized by them
             once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
+        neutralize: what is done about the net charge of a periodic structure or slab. "background": nothing, a periodic
+            one has k = 0 left out and a slab keeps its charge; "shift": the mean is taken off every atom; "refuse".
+        net_charge_warning: net charge of a periodic structure or slab, e, above which a warning is given, once and not
+            in training mode or a process group; None for never. With "shift" there is nothing to warn of.
+        response_tolerance: of the self-consistent response, see `SelfConsistentResponse`.
+        total_charge: likewise, "free" or "fixed"; "fixed" needs the self-consistent response.
         process_group: of `torch.distributed`, over whose ranks the atoms of each structure are spread: every rank gives
             its own atoms, and the cell and pbc of the whole (docs/processes.md). Periodic structures only; not stored
             in checkpoints or pickles. None: one process has all atoms.
-        response_tolerance: of the self-consistent response, see `SelfConsistentResponse`.
-        total_charge: likewise, "free" or "fixed"; "fixed" needs the self-consistent response.
 
     Raises:
         ConfigError: a setting outside what is allowed.
     """
+
+    # of layers unpickled from before these settings
+    neutralize = "background"
+    net_charge_warning: float | None = None
 
     def __init__(
         self,
@@ -86,9 +95,11 @@ class LatentElectrostatics(torch.nn.Module):
         method: str = "auto",
         response: str | None = "one_shot",
         static_cell: tuple[float, float, float] | None = None,
-        process_group: ProcessGroup | None = None,
+        neutralize: str = "background",
+        net_charge_warning: float | None = 1.0,
         response_tolerance: float = 1e-8,
         total_charge: str = "free",
+        process_group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("sigma", sigma), ("dl", dl)):
@@ -96,6 +107,9 @@ class LatentElectrostatics(torch.nn.Module):
                 raise ConfigError(f"{name} is {value!r}; allowed: a positive length in Å")
         check_static_cell(static_cell)
         one_of("method", method, ("auto", "direct"), {"mesh": "the particle mesh is not built yet"})
+        one_of("neutralize", neutralize, NEUTRALIZE, {})
+        if net_charge_warning is not None and not net_charge_warning > 0.0:
+            raise ConfigError(f"net_charge_warning is {net_charge_warning!r}; allowed: a positive charge in e, or None")
         one_of("response", response, ("one_shot", "self_consistent", None), {})
         if total_charge != "free" and response != "self_consistent":
             raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
@@ -106,6 +120,8 @@ class LatentElectrostatics(torch.nn.Module):
         self.response = response
         self.static_cell = static_cell
         self.ranks = None if process_group is None else Ranks(process_group)
+        self.neutralize = neutralize
+        self.net_charge_warning = net_charge_warning
         self.solver: Solver = self._solve
         self.response_model: ResponseModel = one_shot_response
         if response == "self_consistent":
@@ -115,7 +131,8 @@ class LatentElectrostatics(torch.nn.Module):
         """The settings, as torch prints a module."""
         return (
             f"sigma={self.sigma}, dl={self.dl}, remove_self_interaction={self.remove_self_interaction}, "
-            f"method={self.method!r}, response={self.response!r}, static_cell={self.static_cell}"
+            f"method={self.method!r}, response={self.response!r}, static_cell={self.static_cell}, "
+            f"neutralize={self.neutralize!r}"
         )
 
     def forward(
@@ -147,7 +164,7 @@ class LatentElectrostatics(torch.nn.Module):
 
         Raises:
             GeometryError: shapes that do not fit, NaN or infinity, a wire, a singular cell, a field on a
-                periodic structure.
+                periodic structure, a net charge that is to be refused.
 
         Source: PHYSICS 1–5; arXiv 2605.05746.
         """
@@ -156,7 +173,13 @@ class LatentElectrostatics(torch.nn.Module):
             if self.ranks is None:
                 self._check(*inputs)
             else:
-                settings: tuple[object, ...] = (self.sigma, self.dl, self.remove_self_interaction, self.response)
+                settings: tuple[object, ...] = (
+                    self.sigma,
+                    self.dl,
+                    self.remove_self_interaction,
+                    self.response,
+                    self.neutralize,
+                )
                 if isinstance(self.response_model, InteractingResponse):
                     settings += (repr(self.response_model), self.training)
                 check_on_all_ranks(self.ranks, lambda: self._check(*inputs), settings, *inputs)
@@ -166,6 +189,7 @@ class LatentElectrostatics(torch.nn.Module):
             raise ConfigError("process_group cannot be traced or compiled: evaluate the model as it is")
         dtype = positions.dtype
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
+        moments = moments._replace(charge=self._net_charge_seen_to(moments.charge, pbc, batch))
         if moments.charge.dim() == 2:
             return self._sum_channels(coordinates, lattice, pbc, batch, moments.charge, dtype, softness, polarizability)
         permanent = self.solver(coordinates, lattice, pbc, batch, moments)
@@ -255,6 +279,23 @@ class LatentElectrostatics(torch.nn.Module):
         check_finite(positions, multipoles, softness, polarizability, external_field)
         if self.ranks is not None:
             check_boundaries(pbc)
+
+    def _net_charge_seen_to(self, charge: Tensor, pbc: Tensor, batch: Tensor) -> Tensor:
+        """The charges by `neutralize`; refuses and warns where values can be looked at."""
+        if self.neutralize == "shift":
+            return neutralized(charge, pbc, batch, self.ranks)
+        if self.neutralize == "refuse":
+            if is_traced():
+                raise GeometryError(
+                    "neutralize: refuse looks at the charges, which a compiler does not have; allowed in traced and "
+                    "compiled code: background, shift"
+                )
+            refuse_net_charge(charge, pbc, batch, self.ranks)
+        silent = self.training or is_traced() or self.ranks is not None
+        limit = None if silent else self.net_charge_warning
+        if limit is not None and warn_of_net_charge(charge, pbc, batch, limit):
+            self.net_charge_warning = None
+        return charge
 
     def _interaction(self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) -> Interaction:
         if is_traced():

@@ -173,10 +173,9 @@ def _plane_waves(slab: SlabGeometry) -> Tensor:
     axes = [axis for axis in range(3) if axis != slab.axis]
     largest = DECAY / (slab.length - slab.extent)
     reach = [math.floor(largest * float(slab.cell[axis].detach().norm()) / (2.0 * math.pi)) for axis in axes]
-    # never empty: the shortest one costs nothing
     first, second = (
-        torch.arange(low, max(bound, 1) + 1, dtype=dual.dtype, device=dual.device)
-        for low, bound in ((0, reach[0]), (-max(reach[1], 1), reach[1]))
+        torch.arange(low, high + 1, dtype=dual.dtype, device=dual.device)
+        for low, high in ((0, reach[0]), (-reach[1], reach[1]))
     )
     index = torch.cartesian_prod(first, second)
     index = index[(index[:, 0] > 0) | (index[:, 1] > 0)]

@@ -37,6 +37,7 @@ class Physics(ContractHost):
             response=config.response.solve if config.has_response else None,
             response_tolerance=config.response.tolerance,
             total_charge=config.response.total_charge,
+            neutralize=config.neutralize,
         )
         direct = layer(
             torch.tensor(np.concatenate([atoms.positions for atoms in frames])),

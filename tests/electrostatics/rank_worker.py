@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from conftest import System, join_systems, random_system
+from random_systems import System, join_systems, random_system
 from torch import Tensor
 
 from les_plugins import LatentElectrostatics, Multipoles
@@ -122,6 +122,7 @@ def refusals(layer: LatentElectrostatics, system: System, rank: int) -> dict[str
         "other cell": refusal(layer, system, cell=longer if second else system.cell),
         "no softness": refusal(layer, system, softness=None if second else system.softness),
         "gradient on one": refusal(layer, system, positions=system.positions.clone().requires_grad_(second)),
+        "charged": refusal(LatentElectrostatics(process_group=layer.ranks.group, neutralize="refuse"), system),
         "open": refusal(layer, system, pbc=torch.tensor([[True] * 3, [False] * 3])),
     }
 
@@ -138,6 +139,7 @@ def work(rank: int, folder: str) -> None:
         layer = LatentElectrostatics(process_group=group, **SETTINGS)
         found = {
             "step": training_step(system, layer),
+            "shifted": training_step(system, LatentElectrostatics(process_group=group, neutralize="shift", **SETTINGS)),
             "forces_of_atomic_energies": forces_of_atomic_energies(system, layer),
             "bytes": [bytes_of_a_step(system, layer, response) for response in (False, True)],
             "self_consistent": [

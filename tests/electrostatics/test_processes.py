@@ -39,6 +39,11 @@ def alone():
     return rank_worker.training_step(two_structures(), LatentElectrostatics(**SETTINGS))
 
 
+@pytest.fixture(scope="module")
+def shifted():
+    return rank_worker.training_step(two_structures(), LatentElectrostatics(neutralize="shift", **SETTINGS))
+
+
 def gathered(name, steps):
     """One process's tensor from those of the ranks."""
     values = [step[name] for step in steps]
@@ -53,9 +58,10 @@ def gathered(name, steps):
 
 
 @SIZES
-def test_step_on_several_ranks_is_that_of_one_process(size, found, alone):
-    steps = [rank["step"] for rank in found[size]]
-    for name, expected in alone.items():
+@pytest.mark.parametrize("neutralize", ["step", "shifted"])
+def test_step_on_several_ranks_is_that_of_one_process(size, neutralize, found, alone, shifted):
+    steps = [rank[neutralize] for rank in found[size]]
+    for name, expected in {"step": alone, "shifted": shifted}[neutralize].items():
         torch.testing.assert_close(
             gathered(name, steps), expected, **SAME, msg=lambda text, name=name: f"{name}: {text}"
         )
@@ -121,6 +127,7 @@ def test_what_one_rank_refuses_all_refuse_in_words(size, found):
         assert rank["other cell"].startswith(f"cell: not the same on all {size} ranks")
         assert rank["no softness"].startswith(f"softness, requires_grad: not the same on all {size} ranks")
         assert rank["gradient on one"].startswith(f"requires_grad: not the same on all {size} ranks")
+        assert "structure 0 is periodic and carries a net charge of 0.7 e" in rank["charged"]  # 7 atoms of 0.1 e
         assert "process_group with pbc [False, False, False] of structure 1" in rank["open"]
 
 
