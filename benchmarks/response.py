@@ -58,6 +58,14 @@ class Box:
         (gradient,) = torch.autograd.grad(self.energy(layer, places, charge), places, create_graph=True)
         return torch.autograd.grad(gradient.square().sum(), charge)[0]
 
+    def polarizability(self, layer: LatentElectrostatics, positions: Tensor) -> Tensor | None:
+        """Three solutions, without derivatives."""
+        batch = torch.zeros(len(positions), dtype=torch.long)
+        with torch.no_grad():
+            return layer.collective_polarizability(
+                positions, self.cell, torch.ones(1, 3, dtype=torch.bool), batch, self.softness, self.polarizability
+            )
+
 
 def measure(n_atoms: int, strength: float, tolerance: float, repeats: int) -> None:
     box = Box(n_atoms, strength)
@@ -81,6 +89,12 @@ def measure(n_atoms: int, strength: float, tolerance: float, repeats: int) -> No
                 start = time.process_time()
                 work(layer, box.positions + box.shift)
                 seconds.setdefault((name, kind), []).append(time.process_time() - start)
+            if name in ("cold", "warm"):
+                if name == "warm":
+                    box.polarizability(layer, box.positions)
+                start = time.process_time()
+                box.polarizability(layer, box.positions + box.shift)
+                seconds.setdefault((name, "polarizability"), []).append(time.process_time() - start)
     exact = box.forces(
         LatentElectrostatics(response="self_consistent", response_tolerance=1e-13), box.positions + box.shift
     )
@@ -106,6 +120,8 @@ def measure(n_atoms: int, strength: float, tolerance: float, repeats: int) -> No
         else:
             line += f"{'–':>20}{'–':>15}"
         print(f"{line} {error:>7}", flush=True)
+    cold, warm = (1e3 * min(seconds[name, "polarizability"]) for name in ("cold", "warm"))
+    print(f"collective polarizability alone: {cold:.1f} ms cold, {warm:.1f} ms warm")
 
 
 def main() -> None:

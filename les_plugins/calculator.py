@@ -17,7 +17,7 @@ from les_plugins.batch import BatchResult, evaluate_one_by_one
 from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.frames import check_elements_of, check_frame
-from les_plugins.long_range import LongRangeResult
+from les_plugins.long_range import LongRange, LongRangeResult
 from les_plugins.long_waves import long_waves
 from les_plugins.observables import (
     born_effective_charges,
@@ -210,8 +210,11 @@ class LongRangeCalculator:
         return super().get_property(name, atoms, allow_calculation)  # type: ignore[misc]
 
     def _look(self, module: nn.Module, inputs: Sequence[Any], output: LongRangeResult) -> None:
+        positions, cell, pbc, batch = inputs[1:5]
+        if isinstance(module, LongRange):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self._external_field is not None):
+                output = module.with_collective_polarizability(output, positions, cell, pbc, batch)
         self._latent = output
-        positions, cell, pbc = inputs[1:4]
         positions = positions if self._leaf is None else self._leaf
         if "born_effective_charges" in self._wanted:
             born = born_results(output, positions, cell, pbc, self.epsilon_infinity)
@@ -244,7 +247,7 @@ def latent_results(
         its changes along unwrapped positions have a meaning.
     """
     batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
-    screening = electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch)[0]
+    screening = electronic_screening(epsilon_infinity, _dipolar(latent), cell, pbc, batch)[0]
     charge = latent.charge if latent.charge.dim() == 1 else latent.charge.sum(1)
     moment = polarization(positions.double(), batch, charge.double(), latent.dipole)[0]
     off_origin = charge.double().mean() * positions.double().sum(0)
@@ -259,12 +262,12 @@ def latent_results(
     if latent.permanent.quadrupole is not None:
         results["latent_quadrupoles"] = latent.permanent.quadrupole
     if latent.softness is not None or latent.polarizability is not None:
-        total = system_polarizability(positions, pbc, batch, latent.softness, latent.polarizability, cell)[0]
+        total = _whole_polarizability(latent, positions, pbc, batch, cell)
         results["polarizability"] = screening * total
     if bool(pbc.all()):
         cell = cell.double()
         results["polarization"] = results["dipole"] / torch.linalg.det(cell[0]).abs()
-        tensor = electronic_dielectric_tensor(epsilon_infinity, latent.polarizability, cell, pbc, batch)
+        tensor = electronic_dielectric_tensor(epsilon_infinity, _dipolar(latent), cell, pbc, batch)
         results["dielectric_tensor"] = tensor[0]
     found: dict[str, Any] = {name: _array(value) for name, value in results.items()}
     found["long_range_energy"] = float(latent.energy.detach())
@@ -282,7 +285,7 @@ def born_results(
         cell, pbc, epsilon_infinity: as for `latent_results`.
     """
     batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
-    screening = electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch).detach()
+    screening = electronic_screening(epsilon_infinity, _dipolar(latent), cell, pbc, batch).detach()
     born = born_effective_charges(positions, cell, pbc, batch, latent.charge, latent.dipole, epsilon=screening)
     return _array(born)
 
@@ -296,7 +299,7 @@ def long_wave_results(
     smallest wave vectors, where born_effective_charges are to the second.
     """
     batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
-    screening = float(electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch)[0].detach())
+    screening = float(electronic_screening(epsilon_infinity, _dipolar(latent), cell, pbc, batch)[0].detach())
     found = long_waves(positions, cell[0], latent.charge, latent.dipole, latent.permanent.quadrupole, screening)
     return {"dynamical_quadrupoles": _array(found.quadrupoles), "long_wave_born_charges": _array(found.born)}
 
@@ -306,7 +309,7 @@ def field_results(
 ) -> tuple[float, NDArray[Any], NDArray[Any]]:
     """What a uniform field adds to energy, forces and dipole of one structure (PHYSICS 5).
 
-    With the one-shot response the energy is exactly quadratic in the field: U(E) = U(0) − P·E − ½ E·α·E.
+    With either response the energy is exactly quadratic in the field: U(E) = U(0) − P·E − ½ E·α·E.
 
     Args:
         latent: result of the long-range part without field, its graph to `positions` kept.
@@ -320,8 +323,8 @@ def field_results(
     """
     batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
     place, cell = positions.double(), cell.double()
-    screening = electronic_screening(epsilon_infinity, latent.polarizability, cell, pbc, batch)
-    alpha = system_polarizability(place, pbc, batch, latent.softness, latent.polarizability, cell)[0]
+    screening = electronic_screening(epsilon_infinity, _dipolar(latent), cell, pbc, batch)
+    alpha = _whole_polarizability(latent, place, pbc, batch, cell)
     induced = screening[0] * (alpha @ field)
     along = open_directions(cell, pbc)[0].detach()
     energy = -0.5 * (field @ induced)
@@ -345,6 +348,19 @@ def field_results(
         (slope,) = torch.autograd.grad(energy, positions, retain_graph=True, materialize_grads=True)
         forces = forces - slope
     return float(energy.detach()), _array(forces), _array(induced)
+
+
+def _dipolar(latent: LongRangeResult) -> Tensor | None:
+    """Polarizabilities of atoms that add up to that of a periodic structure."""
+    return latent.polarizability if latent.collective_polarizability is None else latent.collective_polarizability
+
+
+def _whole_polarizability(
+    latent: LongRangeResult, positions: Tensor, pbc: Tensor, batch: Tensor, cell: Tensor
+) -> Tensor:
+    """(3, 3) −∂²U/∂E² of one structure."""
+    softness = latent.softness if latent.collective_polarizability is None else None
+    return system_polarizability(positions, pbc, batch, softness, _dipolar(latent), cell)[0]
 
 
 def _moment_about_centre(latent: LongRangeResult, positions: Tensor) -> tuple[Tensor, Tensor]:

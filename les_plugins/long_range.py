@@ -29,6 +29,8 @@ class LongRangeResult(NamedTuple):
         permanent: the permanent moments alone.
         softness: (N,) e²/eV or None.
         polarizability: (N,) or (N, 3, 3) e²·Å²/eV or None.
+        collective_polarizability: (N, 3, 3) e²·Å²/eV where atoms answer each other and it was asked for
+            (`with_collective_polarizability`), else None.
     """
 
     energy: Tensor
@@ -40,6 +42,7 @@ class LongRangeResult(NamedTuple):
     permanent: Multipoles
     softness: Tensor | None
     polarizability: Tensor | None
+    collective_polarizability: Tensor | None = None
 
 
 class LongRange(nn.Module):
@@ -119,6 +122,19 @@ class LongRange(nn.Module):
             dipole = None if dipole is None else root * dipole
             multipoles = _scaled(multipoles, root.to(multipoles.charge.dtype))
         return LongRangeResult(energy, atomic, potential, field, charge, dipole, multipoles, softness, polarizability)
+
+    def with_collective_polarizability(
+        self, result: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor
+    ) -> LongRangeResult:
+        """The result, with the polarizability of whole structures where it is not the sum of the atoms'.
+
+        Args:
+            result: of `forward`.
+            positions, cell, pbc, batch: as given to it.
+        """
+        ask = getattr(self.electrostatics, "collective_polarizability", None)  # a third party's layer may have none
+        collective = ask and ask(positions, cell, pbc, batch, result.softness, result.polarizability)
+        return result._replace(collective_polarizability=collective)
 
     def set_static_cell(self, lengths: tuple[float, float, float] | None) -> None:
         """Size the grid of compiled code: the longest lattice vectors that it has to cover, Å.

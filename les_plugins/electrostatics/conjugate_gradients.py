@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.local import to_atoms, to_structures
+from les_plugins.electrostatics.local import to_atoms
 from les_plugins.errors import ResponseError
 
 Linear = Callable[[Tensor], Tensor]
@@ -18,7 +18,7 @@ def conjugate_gradients(
     weigh: Linear,
     right: Tensor,
     batch: Tensor,
-    n_structures: int,
+    total: Linear,
     tolerance: float,
     most: int,
     guess: tuple[Tensor, Tensor] | None = None,
@@ -32,7 +32,7 @@ def conjugate_gradients(
         weigh: v → W v, likewise.
         right: (N, d).
         batch: (N,) structure of each row.
-        n_structures: B.
+        total: sums (B,) of (N,) over the rows of each structure.
         tolerance: largest remaining ‖A v − right‖ over ‖right‖, in the norm of W, of every structure.
         most: iterations.
         guess: a v and its A v; a structure starts there if that is nearer than zero.
@@ -45,7 +45,7 @@ def conjugate_gradients(
     """
 
     def dot(one: Tensor, other: Tensor) -> Tensor:
-        return to_structures((one * other).sum(1), batch, n_structures)
+        return total((one * other).sum(1))
 
     residual, solution = right, torch.zeros_like(right)
     square = dot(residual, weigh(residual))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.local import self_fields
+from les_plugins.electrostatics.local import self_fields, to_structures
+from les_plugins.electrostatics.reduction import Ranks, reduce_sum
 from les_plugins.multipoles import Multipoles
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Interaction(NamedTuple):
         sigma: smearing width, Å.
         remove_self_interaction: whether the solver leaves each atom's interaction with itself out.
         training: whether the layer is in training mode.
+        ranks: over which the atoms of each structure are spread, or None.
     """
 
     solver: Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
@@ -36,6 +38,7 @@ class Interaction(NamedTuple):
     sigma: float
     remove_self_interaction: bool
     training: bool
+    ranks: Ranks | None = None
 
     def of(self, moments: Tensor, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Energy of charges and dipoles with each other, and its slope in every moment.
@@ -45,8 +48,8 @@ class Interaction(NamedTuple):
             positions: (N, 3) Å; cell: (B, 3, 3) Å: those of the call, with the graph that is wanted.
 
         Returns:
-            Energy (B,) eV, and potential and minus field in the order of `moments`; every atom's interaction with
-            itself left out of the slope, whatever the solver does.
+            Energy (B,) eV (the share of this rank's atoms), and potential and minus field in the order of `moments`;
+            every atom's interaction with itself left out of the slope, whatever the solver does.
         """
         with_dipole = moments.shape[1] > 1
         charge = moments[:, 0] if moments.shape[1] != 3 else torch.zeros_like(moments[:, 0])
@@ -59,6 +62,10 @@ class Interaction(NamedTuple):
         if not self.remove_self_interaction:
             slope = slope - self.own_slope(moments.shape[1]) * moments
         return result.energy, slope
+
+    def total(self, values: Tensor) -> Tensor:
+        """(B, …): sums of values (N, …) over the atoms of each structure, on whatever rank they are."""
+        return reduce_sum(to_structures(values, self.batch, len(self.cell)), self.ranks)
 
     def own_slope(self, width: int) -> Tensor:
         """(width,): slope of an atom's smeared self-energy per unit moment, in the order of the moments (PHYSICS 2)."""

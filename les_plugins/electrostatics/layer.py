@@ -132,11 +132,6 @@ class LatentElectrostatics(torch.nn.Module):
         one_of("response", response, ("one_shot", "self_consistent", None), {})
         if total_charge != "free" and response != "self_consistent":
             raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
-        if process_group is not None and response == "self_consistent":
-            raise ConfigError(
-                "process_group with response='self_consistent': its iterations are those of one process; allowed: "
-                "'one_shot' or None"
-            )
         one_of("method", method, ("auto", "direct", "mesh"), {})
         if not TOLERANCES[0] <= mesh_tolerance <= TOLERANCES[1]:
             raise ConfigError(f"mesh_tolerance is {mesh_tolerance!r}; allowed: {TOLERANCES[0]:g} … {TOLERANCES[1]:g}")
@@ -207,7 +202,9 @@ class LatentElectrostatics(torch.nn.Module):
             if self.ranks is None:
                 self._check(*inputs)
             else:
-                facts = (self.extra_repr(), periodic_field)
+                facts: tuple[object, ...] = (self.extra_repr(), periodic_field)
+                if isinstance(self.response_model, InteractingResponse):
+                    facts += (repr(self.response_model), self.training)
                 check_on_all_ranks(self.ranks, lambda: self._check(*inputs), facts, *inputs)
         elif external_field is not None:
             raise GeometryError("external_field cannot be traced or compiled: evaluate the model as it is")
@@ -260,6 +257,43 @@ class LatentElectrostatics(torch.nn.Module):
             energy.to(dtype), atomic.to(dtype), potential.to(dtype), field.to(dtype), charge.to(dtype), total
         )
 
+    def collective_polarizability(
+        self,
+        positions: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        batch: Tensor,
+        softness: Tensor | None,
+        polarizability: Tensor | None,
+    ) -> Tensor | None:
+        """Each atom's part of its structure's polarizability, where atoms answer each other (`self_consistent`).
+
+        Args:
+            positions, cell, pbc, batch, softness, polarizability: as for `forward`.
+
+        Returns:
+            (N, 3, 3) e²·Å²/eV, float64: takes the place of `polarizability` in `electronic_screening` and in
+            `system_polarizability`, there without softness. Charge flow counts in open structures only. None for other
+            responses and without one.
+
+        Source: PHYSICS 5 and 6.
+        """
+        model = self.response_model
+        if self.response is None or not isinstance(model, SelfConsistentResponse):
+            return None
+        if softness is None and polarizability is None:
+            return None
+        places = positions.double()
+        kappa = None if softness is None else softness.double()
+        alpha = None if polarizability is None else polarizability.double()
+        interaction = self._interaction(places, cell.double(), pbc, batch)
+        lever = torch.zeros_like(places)
+        if kappa is not None:
+            norm, moment = interaction.total(kappa), interaction.total(kappa[:, None] * places)
+            centre = moment / torch.where(norm > 0.0, norm, 1.0)[:, None]
+            lever = torch.where(pbc.any(1)[batch][:, None], lever, places - centre[batch])
+        return model.collective_polarizability(interaction, kappa, alpha, lever)
+
     def _check(
         self,
         positions: Tensor,
@@ -302,7 +336,15 @@ class LatentElectrostatics(torch.nn.Module):
                 "values; allowed: one_shot, or the model as it is"
             )
         return Interaction(
-            self.solver, positions, cell, pbc, batch, self.sigma, self.remove_self_interaction, self.training
+            self.solver,
+            positions,
+            cell,
+            pbc,
+            batch,
+            self.sigma,
+            self.remove_self_interaction,
+            self.training,
+            self.ranks,
         )
 
     def _solve(

@@ -29,6 +29,7 @@ from torch import Tensor
 from les_plugins.electrostatics.conjugate_gradients import conjugate_gradients
 from les_plugins.electrostatics.interaction import Interaction
 from les_plugins.electrostatics.local import to_atoms, to_structures
+from les_plugins.electrostatics.reduction import Ranks
 from les_plugins.errors import ConfigError
 from les_plugins.response import InteractingResponse, Response
 
@@ -62,14 +63,17 @@ class SelfConsistentResponse(InteractingResponse):
         self.tolerance = float(tolerance)
         self.total_charge = total_charge
         self.iterations = 0
-        self._last: Tensor | None = None
+        self._last: dict[str, Tensor] = {}
+
+    def __repr__(self) -> str:
+        return f"SelfConsistentResponse(tolerance={self.tolerance!r}, total_charge={self.total_charge!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
+        return {**self.__dict__, "_last": {}}
 
     def reset(self) -> None:
         """Forget the last solution: the next one starts from zero."""
-        self._last = None
+        self._last = {}
 
     def respond(
         self,
@@ -96,23 +100,11 @@ class SelfConsistentResponse(InteractingResponse):
 
         Source: PHYSICS 4 and 5.
         """
-        capacity = _capacity(softness, polarizability)
-        own = interaction.own_slope(capacity.shape[1])
-        identity = torch.eye(len(own), dtype=own.dtype, device=own.device)
-        capacity = torch.linalg.solve(identity + capacity * own, capacity)
-        drive = torch.cat(
-            [
-                *([] if softness is None else [potential[:, None]]),
-                *([] if polarizability is None else [-field]),
-            ],
-            1,
-        )
-        problem = _Problem(interaction, self.tolerance, self.total_charge == "fixed" and softness is not None)
-        start = None if interaction.training else self._fitting(drive)
+        problem, capacity = self._problem(interaction, softness, polarizability)
+        drive = _columns(None if softness is None else potential[:, None], None if polarizability is None else -field)
         positions, cell = interaction.positions, interaction.cell
-        found, solution = problem.solve(drive, capacity, positions, cell, start)
+        found, solution = self._solve(problem, "moments", drive, capacity)
         self.iterations = solution.iterations
-        self._last = None if interaction.training else solution.v
         # U at these moments, which is above its minimum by the square of what the iterations left
         above = -0.5 * (solution.residual * found.detach()).sum(1)
         energy: Tensor = _MinimumEnergy.apply(problem, found, drive, capacity, positions, cell)  # type: ignore[no-untyped-call]
@@ -124,11 +116,65 @@ class SelfConsistentResponse(InteractingResponse):
             energy,
         )
 
-    def _fitting(self, drive: Tensor) -> Tensor | None:
-        last = self._last
-        if last is None or last.shape != drive.shape or last.device != drive.device:
-            return None
-        return last
+    def collective_polarizability(
+        self,
+        interaction: Interaction,
+        softness: Tensor | None,
+        polarizability: Tensor | None,
+        lever: Tensor,
+    ) -> Tensor:
+        """What a uniform field adds to each atom's part of the dipole, atoms answering each other.
+
+        Args:
+            interaction: of the call.
+            softness: (N,) or None; polarizability: (N,) or (N, 3, 3) or None. Not both None.
+            lever: (N, 3) Å, along which the field moves charge; zero where positions are not defined.
+
+        Returns:
+            (N, 3, 3) e²·Å²/eV: Δq lever + Δu for a field along the last index. Summed over the atoms of a structure it
+            is symmetric, −∂²U/∂E². With its graph.
+        """
+        problem, capacity = self._problem(interaction, softness, polarizability)
+        columns = []
+        for axis in range(3):
+            along = torch.zeros_like(lever)
+            along[:, axis] = 1.0
+            drive = _columns(
+                None if softness is None else -lever[:, axis : axis + 1], None if polarizability is None else -along
+            )
+            found, _ = self._solve(problem, f"field {axis}", drive, capacity)
+            part = torch.zeros_like(lever) if softness is None else -found[:, :1] * lever
+            columns.append(part if polarizability is None else part - found[:, -3:])
+        return torch.stack(columns, 2)
+
+    def _problem(
+        self, interaction: Interaction, softness: Tensor | None, polarizability: Tensor | None
+    ) -> tuple[_Problem, Tensor]:
+        """The equation, and K'."""
+        capacity = _capacity(softness, polarizability)
+        own = interaction.own_slope(capacity.shape[1])
+        identity = torch.eye(len(own), dtype=own.dtype, device=own.device)
+        capacity = torch.linalg.solve(identity + capacity * own, capacity)
+        fixed = self.total_charge == "fixed" and softness is not None
+        return _Problem(interaction, self.tolerance, fixed), capacity
+
+    def _solve(self, problem: _Problem, name: str, drive: Tensor, capacity: Tensor) -> tuple[Tensor, _Solution]:
+        """From the last solution of that name, in evaluation mode."""
+        interaction = problem.interaction
+        start = None if interaction.training else self._fitting(name, drive, interaction.ranks)
+        found, solution = problem.solve(drive, capacity, interaction.positions, interaction.cell, start)
+        if interaction.training:
+            self.reset()
+        else:
+            self._last[name] = solution.v
+        return found, solution
+
+    def _fitting(self, name: str, drive: Tensor, ranks: Ranks | None) -> Tensor | None:
+        last = self._last.get(name)
+        fits = last is not None and last.shape == drive.shape and last.device == drive.device
+        if ranks is not None:  # all or none
+            fits = float(ranks.maximum(drive.new_tensor(0.0 if fits else 1.0))) == 0.0
+        return last if fits else None
 
 
 def _capacity(softness: Tensor | None, polarizability: Tensor | None) -> Tensor:
@@ -146,6 +192,11 @@ def _capacity(softness: Tensor | None, polarizability: Tensor | None) -> Tensor:
         return blocks[0]
     charge, dipole = blocks
     return torch.cat([torch.nn.functional.pad(charge, (0, 3)), torch.nn.functional.pad(dipole, (1, 0))], 1)
+
+
+def _columns(charge: Tensor | None, dipole: Tensor | None) -> Tensor:
+    """(N, 1), (N, 3) or (N, 4)."""
+    return torch.cat([part for part in (charge, dipole) if part is not None], 1)
 
 
 class _Solution(NamedTuple):
@@ -182,7 +233,7 @@ class _Problem:
             start: a v to start from.
             known: v and g of another drive: its multiple nearest to the solution is the start, and costs nothing.
         """
-        batch, n_structures = self.interaction.batch, len(cell)
+        batch, total = self.interaction.batch, self.interaction.total
         with torch.no_grad():
             places, lattice, weight = positions.detach(), cell.detach(), capacity.detach()
 
@@ -197,7 +248,7 @@ class _Problem:
             elif known is not None:
                 other, other_right = known[0], self.project(known[1].detach(), weight)
                 moments = _times(weight, other)
-                overlap, norm = (to_structures((moments * g).sum(1), batch, n_structures) for g in (right, other_right))
+                overlap, norm = (total((moments * g).sum(1)) for g in (right, other_right))
                 share = to_atoms(overlap / torch.where(norm > 0.0, norm, 1.0), batch)[:, None]
                 guess = share * other, share * other_right
 
@@ -205,9 +256,7 @@ class _Problem:
                 return _times(weight, v)
 
             solution = _Solution(
-                *conjugate_gradients(
-                    operator, weigh, right, batch, n_structures, self.tolerance, MOST_ITERATIONS, guess
-                )
+                *conjugate_gradients(operator, weigh, right, batch, total, self.tolerance, MOST_ITERATIONS, guess)
             )
         found: Tensor = _InducedMoments.apply(self, solution.v, drive, capacity, positions, cell)  # type: ignore[no-untyped-call]
         return found, solution
@@ -216,11 +265,10 @@ class _Problem:
         """v plus the constant of each structure with which Σ K' v of the charges is zero, where that is fixed."""
         if not self.fixed_charge:
             return v
-        batch, n_structures = self.interaction.batch, len(self.interaction.cell)
         weight = capacity[:, 0, 0]
-        total, norm = (to_structures(value, batch, n_structures) for value in (weight * v[:, 0], weight))
-        mean = total / torch.where(norm > 0.0, norm, 1.0)
-        return torch.cat([v[:, :1] - to_atoms(mean, batch)[:, None], v[:, 1:]], 1)
+        charge, norm = (self.interaction.total(value) for value in (weight * v[:, 0], weight))
+        mean = charge / torch.where(norm > 0.0, norm, 1.0)
+        return torch.cat([v[:, :1] - to_atoms(mean, self.interaction.batch)[:, None], v[:, 1:]], 1)
 
 
 class _InducedMoments(torch.autograd.Function):

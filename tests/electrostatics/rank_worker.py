@@ -19,6 +19,7 @@ from les_plugins.errors import LesPluginsError
 OWNERS = {1: [0] * 12, 2: [0, 1, 1, 0, 1, 1, 1, 0, 0, 1, 0, 1], 4: [0, 1, 1, 3, 0, 3, 1, 0, 0, 1, 0, 1]}
 PER_ATOM = ("positions", "charge", "dipole", "quadrupole", "softness", "polarizability")
 SETTINGS = {"dl": 1.6}
+SELF_CONSISTENT = {**SETTINGS, "response": "self_consistent", "response_tolerance": 1e-13}
 
 
 def two_structures() -> System:
@@ -90,6 +91,18 @@ def bytes_of_a_step(system: System, layer: LatentElectrostatics, response: bool)
     return layer.ranks.bytes - before, bytes_per_step(system.cell, layer.dl, response)
 
 
+def warm_iterations(system: System, layer: LatentElectrostatics) -> list[int]:
+    """Iterations of three calls; for the second, the first rank has lost its start."""
+    layer.eval()
+    counts = []
+    for call in range(3):
+        if call == 1 and layer.ranks is not None and dist.get_rank() == 0:
+            layer.response_model.reset()
+        run(layer, system)
+        counts.append(layer.response_model.iterations)
+    return counts
+
+
 def refusal(layer: LatentElectrostatics, system: System, **changes) -> str:
     try:
         run(layer, system, **changes)
@@ -130,6 +143,11 @@ def work(rank: int, folder: str) -> None:
             "mesh": training_step(system, LatentElectrostatics(process_group=group, method="mesh", **SETTINGS)),
             "forces_of_atomic_energies": forces_of_atomic_energies(system, layer),
             "bytes": [bytes_of_a_step(system, layer, response) for response in (False, True)],
+            "self_consistent": [
+                training_step(system, LatentElectrostatics(process_group=group, total_charge=total, **SELF_CONSISTENT))
+                for total in ("free", "fixed")
+            ],
+            "warm": warm_iterations(system, LatentElectrostatics(process_group=group, **SELF_CONSISTENT)),
             "refusals": refusals(layer, system, rank),
         }
         channels = system.charge[:, None] * torch.tensor([1.0, 0.5])

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import rank_worker
 import torch
-from rank_worker import SETTINGS, atoms_of, two_structures
+from rank_worker import SELF_CONSISTENT, SETTINGS, atoms_of, two_structures
 
 from les_plugins import LatentElectrostatics
 from les_plugins.electrostatics.reduction import Ranks
@@ -70,6 +70,24 @@ def test_step_on_several_ranks_is_that_of_one_process(size, kind, found):
         torch.testing.assert_close(
             gathered(name, steps), expected, **SAME, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+@SIZES
+@pytest.mark.parametrize("total_charge", ["free", "fixed"])
+def test_self_consistent_step_on_several_ranks_is_that_of_one_process(size, total_charge, found):
+    layer = LatentElectrostatics(**SELF_CONSISTENT, total_charge=total_charge)
+    steps = [rank["self_consistent"][total_charge == "fixed"] for rank in found[size]]
+    for name, expected in rank_worker.training_step(two_structures(), layer).items():
+        torch.testing.assert_close(
+            gathered(name, steps), expected, **SAME, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@SIZES
+def test_ranks_start_from_the_last_solution_together_or_not_at_all(size, found):
+    counts = [rank["warm"] for rank in found[size]]
+    assert counts == [[counts[0][0], counts[0][0], 0]] * size
+    assert counts[0][0] > 0
 
 
 @SIZES

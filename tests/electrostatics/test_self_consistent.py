@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
 from les_plugins.errors import ConfigError, ResponseError
-from les_plugins.observables import born_effective_charges, polarization
+from les_plugins.observables import born_effective_charges, polarization, system_polarizability
 from les_plugins.units import COULOMB_CONSTANT, RECIPROCAL_PREFACTOR
 
 BOUNDARIES = pytest.mark.parametrize("periodic", [False, True], ids=["open", "periodic"])
@@ -24,6 +24,11 @@ FIELD = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
 
 def stronger(system, factor):
     return system._replace(softness=factor * system.softness, polarizability=factor * system.polarizability)
+
+
+def direction():
+    """Of a displacement of five atoms, none of whose components is special."""
+    return torch.randn(5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
 def as_tensors(polarizability):
@@ -61,8 +66,7 @@ def dense_solution(system, solve, total_charge="free", **settings):
 
 @BOUNDARIES
 @TOTALS
-@pytest.mark.parametrize("remove_self_interaction", [True, False])
-@pytest.mark.parametrize("strength", [1.0, 30.0])
+@pytest.mark.parametrize(("remove_self_interaction", "strength"), [(True, 1.0), (False, 30.0)])
 def test_moments_are_those_of_the_linear_system(
     periodic, total_charge, remove_self_interaction, strength, make_system, solve
 ):
@@ -249,6 +253,30 @@ def test_a_batch_of_open_and_periodic_structures_is_one_by_one(total_charge, mak
         torch.testing.assert_close(getattr(together, name), torch.cat([getattr(one, name) for one in alone]), **CLOSE)
 
 
+def slab_of(system):
+    return system._replace(pbc=torch.tensor([[True, True, False]]))
+
+
+def test_a_slab_is_solved_like_any_other_boundary(make_system, solve):
+    system = stronger(slab_of(make_system()), 3.0)
+    for total_charge in ("free", "fixed"):
+        energy, moments = dense_solution(system, solve, total_charge)
+        result = solve(system, **TIGHT, total_charge=total_charge)
+        torch.testing.assert_close(result.energy[0], energy, **CLOSE)
+        torch.testing.assert_close(result.charge - system.charge, moments[:, 0], **CLOSE)
+
+
+def test_a_thick_slab_whose_total_charge_runs_away_is_refused_unless_that_is_fixed(make_system, solve):
+    # two charged sheets lower their energy by −2π k_e Q²|z|/A for the charge that they take from nowhere
+    system = slab_of(make_system(n_atoms=4))
+    heights = torch.tensor([0.0, 0.0, 60.0, 60.0], dtype=torch.float64)
+    system = stronger(system._replace(positions=torch.cat([system.positions[:, :2], heights[:, None]], 1)), 10.0)
+    with pytest.raises(ResponseError, match=r"structure 0 has no minimum .* total_charge: fixed"):
+        solve(system, **TIGHT)
+    fixed = solve(system, **TIGHT, total_charge="fixed")
+    assert float(fixed.energy) < float(solve(system, response=None).energy)
+
+
 @TOTALS
 def test_a_doubled_cell_has_twice_the_energy(total_charge, make_system, solve):
     system = stronger(make_system(), 10.0)
@@ -305,7 +333,7 @@ def test_every_second_derivative_of_the_energy(total_charge, periodic, make_syst
     assert gradgradcheck(evaluate, values)
 
 
-@TOTALS
+@pytest.mark.parametrize("total_charge", [pytest.param("free", marks=pytest.mark.slow), "fixed"])
 def test_second_derivatives_of_every_output(total_charge, make_system, solve, join):
     system = mixture(make_system, join)
     names, values = differentiable(system)
@@ -314,6 +342,7 @@ def test_second_derivatives_of_every_output(total_charge, make_system, solve, jo
     assert gradgradcheck(evaluate, values, fast_mode=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["softness", "polarizability"])
 def test_second_derivatives_with_one_kind_of_response(kept, make_system, solve, join):
     system = mixture(make_system, join)
@@ -330,17 +359,14 @@ def test_forces_at_the_default_tolerance_are_central_differences(
     system = stronger(make_system(periodic=periodic), 10.0)
     settings = {"dl": 0.8, "total_charge": total_charge}
     _, forces = solve_with_forces(system, response="self_consistent", **settings)
-    step, numeric = 1e-4, torch.zeros_like(forces)
-    for atom in range(5):
-        for axis in range(3):
-            shift = torch.zeros_like(forces)
-            shift[atom, axis] = step
-            up, down = (
-                solve(system._replace(positions=system.positions + s * shift), **settings, **TIGHT).energy
-                for s in (1, -1)
-            )
-            numeric[atom, axis] = -(up - down) / (2.0 * step)
-    assert (forces - numeric).abs().max() < 1e-6 * forces.abs().max()  # PHYSICS 9; the step's own error is 1e-8
+    way, step = direction(), 1e-4
+    up, down = (
+        solve(system._replace(positions=system.positions + s * step * way), **settings, **TIGHT).energy[0]
+        for s in (1, -1)
+    )
+    # PHYSICS 9: 1e-6 of the largest force; the step's own error is 1e-8
+    allowed = 1e-6 * float(forces.abs().max())
+    assert float((forces * way).sum()) == pytest.approx(-float(up - down) / (2.0 * step), abs=allowed)
 
 
 @TOTALS
@@ -373,13 +399,12 @@ def test_born_charges_are_central_differences_of_the_polarization(total_charge, 
         found = solve(system._replace(positions=places), **settings)
         return polarization(places, system.batch, found.charge - found.charge.mean(), found.dipole)[0]
 
-    step, numeric = 1e-4, torch.zeros_like(born)
-    for atom in range(5):
-        for axis in range(3):
-            shift = torch.zeros_like(system.positions)
-            shift[atom, axis] = step
-            numeric[atom, :, axis] = (moment(system.positions + shift) - moment(system.positions - shift)) / (2 * step)
-    assert (born - numeric).abs().max() < 1e-6 * born.abs().max()  # the step's own error is 1e-8
+    way, step = direction(), 1e-4
+    numeric = (moment(system.positions + step * way) - moment(system.positions - step * way)) / (2.0 * step)
+    # 1e-6 of the largest component; the step's own error is 1e-8
+    torch.testing.assert_close(
+        torch.einsum("nab,nb->a", born, way), numeric, rtol=0.0, atol=1e-6 * float(born.abs().max())
+    )
 
 
 @TOTALS
@@ -519,6 +544,49 @@ def test_no_convergence_is_said_in_words(make_system, monkeypatch):
         ResponseError, match=r"structure 0 have a relative residual of \S+ after 2 iterations; asked for: 1e-08"
     ):
         call(LatentElectrostatics(response="self_consistent"), make_system())
+
+
+@BOUNDARIES
+@TOTALS
+def test_collective_polarizability_is_minus_the_second_derivative_of_the_energy_in_the_field(
+    periodic, total_charge, make_system, solve, join
+):
+    system = stronger(join([make_system(n_atoms=n, periodic=periodic, seed=n) for n in (5, 2)]), 10.0)
+    layer = LatentElectrostatics(**TIGHT, total_charge=total_charge)
+    inputs = (system.positions, system.cell, system.pbc, system.batch, system.softness, system.polarizability)
+    whole = system_polarizability(*inputs[0:1], *inputs[2:4], None, layer.collective_polarizability(*inputs))
+    torch.testing.assert_close(whole, whole.transpose(1, 2), **CLOSE)
+    one_shot = system_polarizability(*inputs[0:1], *inputs[2:])
+    assert bool((whole.diagonal(dim1=1, dim2=2) < 0.9 * one_shot.diagonal(dim1=1, dim2=2)).all())
+    if periodic:
+        return  # no position operator to compare with
+    field = torch.zeros(2, 3, dtype=torch.float64)
+    hessian = torch.autograd.functional.hessian(
+        lambda value: solve(system, external_field=value, **TIGHT, total_charge=total_charge).energy.sum(), field
+    )
+    torch.testing.assert_close(whole, -torch.stack([hessian[0, :, 0], hessian[1, :, 1]]), **CLOSE)
+
+
+def test_collective_polarizability_of_a_doubled_cell_is_twice_that_of_the_cell(make_system):
+    system = stronger(make_system(), 10.0)
+    layer = LatentElectrostatics(**TIGHT)
+
+    def whole(system):
+        inputs = (system.positions, system.cell, system.pbc, system.batch, system.softness, system.polarizability)
+        return layer.collective_polarizability(*inputs).sum(0)
+
+    shift = torch.repeat_interleave(system.cell[0, :1] * torch.tensor([[0.0], [1.0]]), 5, 0)
+    both = system.select(torch.arange(5).repeat(2))
+    cell = system.cell * torch.tensor([2.0, 1.0, 1.0]).double()[None, :, None]
+    doubled = both._replace(positions=both.positions + shift, cell=cell)
+    torch.testing.assert_close(whole(doubled), 2.0 * whole(system), **CLOSE)
+
+
+def test_one_shot_has_no_collective_polarizability(make_system):
+    system = make_system()
+    inputs = (system.positions, system.cell, system.pbc, system.batch, system.softness, system.polarizability)
+    assert LatentElectrostatics().collective_polarizability(*inputs) is None
+    assert LatentElectrostatics(response="self_consistent").collective_polarizability(*inputs[:4], None, None) is None
 
 
 def test_float32_and_no_grad_work(make_system, solve):
