@@ -128,11 +128,6 @@ class LatentElectrostatics(torch.nn.Module):
         one_of("response", response, ("one_shot", "self_consistent", None), {})
         if total_charge != "free" and response != "self_consistent":
             raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
-        if process_group is not None and response == "self_consistent":
-            raise ConfigError(
-                "process_group with response='self_consistent': its iterations are those of one process; allowed: "
-                "'one_shot' or None"
-            )
         self.sigma = float(sigma)
         self.dl = float(dl)
         self.remove_self_interaction = bool(remove_self_interaction)
@@ -278,6 +273,11 @@ class LatentElectrostatics(torch.nn.Module):
             raise ConfigError(
                 "response: self_consistent cannot be traced or compiled, for the number of its iterations depends on "
                 "values; allowed: one_shot, or the model as it is"
+            )
+        if self.ranks is not None:
+            raise ConfigError(
+                "process_group with response='self_consistent': its iterations are those of one process; allowed: "
+                "'one_shot' or None"
             )
         return Interaction(
             self.solver, positions, cell, pbc, batch, self.sigma, self.remove_self_interaction, self.training
