@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("mace", reason="mace-torch is not installed: nox -s tests-mace")
 
 import torch
+from compilers_page import check_column, refusal
 from mace.calculators import MACECalculator
 from mace_models import amplify, batch_of, tiny_mace, waters
 from safetensors.torch import load_file, save_file
@@ -26,6 +27,9 @@ from les_plugins.observables import born_effective_charges
 from les_plugins.plugins import host
 
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}, "static_cell": [9.0, 9.0, 9.0], "epsilon_infinity": 1.8}
+ISOTROPIC = {"charge": True, "dipole": "isotropic"}
+#: Rows of the table of docs/compilers.md that the tests below fill.
+FEATURES_TRIED = 13
 #: Rounding of sums in another order, float64.
 ROUNDING = 1e-10
 OUTPUTS = (
@@ -49,6 +53,12 @@ def check(compiled, model, batch, **options):
 
 
 @pytest.fixture(scope="module")
+def column() -> dict[str, str]:
+    """What these tests find of each feature, for the table of docs/compilers.md."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def model() -> LongRangeMACE:
     return long_range_model(FULL)
 
@@ -64,15 +74,18 @@ def compiled(path):
     return torch.jit.load(path)
 
 
-def test_a_file_gives_the_models_numbers_for_other_atoms_cells_and_batches_than_were_traced(model, compiled):
+def test_a_file_gives_the_models_numbers_for_other_atoms_cells_and_batches_than_were_traced(model, compiled, column):
     strained = waters(3, seed=4)
-    strained.set_cell(strained.cell.array @ np.diag([1.2, 0.9, 1.1]), scale_atoms=True)
+    strained.set_cell(strained.cell.array @ np.diag([1.2, 0.9, -1.1]), scale_atoms=True)
     for frames in ([waters(2)], [waters(4, seed=3)], [strained], [waters(1), strained, waters(5, seed=2)]):
         found, _ = check(compiled, model, batch_of(frames))
     assert float(found["long_range_energy"].detach().abs().min()) > 0.1
+    column["charge, dipole, quadrupole; induced charge; anisotropic induced dipole"] = "same"
+    column["forces and virial"] = column["triclinic and left-handed cells in one batch"] = "same"
+    column["other numbers of atoms and structures, other cells"] = "same"
 
 
-def test_born_charges_are_those_of_the_model(model, compiled):
+def test_born_charges_are_those_of_the_model(model, compiled, column):
     batch = batch_of([waters(2), waters(3, seed=1)])
     found, _ = check(compiled, model, batch, compute_born_charges=True)
     given = dict(batch)
@@ -83,21 +96,44 @@ def test_born_charges_are_those_of_the_model(model, compiled):
     )  # fmt: skip
     assert float(born.abs().max()) > 0.1
     torch.testing.assert_close(found["latent_born_charges"], born, rtol=0, atol=ROUNDING)
+    column["Born effective charges"] = "same"
+
+
+def test_forces_of_the_file_can_be_differentiated_again(model, compiled, column):
+    slopes = []
+    for run in (model, compiled):
+        given = dict(batch_of([waters(2)]))
+        positions = given["positions"].clone().requires_grad_()
+        given["positions"] = positions
+        forces = run(given, training=True)["forces"]
+        slopes.append(torch.autograd.grad(forces.square().sum(), positions)[0])
+    torch.testing.assert_close(slopes[1], slopes[0], rtol=0, atol=ROUNDING * float(slopes[0].abs().max()))
+    column["second derivatives (training on forces)"] = "same"
 
 
 @pytest.mark.parametrize(
-    ("config", "options"),
+    ("feature", "config", "options"),
     [
-        ({"multipoles": ["charge"]}, {"layers": 1}),
-        ({"multipoles": ["charge", "dipole"], "response": {"dipole": "isotropic"}, "zero_init": True}, {}),
-        ({"multipoles": ["charge", "dipole"], "heads": "edge", "remove_self_interaction": False}, {}),
+        ("charge", {"multipoles": ["charge"]}, {"layers": 1}),
+        (
+            "charge, dipole; induced charge; isotropic induced dipole",
+            {
+                "multipoles": ["charge", "dipole"],
+                "response": {"charge": True, "dipole": "isotropic"},
+                "zero_init": True,
+            },
+            {},
+        ),
+        ("", {"multipoles": ["charge", "dipole"], "heads": "edge", "remove_self_interaction": False}, {}),
     ],
 )
-def test_other_moments_responses_and_heads_are_compiled_alike(config, options):
+def test_other_moments_responses_and_heads_are_compiled_alike(feature, config, options, column):
     model = long_range_model({"static_cell": [8.0, 8.0, 8.0], "dl": 2.0, **config}, **options)
     if model.long_range.coupling is not None:
         model.long_range.coupling.fill_(0.3)
     check(script(model), model, batch_of([waters(2), waters(4, seed=1)]))
+    if feature:
+        column[feature] = "same"
 
 
 def test_a_float32_model_keeps_its_dtype():
@@ -146,18 +182,27 @@ def test_our_calculator_of_the_file_has_every_property_of_the_models(model, path
             compiled.get_potential_energy(wrong)
 
 
-def test_what_the_grid_does_not_cover_is_refused_by_the_compiled_code_itself(compiled):
-    for atoms in (waters(2, pbc=False), waters(2).repeat((1, 1, 2))):
-        with pytest.raises(torch.jit.Error, match=r"static_cell = \[9.0, 9.0, 9.0\]"):
-            compiled(batch_of([atoms]))
+def test_what_the_grid_does_not_cover_is_refused_by_the_compiled_code_itself(compiled, column):
+    opened, slab = waters(2, pbc=False), waters(2)
+    slab.pbc = [True, True, False]
+    for feature, frames in {
+        "a cell beyond static_cell": [waters(2).repeat((1, 1, 2))],
+        "open structure": [opened],
+        "open and periodic in one batch": [waters(2), opened],
+        "slab": [slab],
+    }.items():
+        with pytest.raises(torch.jit.Error, match=r"static_cell = \[9.0, 9.0, 9.0\]") as caught:
+            compiled(batch_of(frames))
+        column[feature] = refusal(caught.value)
     with pytest.raises(torch.jit.Error, match="energy, forces, virials, stress and Born charges"):
         compiled(batch_of([waters(1)]), compute_edge_forces=True)
 
 
-def test_what_cannot_be_compiled_is_refused_in_words(tmp_path):
+def test_what_cannot_be_compiled_is_refused_in_words(tmp_path, column):
     output = tmp_path / "model.pt"
-    with pytest.raises(ConfigError, match="set static_cell to the longest lattice vectors"):
+    with pytest.raises(ConfigError, match="set static_cell to the longest lattice vectors") as caught:
         compile_model(long_range_model({}), output, None, "cpu", {})
+    column["without static_cell"] = refusal(caught.value)
     with pytest.raises(HostError, match="no long-range part"):
         compile_model(tiny_mace(), output, (9.0, 9.0, 9.0), "cpu", {})
     assert not output.exists()
@@ -202,3 +247,9 @@ def test_a_file_that_is_none_of_ours_is_refused_in_words(tmp_path):
 
 def test_what_models_can_be_compiled_to_is_said():
     assert host("mace").les_compile_targets() == ("torchscript",)
+
+
+def test_docs_compilers_says_what_was_found(column):
+    if len(column) < FEATURES_TRIED:
+        pytest.skip("the other tests of this file were not all run, or failed")
+    check_column("MACE, TorchScript", column)
