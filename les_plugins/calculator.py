@@ -159,17 +159,21 @@ class LongRangeCalculator:
             for name in ("polarization", "stress", "stresses", "energies", "node_energy"):
                 self.results.pop(name, None)
 
-    def evaluate_batch(self, frames: Sequence[Atoms]) -> BatchResult:
+    def evaluate_batch(self, frames: Sequence[Atoms], fields: Any = None) -> BatchResult:
         """Energies, forces and stresses of several structures, each with its own cell and boundary conditions.
 
         In one evaluation of the model; one by one in a field, and where `host_batch` says so. `results` are lost.
 
         Args:
             frames: structures, not changed.
+            fields: (B, 3) V/Å, the field on each structure in place of `external_field`, or None.
 
         Raises:
             DataError, GeometryError: as `calculate`, with the number of the structure.
+            ConfigError: fields of another shape.
         """
+        if fields is not None:
+            return self._evaluate_in_fields(frames, np.asarray(fields, dtype=float))
         for number, atoms in enumerate(frames):
             check_frame(atoms, f"structure {number}")
             check_elements_of(atoms, self.known_elements, f"structure {number}")
@@ -185,6 +189,19 @@ class LongRangeCalculator:
             periodic = np.array([atoms.pbc.all() for atoms in frames])
             stress[periodic] = _array(tensors).reshape(-1, 3, 3)[periodic]
         return BatchResult(_array(energy).reshape(-1), _array(forces), stress)
+
+    def _evaluate_in_fields(self, frames: Sequence[Atoms], fields: NDArray[Any]) -> BatchResult:
+        if fields.shape != (len(frames), 3):
+            raise ConfigError(f"fields has shape {fields.shape}; allowed: {(len(frames), 3)}, V/Å for each structure")
+        before, found = self._external_field, []
+        try:
+            for field, atoms in zip(fields, frames, strict=True):
+                self.external_field = field
+                found.append(self.evaluate_batch([atoms]))
+        finally:
+            self.external_field = before
+        energy, forces, stress = (np.concatenate([getattr(one, name) for one in found]) for name in BatchResult._fields)
+        return BatchResult(energy, forces, stress)
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """For an adapter: one evaluation of the model for several structures, by the host's own batches.

@@ -214,6 +214,8 @@ class LatentElectrostatics(torch.nn.Module):
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
         moments = moments._replace(charge=self._net_charge_seen_to(moments.charge, pbc, batch))
         if moments.charge.dim() == 2:
+            if external_field is not None:
+                raise GeometryError("external_field with charge channels, shape (N, channels): give charge as (N,)")
             return self._sum_channels(coordinates, lattice, pbc, batch, moments.charge, dtype, softness, polarizability)
         permanent = self.solver(coordinates, lattice, pbc, batch, moments)
         energy, atomic, potential, field = permanent

@@ -18,6 +18,7 @@ import les_plugins
 from les_plugins.adapters.mace.calculator import LesMACECalculator
 from les_plugins.batch import BatchResult, evaluate_one_by_one
 from les_plugins.dynamics import Field, Settings, Trajectory, run
+from les_plugins.errors import ConfigError
 
 STEP = 1e-4
 
@@ -85,6 +86,21 @@ def test_a_batch_with_slabs_equals_its_structures_one_by_one(calculator: LesMACE
     for name in BatchResult._fields:
         # sums in another order
         np.testing.assert_allclose(getattr(together, name), getattr(single, name), rtol=1e-11, atol=1e-10)
+
+
+def test_every_structure_of_a_batch_may_have_its_own_field(calculator: LesMACECalculator) -> None:
+    frames, fields = [slab(), waters(2, pbc=False), waters(3)], 0.1 * np.array([[1, 0, 0], [0, 0, 2], [0, 1, 1]])
+    together = calculator.evaluate_batch(frames, fields)
+    assert calculator.external_field is None
+    starts = np.cumsum([0, *map(len, frames)])
+    for number, atoms in enumerate(frames):
+        calculator.external_field = fields[number]
+        assert together.energy[number] == calculator.get_property("energy", atoms)
+        mine = together.forces[starts[number] : starts[number + 1]]
+        np.testing.assert_array_equal(mine, calculator.get_property("forces", atoms))
+    calculator.external_field = None
+    with pytest.raises(ConfigError, match=r"fields has shape \(3,\); allowed: \(3, 3\)"):
+        calculator.evaluate_batch(frames, fields[0])
 
 
 @pytest.mark.parametrize("direction", ["normal", "plane"])

@@ -220,6 +220,12 @@ def test_charge_channels_with_response_or_without_a_channel_are_refused(make_sys
         solve(system._replace(charge=torch.zeros(5, 0), softness=None, polarizability=None))
 
 
+def test_external_field_with_charge_channels_is_refused(make_system, solve):
+    system = make_system(periodic=False, order=0, response=None)
+    with pytest.raises(GeometryError, match="external_field with charge channels"):
+        solve(system._replace(charge=torch.zeros(5, 2)), external_field=torch.ones(3))
+
+
 def test_external_field_along_periodic_directions_or_of_wrong_shape_is_refused(make_system, solve):
     for periodic in (True, "slab"):
         system = make_system(periodic=periodic)
