@@ -60,7 +60,7 @@ class LongRangeConfig(BaseModel):
             other structure is accepted. None: any structure, no compiling.
         neutralize: what is done about the net charge of periodic structures and slabs: "background" (nothing), "shift"
             (the mean is taken off every atom) or "refuse".
-        net_charge_warning: net charge of a periodic structure or slab, e, above which one warning is given outside
+        net_charge_warning: net charge of a periodic structure or slab, e an atom, above which one warning is given outside
             training. None: never.
         mesh_tolerance: root mean square error of the mesh's forces over the root mean square force, 1e-9 … 1e-2.
     """
@@ -79,7 +79,7 @@ class LongRangeConfig(BaseModel):
     method: Literal["auto", "direct", "mesh"] = "auto"
     static_cell: tuple[PositiveLength, PositiveLength, PositiveLength] | None = None
     neutralize: Literal["background", "shift", "refuse"] = "background"
-    net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 1.0
+    net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 0.1
     mesh_tolerance: Annotated[float, Field(ge=1e-9, le=1e-2)] = 1e-5
 
     @field_validator("multipoles", "static_cell", mode="before")

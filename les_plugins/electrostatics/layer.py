@@ -77,7 +77,7 @@ class LatentElectrostatics(torch.nn.Module):
             once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
         neutralize: what is done about the net charge of a periodic structure or slab. "background": nothing, a periodic
             one has k = 0 left out and a slab keeps its charge; "shift": the mean is taken off every atom; "refuse".
-        net_charge_warning: net charge of a periodic structure or slab, e, above which a warning is given, once and not
+        net_charge_warning: net charge of a periodic structure or slab, e an atom, above which a warning is given, once and not
             in training mode or a process group; None for never. With "shift" there is nothing to warn of.
         response_tolerance: of the self-consistent response, see `SelfConsistentResponse`.
         total_charge: likewise, "free" or "fixed"; "fixed" needs the self-consistent response.
@@ -109,7 +109,7 @@ class LatentElectrostatics(torch.nn.Module):
         response: str | None = "one_shot",
         static_cell: tuple[float, float, float] | None = None,
         neutralize: str = "background",
-        net_charge_warning: float | None = 1.0,
+        net_charge_warning: float | None = 0.1,
         response_tolerance: float = 1e-8,
         total_charge: str = "free",
         mesh_tolerance: float = 1e-5,
@@ -128,7 +128,9 @@ class LatentElectrostatics(torch.nn.Module):
         check_static_cell(static_cell)
         one_of("neutralize", neutralize, NEUTRALIZE, {})
         if net_charge_warning is not None and not net_charge_warning > 0.0:
-            raise ConfigError(f"net_charge_warning is {net_charge_warning!r}; allowed: a positive charge in e, or None")
+            raise ConfigError(
+                f"net_charge_warning is {net_charge_warning!r}; allowed: a positive charge in e an atom, or None"
+            )
         one_of("response", response, ("one_shot", "self_consistent", None), {})
         if total_charge != "free" and response != "self_consistent":
             raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")

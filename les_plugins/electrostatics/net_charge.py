@@ -44,13 +44,16 @@ def refuse_net_charge(charge: Tensor, pbc: Tensor, batch: Tensor, ranks: Ranks |
 
 
 def warn_of_net_charge(charge: Tensor, pbc: Tensor, batch: Tensor, threshold: float) -> bool:
-    """Warn where a periodic structure or slab carries more than `threshold` (e); says whether it did."""
-    found = _most_charged(charge, pbc, batch)
+    """Warn where a periodic structure or slab carries more than `threshold` (e per atom); says whether it did."""
+    atoms = to_structures(torch.ones_like(batch, dtype=charge.dtype), batch, pbc.shape[0]).clamp(min=1.0)
+    mean = charge / to_atoms(atoms, batch).view(-1, *[1] * (charge.dim() - 1))
+    found = _most_charged(mean, pbc, batch)
     if found is None or abs(found[1]) <= threshold:
         return False
+    net = found[1] * float(atoms[found[0]])
     warnings.warn(
-        f"structure {found[0]} is periodic and carries a net charge of {found[1]:.4g} e, more than net_charge_warning: "
-        f"{threshold:g} e; its energy and pressure depend on the size of the cell. neutralize: shift takes the mean "
+        f"structure {found[0]} is periodic and carries a net charge of {net:.4g} e, {found[1]:.2g} e an atom, more than "
+        f"net_charge_warning: {threshold:g} e an atom; its energy and pressure depend on the size of the cell. neutralize: shift takes the mean "
         "charge off every atom; net_charge_warning: null silences this",
         stacklevel=2,
     )

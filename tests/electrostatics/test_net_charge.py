@@ -83,7 +83,7 @@ def test_a_charged_cell_is_warned_of_once_and_not_in_training(periodic, make_sys
     run()
     assert not recwarn.list
     layer.eval()
-    with pytest.warns(UserWarning, match=r"structure 0 is periodic and carries .* of 1.5 e, more than .* 1 e"):
+    with pytest.warns(UserWarning, match=r"structure 0 is periodic and carries .* of 1.5 e, 0.3 e an atom, more than .* 0.1 e an atom"):
         run()
     recwarn.clear()
     run()
@@ -91,7 +91,7 @@ def test_a_charged_cell_is_warned_of_once_and_not_in_training(periodic, make_sys
 
 
 @pytest.mark.parametrize(
-    "settings", [{"net_charge_warning": None}, {"net_charge_warning": 2.0}, {"neutralize": "shift"}]
+    "settings", [{"net_charge_warning": None}, {"net_charge_warning": 0.4}, {"neutralize": "shift"}]
 )
 def test_no_warning_without_a_limit_below_it_and_for_shifted_charges(settings, make_system, recwarn):
     system = charged(make_system)
@@ -124,7 +124,7 @@ def test_traced_code_shifts_and_refuses_to_refuse(make_system, recwarn):
     ("settings", "message"),
     [
         ({"neutralize": "none"}, "neutralize is 'none'; allowed: 'background', 'shift', 'refuse'"),
-        ({"net_charge_warning": 0.0}, "net_charge_warning is 0.0; allowed: a positive charge in e, or None"),
+        ({"net_charge_warning": 0.0}, "net_charge_warning is 0.0; allowed: a positive charge in e an atom, or None"),
     ],
 )
 def test_settings_outside_what_is_allowed_are_refused(settings, message):
