@@ -60,8 +60,10 @@ class LongRangeConfig(BaseModel):
             other structure is accepted. None: any structure, no compiling.
         neutralize: what is done about the net charge of periodic structures and slabs: "background" (nothing), "shift"
             (the mean is taken off every atom) or "refuse".
-        net_charge_warning: net charge of a periodic structure or slab, e an atom, above which one warning is given outside
-            training. None: never.
+        net_charge_warning: net charge of a periodic structure or slab, e an atom, above which one warning is given
+            outside training. None: never.
+        initial_charges: element → latent charge, e, that training starts from, such as the formal charge over
+            sqrt(epsilon_infinity); each is a parameter and is trained. None: small random charges.
         mesh_tolerance: root mean square error of the mesh's forces over the root mean square force, 1e-9 … 1e-2.
     """
 
@@ -80,6 +82,7 @@ class LongRangeConfig(BaseModel):
     static_cell: tuple[PositiveLength, PositiveLength, PositiveLength] | None = None
     neutralize: Literal["background", "shift", "refuse"] = "background"
     net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 0.1
+    initial_charges: dict[str, Annotated[float, Field(ge=-10.0, le=10.0)]] | None = None
     mesh_tolerance: Annotated[float, Field(ge=1e-9, le=1e-2)] = 1e-5
 
     @field_validator("multipoles", "static_cell", mode="before")

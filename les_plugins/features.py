@@ -22,11 +22,13 @@ class FeatureLayout(NamedTuple):
         layers: one entry a layer, first to last; every layer that is listed has scalars.
         cutoff: radius of the host's edges, Å, when it hands them over; None otherwise.
         mean_neighbors: mean number of neighbours, which normalises sums over edges.
+        elements: chemical symbols in the order of `NodeFeatures.species`, when the host hands that over.
     """
 
     layers: tuple[LayerLayout, ...]
     cutoff: float | None = None
     mean_neighbors: float = 1.0
+    elements: tuple[str, ...] | None = None
 
     @property
     def has_vectors(self) -> bool:
@@ -63,7 +65,11 @@ class Edges(NamedTuple):
 
 
 class NodeFeatures(NamedTuple):
-    """Features of a batch, in the order of the `FeatureLayout`; edges only where the layout has a cutoff."""
+    """Features of a batch, in the order of the `FeatureLayout`; edges only where the layout has a cutoff.
+
+    `species` (N,), where the layout has elements, are places in them.
+    """
 
     layers: list[LayerFeatures]
     edges: Edges | None = None
+    species: Tensor | None = None

@@ -7,6 +7,7 @@ Every parameter exists at construction and reaches the loss.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -56,6 +57,9 @@ class Heads(nn.Module):
         kind = _kind(layout, config)
         scalars = [layer.scalars for layer in layout.layers]
         self.charge = ScalarHead(scalars, config.hidden)
+        self.element_charge: nn.Parameter | None = None
+        if config.initial_charges:
+            self.element_charge = nn.Parameter(_initial_charges(layout, config.initial_charges))
         self.dipole: nn.Module | None = None
         self.quadrupole: nn.Module | None = None
         self.softness: ScalarHead | None = None
@@ -76,8 +80,13 @@ class Heads(nn.Module):
     def forward(self, features: NodeFeatures) -> LatentVariables:
         """Latent variables of every atom, in the dtype of the features."""
         softness = polarizability = None
+        charge = CHARGE_SCALE * self.charge(features)
+        if self.element_charge is not None:
+            if features.species is None:
+                raise ConfigError("initial_charges: this adapter does not hand over the species of the atoms")
+            charge = charge + self.element_charge.to(charge.dtype)[features.species]
         multipoles = Multipoles(
-            CHARGE_SCALE * self.charge(features),
+            charge,
             None if self.dipole is None else DIPOLE_SCALE * self.dipole(features),
             None if self.quadrupole is None else QUADRUPOLE_SCALE * self.quadrupole(features),
         )
@@ -211,6 +220,18 @@ def radial_functions(length: Tensor, cutoff: float) -> Tensor:
 
 def _network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
+
+
+def _initial_charges(layout: FeatureLayout, charges: Mapping[str, float]) -> Tensor:
+    """(elements,) e; an element that is not named starts at zero."""
+    if layout.elements is None:
+        raise ConfigError("initial_charges: this adapter does not hand over the species of the atoms; allowed: none")
+    unknown = sorted(set(charges) - set(layout.elements))
+    if unknown:
+        raise ConfigError(
+            f"initial_charges has {', '.join(unknown)}; allowed: the model's elements, {', '.join(layout.elements)}"
+        )
+    return torch.tensor([float(charges.get(element, 0.0)) for element in layout.elements])
 
 
 def _vectors(layers: list[LayerFeatures]) -> Tensor:

@@ -52,6 +52,8 @@ def test_an_unknown_key_of_the_response_is_refused_with_the_keys_of_the_response
         ({"mesh_tolerance": 0.5}, "mesh_tolerance"),
         ({"mesh_tolerance": float("nan")}, "mesh_tolerance"),
         ({"zero_init": "yes"}, "zero_init"),
+        ({"initial_charges": {"Pb": "2+"}}, "initial_charges.Pb"),
+        ({"initial_charges": {"Pb": 82.0}}, "initial_charges.Pb"),
         ({"response": {"charge": "true"}}, "response.charge"),
         ({"response": {"dipole": "tensor"}}, "response.dipole"),
         ({"response": True}, "response"),
@@ -112,6 +114,7 @@ def test_yaml_and_json_round_trips_give_the_same_config() -> None:
             "hidden": 7,
             "zero_init": True,
             "method": "direct",
+            "initial_charges": {"H": 0.4, "O": -0.8},
         }
     )
     assert LongRangeConfig.parse(json.loads(json.dumps(config.to_dict()))) == config

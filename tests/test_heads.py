@@ -59,6 +59,33 @@ def features(layout: FeatureLayout, places: Tensor) -> NodeFeatures:
     return NodeFeatures(layers, edges_of(places) if layout.cutoff else None)
 
 
+def test_charges_start_from_those_of_the_elements_and_are_trained():
+    layout = FeatureLayout((LayerLayout(5),), elements=("H", "O"))
+    section = {"multipoles": ["charge"], "initial_charges": {"O": -0.8}}
+    torch.manual_seed(0)
+    heads = Heads(layout, LongRangeConfig.parse(section))
+    torch.manual_seed(0)
+    without = Heads(layout, LongRangeConfig.parse({"multipoles": ["charge"]}))
+    features = NodeFeatures([LayerFeatures(torch.randn(3, 5))], species=torch.tensor([1, 0, 1]))
+    charge = heads(features).multipoles.charge
+    expected = without(features).multipoles.charge + torch.tensor([-0.8, 0.0, -0.8])
+    torch.testing.assert_close(charge, expected)
+    charge.square().sum().backward()
+    assert heads.element_charge is not None
+    assert heads.element_charge.grad is not None
+    assert bool((heads.element_charge.grad != 0.0).all())
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [(("H", "O"), "initial_charges has Pb; allowed: the model's elements, H, O"), (None, "does not hand over")],
+)
+def test_initial_charges_of_elements_that_are_not_there_are_refused(elements, message):
+    section = LongRangeConfig.parse({"initial_charges": {"Pb": 0.9}, "multipoles": ["charge"]})
+    with pytest.raises(ConfigError, match=message):
+        Heads(FeatureLayout((LayerLayout(5),), elements=elements), section)
+
+
 def transform(given: NodeFeatures, operation: Tensor, rank_two: Tensor) -> NodeFeatures:
     """Features of the structure that `operation` moves, 2e components by their own 5 × 5 matrix."""
     layers = [

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 from mace.modules import MACE, ScaleShiftMACE
 from mace.modules.utils import get_outputs
 from torch import Tensor, nn
@@ -136,7 +137,8 @@ def feature_layout(model: nn.Module) -> FeatureLayout:
         channels = {str(ir): mul for mul, ir in product.linear.irreps_out}
         layers.append(LayerLayout(channels.get(_SCALAR, 0), channels.get(_VECTOR, 0), channels.get(_TENSOR, 0)))
     neighbors = float(torch.as_tensor(model.interactions[0].avg_num_neighbors))
-    return FeatureLayout(tuple(layers), cutoff=float(model.r_max), mean_neighbors=neighbors)
+    elements = tuple(chemical_symbols[number] for number in model.atomic_numbers.tolist())
+    return FeatureLayout(tuple(layers), cutoff=float(model.r_max), mean_neighbors=neighbors, elements=elements)
 
 
 def node_features(
@@ -156,7 +158,7 @@ def node_features(
         raise HostError(f"MACE's node features have {values.shape[1]} columns, its irreps say {start}")
     sender, receiver = data["edge_index"].unbind(0)
     vector = data["positions"][sender] - data["positions"][receiver] - data["shifts"]
-    return NodeFeatures(layers, Edges(receiver, sender, vector))
+    return NodeFeatures(layers, Edges(receiver, sender, vector), data["node_attrs"].argmax(1))
 
 
 def _check_base(base: nn.Module) -> None:

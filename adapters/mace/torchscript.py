@@ -82,6 +82,7 @@ def script(model: LongRangeMACE) -> torch.jit.ScriptModule:
     inputs = (
         output["node_feats"].detach(),
         given["positions"].detach(),
+        given["node_attrs"],
         given["edge_index"],
         given["shifts"],
         given["cell"].view(-1, 3, 3),
@@ -111,13 +112,14 @@ class _LongRangeTensors(nn.Module):
         self,
         node_feats: Tensor,
         positions: Tensor,
+        node_attrs: Tensor,
         edge_index: Tensor,
         shifts: Tensor,
         cell: Tensor,
         pbc: Tensor,
         batch: Tensor,
     ) -> tuple[Tensor, ...]:
-        graph = {"positions": positions, "edge_index": edge_index, "shifts": shifts}
+        graph = {"positions": positions, "node_attrs": node_attrs, "edge_index": edge_index, "shifts": shifts}
         features = node_features(self.layout, graph, {"node_feats": node_feats})
         result = self.long_range(features, positions, cell, pbc, batch)
         zero = result.charge[:, None, None] * torch.zeros(3, 3, dtype=result.charge.dtype, device=cell.device)
@@ -203,7 +205,14 @@ class ScriptableMACE(nn.Module):
         assert short_range is not None
         assert node_energy is not None
         energy, atomic, charge, dipole, quadrupole, polarizability, terms, phase, direction = self.long_range(
-            node_feats, data["positions"], data["edge_index"], data["shifts"], strained_cell, pbc, data["batch"]
+            node_feats,
+            data["positions"],
+            data["node_attrs"],
+            data["edge_index"],
+            data["shifts"],
+            strained_cell,
+            pbc,
+            data["batch"],
         )
         if bool(energy.isnan().any()):
             raise ValueError(self.refusal)

@@ -54,7 +54,7 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
         raise HostError("this model has a long-range part already")
     parameter = next(model.parameters())
     with torch_default_dtype(model.model_dtype):
-        modules = _with_long_range(network, config)
+        modules = _with_long_range(network, config, tuple(model.type_names))
         extended = SequentialGraphNetwork(modules)
         # GraphModel hands over the inputs that are named here only
         extended.irreps_in = {**extended.irreps_in, AtomicDataDict.PBC_KEY: None, ALL_LATENT: None}
@@ -97,7 +97,10 @@ def feature_layout(model: nn.Module) -> FeatureLayout:
         layers = [LayerLayout(scalars, EDGE_CHANNELS, EDGE_CHANNELS)]
     else:
         layers = [layer_layout(layer.irreps_out[AtomicDataDict.NODE_FEATURES_KEY]) for layer in _layers(children)]
-    return FeatureLayout(tuple(layers), cutoff=_cutoff(children), mean_neighbors=_mean_neighbors(model))
+    elements = tuple(model.type_names)
+    return FeatureLayout(
+        tuple(layers), cutoff=_cutoff(children), mean_neighbors=_mean_neighbors(model), elements=elements
+    )
 
 
 def features_of(model: nn.Module, output: Mapping[str, Tensor]) -> NodeFeatures:
@@ -117,7 +120,7 @@ def _is_a(module: nn.Module, kind: type[nn.Module]) -> bool:
     return type(module).__qualname__ == kind.__qualname__
 
 
-def _with_long_range(network: Any, config: LongRangeConfig) -> dict[str, nn.Module]:
+def _with_long_range(network: Any, config: LongRangeConfig, elements: tuple[str, ...]) -> dict[str, nn.Module]:
     """The modules of a network in order, with ours among them."""
     modules: dict[str, nn.Module] = {}
     children = dict(network.named_children())
@@ -139,6 +142,7 @@ def _with_long_range(network: Any, config: LongRangeConfig) -> dict[str, nn.Modu
         tuple(layer_layout(kept[KEPT.format(number)]) for number in range(len(kept))),
         cutoff=_cutoff(children),
         mean_neighbors=neighbors,
+        elements=elements,
     )
     modules[PART] = LongRangeEnergy(layout, config, {**_last(modules).irreps_out, **kept})
     modules[_TOTAL] = AtomwiseReduce(

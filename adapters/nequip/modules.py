@@ -191,7 +191,8 @@ def node_features(layer_irreps: list[str], data: dict[str, Tensor]) -> NodeFeatu
         )
     centre, neighbor = data[AtomicDataDict.EDGE_INDEX_KEY]
     vector = data[AtomicDataDict.EDGE_VECTORS_KEY].to(layers[0].scalars.dtype)
-    return NodeFeatures(layers, Edges(centre, neighbor, vector))
+    species = data[AtomicDataDict.ATOM_TYPE_KEY].view(-1)
+    return NodeFeatures(layers, Edges(centre, neighbor, vector), species)
 
 
 def _channels(values: Tensor, irreps: str, wanted: str, components: int) -> Tensor:

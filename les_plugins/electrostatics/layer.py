@@ -77,8 +77,8 @@ class LatentElectrostatics(torch.nn.Module):
             once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
         neutralize: what is done about the net charge of a periodic structure or slab. "background": nothing, a periodic
             one has k = 0 left out and a slab keeps its charge; "shift": the mean is taken off every atom; "refuse".
-        net_charge_warning: net charge of a periodic structure or slab, e an atom, above which a warning is given, once and not
-            in training mode or a process group; None for never. With "shift" there is nothing to warn of.
+        net_charge_warning: net charge of a periodic structure or slab, e an atom, above which a warning is given, once
+            and not in training mode or a process group; None for never. With "shift" there is nothing to warn of.
         response_tolerance: of the self-consistent response, see `SelfConsistentResponse`.
         total_charge: likewise, "free" or "fixed"; "fixed" needs the self-consistent response.
         mesh_tolerance: root mean square error of the mesh's forces over the root mean square force.

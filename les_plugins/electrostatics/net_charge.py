@@ -52,9 +52,9 @@ def warn_of_net_charge(charge: Tensor, pbc: Tensor, batch: Tensor, threshold: fl
         return False
     net = found[1] * float(atoms[found[0]])
     warnings.warn(
-        f"structure {found[0]} is periodic and carries a net charge of {net:.4g} e, {found[1]:.2g} e an atom, more than "
-        f"net_charge_warning: {threshold:g} e an atom; its energy and pressure depend on the size of the cell. neutralize: shift takes the mean "
-        "charge off every atom; net_charge_warning: null silences this",
+        f"structure {found[0]} is periodic and carries a net charge of {net:.4g} e, {found[1]:.2g} e an atom, more "
+        f"than net_charge_warning: {threshold:g} e an atom; its energy and pressure depend on the size of the cell. "
+        "neutralize: shift takes the mean charge off every atom; net_charge_warning: null silences this",
         stacklevel=2,
     )
     return True
