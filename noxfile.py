@@ -46,8 +46,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(name="tests-core")
 def tests_core(session: nox.Session) -> None:
-    """Everything that needs no host framework, in an environment without any; e3nn is there as an oracle."""
-    session.install("-e", ".[plot,dev]", "e3nn>=0.5")
+    """Everything that needs no host framework, in an environment without any; e3nn and torch-pme are oracles."""
+    session.install("-e", ".[plot,dev]", "e3nn>=0.5", "torch-pme>=0.5")
     session.run("pytest", *FAST, "--ignore=tests/adapters", *session.posargs)
 
 

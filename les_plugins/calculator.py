@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from les_plugins.batch import BatchResult, evaluate_one_by_one
+from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.frames import check_elements_of, check_frame
 from les_plugins.long_range import LongRange, LongRangeResult
@@ -84,7 +85,8 @@ class LongRangeCalculator:
 
         Open structures: energy U(E), forces −dU/dr, dipole −dU/dE; a net charge feels it, work counted from the origin
         of the coordinates. Periodic: forces F0 + E·Z* + ½ E·(∂α/∂r)·E; the energy holds −½ E·α·E but not −E·P, which
-        has no periodic form: a trajectory books it as work. Stress is left out, charges are those without the field.
+        has no periodic form: a trajectory books it as work. Slabs: the one along the normal, the other in the plane.
+        Stress is left out, charges are those without the field.
         """
         return self._external_field
 
@@ -139,6 +141,9 @@ class LongRangeCalculator:
             raise HostError("the model was evaluated without its long-range part")
         self.results.update(latent_results(latent, positions, cell, pbc, self.epsilon_infinity))
         self.results["long_range_energy"] *= energy_unit
+        if bool(pbc.any()) and not bool(pbc.all()):  # a host divides by the volume of a cell that a slab has not
+            for name in ("stress", "stresses"):
+                self.results.pop(name, None)
         self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
         derived, self._derived = self._derived, {}
         for name in ("born_effective_charges", "dynamical_quadrupoles", "long_wave_born_charges"):
@@ -154,17 +159,21 @@ class LongRangeCalculator:
             for name in ("polarization", "stress", "stresses", "energies", "node_energy"):
                 self.results.pop(name, None)
 
-    def evaluate_batch(self, frames: Sequence[Atoms]) -> BatchResult:
+    def evaluate_batch(self, frames: Sequence[Atoms], fields: Any = None) -> BatchResult:
         """Energies, forces and stresses of several structures, each with its own cell and boundary conditions.
 
         In one evaluation of the model; one by one in a field, and where `host_batch` says so. `results` are lost.
 
         Args:
             frames: structures, not changed.
+            fields: (B, 3) V/Å, the field on each structure in place of `external_field`, or None.
 
         Raises:
             DataError, GeometryError: as `calculate`, with the number of the structure.
+            ConfigError: fields of another shape.
         """
+        if fields is not None:
+            return self._evaluate_in_fields(frames, np.asarray(fields, dtype=float))
         for number, atoms in enumerate(frames):
             check_frame(atoms, f"structure {number}")
             check_elements_of(atoms, self.known_elements, f"structure {number}")
@@ -180,6 +189,19 @@ class LongRangeCalculator:
             periodic = np.array([atoms.pbc.all() for atoms in frames])
             stress[periodic] = _array(tensors).reshape(-1, 3, 3)[periodic]
         return BatchResult(_array(energy).reshape(-1), _array(forces), stress)
+
+    def _evaluate_in_fields(self, frames: Sequence[Atoms], fields: NDArray[Any]) -> BatchResult:
+        if fields.shape != (len(frames), 3):
+            raise ConfigError(f"fields has shape {fields.shape}; allowed: {(len(frames), 3)}, V/Å for each structure")
+        before, found = self._external_field, []
+        try:
+            for field, atoms in zip(fields, frames, strict=True):
+                self.external_field = field
+                found.append(self.evaluate_batch([atoms]))
+        finally:
+            self.external_field = before
+        energy, forces, stress = (np.concatenate([getattr(one, name) for one in found]) for name in BatchResult._fields)
+        return BatchResult(energy, forces, stress)
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """For an adapter: one evaluation of the model for several structures, by the host's own batches.
@@ -238,14 +260,15 @@ def latent_results(
         charges (N,) e, dipole (3,) e·Å and polarizability (3, 3) e²·Å²/eV, scaled to physical ones by ε_e (PHYSICS 6);
         polarization (3,) e/Å², the dipole over the volume, and dielectric_tensor (3, 3), electronic, of periodic ones;
         long_range_energy, eV; latent_charges (N,), latent_dipoles (N, 3), latent_quadrupoles (N, 3, 3), not scaled.
-        The dipole of a periodic structure is one branch: that of the positions as given, mean charge removed; only
+        The dipole along periodic directions is one branch: that of the positions as given, mean charge removed; only
         its changes along unwrapped positions have a meaning.
     """
     batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
     screening = electronic_screening(epsilon_infinity, _dipolar(latent), cell, pbc, batch)[0]
     charge = latent.charge if latent.charge.dim() == 1 else latent.charge.sum(1)
-    origin_free = charge - charge.mean() if bool(pbc.any()) else charge
-    moment = polarization(positions.double(), batch, origin_free.double(), latent.dipole)[0]
+    moment = polarization(positions.double(), batch, charge.double(), latent.dipole)[0]
+    off_origin = charge.double().mean() * positions.double().sum(0)
+    moment = moment - off_origin + open_directions(cell.double(), pbc)[0] @ off_origin
     results = {
         "charges": screening.sqrt() * charge,
         "dipole": screening.sqrt() * moment,
@@ -256,7 +279,7 @@ def latent_results(
     if latent.permanent.quadrupole is not None:
         results["latent_quadrupoles"] = latent.permanent.quadrupole
     if latent.softness is not None or latent.polarizability is not None:
-        total = _whole_polarizability(latent, positions, pbc, batch)
+        total = _whole_polarizability(latent, positions, pbc, batch, cell)
         results["polarizability"] = screening * total
     if bool(pbc.all()):
         cell = cell.double()
@@ -312,23 +335,31 @@ def field_results(
         field: (3,) V/Å.
 
     Returns:
-        Energy, eV (periodic: without −P·E); forces (N, 3) eV/Å; dipole (3,) e·Å: with the dipole of `latent_results` it
-        is −∂U/∂E, so for open structures it also takes off the net induced charge at its centre.
+        Energy, eV (without −P·E of periodic directions); forces (N, 3) eV/Å; dipole (3,) e·Å: with the dipole of
+        `latent_results` it is −∂U/∂E, so along open directions it also takes off the net induced charge at its centre.
     """
     batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
     place, cell = positions.double(), cell.double()
     screening = electronic_screening(epsilon_infinity, _dipolar(latent), cell, pbc, batch)
-    alpha = _whole_polarizability(latent, place, pbc, batch)
+    alpha = _whole_polarizability(latent, place, pbc, batch, cell)
     induced = screening[0] * (alpha @ field)
+    along = open_directions(cell, pbc)[0].detach()
     energy = -0.5 * (field @ induced)
     forces = torch.zeros_like(place)
+    if not bool(pbc.all()):
+        moment, off_centre = _moment_about_centre(latent, place)
+        energy, induced = energy - (along @ field) @ moment, induced - along @ off_centre
     if bool(pbc.any()):
         forces = field_forces(
-            positions, cell, pbc, batch, latent.charge, field, latent.dipole, epsilon=screening.detach()
+            positions,
+            cell,
+            pbc,
+            batch,
+            latent.charge,
+            field - along @ field,
+            latent.dipole,
+            epsilon=screening.detach(),
         ).double()
-    else:
-        moment, off_centre = _moment_about_centre(latent, place)
-        energy, induced = energy - field @ moment, induced - off_centre
     if energy.requires_grad:
         # an atom on its own: some hosts' graphs do not reach its position
         (slope,) = torch.autograd.grad(energy, positions, retain_graph=True, materialize_grads=True)
@@ -341,14 +372,16 @@ def _dipolar(latent: LongRangeResult) -> Tensor | None:
     return latent.polarizability if latent.collective_polarizability is None else latent.collective_polarizability
 
 
-def _whole_polarizability(latent: LongRangeResult, positions: Tensor, pbc: Tensor, batch: Tensor) -> Tensor:
+def _whole_polarizability(
+    latent: LongRangeResult, positions: Tensor, pbc: Tensor, batch: Tensor, cell: Tensor
+) -> Tensor:
     """(3, 3) −∂²U/∂E² of one structure."""
     softness = latent.softness if latent.collective_polarizability is None else None
-    return system_polarizability(positions, pbc, batch, softness, _dipolar(latent))[0]
+    return system_polarizability(positions, pbc, batch, softness, _dipolar(latent), cell)[0]
 
 
 def _moment_about_centre(latent: LongRangeResult, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """P = −∂U/∂E at zero field of an open structure, and what Σ q r + Σ u has beyond it: r̄ Σ Δq (PHYSICS 5)."""
+    """P = −∂U/∂E at zero field, along open directions, and what Σ q r + Σ u has beyond it: r̄ Σ Δq (PHYSICS 5)."""
     permanent, charge = (
         value.double() if value.dim() == 1 else value.double().sum(1)
         for value in (latent.permanent.charge, latent.charge)

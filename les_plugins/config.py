@@ -55,13 +55,14 @@ class LongRangeConfig(BaseModel):
         heads: "auto", "equivariant" (the host's 1o and 2e features) or "edge" (invariant hosts).
         hidden: width of the small networks in the heads.
         zero_init: start exactly at the host's predictions, through a coupling that grows from zero.
-        method: how the sum is done, "auto" or "direct".
+        method: how the periodic sum is done: "direct", "mesh", or "auto", the faster of the two for each structure.
         static_cell: longest lattice vectors, Å, that a compiled model has to cover; needed for compiling, and then no
             other structure is accepted. None: any structure, no compiling.
         neutralize: what is done about the net charge of periodic structures and slabs: "background" (nothing), "shift"
             (the mean is taken off every atom) or "refuse".
         net_charge_warning: net charge of a periodic structure or slab, e, above which one warning is given outside
             training. None: never.
+        mesh_tolerance: root mean square error of the mesh's forces over the root mean square force, 1e-9 … 1e-2.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -75,10 +76,11 @@ class LongRangeConfig(BaseModel):
     heads: Literal["auto", "equivariant", "edge"] = "auto"
     hidden: Annotated[int, Field(ge=1, le=4096)] = 32
     zero_init: bool = False
-    method: Literal["auto", "direct"] = "auto"
+    method: Literal["auto", "direct", "mesh"] = "auto"
     static_cell: tuple[PositiveLength, PositiveLength, PositiveLength] | None = None
     neutralize: Literal["background", "shift", "refuse"] = "background"
     net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 1.0
+    mesh_tolerance: Annotated[float, Field(ge=1e-9, le=1e-2)] = 1e-5
 
     @field_validator("multipoles", "static_cell", mode="before")
     @classmethod

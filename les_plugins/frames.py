@@ -88,10 +88,30 @@ def check_frame(atoms: Atoms, where: str) -> None:
             a, b = (atoms.cell[i] for i in range(3) if i != axis)
             height = atoms.cell.volume / float(np.linalg.norm(np.cross(a, b)))
             if height < SMALLEST_HEIGHT:
-                raise DataError(
-                    f"{where}: the cell is {height:.3g} Å high along lattice vector {axis}; allowed: at least "
-                    f"{SMALLEST_HEIGHT} Å"
-                )
+                raise _too_small(where, height, axis)
+    if periodic.sum() == 2:
+        _check_plane(atoms, where)
+
+
+def _check_plane(atoms: Atoms, where: str) -> None:
+    """The two periodic vectors of a slab: neither parallel nor closer than atoms can be."""
+    axes = [axis for axis in range(3) if atoms.pbc[axis]]
+    area = float(np.linalg.norm(np.cross(*atoms.cell.array[axes])))
+    lengths = atoms.cell.lengths()
+    if area <= 1e-6 * lengths[axes].prod():
+        raise DataError(
+            f"{where}: pbc is {_flags(atoms.pbc)} but lattice vectors {axes[0]} and {axes[1]} are parallel: "
+            f"{atoms.cell.array[axes].tolist()}"
+        )
+    for axis, other in (axes, axes[::-1]):
+        if area / lengths[other] < SMALLEST_HEIGHT:
+            raise _too_small(where, area / lengths[other], axis)
+
+
+def _too_small(where: str, height: float, axis: int) -> DataError:
+    return DataError(
+        f"{where}: the cell is {height:.3g} Å high along lattice vector {axis}; allowed: at least {SMALLEST_HEIGHT} Å"
+    )
 
 
 def label(atoms: Atoms, key: str) -> NDArray[np.float64] | float | None:
@@ -131,12 +151,22 @@ def check_labels(path: Path, energy_key: str, forces_key: str) -> list[Atoms]:
 
 
 def check_boundaries(frames: Iterable[Atoms], where: str) -> None:
-    """Raise DataError for the first frame that is periodic along some axes only, which has no long-range sum yet."""
+    """Raise DataError for the first frame that is periodic along one axis only, which has no long-range sum."""
+    for number, atoms in enumerate(frames):
+        if atoms.pbc.sum() == 1:
+            raise DataError(
+                f"{where}, frame {number}: pbc is {_flags(atoms.pbc)}; allowed with a long-range part: three T "
+                "(periodic), two T (slab) or F F F (open). Wires are not built"
+            )
+
+
+def check_no_slabs(frames: Iterable[Atoms], where: str) -> None:
+    """Raise DataError for the first frame that is periodic along some axes only, for a host that knows none."""
     for number, atoms in enumerate(frames):
         if atoms.pbc.any() and not atoms.pbc.all():
             raise DataError(
-                f"{where}, frame {number}: pbc is {_flags(atoms.pbc)}; allowed with a long-range part: T T T or F F F. "
-                "Slabs are not built yet"
+                f"{where}, frame {number}: pbc is {_flags(atoms.pbc)}; allowed with this host: T T T or F F F. Slabs "
+                "and wires it would take for molecules"
             )
 
 

@@ -148,6 +148,29 @@ def les_compile_targets() -> Sequence[str]:
 
 
 @hookspec(firstresult=True)
+def les_compile(
+    model: nn.Module,
+    output: Path,
+    static_cell: tuple[float, float, float] | None,
+    device: str,
+    metadata: Mapping[str, Any],
+) -> Path:
+    """Compile a model and write it to a file; called by `les-plugins compile`.
+
+    Args:
+        model: the model with its long-range part; it is not changed.
+        output: the file to write.
+        static_cell: longest lattice vectors to be covered, Å; None for those of the model's own section.
+        device: torch device that the file is to run on.
+        metadata: JSON-compatible facts to keep in the file, such as the hash of the checkpoint.
+
+    Returns:
+        The file.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
 def les_contract() -> type[AdapterContract] | Sequence[type[AdapterContract]]:
     """Give the class that runs the adapter contract on a tiny model of this host; called by `les-plugins check`.
 

@@ -91,7 +91,7 @@ class LongRange(nn.Module):
             cell: (B, 3, 3) Å, strained likewise.
             pbc: (B, 3) bool.
             batch: (N,) integer.
-            external_field: (B, 3) or (3,) V/Å, open structures only.
+            external_field: (B, 3) or (3,) V/Å, on open structures and along the normal of slabs.
         """
         multipoles, softness, polarizability = self.heads(features)
         multipoles = _scaled(multipoles, self.gauge.to(multipoles.charge.dtype))

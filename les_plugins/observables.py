@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.checks import is_traced
-from les_plugins.electrostatics.lattice import dual_lattice
+from les_plugins.electrostatics.lattice import boundary_lattice, dual_lattice, open_directions
 from les_plugins.electrostatics.local import to_atoms, to_structures
 from les_plugins.errors import GeometryError
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 
 def polarization(positions: Tensor, batch: Tensor, charge: Tensor, dipole: Tensor | None = None) -> Tensor:
-    """Dipole moment of every open structure, P = Σ q r + Σ u.
+    """Dipole moment of every open structure, P = Σ q r + Σ u; of a slab the component along its normal has a meaning.
 
     Args:
         positions: (N, 3) Å.
@@ -52,8 +52,8 @@ def born_effective_charges(
 
     Args:
         positions: (N, 3) Å, with a graph: charge and dipole must be functions of this very tensor.
-        cell: (B, 3, 3) Å, rows are lattice vectors; not read for open structures.
-        pbc: (B, 3) bool, all true or all false for each structure.
+        cell: (B, 3, 3) Å, rows are lattice vectors; rows of open axes are not read.
+        pbc: (B, 3) bool: three true (periodic), two (slab) or none (open) for each structure.
         batch: (N,) integer, the structure of each atom.
         charge: (N,) e, induced part included; (N, channels) are added up.
         dipole: (N, 3) e·Å, induced part included, or None.
@@ -62,17 +62,17 @@ def born_effective_charges(
 
     Returns:
         (N, 3, 3) e, first index polarization, second displacement. The mean of the charge over the atoms of each
-        structure is subtracted first, so that the sum rule holds for ions too; in periodic structures the charge part
-        is then taken at the smallest reciprocal vector of each axis.
+        structure is subtracted first, so that the sum rule holds for ions too; along periodic axes the charge part
+        is then taken at the smallest reciprocal vector of each, along the normal of a slab it is Σ q r.
 
     Raises:
-        GeometryError: positions without a graph, a slab or wire.
+        GeometryError: positions without a graph, a wire.
 
     Source: PHYSICS 6; arXiv 2605.05746.
     """
     _check_differentiable(positions, pbc)
     born = positions.new_zeros(positions.shape[0], 3, 3, dtype=_single(charge).dtype)
-    for mode in _modes(positions, cell, pbc, batch, charge, dipole):
+    for mode in polarization_modes(positions, cell, pbc, batch, charge, dipole):
         row = _gradient(mode.terms.sum(), positions, create_graph)
         if mode.phase is not None:
             row = mode.phase[:, None] * row
@@ -111,7 +111,7 @@ def field_forces(
     total = positions.new_zeros(positions.shape, dtype=_single(charge).dtype)
     strength = field.to(total.dtype).expand(len(pbc), 3)[batch]
     unphased = total.new_zeros(())
-    for mode in _modes(positions, cell, pbc, batch, charge, dipole):
+    for mode in polarization_modes(positions, cell, pbc, batch, charge, dipole):
         along = (mode.direction * strength).sum(1)
         if not bool(along.any()):
             continue
@@ -152,11 +152,12 @@ def electronic_screening(
         epsilon_infinity: ε_∞ of the material, ≥ 1.
         polarizability: (N,) or (N, 3, 3) latent α, e²·Å²/eV, or None when the model has no induced dipoles.
         cell: (B, 3, 3) Å.
-        pbc: (B, 3) bool; open structures are in vacuum, ε_e = 1.
+        pbc: (B, 3) bool; open structures and slabs are in vacuum, ε_e = 1.
         batch: (N,) integer.
 
     Returns:
-        ε_∞, divided by 1 + χ, χ = Σ tr α / (3 ε0 V), where there are induced dipoles.
+        ε_∞, divided by 1 + χ, χ = Σ tr α / (3 ε0 V), where there are induced dipoles. A slab has no volume, and its
+        charges are screened differently along plane and normal: no single factor is right, and none is put in.
 
     Source: PHYSICS 6.
     """
@@ -177,7 +178,8 @@ def electronic_dielectric_tensor(
     """(B, 3, 3) ε_∞ as a tensor, ε_e (1 + Σ α/(ε0 V)): its mean is the ε_∞ given, its anisotropy the model's.
 
     Args:
-        epsilon_infinity, polarizability, cell, pbc, batch: as for `electronic_screening`; open structures get ones.
+        epsilon_infinity, polarizability, cell, pbc, batch: as for `electronic_screening`; open structures and
+            slabs get ones.
 
     Source: PHYSICS 6, with α_physical = ε_e α.
     """
@@ -193,20 +195,30 @@ def electronic_dielectric_tensor(
 
 
 def system_polarizability(
-    positions: Tensor, pbc: Tensor, batch: Tensor, softness: Tensor | None, polarizability: Tensor | None
+    positions: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    softness: Tensor | None,
+    polarizability: Tensor | None,
+    cell: Tensor | None = None,
 ) -> Tensor:
     """Latent polarizability of whole structures, −∂²U/∂E².
 
     Args:
         positions: (N, 3) Å.
-        pbc: (B, 3) bool, all true or all false for each structure.
+        pbc: (B, 3) bool: three true (periodic), two (slab) or none (open) for each structure.
         batch: (N,) integer.
         softness: (N,) κ, e²/eV, or None.
         polarizability: (N,) or (N, 3, 3) α, e²·Å²/eV, or None.
+        cell: (B, 3, 3) Å; needed for slabs with softness, whose normal it gives.
 
     Returns:
-        (B, 3, 3) e²·Å²/eV. Open: Σ α + Σ κ (r − r̄)(r − r̄)ᵀ, r̄ the κ-weighted centre. Periodic: Σ α alone, for the
-        flow of charge between atoms has no periodic form. Times ε_e it is the physical one.
+        (B, 3, 3) e²·Å²/eV. Open: Σ α + Σ κ (r − r̄)(r − r̄)ᵀ, r̄ the κ-weighted centre. Slab: the latter along its
+        normal only. Periodic: Σ α alone, for the flow of charge between atoms has no periodic form. Times ε_e it is the
+        physical one.
+
+    Raises:
+        GeometryError: a slab with softness and no cell.
 
     Source: PHYSICS 5 and 6.
     """
@@ -217,15 +229,20 @@ def system_polarizability(
             tensor = tensor[:, None, None] * torch.eye(3, dtype=tensor.dtype, device=tensor.device)
         total = total.index_add(0, batch, tensor.to(total.dtype))
     if softness is not None:
-        weight = torch.where(pbc.any(1)[batch], torch.zeros_like(softness), softness).to(positions.dtype)
+        if cell is None:
+            if not is_traced() and bool((pbc.any(1) & ~pbc.all(1)).any()):
+                raise GeometryError(f"pbc is {pbc.tolist()}: the polarizability of a slab with softness needs its cell")
+            cell = positions.new_zeros(len(pbc), 3, 3)
+        weight = softness.to(positions.dtype)
         norm = weight.new_zeros(len(pbc)).index_add(0, batch, weight)
         centre = weight.new_zeros(len(pbc), 3).index_add(0, batch, weight[:, None] * positions)
         lever = positions - (centre / torch.where(norm > 0, norm, torch.ones_like(norm))[:, None])[batch]
+        lever = (open_directions(cell.to(positions.dtype), pbc)[batch] * lever[:, None, :]).sum(2)
         total = total.index_add(0, batch, weight[:, None, None] * lever[:, :, None] * lever[:, None, :])
     return total
 
 
-class _Mode(NamedTuple):
+class Mode(NamedTuple):
     """One differentiable sum of the polarization: Z*[i, a, b] += direction[i, a] phase[i] ∂(Σ terms)/∂r_{i,b}."""
 
     terms: Tensor  # (N,)
@@ -233,36 +250,36 @@ class _Mode(NamedTuple):
     direction: Tensor  # (N, 3)
 
 
-def _modes(
+def polarization_modes(
     positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor, dipole: Tensor | None
-) -> Iterator[_Mode]:
+) -> Iterator[Mode]:
     """The sums of PHYSICS 6: charges along each axis, at the smallest k where periodic, and dipoles."""
-    periodic = pbc.all(1)
     charges = _single(charge)
     positions, cell = positions.to(charges.dtype), cell.to(charges.dtype)
-    lattice = torch.where(periodic[:, None, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
+    lattice = boundary_lattice(cell, pbc)
     counts = to_structures(torch.ones_like(charges), batch, cell.shape[0]).clamp(min=1.0)
     charges = charges - to_atoms(to_structures(charges, batch, cell.shape[0]) / counts, batch)
 
-    is_periodic, vectors = to_atoms(periodic, batch), to_atoms(lattice, batch)
+    vectors = to_atoms(lattice, batch)
     reciprocal = to_atoms(dual_lattice(lattice).transpose(1, 2), batch)
-    angle = 2.0 * math.pi * torch.einsum("na,nam->nm", positions, reciprocal)
+    coordinate = torch.einsum("na,nam->nm", positions, reciprocal)  # fractional, or Å along an open axis
     for axis in range(3):
-        theta, direction = angle[:, axis], vectors[:, axis]
-        if not is_traced() and not bool(periodic.any()):
-            yield _Mode(charges * positions[:, axis], None, direction)
+        place, direction, is_periodic = coordinate[:, axis], vectors[:, axis], to_atoms(pbc[:, axis], batch)
+        if not is_traced() and not bool(pbc[:, axis].any()):
+            yield Mode(charges * place, None, direction)
             continue
-        # exp(iθ)/(2πi) = (sin θ − i cos θ)/2π; an open structure's "axis" is Cartesian and its polarization q r
+        # exp(iθ)/(2πi) = (sin θ − i cos θ)/2π; along an open axis the polarization is q r
+        theta = 2.0 * math.pi * place
         sine, cosine = torch.sin(theta), torch.cos(theta)
-        real = torch.where(is_periodic, sine / (2.0 * math.pi), positions[:, axis])
+        real = torch.where(is_periodic, sine / (2.0 * math.pi), place)
         imaginary = torch.where(is_periodic, -cosine / (2.0 * math.pi), torch.zeros_like(theta))
         one, zero = torch.ones_like(theta), torch.zeros_like(theta)
-        yield _Mode(charges * real, torch.where(is_periodic, cosine, one), direction)
-        yield _Mode(charges * imaginary, torch.where(is_periodic, sine, zero), direction)
+        yield Mode(charges * real, torch.where(is_periodic, cosine, one), direction)
+        yield Mode(charges * imaginary, torch.where(is_periodic, sine, zero), direction)
     if dipole is not None:
         unit = torch.eye(3, dtype=charges.dtype, device=charges.device)
         for axis in range(3):
-            yield _Mode(dipole[:, axis], None, unit[axis].expand(positions.shape[0], 3))
+            yield Mode(dipole[:, axis], None, unit[axis].expand(positions.shape[0], 3))
 
 
 def _check_differentiable(positions: Tensor, pbc: Tensor) -> None:
@@ -270,8 +287,8 @@ def _check_differentiable(positions: Tensor, pbc: Tensor) -> None:
         raise GeometryError(
             "positions.requires_grad is False; Born effective charges differentiate with respect to them"
         )
-    if not is_traced() and bool((pbc.any(1) & ~pbc.all(1)).any()):
-        raise GeometryError(f"pbc is {pbc.tolist()}; allowed: all True or all False for each structure")
+    if not is_traced() and bool((pbc.sum(1) == 1).any()):
+        raise GeometryError(f"pbc is {pbc.tolist()}; allowed: three True, two or none for each structure; no wires")
 
 
 def _single(charge: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def les_make_heads(features: FeatureLayout, config: LongRangeConfig) -> nn.Modul
 
 @hookimpl(trylast=True)
 def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
-    """The layer with the direct sum (`les_plugins.electrostatics`)."""
+    """The layer (`les_plugins.electrostatics`)."""
     return LatentElectrostatics(
         sigma=config.sigma,
         dl=config.dl,
@@ -34,6 +34,7 @@ def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
         net_charge_warning=config.net_charge_warning,
         response_tolerance=config.response.tolerance,
         total_charge=config.response.total_charge,
+        mesh_tolerance=config.mesh_tolerance,
     )
 
 

@@ -17,7 +17,8 @@ OPEN, PERIODIC = torch.zeros(1, 3, dtype=torch.bool), torch.ones(1, 3, dtype=tor
 TRICLINIC = torch.tensor([[[6.0, 0.3, -0.4], [1.9, 5.2, 0.6], [-0.8, 1.1, 7.0]]], dtype=torch.float64)
 FIELD = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
 EPSILON = 1.78
-BOUNDARIES = pytest.mark.parametrize("pbc", [OPEN, PERIODIC], ids=["open", "periodic"])
+SLAB = torch.tensor([[True, False, True]])
+BOUNDARIES = pytest.mark.parametrize("pbc", [OPEN, PERIODIC, SLAB], ids=["open", "periodic", "slab"])
 
 
 def positions() -> Tensor:
@@ -68,6 +69,60 @@ def test_a_molecule_in_a_field_has_the_energy_of_the_layer_and_its_forces(net: f
     np.testing.assert_allclose(forces, -slope.numpy(), atol=1e-10)
     moment = latent_results(without, place, TRICLINIC, OPEN, EPSILON)["dipole"] + induced
     np.testing.assert_allclose(moment, -rate.numpy(), atol=1e-10)
+
+
+@pytest.mark.parametrize("net", [0.0, 0.7], ids=["neutral", "charged"])
+def test_a_slab_in_a_field_along_its_normal_has_the_energy_of_the_layer_and_its_forces(net: float) -> None:
+    place = positions().requires_grad_()
+    normal = torch.linalg.cross(TRICLINIC[0, 2], TRICLINIC[0, 0])
+    normal = normal / normal.norm()
+    strength = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    without, within = result(place, SLAB, net), result(place, SLAB, net, strength * normal)
+    energy, forces, induced = field_results(without, place, TRICLINIC, SLAB, EPSILON, 0.4 * normal)
+    assert energy == pytest.approx(float((within.energy - without.energy).detach()), abs=1e-10)
+    slope, rate = torch.autograd.grad((within.energy - without.energy).sum(), (place, strength))
+    np.testing.assert_allclose(forces, -slope.numpy(), atol=1e-10)
+    moment = latent_results(without, place, TRICLINIC, SLAB, EPSILON)["dipole"] + induced
+    assert float(moment @ normal.numpy()) == pytest.approx(-float(rate), abs=1e-10)
+
+
+def test_forces_on_a_slab_are_those_along_its_normal_and_those_in_its_plane_together() -> None:
+    place = positions().requires_grad_()
+    permanent, _, alpha = moments(place)
+    batch = torch.zeros(4, dtype=torch.long)
+    # no softness: the gauge of its net charge is not in the Born charges
+    bare = LatentElectrostatics()(place, TRICLINIC, SLAB, batch, permanent, polarizability=alpha)
+    found = LongRangeResult(*bare, permanent, None, alpha)
+    born = born_results(found, place, TRICLINIC, SLAB, EPSILON)
+    weak = 1e-6 * FIELD  # the energy of second order is not seen
+    forces = field_results(found, place, TRICLINIC, SLAB, EPSILON, weak)[1]
+    np.testing.assert_allclose(forces, np.einsum("a,nab->nb", weak.numpy(), born), rtol=0, atol=1e-11)
+    assert np.abs(forces).max() > 1e-8
+
+
+def test_work_of_a_static_field_around_a_closed_path_vanishes_as_the_cell_grows() -> None:
+    """Born charges at the smallest k of the cell: E·Z* is a slope for rigid charges, and for a model's as k → 0."""
+    start = positions()
+    steps = 24
+    angles = 2.0 * np.pi * (np.arange(steps) + 0.5) / steps
+    one, other = 0.3 * torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(3)).double()
+
+    def work(factor: float) -> float:
+        total = 0.0
+        for angle in angles:
+            place = (start + np.cos(angle) * one + np.sin(angle) * other).requires_grad_()
+            found = moments(place)[0]
+            forces = field_forces(
+                place, factor * TRICLINIC, PERIODIC, torch.zeros(4, dtype=torch.long), found.charge, FIELD, found.dipole
+            )
+            velocity = -np.sin(angle) * one + np.cos(angle) * other
+            total += float((forces * velocity).sum()) * 2.0 * np.pi / steps
+        return abs(total)
+
+    small, middle, large = work(1.0), work(3.0), work(6.0)
+    assert small > 0.01  # eV: E·Z* is no slope in a cell of 6 Å, where the charges change; the energy has no such term
+    assert middle < small / 4.0
+    assert large == pytest.approx(middle / 4.0, rel=0.05)  # the square of the wave vector
 
 
 def test_energy_force_and_dipole_of_a_molecule_agree_by_finite_differences() -> None:

@@ -11,7 +11,15 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from les_plugins.errors import DataError
-from les_plugins.frames import check_elements, check_frame, check_labels, label, read_frames
+from les_plugins.frames import (
+    check_boundaries,
+    check_elements,
+    check_frame,
+    check_labels,
+    check_no_slabs,
+    label,
+    read_frames,
+)
 
 
 def water(**changes: object) -> Atoms:
@@ -91,6 +99,35 @@ def test_a_structure_without_atoms_is_refused() -> None:
 def test_a_singular_cell_is_refused(cell: list[list[float]]) -> None:
     with pytest.raises(DataError, match=r"x: pbc is T T T but the cell .* is singular"):
         check_frame(water(cell=cell, pbc=True), "x")
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ([[5, 0, 0], [0, 0, 0], [-10, 0, 0]], "pbc is T F T but lattice vectors 0 and 2 are parallel"),
+        ([[5, 0, 0], [0, 0, 0], [5, 0.4, 0]], r"the cell is 0\.399 Å high along lattice vector 0"),
+    ],
+)
+def test_a_slab_whose_vectors_span_no_plane_is_refused(cell: list[list[float]], message: str) -> None:
+    with pytest.raises(DataError, match=f"x: {message}"):
+        check_frame(water(cell=cell, pbc=[True, False, True]), "x")
+
+
+@pytest.mark.parametrize("third", [[0, 0, 0], [5, 0, 0], [0, 0, 0.1]])
+def test_the_third_vector_of_a_slab_may_be_anything(third: list[float]) -> None:
+    slab = water(cell=[[5, 0, 0], [1, 5, 0], third], pbc=[True, True, False])
+    check_frame(slab, "x")
+    check_boundaries([slab], "x")
+    with pytest.raises(DataError, match="x, frame 0: pbc is T T F; allowed with this host: T T T or F F F"):
+        check_no_slabs([slab], "x")
+
+
+def test_wires_are_refused_with_a_long_range_part() -> None:
+    wire = water(cell=[5, 5, 5], pbc=[False, True, False])
+    check_frame(wire, "x")
+    for check in (check_boundaries, check_no_slabs):
+        with pytest.raises(DataError, match=r"x, frame 1: pbc is F T F; allowed .* [Ww]ires"):
+            check([water(cell=[5, 5, 5], pbc=True), wire], "x")
 
 
 def test_a_missing_lattice_vector_is_refused_by_its_number() -> None:

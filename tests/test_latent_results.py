@@ -31,7 +31,7 @@ def test_charges_dipole_and_born_charges_carry_the_root_and_polarizability_the_s
     latent = born_effective_charges(place, TRICLINIC, pbc, BATCH, found.charge, found.dipole)
     born = born_results(found, place, TRICLINIC, pbc, EPSILON)
     np.testing.assert_allclose(born, epsilon**0.5 * latent.numpy(), rtol=1e-12, atol=1e-14)
-    alpha = system_polarizability(place, pbc, BATCH, found.softness, found.polarizability)[0].detach()
+    alpha = system_polarizability(place, pbc, BATCH, found.softness, found.polarizability, TRICLINIC)[0].detach()
     np.testing.assert_allclose(physical["polarizability"], epsilon * alpha.numpy(), rtol=1e-12, atol=1e-14)
     assert (epsilon != 1.0) == bool(pbc.all())
 

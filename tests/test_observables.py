@@ -12,6 +12,7 @@ from les_plugins.observables import (
     enforce_asr,
     polarization,
     sum_rule_violation,
+    system_polarizability,
 )
 from les_plugins.units import VACUUM_PERMITTIVITY
 
@@ -279,9 +280,15 @@ def test_the_mean_of_the_electronic_dielectric_tensor_is_the_number_that_was_giv
     assert (wide > 1.79) == anisotropic
 
 
-def test_positions_without_a_graph_and_slabs_are_refused():
+def test_positions_without_a_graph_and_wires_are_refused():
     with pytest.raises(GeometryError, match=r"positions\.requires_grad is False"):
         born_effective_charges(normal(2, 3), TRICLINIC[None], PERIODIC, one_structure(2), normal(2))
+    wire = torch.tensor([[True, False, False]])
+    with pytest.raises(GeometryError, match=r"pbc is \[\[True, False, False\]\]; allowed: three True, two or none"):
+        born_effective_charges(normal(2, 3).requires_grad_(), TRICLINIC[None], wire, one_structure(2), normal(2))
+
+
+def test_polarizability_of_a_soft_slab_without_its_cell_is_refused():
     slab = torch.tensor([[True, True, False]])
-    with pytest.raises(GeometryError, match=r"pbc is \[\[True, True, False\]\]; allowed: all True or all False"):
-        born_effective_charges(normal(2, 3).requires_grad_(), TRICLINIC[None], slab, one_structure(2), normal(2))
+    with pytest.raises(GeometryError, match="polarizability of a slab with softness needs its cell"):
+        system_polarizability(normal(2, 3), slab, one_structure(2), normal(2).abs(), None)

@@ -149,12 +149,12 @@ def node_features(
         parts = []
         for channels, components in ((layer.scalars, 1), (layer.vectors, 3), (layer.tensors, 5)):
             block = values[:, start : start + channels * components]
-            parts.append(block.view(len(values), channels, components) if channels else None)
+            parts.append(block.view(values.shape[0], channels, components) if channels else None)
             start += channels * components
         layers.append(LayerFeatures(parts[0].squeeze(2), parts[1], parts[2]))
     if start != values.shape[1]:
         raise HostError(f"MACE's node features have {values.shape[1]} columns, its irreps say {start}")
-    sender, receiver = data["edge_index"]
+    sender, receiver = data["edge_index"].unbind(0)
     vector = data["positions"][sender] - data["positions"][receiver] - data["shifts"]
     return NodeFeatures(layers, Edges(receiver, sender, vector))
 

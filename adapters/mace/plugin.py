@@ -85,8 +85,22 @@ def les_train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str
 
 @hookimpl
 def les_compile_targets() -> Sequence[str]:
-    """Eager only, so far."""
-    return ()
+    """One file that libtorch runs."""
+    return ("torchscript",)
+
+
+@hookimpl
+def les_compile(
+    model: nn.Module,
+    output: Path,
+    static_cell: tuple[float, float, float] | None,
+    device: str,
+    metadata: Mapping[str, Any],
+) -> Path:
+    """TorchScript, as MACE deploys."""
+    from les_plugins.adapters.mace.torchscript import compile_model
+
+    return compile_model(model, output, static_cell, device, metadata)
 
 
 @hookimpl

@@ -23,7 +23,7 @@ from les_plugins.calculator import (
     LongRangeCalculator,
 )
 from les_plugins.devices import check_device
-from les_plugins.frames import check_boundaries, check_elements, check_frame
+from les_plugins.frames import check_elements, check_frame, check_no_slabs
 
 
 class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
@@ -78,7 +78,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         structure: Any = self.atoms if atoms is None else atoms
         check_frame(structure, "structure")
         check_elements([structure], self.known_elements, "structure")
-        check_boundaries([structure], "structure")  # MatGL would take a slab for a molecule
+        check_no_slabs([structure], "structure")  # MatGL would take a slab for a molecule
         with host_dtype(self._dtype), self.observing(properties):
             self._host_calculate(structure, list(properties or ["energy"]), list(system_changes))
         if not structure.pbc.any():
@@ -93,7 +93,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """A batch of MatGL's graphs; none where a periodic structure has no pairs."""
-        check_boundaries(frames, "structures")  # as for one
+        check_no_slabs(frames, "structures")  # as for one
         with host_dtype(self._dtype):
             converter = Atoms2Graph(self.element_types, self.cutoff)
             graphs, lattices, _ = zip(*(converter.get_graph(atoms) for atoms in frames), strict=True)

@@ -47,6 +47,7 @@ class TensorNetContract(AdapterContract):
 
     host: ClassVar[str] = "matgl"
     model_name: ClassVar[str] = "TensorNet"
+    slabs: ClassVar[bool] = False
 
     def make_model(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """Potential and energy model through the host's own classes."""

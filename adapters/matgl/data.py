@@ -17,7 +17,7 @@ from matgl.utils.constants import EV_PER_ANG3_TO_GPA
 from numpy.typing import NDArray
 
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.frames import check_boundaries, check_elements, check_labels, label
+from les_plugins.frames import check_elements, check_labels, check_no_slabs, label
 
 #: Files, and the names of the labels in them, with MatGL's own names and defaults (MGLDatasetLoader.from_extxyz).
 DATASET_KEYS = ("train", "valid", "test", "energy_key", "forces_key", "stress_key")
@@ -31,7 +31,7 @@ def read_split(section: Mapping[str, Any], name: str) -> list[Atoms]:
     """
     path = Path(section[name])
     frames = check_labels(path, _key(section, "energy"), _key(section, "forces"))
-    check_boundaries(frames, str(path))  # MatGL takes a slab for a molecule
+    check_no_slabs(frames, str(path))  # MatGL takes a slab for a molecule
     for number, atoms in enumerate(frames):
         for kind in ("energy", "forces"):
             if label(atoms, _key(section, kind)) is None:

@@ -21,21 +21,15 @@ from les_plugins.adapters.nequip.modules import (
     ALL_LATENT,
     EPSILON,
     LATENT_BORN_CHARGES,
-    LATENT_CHARGES,
-    LATENT_DIPOLES,
-    LATENT_POLARIZABILITY,
-    LATENT_QUADRUPOLES,
-    LONG_RANGE_ENERGY,
     RESOLUTION,
     STATIC_CELL,
 )
 from les_plugins.calculator import LONG_RANGE_PROPERTIES, LongRangeCalculator, latent_results
+from les_plugins.compiled import compiled_result
 from les_plugins.devices import check_device
 from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.errors import DataError, GeometryError, HostError
 from les_plugins.frames import check_elements, check_frame, without_labels
-from les_plugins.long_range import LongRangeResult
-from les_plugins.multipoles import Multipoles
 from les_plugins.observables import electronic_screening
 
 #: The compile target that this calculator reads; `extension.py` registers it.
@@ -140,29 +134,8 @@ class LesCompiledCalculator(LongRangeCalculator, NequIPCalculator):  # type: ign
         atoms = self.atoms
         positions = torch.as_tensor(atoms.positions)
         cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
-        latent = _result(out)
+        latent = compiled_result(out)
         self.results.update(latent_results(latent, positions, cell, pbc, self.epsilon_infinity))
         batch = torch.zeros(len(positions), dtype=torch.long)
         screening = electronic_screening(self.epsilon_infinity, latent.polarizability, cell, pbc, batch)
         self.results["born_effective_charges"] = (screening.sqrt() * out[LATENT_BORN_CHARGES].cpu().double()).numpy()
-
-
-def _result(out: Mapping[str, Tensor]) -> LongRangeResult:
-    """The outputs of the target as a `LongRangeResult`; potential, field and atomic energies are not among them."""
-    charge, dipole, quadrupole, alpha = (
-        out[name].detach().cpu().double()
-        for name in (LATENT_CHARGES, LATENT_DIPOLES, LATENT_QUADRUPOLES, LATENT_POLARIZABILITY)
-    )
-    charge = charge.view(-1)
-    unknown = torch.full_like(charge, torch.nan)
-    return LongRangeResult(
-        energy=out[LONG_RANGE_ENERGY].detach().cpu().view(-1),
-        atomic_energy=unknown,
-        potential=unknown,
-        field=torch.full_like(dipole, torch.nan),
-        charge=charge,
-        dipole=dipole,
-        permanent=Multipoles(charge, None, quadrupole.view(-1, 3, 3)),
-        softness=None,
-        polarizability=alpha.view(-1, 3, 3),
-    )

@@ -38,6 +38,7 @@ def _register() -> None:
     from les_plugins.cli import (
         analyze,
         check,
+        compile,
         demo,
         evaluate,
         hosts,
@@ -57,6 +58,7 @@ def _register() -> None:
     train_app = typer.Typer(help="Train with a host's own trainer and a long-range part.", no_args_is_help=True)
     train.register(train_app)
     app.add_typer(train_app, name="train")
+    app.command("compile")(compile.compile_model)
     app.command("predict")(predict.predict)
     app.command("evaluate")(evaluate.evaluate)
     app.command("md")(md.md)

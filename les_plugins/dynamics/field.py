@@ -1,11 +1,14 @@
-"""The electric field of a simulation: static, or a pulse. The run asks for its value at every step."""
+"""The electric field of a simulation: static, a pulse, or any function of time. The run asks for it at every step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import PlainSerializer
 
 from les_plugins.errors import ConfigError
 from les_plugins.metrics import Floats
@@ -55,4 +58,39 @@ class Field:
         elapsed = time - self.center
         phase = 2.0 * math.pi * SPEED_OF_LIGHT * self.wavenumber * elapsed
         value: Floats = vector * (math.exp(-0.5 * (elapsed / self.width) ** 2) * math.cos(phase))
+        return value
+
+
+def _name_of(function: Callable[[float], Any]) -> str:
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+@dataclass(frozen=True)
+class FieldFunction:
+    """A uniform field that any function gives, from Python.
+
+    Attributes:
+        function: of the time in fs; returns three numbers in V/Å. A trajectory keeps its name and its values; a run
+            that is resumed under the same name is trusted to have the same function.
+    """
+
+    function: Annotated[Callable[[float], Any], PlainSerializer(_name_of, return_type=str)]
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the field does not change with time: nobody knows."""
+        return False
+
+    def at(self, time: float) -> Floats:
+        """E (3,) V/Å at a time in fs.
+
+        Raises:
+            ConfigError: the function returns something else than three finite numbers.
+        """
+        value: Floats = np.asarray(self.function(time), dtype=float)
+        if value.shape != (3,) or not np.isfinite(value).all():
+            raise ConfigError(
+                f"the field {_name_of(self.function)} is {value.tolist()} at {time:g} fs; allowed: three finite "
+                "numbers in V/Å"
+            )
         return value

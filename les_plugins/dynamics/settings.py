@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from les_plugins.dynamics.field import Field as ElectricField
+from les_plugins.dynamics.field import FieldFunction
 from les_plugins.errors import ConfigError
 
 Ensemble = Literal["nve", "nvt", "npt"]
@@ -32,7 +33,7 @@ class Settings(BaseModel):
         velocities: draw from Maxwell–Boltzmann, keep those of the start, or auto: keep where there are any.
         current: record J(t) = Σ Z* v, at the cost of the derivatives for Z*.
         sum_rule: take the mean of Z* off every atom in J.
-        field: V/Å, or None.
+        field: V/Å, static, a pulse or a function of time; or None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,7 +51,7 @@ class Settings(BaseModel):
     velocities: Literal["auto", "draw", "keep"] = "auto"
     current: bool = True
     sum_rule: bool = True
-    field: ElectricField | None = None
+    field: ElectricField | FieldFunction | None = None
 
     @classmethod
     def of(cls, **values: Any) -> Settings:

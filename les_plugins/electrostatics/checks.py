@@ -15,7 +15,9 @@ from les_plugins.multipoles import Multipoles
 
 def is_traced() -> bool:
     """Whether a tracer or compiler records what is done, and values cannot be looked at."""
-    return torch.compiler.is_compiling() or get_proxy_mode() is not None
+    return (
+        torch.compiler.is_compiling() or get_proxy_mode() is not None or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    )
 
 
 def check_static_cell(lengths: tuple[float, ...] | None) -> None:

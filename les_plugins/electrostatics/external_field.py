@@ -1,16 +1,25 @@
-"""A uniform external field on structures whose positions are defined along it (PHYSICS 5). The layer calls it."""
+"""A uniform external field: one energy, where positions are defined along it (PHYSICS 5). The layer calls it.
+
+Positions are defined in all directions of an open structure, along the normal of a slab, in none of a periodic one.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.errors import GeometryError
 from les_plugins.multipoles import Multipoles
+
+PERIODIC_FIELD = ("refuse", "dipoles")
+#: A field leans out of the directions that positions are defined along when more than this fraction of it does.
+LEANING = 1e-9
 
 
 def in_external_field(
     positions: Tensor,
+    cell: Tensor,
     pbc: Tensor,
     batch: Tensor,
     multipoles: Multipoles,
@@ -18,18 +27,38 @@ def in_external_field(
     field: Tensor,
     softness: Tensor | None,
     external_field: Tensor,
+    periodic_field: str = "refuse",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Potential and field that the response sees, and the work (N,) on the permanent moments, in a uniform field."""
-    if bool(pbc.any()):
-        raise GeometryError(
-            "external_field with a periodic structure: its position operator is not defined and the finite-field "
-            "driver is not built yet; give the field to open structures only"
-        )
+    """Potential and field that the response sees, and the work on the permanent moments, in a uniform field.
+
+    Args:
+        positions: (N, 3) Å, float64.
+        cell: (B, 3, 3) Å.
+        pbc: (B, 3) bool.
+        batch: (N,) integer.
+        multipoles: permanent moments.
+        potential: (N,) V and field: (N, 3) V/Å, of the permanent moments.
+        softness: (N,) κ, e²/eV, or None.
+        external_field: (3,) or (B, 3) V/Å.
+        periodic_field: where positions are not defined, "refuse", or "dipoles": let it act on dipoles alone, permanent
+            and induced.
+
+    Returns:
+        Φ − E·(r − r̄) (N,), E_i + E (N, 3) and −q E·r − u·E (N,), the terms with positions along the directions that
+        have them.
+
+    Raises:
+        GeometryError: a field of another shape, or one along periodic directions that is not asked for.
+    """
     expected = (len(pbc), 3)
     if external_field.shape not in ((3,), expected):
         raise GeometryError(f"external_field has shape {tuple(external_field.shape)}; allowed: (3,) or {expected}")
-    at_atoms = external_field.double().expand(expected)[batch]
-    work = -multipoles.charge * (at_atoms * positions).sum(1)
+    applied = external_field.double().expand(expected)
+    on_charges = torch.einsum("bij,bj->bi", open_directions(cell, pbc), applied)
+    if periodic_field == "refuse":
+        _refuse_along_periodic_directions(applied.detach(), on_charges.detach(), pbc)
+    at_atoms, along = applied[batch], on_charges[batch]
+    work = -multipoles.charge * (along * positions).sum(1)
     if multipoles.dipole is not None:
         work = work - (multipoles.dipole * at_atoms).sum(1)
     lever = positions
@@ -38,4 +67,16 @@ def in_external_field(
         norm = weight.new_zeros(len(pbc)).index_add(0, batch, weight)
         centre = weight.new_zeros(len(pbc), 3).index_add(0, batch, weight[:, None] * positions)
         lever = positions - (centre / torch.where(norm > 0, norm, 1.0)[:, None])[batch]
-    return potential - (at_atoms * lever).sum(1), field + at_atoms, work
+    return potential - (along * lever).sum(1), field + at_atoms, work
+
+
+def _refuse_along_periodic_directions(applied: Tensor, on_charges: Tensor, pbc: Tensor) -> None:
+    leaning = (applied - on_charges).norm(dim=1) > LEANING * applied.norm(dim=1)
+    if bool(leaning.any()):
+        first = int(leaning.nonzero()[0])
+        raise GeometryError(
+            f"external_field {applied[first].tolist()} V/Å of structure {first}, pbc {pbc[first].tolist()}: along "
+            "periodic directions the positions of charges are not defined and the field has no energy; allowed: any "
+            "field on open structures, one along the normal on slabs; periodic_field='dipoles' lets it act on dipoles "
+            "alone, and observables.field_forces gives the forces on everything"
+        )

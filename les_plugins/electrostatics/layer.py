@@ -17,21 +17,25 @@ from les_plugins.electrostatics.checks import (
     is_traced,
     one_of,
 )
-from les_plugins.electrostatics.external_field import in_external_field
+from les_plugins.electrostatics.external_field import PERIODIC_FIELD, in_external_field
 from les_plugins.electrostatics.interaction import Interaction
 from les_plugins.electrostatics.local import to_structures
+from les_plugins.electrostatics.mesh_size import TOLERANCES
 from les_plugins.electrostatics.net_charge import NEUTRALIZE, neutralized, refuse_net_charge, warn_of_net_charge
 from les_plugins.electrostatics.processes import check_boundaries, check_on_all_ranks
 from les_plugins.electrostatics.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
 from les_plugins.electrostatics.solver import PermanentResult, SolverSettings, solve_structures
 from les_plugins.electrostatics.static import covered, static_electrostatics, static_extent
+from les_plugins.electrostatics.structure_factor import WORKSPACE_BYTES
 from les_plugins.errors import ConfigError, GeometryError
 from les_plugins.multipoles import Multipoles
 from les_plugins.response import InteractingResponse, Response, one_shot_response
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+MEBIBYTE = 1 << 20
 
 Solver = Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
 ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response] | InteractingResponse
@@ -65,7 +69,9 @@ class LatentElectrostatics(torch.nn.Module):
         dl: resolution of the reciprocal sum, Å: k_c = 2π/dl. The literature's 2.0 is not converged with dipoles and
             quadrupoles (8 meV/atom and 16 meV/Å on water); 1.2 is, below 0.01 meV.
         remove_self_interaction: leave each atom's interaction with itself out.
-        method: "direct" or "auto"; "mesh" is refused until it is built.
+        method: of periodic structures: "direct", "mesh", or "auto", which takes the mesh for a structure that it is
+            faster for. The energy then differs by the mesh's error between sizes on either side of that. Traced and
+            compiled code always takes the direct sum.
         response: "one_shot", "self_consistent" or None.
         static_cell: longest lattice vectors, Å, that traced and compiled code has to cover: its grid is sized by them
             once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
@@ -75,9 +81,14 @@ class LatentElectrostatics(torch.nn.Module):
             in training mode or a process group; None for never. With "shift" there is nothing to warn of.
         response_tolerance: of the self-consistent response, see `SelfConsistentResponse`.
         total_charge: likewise, "free" or "fixed"; "fixed" needs the self-consistent response.
+        mesh_tolerance: root mean square error of the mesh's forces over the root mean square force.
         process_group: of `torch.distributed`, over whose ranks the atoms of each structure are spread: every rank gives
             its own atoms, and the cell and pbc of the whole (docs/processes.md). Periodic structures only; not stored
             in checkpoints or pickles. None: one process has all atoms.
+        workspace: MiB of intermediate arrays that a reciprocal sum holds at once; results do not depend on it.
+
+    A layer starts in evaluation mode. In training mode (`train()`, as trainers call on their models) forces are
+    expected to be differentiated: that costs less then, and energy and forces alone cost more.
 
     Raises:
         ConfigError: a setting outside what is allowed.
@@ -86,6 +97,8 @@ class LatentElectrostatics(torch.nn.Module):
     # of layers unpickled from before these settings
     neutralize = "background"
     net_charge_warning: float | None = None
+    ranks: Ranks | None = None
+    workspace = WORKSPACE_BYTES / MEBIBYTE
 
     def __init__(
         self,
@@ -99,20 +112,29 @@ class LatentElectrostatics(torch.nn.Module):
         net_charge_warning: float | None = 1.0,
         response_tolerance: float = 1e-8,
         total_charge: str = "free",
+        mesh_tolerance: float = 1e-5,
         process_group: ProcessGroup | None = None,
+        workspace: float = WORKSPACE_BYTES / MEBIBYTE,
     ) -> None:
         super().__init__()
-        for name, value in (("sigma", sigma), ("dl", dl)):
+        self.train(False)
+        for name, value, kind in (
+            ("sigma", sigma, "length in Å"),
+            ("dl", dl, "length in Å"),
+            ("workspace", workspace, "number of MiB"),
+        ):
             if not (math.isfinite(value) and value > 0.0):
-                raise ConfigError(f"{name} is {value!r}; allowed: a positive length in Å")
+                raise ConfigError(f"{name} is {value!r}; allowed: a positive {kind}")
         check_static_cell(static_cell)
-        one_of("method", method, ("auto", "direct"), {"mesh": "the particle mesh is not built yet"})
         one_of("neutralize", neutralize, NEUTRALIZE, {})
         if net_charge_warning is not None and not net_charge_warning > 0.0:
             raise ConfigError(f"net_charge_warning is {net_charge_warning!r}; allowed: a positive charge in e, or None")
         one_of("response", response, ("one_shot", "self_consistent", None), {})
         if total_charge != "free" and response != "self_consistent":
             raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
+        one_of("method", method, ("auto", "direct", "mesh"), {})
+        if not TOLERANCES[0] <= mesh_tolerance <= TOLERANCES[1]:
+            raise ConfigError(f"mesh_tolerance is {mesh_tolerance!r}; allowed: {TOLERANCES[0]:g} … {TOLERANCES[1]:g}")
         self.sigma = float(sigma)
         self.dl = float(dl)
         self.remove_self_interaction = bool(remove_self_interaction)
@@ -122,6 +144,8 @@ class LatentElectrostatics(torch.nn.Module):
         self.ranks = None if process_group is None else Ranks(process_group)
         self.neutralize = neutralize
         self.net_charge_warning = net_charge_warning
+        self.mesh_tolerance = float(mesh_tolerance)
+        self.workspace = float(workspace)
         self.solver: Solver = self._solve
         self.response_model: ResponseModel = one_shot_response
         if response == "self_consistent":
@@ -132,7 +156,7 @@ class LatentElectrostatics(torch.nn.Module):
         return (
             f"sigma={self.sigma}, dl={self.dl}, remove_self_interaction={self.remove_self_interaction}, "
             f"method={self.method!r}, response={self.response!r}, static_cell={self.static_cell}, "
-            f"neutralize={self.neutralize!r}"
+            f"neutralize={self.neutralize!r}, mesh_tolerance={self.mesh_tolerance:g}"
         )
 
     def forward(
@@ -145,6 +169,7 @@ class LatentElectrostatics(torch.nn.Module):
         softness: Tensor | None = None,
         polarizability: Tensor | None = None,
         external_field: Tensor | None = None,
+        periodic_field: str = "refuse",
     ) -> ElectrostaticsResult:
         """Long-range energy, potential, field and total moments of a batch of structures.
 
@@ -156,33 +181,31 @@ class LatentElectrostatics(torch.nn.Module):
             multipoles: permanent moments; see `Multipoles` for shapes and units.
             softness: (N,) e²/eV, ≥ 0.
             polarizability: (N,) or (N, 3, 3) e²·Å²/eV, positive semidefinite.
-            external_field: (B, 3) or (3,) V/Å in latent units (PHYSICS 5), open structures only. The energy of a net
-                charge in it is counted from the origin of the coordinates.
+            external_field: (B, 3) or (3,) V/Å in latent units (PHYSICS 5). The energy of a net charge in it is counted
+                from the origin of the coordinates.
+            periodic_field: what a field along periodic directions does, where the positions of charges are not defined:
+                "refuse", or "dipoles", −Σ u·E − ½ Σ (E_i + E)·α·(E_i + E) alone. The energy is then not that of the
+                structure in the field: its derivatives lack what the field does to charges.
 
         Returns:
             ElectrostaticsResult; computed in float64, returned in the dtype of `positions`.
 
         Raises:
-            GeometryError: shapes that do not fit, NaN or infinity, a wire, a singular cell, a field on a
-                periodic structure, a net charge that is to be refused.
+            GeometryError: shapes that do not fit, NaN or infinity, a wire, a singular cell, a field along
+                periodic directions, a net charge that is to be refused.
 
         Source: PHYSICS 1–5; arXiv 2605.05746.
         """
         if not is_traced():  # values are not known to a compiler
+            one_of("periodic_field", periodic_field, PERIODIC_FIELD, {})
             inputs = (positions, cell, pbc, batch, multipoles, softness, polarizability, external_field)
             if self.ranks is None:
                 self._check(*inputs)
             else:
-                settings: tuple[object, ...] = (
-                    self.sigma,
-                    self.dl,
-                    self.remove_self_interaction,
-                    self.response,
-                    self.neutralize,
-                )
+                facts: tuple[object, ...] = (self.extra_repr(), periodic_field)
                 if isinstance(self.response_model, InteractingResponse):
-                    settings += (repr(self.response_model), self.training)
-                check_on_all_ranks(self.ranks, lambda: self._check(*inputs), settings, *inputs)
+                    facts += (repr(self.response_model), self.training)
+                check_on_all_ranks(self.ranks, lambda: self._check(*inputs), facts, *inputs)
         elif external_field is not None:
             raise GeometryError("external_field cannot be traced or compiled: evaluate the model as it is")
         elif self.ranks is not None:
@@ -191,6 +214,8 @@ class LatentElectrostatics(torch.nn.Module):
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
         moments = moments._replace(charge=self._net_charge_seen_to(moments.charge, pbc, batch))
         if moments.charge.dim() == 2:
+            if external_field is not None:
+                raise GeometryError("external_field with charge channels, shape (N, channels): give charge as (N,)")
             return self._sum_channels(coordinates, lattice, pbc, batch, moments.charge, dtype, softness, polarizability)
         permanent = self.solver(coordinates, lattice, pbc, batch, moments)
         energy, atomic, potential, field = permanent
@@ -199,7 +224,16 @@ class LatentElectrostatics(torch.nn.Module):
         seen_potential, seen_field = potential, field
         if external_field is not None:
             seen_potential, seen_field, work = in_external_field(
-                coordinates, pbc, batch, moments, potential, field, softness, external_field
+                coordinates,
+                lattice,
+                pbc,
+                batch,
+                moments,
+                potential,
+                field,
+                softness,
+                external_field,
+                periodic_field,
             )
             atomic = atomic + work
             energy = energy.index_add(0, batch, work)
@@ -323,7 +357,16 @@ class LatentElectrostatics(torch.nn.Module):
             return self._solve_static(positions, cell, pbc, batch, multipoles)
         if self.static_cell is not None:
             self.check_static_cell(cell, pbc)
-        settings = SolverSettings(self.sigma, 2.0 * math.pi / self.dl, self.remove_self_interaction, self.ranks)
+        settings = SolverSettings(
+            self.sigma,
+            2.0 * math.pi / self.dl,
+            self.remove_self_interaction,
+            self.method,
+            self.mesh_tolerance,
+            self.ranks,
+            int(self.workspace * MEBIBYTE),
+            self.training,
+        )
         return solve_structures(positions, cell, pbc, batch, multipoles, settings)
 
     def check_static_cell(self, cell: Tensor, pbc: Tensor) -> None:

@@ -102,7 +102,8 @@ def bytes_per_step(cell: Tensor, dl: float, response: bool, forces: bool = True)
     """Bytes that each rank hands over for one energy, with forces unless said otherwise; no atom count enters.
 
     32 for each point of the reciprocal grid, which is the structure factor of +k and −k in its real and imaginary
-    parts, once and with forces of a response twice; 8 for the energy of a structure; one exchange of flags.
+    parts, once and with forces of a response twice; 8 for the energy of a structure; one exchange of flags. Not
+    counted: net charges, for which `neutralize` other than "background" sends 8 to 24 a structure.
 
     Args:
         cell: (B, 3, 3) Å.

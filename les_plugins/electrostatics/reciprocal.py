@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.local import LocalFields, derivatives_of, self_energy, self_fields
+from les_plugins.electrostatics.fractional import cartesian_fields, fractional_moments, with_known_gradients
+from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
 from les_plugins.electrostatics.reduction import Ranks, reduce_sum
 from les_plugins.electrostatics.structure_factor import (
+    WORKSPACE_BYTES,
     ReciprocalGrid,
     Slab,
-    exponents,
     grid_to_moments,
     moments_to_grid,
     position_gradient,
@@ -45,6 +45,8 @@ def periodic_electrostatics(
     cutoff: float,
     remove_self_interaction: bool,
     ranks: Ranks | None = None,
+    workspace: int = WORKSPACE_BYTES,
+    training: bool = False,
 ) -> tuple[Tensor, LocalFields]:
     """Energy and local fields of the permanent moments of one periodic structure.
 
@@ -56,6 +58,8 @@ def periodic_electrostatics(
         cutoff: k_c, Å⁻¹.
         remove_self_interaction: take each atom's smeared self-energy and self-field away.
         ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
+        workspace: bytes of intermediate arrays held at once.
+        training: the gradient will be differentiated: provide for it, which makes the energy and its gradient dearer.
 
     Returns:
         energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
@@ -67,22 +71,23 @@ def periodic_electrostatics(
 
     Source: PHYSICS 2 and 4; arXiv 2605.05746.
     """
-    grid = reciprocal_grid(cell, cutoff)
+    grid = reciprocal_grid(cell, cutoff)._replace(workspace=workspace)
     inverse = torch.linalg.inv(cell)[:, list(grid.axes)]  # (3, 3): Cartesian to fractional, grid's axis order
     fractional = positions @ inverse
     fractional = fractional - torch.floor(fractional.detach())
-    moments = _fractional_moments(multipoles, inverse)
+    moments = fractional_moments(multipoles, inverse)
     kernel = _kernel(cell, inverse, grid, sigma)
     components = reduce_sum(moments_to_grid(fractional, moments, grid, multipoles.order), ranks)
     filtered = _apply_kernel(components, kernel)
 
     order = max(multipoles.order, 1)
-    # one rank more than the fields need is the energy's gradient in the positions
-    highest = max(order, multipoles.order + 1) if filtered.requires_grad else order
+    # one rank more than the fields need is the energy's gradient in the positions, one further that gradient's
+    highest = max(order, multipoles.order + 1) + int(training) if filtered.requires_grad else order
     local = grid_to_moments(fractional, filtered, grid, highest)
     n_ranks = 1 if ranks is None else ranks.size
-    energy = _energy(fractional, moments, kernel, components, torch.cat(local, 1), multipoles.order, n_ranks)
-    fields = _cartesian_fields(torch.cat(local[: order + 1], 1), inverse, order)
+    gradient = torch.cat(local[: multipoles.order + 2], 1)
+    energy = _energy(fractional, moments, kernel, components, gradient, multipoles.order, n_ranks)
+    fields = cartesian_fields(local[: order + 1], inverse)
     if remove_self_interaction:
         energy = energy - self_energy(multipoles, sigma).sum()
         fields = fields - self_fields(multipoles, sigma)
@@ -91,6 +96,12 @@ def periodic_electrostatics(
 
 def reciprocal_grid(cell: Tensor, cutoff: float) -> ReciprocalGrid:
     """All reciprocal-lattice vectors with 0 < |k| ≤ cutoff of a cell (3, 3), half of them, as an integer grid."""
+    vectors = proper_lattice(cell)
+    return _build_grid(tuple(vectors.flatten().tolist()), cutoff, cell.device)
+
+
+def proper_lattice(cell: Tensor) -> Tensor:
+    """(3, 3) the lattice vectors without a graph; refuses those of no volume in words."""
     vectors = cell.detach().double().cpu()
     lengths = torch.linalg.norm(vectors, dim=1)
     volume = abs(float(torch.linalg.det(vectors)))
@@ -101,7 +112,7 @@ def reciprocal_grid(cell: Tensor, cutoff: float) -> ReciprocalGrid:
             f"the cell {vectors.tolist()} is singular (volume {volume:.3g} Å³): a periodic structure needs three "
             "independent lattice vectors; set pbc to False for an open one"
         )
-    return _build_grid(tuple(vectors.flatten().tolist()), cutoff, cell.device)
+    return vectors
 
 
 @lru_cache(maxsize=16)
@@ -213,46 +224,4 @@ def _energy(
         even, odd = components.square().sum((0, 2)), (components * _crossed(components)).sum((0, 2))
         inputs.append(kernel)
         gradients.append(torch.stack([even + odd, even - odd], 1) / n_ranks)
-    value: Tensor = _KnownGradients.apply(energy.detach(), *inputs, *gradients)  # type: ignore[no-untyped-call]
-    return value
-
-
-class _KnownGradients(torch.autograd.Function):
-    """A value, and its gradients in the inputs given beside them; they carry their own graph to higher derivatives."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, *inputs_and_gradients: Tensor) -> Tensor:
-        ctx.save_for_backward(*inputs_and_gradients[len(inputs_and_gradients) // 2 :])
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = ctx.saved_tensors
-        return None, *(grad * gradient for gradient in gradients), *(None for _ in gradients)
-
-
-def _fractional_moments(multipoles: Multipoles, inverse: Tensor) -> Tensor:
-    """(n, M): coefficients of the fractional derivatives in q + u·∇ + ½ Q:∇∇."""
-    order = multipoles.order
-    by_exponent = {(0, 0, 0): multipoles.charge}
-    if multipoles.dipole is not None:
-        dipole = multipoles.dipole @ inverse
-        by_exponent |= {(1, 0, 0): dipole[:, 0], (0, 1, 0): dipole[:, 1], (0, 0, 1): dipole[:, 2]}
-    elif order > 0:
-        zero = torch.zeros_like(multipoles.charge)
-        by_exponent |= {(1, 0, 0): zero, (0, 1, 0): zero, (0, 0, 1): zero}
-    if multipoles.quadrupole is not None:
-        quadrupole = inverse.T @ (0.5 * (multipoles.quadrupole + multipoles.quadrupole.transpose(1, 2))) @ inverse
-        for exponent in exponents(2):
-            if sum(exponent) == 2:
-                a, b = (axis for axis, power in enumerate(exponent) for _ in range(power))
-                by_exponent[exponent] = quadrupole[:, a, b] * (0.5 if a == b else 1.0)
-    return torch.stack([by_exponent[e] for e in exponents(order)], 1)
-
-
-def _cartesian_fields(local: Tensor, inverse: Tensor, order: int) -> LocalFields:
-    """Potential and Cartesian derivatives from the fractional ones (n, M)."""
-    column = {e: local[:, i] for i, e in enumerate(exponents(order))}
-    gradient = derivatives_of(column, 1) @ inverse.T
-    second = inverse @ derivatives_of(column, 2) @ inverse.T if order == 2 else None
-    return LocalFields(column[0, 0, 0], gradient, second)
+    return with_known_gradients(energy, inputs, gradients)

@@ -12,23 +12,32 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.local import LocalFields, contract
+from les_plugins.electrostatics.mesh import mesh_electrostatics
+from les_plugins.electrostatics.mesh_size import mesh_is_faster
 from les_plugins.electrostatics.open import open_electrostatics
-from les_plugins.electrostatics.reciprocal import periodic_electrostatics
+from les_plugins.electrostatics.reciprocal import periodic_electrostatics, proper_lattice
 from les_plugins.electrostatics.reduction import Ranks
 from les_plugins.electrostatics.slab import slab_electrostatics
+from les_plugins.electrostatics.structure_factor import WORKSPACE_BYTES
 from les_plugins.multipoles import Multipoles
 
 
 class SolverSettings(NamedTuple):
     """What the sums need to know: sigma, Å; the cutoff k_c = 2π/dl, 1/Å; whether self-interaction is left out.
 
-    With `ranks`, the atoms are those of one rank of several: see `reduction.py`.
+    Of periodic sums also the method, "direct", "mesh" or "auto", and the relative force error of the mesh. With
+    `ranks`, the atoms are those of one rank of several (see `reduction.py`), and "auto" is the direct sum: no rank
+    knows how many there are. `workspace` is in bytes; in `training` forces are differentiated.
     """
 
     sigma: float
     cutoff: float
     remove_self_interaction: bool
+    method: str = "direct"
+    mesh_tolerance: float = 1e-5
     ranks: Ranks | None = None
+    workspace: int = WORKSPACE_BYTES
+    training: bool = False
 
 
 class PermanentResult(NamedTuple):
@@ -80,9 +89,7 @@ def solve_structures(
         pieces.append((atoms, share, fields))
 
     def periodic(place: Tensor, box: Tensor, moments: Multipoles) -> tuple[Tensor, LocalFields]:
-        return periodic_electrostatics(
-            place, box, moments, settings.sigma, settings.cutoff, settings.remove_self_interaction, settings.ranks
-        )
+        return _solve_periodic(place, box, moments, settings)
 
     for i in range(n_structures):
         if axes[i] == 0 or (counts[i] == 0 and settings.ranks is None):
@@ -105,3 +112,17 @@ def solve_structures(
         torch.cat([fields.potential for _, _, fields in pieces])[place],
         -torch.cat([fields.gradient for _, _, fields in pieces])[place],
     )
+
+
+def _solve_periodic(
+    positions: Tensor, cell: Tensor, multipoles: Multipoles, settings: SolverSettings
+) -> tuple[Tensor, LocalFields]:
+    """One periodic structure; what "auto" takes depends on nothing else in the batch."""
+    sigma, cutoff, remove_self_interaction, method, tolerance, ranks, workspace, training = settings
+    if method == "auto" and ranks is None:
+        size = (len(positions), proper_lattice(cell), sigma, cutoff, multipoles.order, tolerance)
+        method = "mesh" if mesh_is_faster(*size) else "direct"
+    structure = (positions, cell, multipoles, sigma, cutoff, remove_self_interaction)
+    if method == "mesh":
+        return mesh_electrostatics(*structure, tolerance, ranks, training)
+    return periodic_electrostatics(*structure, ranks, workspace, training)

@@ -9,13 +9,25 @@ from __future__ import annotations
 
 import math
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-#: Bytes of intermediate arrays held at once: small enough to stay in the processor's cache.
+#: Bytes of intermediate arrays held at once, unless told otherwise: what stays in a processor's cache.
 WORKSPACE_BYTES = 4 << 20
+#: Atoms taken together at least, whatever the workspace: fewer make the matrix products slow.
+FEWEST_ATOMS = 16
+
+
+class MomentTransform(Protocol):
+    """A linear map of moments to something like a grid, and its transpose: what the autograd functions below need."""
+
+    def spread(self, fractional: Tensor, moments: Tensor, order: int) -> Tensor:
+        """What moments (N, M), one for each derivative of `exponents(order)`, at places (N, 3) give on the grid."""
+
+    def gather(self, fractional: Tensor, values: Tensor, order: int) -> Tensor:
+        """(N, M): its transpose."""
 
 
 class Slab(NamedTuple):
@@ -38,6 +50,7 @@ class ReciprocalGrid(NamedTuple):
         pair: (T, 2) float64, its second and third index.
         multiplicity: (T, 2) float64, of +n and −n: 1 for a vector inside the cutoff sphere, 0 outside; where +n and −n
             are the same vector (n = 0) or conjugates (pair (0, 0)), ½ each.
+        workspace: bytes of intermediate arrays that a transform may hold at once.
     """
 
     axes: tuple[int, int, int]
@@ -46,6 +59,15 @@ class ReciprocalGrid(NamedTuple):
     row: Tensor
     pair: Tensor
     multiplicity: Tensor
+    workspace: int = WORKSPACE_BYTES
+
+    def spread(self, fractional: Tensor, moments: Tensor, order: int) -> Tensor:
+        """Structure-factor components (2, T, 2), see `moments_to_grid`."""
+        return _spread(fractional, moments, self, order)
+
+    def gather(self, fractional: Tensor, values: Tensor, order: int) -> Tensor:
+        """(N, M): the transpose of `spread`."""
+        return _gather(fractional, values, self, order)
 
 
 @cache
@@ -65,18 +87,18 @@ def _raised(order: int, axis: int) -> tuple[int, ...]:
 
 
 @cache
-def _cubic(order: int) -> tuple[int, ...]:
+def cubic(order: int) -> tuple[int, ...]:
     """Place of every derivative of exponents(order) in a flattened (order + 1)³ cube."""
     return tuple((p * (order + 1) + q) * (order + 1) + r for p, q, r in exponents(order))
 
 
-def moments_to_grid(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
+def moments_to_grid(fractional: Tensor, moments: Tensor, grid: MomentTransform, order: int) -> Tensor:
     """Structure-factor components of point moments.
 
     Args:
         fractional: (N, 3) fractional coordinates in the grid's axis order.
         moments: (N, M) coefficient of every derivative of `exponents(order)`.
-        grid: the reciprocal grid.
+        grid: the reciprocal grid, or a mesh.
         order: highest rank of the moments.
 
     Returns:
@@ -86,10 +108,11 @@ def moments_to_grid(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, o
     return out
 
 
-def grid_to_moments(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int) -> tuple[Tensor, ...]:
+def grid_to_moments(fractional: Tensor, components: Tensor, grid: MomentTransform, order: int) -> tuple[Tensor, ...]:
     """Transpose of `moments_to_grid`: derivatives, at the atoms, of the function with the given components.
 
-    One tensor (N, 1), (N, 3), (N, 6) … for each rank ≤ order: the ranks that nothing depends on cost no backward.
+    One tensor (N, 1), (N, 3), (N, 6) … for each rank ≤ order: the ranks that nothing depends on cost no backward. So
+    join no more of them than are used: a joined one that is not receives zeros, and its transform is done.
     """
     out: tuple[Tensor, ...] = _GridToMoments.apply(fractional, components, grid, order)  # type: ignore[no-untyped-call]
     return out
@@ -102,11 +125,11 @@ def position_gradient(moments: Tensor, local: Tensor, order: int) -> Tensor:
 
 class _MomentsToGrid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
+    def forward(ctx: Any, fractional: Tensor, moments: Tensor, grid: MomentTransform, order: int) -> Tensor:
         ctx.save_for_backward(fractional, moments)
         ctx.set_materialize_grads(False)
         ctx.grid, ctx.order = grid, order
-        return _spread(fractional, moments, grid, order)
+        return grid.spread(fractional, moments, order)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -114,7 +137,9 @@ class _MomentsToGrid(torch.autograd.Function):
             return None, None, None, None
         fractional, moments = ctx.saved_tensors
         highest = ctx.order + 1 if ctx.needs_input_grad[0] else ctx.order
-        local = torch.cat(grid_to_moments(fractional, grad, ctx.grid, highest), 1)
+        # with a graph, a further derivative follows: it finds its rank ready and needs no transform of its own
+        spare = int(torch.is_grad_enabled() and grad.requires_grad)
+        local = torch.cat(grid_to_moments(fractional, grad, ctx.grid, highest + spare)[: highest + 1], 1)
         on_position = position_gradient(moments, local, ctx.order) if ctx.needs_input_grad[0] else None
         return on_position, local[:, : moments.shape[1]], None, None
 
@@ -122,9 +147,9 @@ class _MomentsToGrid(torch.autograd.Function):
 class _GridToMoments(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int
+        ctx: Any, fractional: Tensor, components: Tensor, grid: MomentTransform, order: int
     ) -> tuple[Tensor, ...]:
-        local = _gather(fractional, components, grid, order)
+        local = grid.gather(fractional, components, order)
         by_rank = tuple(part.contiguous() for part in local.split([_count(rank) for rank in range(order + 1)], 1))
         ctx.save_for_backward(fractional, components, *by_rank)
         ctx.set_materialize_grads(False)
@@ -143,7 +168,7 @@ class _GridToMoments(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             if order == ctx.order:  # the forward did not go one rank higher
                 by_rank = grid_to_moments(fractional, components, ctx.grid, order + 1)
-            on_position = position_gradient(grad, torch.cat(tuple(by_rank), 1), order)
+            on_position = position_gradient(grad, torch.cat(tuple(by_rank)[: order + 2], 1), order)
         if ctx.needs_input_grad[1]:
             on_components = moments_to_grid(fractional, grad, ctx.grid, order)
         return on_position, on_components, None, None
@@ -151,7 +176,7 @@ class _GridToMoments(torch.autograd.Function):
 
 def _spread(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
     cube = moments.new_zeros(len(moments), (order + 1) ** 3, dtype=torch.complex128)
-    cube[:, list(_cubic(order))] = moments.to(cube.dtype)
+    cube[:, list(cubic(order))] = moments.to(cube.dtype)
     cube = cube.view(len(moments), (order + 1) ** 2, order + 1)
     totals = [moments.new_zeros(2 * slab.rows, 2 * _area(slab)) for slab in grid.slabs]
     chunks, workspace = _chunks(fractional, grid, order)
@@ -193,13 +218,13 @@ def _gather(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order:
                 few = order + 1 - p
                 local[:, p, :few, _third(slab, grid)] += torch.bmm(along_second[:, :few], plane[p])
         out[atoms] = torch.bmm(local.flatten(1, 2), third.transpose(1, 2)).real
-    return out.flatten(1)[:, list(_cubic(order))]
+    return out.flatten(1)[:, list(cubic(order))]
 
 
 def _chunks(fractional: Tensor, grid: ReciprocalGrid, order: int) -> tuple[list[slice], Tensor]:
     """Slices of the atoms, and one workspace for all: fresh memory would cost more than what is computed in it."""
     largest = (order + 1) * max(_area(slab) for slab in grid.slabs)
-    size = max(16, WORKSPACE_BYTES // (16 * largest))
+    size = max(FEWEST_ATOMS, grid.workspace // (torch.complex128.itemsize * largest))
     n_atoms = len(fractional)
     chunks = [slice(start, min(start + size, n_atoms)) for start in range(0, n_atoms, size)]
     return chunks, fractional.new_empty(min(size, n_atoms) * largest, dtype=torch.complex128)

@@ -53,6 +53,7 @@ class ContractHost(ABC):
         section: the `long_range:` section that the laws are checked with.
         sum_rule: bound on the violation of the acoustic sum rule in a small periodic cell, mean Z* over largest Z*;
             none by default, for random weights can make it large.
+        slabs: whether the host knows structures that are periodic along two axes.
         skips: tests that cannot be run for this host, each with the reason, which the report prints.
     """
 
@@ -60,6 +61,7 @@ class ContractHost(ABC):
     model_name: ClassVar[str] = ""
     section: ClassVar[Mapping[str, Any]] = FULL
     sum_rule: ClassVar[float] = math.inf
+    slabs: ClassVar[bool] = True
     skips: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
@@ -75,7 +77,7 @@ class ContractHost(ABC):
 
         Args:
             model: a bare model, or what `les_plugins.attach` made of it.
-            frames: periodic and open structures, mixed.
+            frames: periodic and open structures and, with `slabs`, slabs, mixed.
             training: as the host's trainer calls it: the graph of energy and forces is kept.
         """
 

@@ -28,6 +28,9 @@ class Physics(ContractHost):
     def test_the_same_moments_give_the_energy_of_latent_electrostatics_called_directly(self) -> None:
         """The geometry is ASE's here: a host that strains, wraps, casts or transposes it is found out."""
         frames = [waters(seed=1), waters(2, seed=2, pbc=False), waters(3, seed=3)]
+        if self.slabs:
+            frames.append(waters(2, seed=4))
+            frames[-1].pbc = (True, True, False)
         evaluation, latent = self.evaluate_with_latent(self.model, frames)
         config = long_range_part(self.model).config
         layer = LatentElectrostatics(

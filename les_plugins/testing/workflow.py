@@ -141,7 +141,7 @@ class Workflow(ContractHost):
             les_plugins.attach(self.model, dict(self.section))
         in_words(refusal.value)
 
-    @pytest.mark.parametrize("what", ["slab", "unknown element", "NaN", "singular cell", "no atoms"])
+    @pytest.mark.parametrize("what", ["wire", "unknown element", "NaN", "singular cell", "no atoms"])
     def test_a_wrong_structure_is_refused_in_words(self, what: str) -> None:
         with pytest.raises(LesPluginsError) as refusal:
             self.calculator(self.model).get_property("energy", wrong(what))
@@ -164,8 +164,8 @@ class Workflow(ContractHost):
 def wrong(what: str) -> Atoms:
     """A structure that no long-range calculator may answer for."""
     atoms = waters()
-    if what == "slab":
-        atoms.pbc = (True, True, False)
+    if what == "wire":
+        atoms.pbc = (True, False, False)
     elif what == "unknown element":
         atoms.numbers[0] = 79
     elif what == "NaN":

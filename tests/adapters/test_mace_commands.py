@@ -231,8 +231,8 @@ def in_a_singular_cell(atoms: Atoms) -> None:
     atoms.set_cell([[5.0, 0.0, 0.0], [0.0, 5.0, 0.0], [5.0, 5.0, 0.0]])
 
 
-def in_a_slab(atoms: Atoms) -> None:
-    atoms.pbc = (True, True, False)
+def in_a_wire(atoms: Atoms) -> None:
+    atoms.pbc = (True, False, False)
 
 
 @pytest.mark.parametrize("verb", ["predict", "evaluate"])
@@ -243,7 +243,7 @@ def in_a_slab(atoms: Atoms) -> None:
         (with_nan_position, "frame 1: positions holds NaN or infinity"),
         (in_a_flat_cell, "frame 1: the cell is 0.399 Å high along lattice vector 0"),
         (in_a_singular_cell, "frame 1: pbc is T T T but the cell"),
-        (in_a_slab, "frame 1: pbc is (True, True, False)"),
+        (in_a_wire, "frame 1: pbc is (True, False, False)"),
     ],
 )
 def test_frames_that_cannot_be_computed_are_refused_in_one_line(

@@ -140,11 +140,19 @@ def test_a_foundation_model_is_fine_tuned_with_a_long_range_part(work):
     assert first["rmse_f"] == pytest.approx(last["rmse_f"], rel=1e-6)
 
 
-def test_a_slab_among_the_training_frames_is_refused_with_file_and_frame(work):
+def test_slabs_among_the_training_frames_are_trained_on(work):
     frames = ase.io.read(work / "train.extxyz", ":")
     frames[2].pbc = (True, True, False)
     ase.io.write(work / "train.extxyz", frames)
-    with pytest.raises(DataError, match=r"train.extxyz, frame 2: pbc is T T F.*Slabs"):
+    model, _ = les_plugins.checkpoint.load_model(train(write_config(work)))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_wire_among_the_training_frames_is_refused_with_file_and_frame(work):
+    frames = ase.io.read(work / "train.extxyz", ":")
+    frames[2].pbc = (True, False, False)
+    ase.io.write(work / "train.extxyz", frames)
+    with pytest.raises(DataError, match=r"train.extxyz, frame 2: pbc is T F F.*Wires"):
         train(write_config(work))
 
 

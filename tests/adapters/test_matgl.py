@@ -319,7 +319,7 @@ def test_wrong_structures_are_refused_in_words(model):
     slab, foreign = waters(), waters()
     slab.pbc = (True, True, False)
     foreign.numbers[0] = 6
-    with pytest.raises(DataError, match="Slabs are not built yet"):
+    with pytest.raises(DataError, match=r"allowed with this host: T T T or F F F\. Slabs"):
         calculator.get_potential_energy(slab)
     with pytest.raises(DataError, match="does not know C; it knows: H, O"):
         calculator.get_potential_energy(foreign)

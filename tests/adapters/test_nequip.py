@@ -320,10 +320,10 @@ def test_energy_and_forces_are_smooth_where_a_neighbour_leaves_the_cutoff(model)
     assert (forces[1] - forces[0]).abs().max().item() < 1e-4
 
 
-def test_slab_is_refused_in_words(model):
+def test_wire_is_refused_in_words(model):
     atoms = waters()
-    atoms.pbc = (True, True, False)
-    with pytest.raises(les_plugins.LesPluginsError, match="Slabs"):
+    atoms.pbc = (True, False, False)
+    with pytest.raises(les_plugins.LesPluginsError, match="Wires"):
         energy(model, atoms)
 
 

@@ -245,15 +245,15 @@ def test_wrong_files_are_refused_in_words(work):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("slab", r"train.extxyz, frame 2: pbc is T T F.*Slabs"),
+        ("wire", r"train.extxyz, frame 2: pbc is T F F.*Wires"),
         ("NaN label", r"train.extxyz, frame 2: forces holds NaN"),
         ("zero cell", r"train.extxyz, frame 2: pbc is T T T but the cell"),
     ],
 )
 def test_frames_that_cannot_be_used_are_refused_with_file_and_frame(work, what, message):
     frames = ase.io.read(work / "train.extxyz", ":")
-    if what == "slab":
-        frames[2].pbc = (True, True, False)
+    if what == "wire":
+        frames[2].pbc = (True, False, False)
     elif what == "zero cell":
         frames[2].set_cell([[6.0, 0.0, 0.0], [6.0, 0.0, 0.0], [0.0, 0.0, 6.0]])
     else:

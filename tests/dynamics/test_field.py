@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 from toy_calculator import Toy, molecule
 
-from les_plugins.dynamics import Field, Settings, Trajectory, run
+from les_plugins.dynamics import Field, FieldFunction, Settings, Trajectory, run
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.units import SPEED_OF_LIGHT
 
@@ -117,3 +117,31 @@ def test_fields_need_a_model_that_takes_them_and_no_barostat(tmp_path: Path) -> 
         run(Toy(), molecule(1), tmp_path / "md.h5", Settings.of(temperature=10.0, field=Field((0.0, 0.0, 1.0))))
     with pytest.raises(ConfigError, match="a field with npt"):
         Settings.of(ensemble="npt", temperature=10.0, pressure=1.0, field=Field((0.0, 0.0, 1.0)))
+
+
+def ramp(time: float) -> list[float]:
+    return [0.0, 0.0, 0.1 * time]
+
+
+def test_a_field_may_be_any_function_of_the_time(tmp_path: Path) -> None:
+    settings = Settings.of(temperature=50.0, timestep=0.5, steps=8, every=2, current=False, field=FieldFunction(ramp))
+    run(Pushed(), molecule(0), tmp_path / "md.h5", settings)
+    found = Trajectory.open(tmp_path / "md.h5")
+    np.testing.assert_allclose(found["field"][:, 2], 0.1 * found["time"], atol=1e-12)
+    assert np.ptp(found["field_work"]) > 0
+
+
+def test_a_run_is_not_resumed_with_another_function_of_the_time(tmp_path: Path) -> None:
+    def settings(function: Any, steps: int) -> Settings:
+        return Settings.of(temperature=50.0, steps=steps, current=False, field=FieldFunction(function))
+
+    run(Pushed(), molecule(0), tmp_path / "md.h5", settings(ramp, 4))
+    with pytest.raises(ConfigError, match=r"field was .*ramp.* and is .*lambda"):
+        run(Pushed(), molecule(0), tmp_path / "md.h5", settings(lambda time: [0.0, 0.0, time], 8), resume=True)
+    assert run(Pushed(), molecule(0), tmp_path / "md.h5", settings(ramp, 8), resume=True).steps == 8
+
+
+@pytest.mark.parametrize("value", [[0.0, 1.0], 1.0, [0.0, 0.0, float("nan")]])
+def test_a_function_that_gives_no_field_is_refused_with_its_name_and_the_time(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"the field .*lambda.* at 1.5 fs; allowed: three finite numbers in V/Å"):
+        FieldFunction(lambda time: value).at(1.5)

@@ -71,7 +71,10 @@ def random_system(
 
 
 def solve_system(
-    system: System, external_field: Tensor | None = None, **settings: float | str | bool | None
+    system: System,
+    external_field: Tensor | None = None,
+    periodic_field: str = "refuse",
+    **settings: float | str | bool | None,
 ) -> ElectrostaticsResult:
     """The layer's result; `settings` go to LatentElectrostatics."""
     layer = LatentElectrostatics(**settings)  # type: ignore[arg-type]
@@ -84,6 +87,7 @@ def solve_system(
         softness=system.softness,
         polarizability=system.polarizability,
         external_field=external_field,
+        periodic_field=periodic_field,
     )
 
 

@@ -140,6 +140,7 @@ def work(rank: int, folder: str) -> None:
         found = {
             "step": training_step(system, layer),
             "shifted": training_step(system, LatentElectrostatics(process_group=group, neutralize="shift", **SETTINGS)),
+            "mesh": training_step(system, LatentElectrostatics(process_group=group, method="mesh", **SETTINGS)),
             "forces_of_atomic_energies": forces_of_atomic_energies(system, layer),
             "bytes": [bytes_of_a_step(system, layer, response) for response in (False, True)],
             "self_consistent": [

@@ -220,11 +220,22 @@ def test_charge_channels_with_response_or_without_a_channel_are_refused(make_sys
         solve(system._replace(charge=torch.zeros(5, 0), softness=None, polarizability=None))
 
 
-def test_external_field_on_a_periodic_structure_or_of_wrong_shape_is_refused(make_system, solve):
-    with pytest.raises(GeometryError, match="external_field with a periodic structure"):
-        solve(make_system(), external_field=torch.zeros(3))
+def test_external_field_with_charge_channels_is_refused(make_system, solve):
+    system = make_system(periodic=False, order=0, response=None)
+    with pytest.raises(GeometryError, match="external_field with charge channels"):
+        solve(system._replace(charge=torch.zeros(5, 2)), external_field=torch.ones(3))
+
+
+def test_external_field_along_periodic_directions_or_of_wrong_shape_is_refused(make_system, solve):
+    for periodic in (True, "slab"):
+        system = make_system(periodic=periodic)
+        flags = rf"\[{', '.join(map(str, system.pbc[0].tolist()))}\]"
+        with pytest.raises(GeometryError, match=rf"of structure 0, pbc {flags}: along periodic directions"):
+            solve(system, external_field=torch.ones(3))
     with pytest.raises(GeometryError, match=r"external_field has shape \(2,\); allowed: \(3,\) or \(1, 3\)"):
         solve(make_system(periodic=False), external_field=torch.zeros(2))
+    with pytest.raises(ConfigError, match="periodic_field is 'charges'; allowed: 'refuse', 'dipoles'"):
+        solve(make_system(), external_field=torch.ones(3), periodic_field="charges")
 
 
 @pytest.mark.parametrize(
@@ -232,8 +243,6 @@ def test_external_field_on_a_periodic_structure_or_of_wrong_shape_is_refused(mak
     [
         ({"sigma": 0.0}, "sigma is 0.0; allowed: a positive length"),
         ({"dl": float("nan")}, "dl is nan; allowed: a positive length"),
-        ({"method": "mesh"}, "method='mesh': the particle mesh is not built yet; allowed: 'auto', 'direct'"),
-        ({"method": "ewald"}, "method is 'ewald'; allowed: 'auto', 'direct'"),
         ({"response": "linear"}, "response is 'linear'; allowed: 'one_shot', 'self_consistent', None"),
         ({"total_charge": "fixed"}, "total_charge is 'fixed'; allowed: 'free', or response='self_consistent'"),
         ({"response": "self_consistent", "total_charge": "kept"}, "total_charge is 'kept'; allowed: 'free', 'fixed'"),
@@ -241,6 +250,9 @@ def test_external_field_on_a_periodic_structure_or_of_wrong_shape_is_refused(mak
             {"response": "self_consistent", "response_tolerance": 1.0},
             "tolerance of the response is 1.0; allowed: 1e-14",
         ),
+        ({"method": "ewald"}, "method is 'ewald'; allowed: 'auto', 'direct', 'mesh'"),
+        ({"mesh_tolerance": 0.0}, "mesh_tolerance is 0.0; allowed: 1e-09 … 0.01"),
+        ({"mesh_tolerance": float("nan")}, "mesh_tolerance is nan; allowed: 1e-09 … 0.01"),
     ],
 )
 def test_settings_outside_what_is_allowed_are_refused(settings, message):

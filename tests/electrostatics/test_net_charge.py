@@ -75,7 +75,7 @@ def test_refuse_names_structure_and_charge_and_takes_what_is_neutral_to_rounding
 @PERIODIC
 def test_a_charged_cell_is_warned_of_once_and_not_in_training(periodic, make_system, recwarn):
     system = charged(make_system, periodic=periodic)
-    layer = LatentElectrostatics()
+    layer = LatentElectrostatics().train()
 
     def run():
         layer(system.positions, system.cell, system.pbc, system.batch, Multipoles(system.charge))

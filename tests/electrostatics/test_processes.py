@@ -34,14 +34,19 @@ def found(tmp_path_factory):
     return {size: [torch.load(folder / f"{size}-{rank}.pt") for rank in range(size)] for size in (2, 4)}
 
 
+KINDS = {"step": {}, "shifted": {"neutralize": "shift"}, "mesh": {"method": "mesh"}}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request):
+    """What kind of step the ranks did, and one process's numbers for it."""
+    layer = LatentElectrostatics(**SETTINGS, **KINDS[request.param])
+    return request.param, rank_worker.training_step(two_structures(), layer)
+
+
 @pytest.fixture(scope="module")
 def alone():
     return rank_worker.training_step(two_structures(), LatentElectrostatics(**SETTINGS))
-
-
-@pytest.fixture(scope="module")
-def shifted():
-    return rank_worker.training_step(two_structures(), LatentElectrostatics(neutralize="shift", **SETTINGS))
 
 
 def gathered(name, steps):
@@ -58,10 +63,10 @@ def gathered(name, steps):
 
 
 @SIZES
-@pytest.mark.parametrize("neutralize", ["step", "shifted"])
-def test_step_on_several_ranks_is_that_of_one_process(size, neutralize, found, alone, shifted):
-    steps = [rank[neutralize] for rank in found[size]]
-    for name, expected in {"step": alone, "shifted": shifted}[neutralize].items():
+def test_step_on_several_ranks_is_that_of_one_process(size, kind, found):
+    name_of_step, alone = kind
+    steps = [rank[name_of_step] for rank in found[size]]
+    for name, expected in alone.items():
         torch.testing.assert_close(
             gathered(name, steps), expected, **SAME, msg=lambda text, name=name: f"{name}: {text}"
         )

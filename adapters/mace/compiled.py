@@ -1,0 +1,137 @@
+"""`LesCompiledCalculator`: ASE calculator of a file that `les-plugins compile` made of a MACE model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import all_changes
+from torch import Tensor, nn
+
+from les_plugins.adapters.mace.calculator import LesMACECalculator
+from les_plugins.adapters.mace.torchscript import ABOUT
+from les_plugins.calculator import LONG_RANGE_PROPERTIES, latent_results
+from les_plugins.compiled import compiled_result
+from les_plugins.devices import check_device
+from les_plugins.electrostatics import LatentElectrostatics
+from les_plugins.errors import DataError, GeometryError, HostError
+from les_plugins.frames import check_elements, check_frame
+from les_plugins.observables import electronic_screening
+
+
+class LesCompiledCalculator(LesMACECalculator):
+    """ASE calculator of a compiled model; make it with `from_compiled_model`.
+
+    Args:
+        model: the TorchScript module.
+        device: the torch device that it was compiled for.
+        about: what the file says of itself.
+        epsilon_infinity: as for `LesMACECalculator`.
+
+    Structures are periodic, with cells that `static_cell` of the file covers. Born effective charges are computed only
+    when asked for.
+
+    Raises:
+        DataError: a structure with NaN, a singular cell, an unknown element, an open one, or a cell not covered.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str,
+        about: Mapping[str, Any],
+        epsilon_infinity: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._compiled = _Remembering(model)
+        super().__init__(self._compiled, device=device, metadata=about, **kwargs)
+        self.has_long_range = True
+        self.implemented_properties = [*type(self).implemented_properties, *LONG_RANGE_PROPERTIES]
+        own = float(about["epsilon_infinity"])
+        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
+        first, second, third = (float(length) for length in about["static_cell"])
+        self._grid = LatentElectrostatics(dl=float(about["dl"]), static_cell=(first, second, third))
+
+    @classmethod
+    def from_compiled_model(
+        cls, compile_path: str | Path, device: str | None = None, **kwargs: Any
+    ) -> LesCompiledCalculator:
+        """Load what `les-plugins compile MODEL FILE` wrote.
+
+        Args:
+            compile_path: the file; TorchScript is a program: load files only that you trust.
+            device: the torch device that it was compiled for; None: what the file says.
+            kwargs: as for this class.
+
+        Raises:
+            HostError: no file of this kind, or one compiled for another device.
+        """
+        extra = {ABOUT: ""}
+        try:
+            model = torch.jit.load(str(compile_path), map_location="cpu", _extra_files=extra)
+            about = json.loads(extra[ABOUT])
+        except (RuntimeError, ValueError) as error:
+            raise HostError(
+                f"{compile_path} was not written by les-plugins compile: {str(error).splitlines()[0]}"
+            ) from None
+        if device is not None and torch.device(device).type != torch.device(about["device"]).type:
+            raise HostError(f"{compile_path} was compiled for the device {about['device']!r}, not for {device!r}")
+        name = device or str(about["device"])
+        check_device(name)
+        return cls(model, name, about, **kwargs)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] | None = None,
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Everything cheap at once; Born effective charges when they are among `properties`."""
+        atoms = atoms if atoms is not None else self.atoms
+        check_frame(atoms, "structure")
+        check_elements([atoms], self.known_elements, "structure")
+        cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
+        try:
+            self._grid.check_static_cell(cell, pbc)
+        except GeometryError as error:
+            raise DataError(f"structure: the compiled model cannot evaluate it: {error}") from None
+        born = "born_effective_charges" in (*(properties or ()), *self.always)
+        self._compiled.options = {"compute_born_charges": born}
+        super(LesMACECalculator, self).calculate(atoms, properties, list(system_changes))
+        out = self._compiled.output
+        latent = compiled_result(out)
+        positions = torch.as_tensor(atoms.positions)
+        self.results.update(latent_results(latent, positions, cell, pbc, self.epsilon_infinity))
+        self.results["long_range_energy"] *= self.energy_units_to_eV
+        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+        if born:
+            batch = torch.zeros(len(atoms), dtype=torch.long)
+            screening = electronic_screening(self.epsilon_infinity, latent.polarizability, cell, pbc, batch)
+            latent_born = out["latent_born_charges"].detach().cpu().double()
+            self.results["born_effective_charges"] = (screening.sqrt() * latent_born).numpy()
+
+
+class _Remembering(nn.Module):
+    """Calls a compiled model as MACE's calculator does, and keeps what it returned."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.options: dict[str, bool] = {}
+        self.output: dict[str, Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "model":
+                raise
+            return getattr(self.model, name)
+
+    def forward(self, data: dict[str, Tensor], **options: bool) -> dict[str, Tensor]:
+        self.output = self.model(data, **options, **self.options)
+        return self.output

@@ -1,0 +1,291 @@
+"""A LongRangeMACE as one TorchScript module, with the interface of a MACE model. `plugin.py` calls `compile_model`.
+
+MACE's part is scripted by e3nn, as MACE does it; the long-range part is traced on its static grid, for its heads,
+solver and response come through hooks and may be anybody's. No annotation here is postponed: TorchScript reads them.
+"""
+
+import copy
+import importlib.metadata
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ase.geometry
+import numpy as np
+import torch
+from ase import Atoms
+from mace import data as mace_data
+from mace import tools
+from mace.modules.utils import get_outputs
+from mace.tools import torch_geometric, torch_tools
+from torch import Tensor, nn
+
+from les_plugins.adapters.mace.model import LongRangeMACE, node_features
+from les_plugins.errors import HostError
+from les_plugins.long_range import LongRange
+from les_plugins.observables import polarization_modes
+
+#: What a file says of itself, in the archive beside the code.
+ABOUT = "les_plugins.json"
+#: Largest deviation from the eager model that a compiled one may have, relative: sums in another order.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+def compile_model(
+    model: nn.Module,
+    output: Path,
+    static_cell: tuple[float, float, float] | None,
+    device: str,
+    metadata: Mapping[str, Any],
+) -> Path:
+    """Compile a model and write it; see `les_plugins.hookspecs.les_compile`.
+
+    Raises:
+        HostError: no LongRangeMACE, or compiled code that does not give the model's numbers.
+        ConfigError: no static_cell, here or in the model.
+    """
+    if not isinstance(model, LongRangeMACE):
+        raise HostError("this model has no long-range part: compile it with MACE's own mace_create_lammps_model")
+    eager = copy.deepcopy(model).to(device)
+    if static_cell is not None:
+        eager.long_range.set_static_cell(static_cell)
+    lengths = eager.long_range.electrostatics.static_lengths()
+    for parameter in eager.parameters():
+        parameter.requires_grad_(False)
+    compiled = script(eager)
+    check_same_numbers(eager, compiled, lengths)
+    config = eager.long_range.config
+    about = {
+        "format": "les-plugins TorchScript of MACE",
+        "static_cell": list(lengths),
+        "dl": config.dl,
+        "epsilon_infinity": config.epsilon_infinity,
+        "device": device,
+        "versions": {name: importlib.metadata.version(name) for name in ("les-plugins", "mace-torch", "torch")},
+        **metadata,
+    }
+    torch.jit.save(compiled, str(output), _extra_files={ABOUT: json.dumps(about)})
+    return output
+
+
+def script(model: LongRangeMACE) -> torch.jit.ScriptModule:
+    """The TorchScript module of a model with a static cell; the model itself stays as it is."""
+    from e3nn.util import jit  # not at the top: e3nn 0.4.4 can only be imported after mace
+
+    device = model.base.r_max.device
+    lengths = model.long_range.electrostatics.static_lengths()
+    batch = batch_of(model, [structure(model, 3, lengths, 1), structure(model, 2, lengths, 2)]).to(device)
+    given = batch.to_dict()
+    output = model.base(given, compute_force=False)
+    inputs = (
+        output["node_feats"].detach(),
+        given["positions"].detach(),
+        given["edge_index"],
+        given["shifts"],
+        given["cell"].view(-1, 3, 3),
+        given["pbc"].view(-1, 3),
+        given["batch"],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # `check_same_numbers` looks at what it warns of
+        warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support instance-level")
+        traced = torch.jit.trace(_LongRangeTensors(model), inputs, check_trace=False)
+        compiled: torch.jit.ScriptModule = torch.jit.script(
+            ScriptableMACE(jit.compile(copy.deepcopy(model.base)), traced, list(model.base.heads), lengths)
+        )
+    return compiled
+
+
+class _LongRangeTensors(nn.Module):
+    """The long-range part with tensors in and tensors out; zeros where a model has no such moment."""
+
+    def __init__(self, model: LongRangeMACE) -> None:
+        super().__init__()
+        self.layout = model.layout
+        self.long_range: LongRange = model.long_range
+
+    def forward(
+        self,
+        node_feats: Tensor,
+        positions: Tensor,
+        edge_index: Tensor,
+        shifts: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        batch: Tensor,
+    ) -> tuple[Tensor, ...]:
+        graph = {"positions": positions, "edge_index": edge_index, "shifts": shifts}
+        features = node_features(self.layout, graph, {"node_feats": node_feats})
+        result = self.long_range(features, positions, cell, pbc, batch)
+        zero = result.charge[:, None, None] * torch.zeros(3, 3, dtype=result.charge.dtype, device=cell.device)
+        alpha = result.polarizability
+        if alpha is not None and alpha.dim() == 1:
+            alpha = alpha[:, None, None] * torch.eye(3, dtype=alpha.dtype, device=alpha.device)
+        modes = list(polarization_modes(positions, cell, pbc, batch, result.charge, result.dipole))
+        one = torch.ones_like(result.charge)
+        return (
+            result.energy,
+            result.atomic_energy,
+            result.charge,
+            zero[:, 0] if result.dipole is None else result.dipole,
+            zero if result.permanent.quadrupole is None else result.permanent.quadrupole.to(zero.dtype),
+            zero if alpha is None else alpha.to(zero.dtype),
+            torch.stack([mode.terms for mode in modes]),
+            torch.stack([one if mode.phase is None else mode.phase for mode in modes]),
+            torch.stack([mode.direction for mode in modes]),
+        )
+
+
+class ScriptableMACE(nn.Module):
+    """What is scripted: the forward of `LongRangeMACE` in the language of TorchScript.
+
+    Args:
+        base: MACE, scripted.
+        long_range: `_LongRangeTensors`, traced.
+        heads: names of MACE's heads.
+        static_cell: longest lattice vectors that the traced grid covers, Å.
+    """
+
+    def __init__(
+        self, base: nn.Module, long_range: nn.Module, heads: list[str], static_cell: tuple[float, float, float]
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.long_range = long_range
+        self.atomic_energies_fn = base.atomic_energies_fn
+        self.heads = heads
+        self.refusal = (
+            "the compiled long-range part cannot evaluate this structure; allowed: finite positions, periodic "
+            f"structures with a volume and lattice vectors no longer than static_cell = {list(static_cell)} Å"
+        )
+        for name in ("atomic_numbers", "r_max", "num_interactions"):
+            self.register_buffer(name, getattr(base, name).clone())
+
+    def forward(
+        self,
+        data: dict[str, Tensor],
+        training: bool = False,
+        compute_force: bool = True,
+        compute_virials: bool = False,
+        compute_stress: bool = False,
+        compute_displacement: bool = False,
+        compute_hessian: bool = False,
+        compute_edge_forces: bool = False,
+        compute_atomic_stresses: bool = False,
+        lammps_mliap: bool = False,
+        compute_born_charges: bool = False,
+    ) -> dict[str, Tensor | None]:
+        """As `LongRangeMACE`; with `compute_born_charges` latent_born_charges (N, 3, 3) too.
+
+        Without `pbc` in the data, structures are periodic.
+
+        Raises:
+            ValueError: edge forces, atomic stresses, hessian; a structure that the grid does not cover.
+        """
+        if lammps_mliap or compute_edge_forces or compute_atomic_stresses or compute_hessian:
+            raise ValueError("compiled: energy, forces, virials, stress and Born charges are what there is")
+        strained = compute_virials or compute_stress or compute_displacement
+        positions = data["positions"]  # the base strains data["positions"]; this stays the leaf
+        cell = data["cell"].view(-1, 3, 3)
+        output = self.base(data, training=training, compute_force=False, compute_displacement=strained)
+        displacement = output["displacement"]
+        strained_cell = cell
+        if strained and displacement is not None:
+            strained_cell = cell + torch.matmul(cell, 0.5 * (displacement + displacement.transpose(1, 2)))
+        pbc = torch.ones_like(cell[:, 0], dtype=torch.bool)
+        if "pbc" in data:
+            pbc = data["pbc"].view(-1, 3)
+        node_feats, short_range, node_energy = output["node_feats"], output["energy"], output["node_energy"]
+        assert node_feats is not None
+        assert short_range is not None
+        assert node_energy is not None
+        energy, atomic, charge, dipole, quadrupole, polarizability, terms, phase, direction = self.long_range(
+            node_feats, data["positions"], data["edge_index"], data["shifts"], strained_cell, pbc, data["batch"]
+        )
+        if bool(energy.isnan().any()):
+            raise ValueError(self.refusal)
+        output["latent_born_charges"] = None
+        if compute_born_charges:
+            output["latent_born_charges"] = born_charges(terms, phase, direction, positions)
+        differentiable = short_range + energy.to(short_range.dtype)
+        if "interaction_energy" in output:
+            interaction = output["interaction_energy"]
+            assert interaction is not None
+            differentiable = interaction + energy.to(short_range.dtype)
+            output["interaction_energy"] = differentiable
+        forces, virials, stress, _, _ = get_outputs(
+            energy=differentiable,
+            positions=positions,
+            displacement=displacement,
+            cell=cell,
+            training=training,
+            compute_force=compute_force,
+            compute_virials=compute_virials,
+            compute_stress=compute_stress,
+        )
+        output["energy"] = short_range + energy.to(short_range.dtype)
+        output["node_energy"] = node_energy + atomic.to(node_energy.dtype)
+        output["forces"], output["virials"], output["stress"] = forces, virials, stress
+        output["short_range_energy"], output["long_range_energy"] = short_range, energy
+        output["latent_charges"], output["latent_dipoles"] = charge, dipole
+        output["latent_quadrupoles"], output["latent_polarizability"] = quadrupole, polarizability
+        return output
+
+
+def born_charges(terms: Tensor, phase: Tensor, direction: Tensor, positions: Tensor) -> Tensor:
+    """(N, 3, 3) Z* of the modes of `polarization_modes`, not scaled; TorchScript of `born_effective_charges`."""
+    born = torch.zeros_like(direction[0])[:, :, None] * torch.zeros_like(direction[0])[:, None, :]
+    for mode in range(terms.shape[0]):
+        row = torch.autograd.grad([terms[mode].sum()], [positions], retain_graph=True, allow_unused=True)[0]
+        if row is not None:
+            born = born + direction[mode][:, :, None] * (phase[mode][:, None] * row)[:, None, :]
+    return born.detach()
+
+
+def check_same_numbers(eager: LongRangeMACE, compiled: nn.Module, lengths: tuple[float, float, float]) -> None:
+    """Refuse compiled code that gives other numbers than the model, on structures other than those of the trace.
+
+    Raises:
+        HostError: says which output deviates, and by how much.
+    """
+    dtype = eager.base.r_max.dtype
+    for frames in ([structure(eager, 5, lengths, 3)], [structure(eager, count, lengths, count) for count in (1, 4, 2)]):
+        batch = batch_of(eager, frames).to(eager.base.r_max.device)
+        expected = eager(batch.clone().to_dict(), compute_stress=True)
+        found = compiled(batch.clone().to_dict(), compute_stress=True)
+        for name in ("energy", "node_energy", "forces", "stress", "latent_charges"):
+            scale = max(1.0, float(expected[name].detach().abs().max()))
+            deviation = float((found[name] - expected[name]).detach().abs().max()) / scale
+            if not deviation < TOLERANCE[dtype]:
+                raise HostError(
+                    f"the compiled model's {name} deviates from the model's by {deviation:.1e} relative; allowed: "
+                    f"{TOLERANCE[dtype]:.0e}. Some part of it, such as heads of a plugin, cannot be traced"
+                )
+
+
+def structure(model: LongRangeMACE, count: int, lengths: tuple[float, float, float], seed: int) -> Atoms:
+    """Some atoms of elements of the model in a skew cell that a static cell covers."""
+    generator = np.random.default_rng(seed)
+    numbers = generator.choice(model.base.atomic_numbers.cpu().numpy(), count)
+    edges = [min(length, 3.0 * count) * (1.0 - 0.02 * seed) for length in lengths]
+    cell = ase.geometry.cellpar_to_cell([*edges, 85.0, 95.0, 80.0 + seed])
+    return Atoms(numbers, generator.random((count, 3)) @ cell, cell=cell, pbc=True)
+
+
+def batch_of(model: LongRangeMACE, frames: list[Atoms]) -> Any:
+    """MACE's batch of some structures."""
+    table = tools.AtomicNumberTable([int(number) for number in model.base.atomic_numbers])
+    with torch_tools.default_dtype(str(model.base.r_max.dtype).removeprefix("torch.")):
+        graphs = [
+            mace_data.AtomicData.from_config(
+                mace_data.config_from_atoms(atoms, head_name=model.base.heads[0]),
+                z_table=table,
+                cutoff=float(model.base.r_max),
+                heads=model.base.heads,
+            )
+            for atoms in frames
+        ]
+    return torch_geometric.Batch.from_data_list(graphs)

@@ -1,0 +1,51 @@
+"""`les-plugins compile`: a checkpoint as one file of compiled code, by its host's compiler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from les_plugins import checkpoint, plugins, zoo
+from les_plugins.cli.shared import quiet_host
+from les_plugins.devices import check_device
+from les_plugins.errors import DataError, HostError
+
+
+def compile_model(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Checkpoint folder of les-plugins, or a model of the zoo.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write.", show_default=False)],
+    static_cell: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="Longest lattice vectors to be covered, Å; default: the checkpoint's.", show_default=False),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Torch device that the file is to run on.")] = "cpu",
+) -> None:
+    """Compile MODEL to OUTPUT, a file that runs where les-plugins is not installed."""
+    check_device(device)
+    path = zoo.resolve(model)
+    config = checkpoint.read_config(path)
+    host = plugins.host(config["host"])
+    (info,) = (info for info in plugins.hosts() if info.name == config["host"])
+    if output.is_dir() or not output.parent.is_dir():
+        raise DataError(f"{output}: cannot be written; allowed: a file in a folder that exists")
+    facts = {"checkpoint": path.name, "weights_sha256": checkpoint.sha256(path / checkpoint.WEIGHTS)}
+    with quiet_host():
+        built, _ = checkpoint.load_model(path)
+        written = host.les_compile(model=built, output=output, static_cell=static_cell, device=device, metadata=facts)
+    if written is None:
+        targets = ", ".join(info.compile_targets) or "none"
+        raise HostError(
+            f"{path}: this command compiles no models of {info.name} (targets of its own commands: {targets}); see "
+            "docs/compilers.md"
+        )
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{written}: {info.name}, {', '.join(info.compile_targets)}"
+    )

@@ -1,0 +1,108 @@
+"""The table of docs/compilers.md: the tests of each mode find its column, and compare it with the page or write it.
+
+With LES_PLUGINS_WRITE_DOCS=1 in the environment a test writes what it found; without, the page must say the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+PAGE = Path(__file__).parent.parent / "docs" / "compilers.md"
+BEGIN, END = "<!-- what the tests found -->", "<!-- end -->"
+#: The order of columns and rows.
+MODES = (
+    "eager",
+    "TorchScript",
+    "torch.export",
+    "torch.compile",
+    "MACE, TorchScript",
+    "NequIP",
+)
+FEATURES = (
+    "charge",
+    "charge, dipole; induced charge; isotropic induced dipole",
+    "charge, dipole, quadrupole; induced charge; anisotropic induced dipole",
+    "charge channels",
+    "forces and virial",
+    "Born effective charges",
+    "second derivatives (training on forces)",
+    "triclinic and left-handed cells in one batch",
+    "other numbers of atoms and structures, other cells",
+    "a cell beyond static_cell",
+    "open structure",
+    "open and periodic in one batch",
+    "slab",
+    "without static_cell",
+    "neutralize: shift",
+    "neutralize: refuse",
+    "external field",
+    "method: mesh",
+    "response: self_consistent",
+    "process group",
+)
+Table = dict[tuple[str, str], str]
+
+
+def check_column(mode: str, found: Mapping[str, str]) -> None:
+    """Assert that the page has this column, or put it there.
+
+    Args:
+        mode: one of `MODES`.
+        found: what became of each feature: "same", "NaN", "refused: why"; a feature that was not tried is left out.
+    """
+    assert mode in MODES
+    assert [feature for feature in found if feature not in FEATURES] == []
+    text = PAGE.read_text(encoding="utf-8")
+    table = _read(text)
+    if os.environ.get("LES_PLUGINS_WRITE_DOCS"):
+        table = {place: cell for place, cell in table.items() if place[1] != mode}
+        table |= {(feature, mode): cell for feature, cell in found.items()}
+        PAGE.write_text(_write(text, table), encoding="utf-8")
+        return
+    written = {feature: cell for (feature, column), cell in table.items() if column == mode}
+    assert dict(found) == written, f"docs/compilers.md is stale: run the tests of {mode} with LES_PLUGINS_WRITE_DOCS=1"
+
+
+def refusal(error: BaseException) -> str:
+    """The cell of what was refused: the first clause of what was said."""
+    said = str(error).strip().splitlines()[-1].split(";")[0]
+    return "refused: " + re.sub(r"^(torch\.jit\.Error|ValueError|builtins\.ValueError): ", "", said)
+
+
+def _read(text: str) -> Table:
+    section = text.split(BEGIN)[1].split(END)[0]
+    notes = dict(re.findall(r"^(\d+)\. (.*)$", section, re.MULTILINE))
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    table: Table = {}
+    if not rows:
+        return table
+    modes = [cell.strip() for cell in rows[0][1:]]
+    for row in rows[2:]:
+        for mode, cell in zip(modes, (cell.strip() for cell in row[1:]), strict=True):
+            number = re.fullmatch(r"refused \((\d+)\)", cell)
+            if cell != "–":
+                table[row[0].strip(), mode] = f"refused: {notes[number[1]]}" if number else cell
+    return table
+
+
+def _write(text: str, table: Table) -> str:
+    modes = [mode for mode in MODES if any(column == mode for _, column in table)]
+    notes: list[str] = []
+    lines = ["| feature | " + " | ".join(modes) + " |", "|---|" + "---|" * len(modes)]
+    for feature in FEATURES:
+        cells = []
+        for mode in modes:
+            cell = table.get((feature, mode), "–")
+            if cell.startswith("refused: "):
+                reason = cell.removeprefix("refused: ")
+                if reason not in notes:
+                    notes.append(reason)
+                cell = f"refused ({notes.index(reason) + 1})"
+            cells.append(cell)
+        lines.append(f"| {feature} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))]
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    return before + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + after
