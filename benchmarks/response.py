@@ -58,7 +58,7 @@ class Box:
         (gradient,) = torch.autograd.grad(self.energy(layer, places, charge), places, create_graph=True)
         return torch.autograd.grad(gradient.square().sum(), charge)[0]
 
-    def polarizability(self, layer: LatentElectrostatics, positions: Tensor) -> Tensor | None:
+    def collective(self, layer: LatentElectrostatics, positions: Tensor) -> Tensor | None:
         """Three solutions, without derivatives."""
         batch = torch.zeros(len(positions), dtype=torch.long)
         with torch.no_grad():
@@ -91,9 +91,9 @@ def measure(n_atoms: int, strength: float, tolerance: float, repeats: int) -> No
                 seconds.setdefault((name, kind), []).append(time.process_time() - start)
             if name in ("cold", "warm"):
                 if name == "warm":
-                    box.polarizability(layer, box.positions)
+                    box.collective(layer, box.positions)
                 start = time.process_time()
-                box.polarizability(layer, box.positions + box.shift)
+                box.collective(layer, box.positions + box.shift)
                 seconds.setdefault((name, "polarizability"), []).append(time.process_time() - start)
     exact = box.forces(
         LatentElectrostatics(response="self_consistent", response_tolerance=1e-13), box.positions + box.shift
