@@ -50,7 +50,8 @@ def training_step(system: System, layer: LatentElectrostatics) -> dict[str, Tens
     scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     deformation = torch.eye(3, dtype=torch.float64) + strain
     strained = inputs | {"positions": inputs["positions"] @ deformation, "cell": system.cell @ deformation}
-    result = run(layer, system, **strained)
+    result = run(layer.train(), system, **strained)
+    layer.eval()
     energy = scale * result.energy
     gradient, virial_part = torch.autograd.grad(energy.sum(), (inputs["positions"], strain), create_graph=True)
     virial = reduce_total(virial_part, layer.ranks)

@@ -92,3 +92,26 @@ def test_training_mode_changes_no_number(make_system):
         strict=True,
     ):
         torch.testing.assert_close(kept, other, rtol=1e-12, atol=1e-12)
+
+
+def test_single_precision_products_give_forces_and_their_derivatives_to_their_rounding(make_system):
+    system = make_system(30, size=9.0)
+    found = []
+    for precision in ("double", "single"):
+        charge = system.charge.clone().requires_grad_()
+        layer = LatentElectrostatics(precision=precision)
+        energy, gradient = energy_and_gradient(system, layer, create_graph=True, charge=charge)
+        found.append((energy, gradient, *torch.autograd.grad(gradient.square().sum(), charge)))
+    for double, single in zip(*found, strict=True):
+        error = (single - double).abs().max() / double.abs().max()
+        assert 1e-13 < error < 1e-5  # float32 rounds at 6e-8, sums over chunks are float64; and it is float32
+
+
+def test_single_precision_is_refused_where_iterations_need_more(make_system):
+    with pytest.raises(ConfigError, match="precision is 'half'; allowed: 'double', 'single'"):
+        LatentElectrostatics(precision="half")
+    with pytest.raises(ConfigError, match="precision is 'single' with method='mesh'"):
+        LatentElectrostatics(precision="single", method="mesh")
+    layer = LatentElectrostatics(precision="single", response="self_consistent")
+    with pytest.raises(ConfigError, match=r"precision is 'single' with response='self_consistent'.* allowed: 'double'"):
+        energy_and_gradient(make_system(), layer)
