@@ -132,7 +132,7 @@ def work(rank: int, folder: str) -> None:
     """One of four processes; the first two of them also do it in a group of two."""
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / "store"), 4)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=4, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=4, timeout=timedelta(seconds=240))
     pair = dist.new_group([0, 1])
     groups = {4: dist.group.WORLD} | ({2: pair} if rank < 2 else {})
     for size, group in groups.items():

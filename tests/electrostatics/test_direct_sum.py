@@ -37,7 +37,7 @@ def test_memory_follows_the_workspace_and_results_do_not(make_system):
     system = make_system(400, size=16.0)  # arrays per atom and per grid point stay below 0.4 MiB
     found, largest = {}, {}
     for workspace in (0.5, 4.0):
-        layer = LatentElectrostatics(workspace=workspace)
+        layer = LatentElectrostatics(method="direct", workspace=workspace)
         with LargestArray() as watch:
             found[workspace] = energy_and_gradient(system, layer)
         largest[workspace] = watch.largest / MEBIBYTE
@@ -73,7 +73,7 @@ def transforms(monkeypatch):
 )
 def test_no_transform_is_done_whose_result_nobody_uses(order, response, forces, training, make_system, transforms):
     system = make_system(order=order, response=response)
-    layer = LatentElectrostatics(dl=2.0)
+    layer = LatentElectrostatics(method="direct", dl=2.0)
     energy_and_gradient(system, layer)
     assert sum(rank + 1 for _, rank in transforms) == forces
     transforms.clear()
@@ -99,7 +99,7 @@ def test_single_precision_products_give_forces_and_their_derivatives_to_their_ro
     found = []
     for precision in ("double", "single"):
         charge = system.charge.clone().requires_grad_()
-        layer = LatentElectrostatics(precision=precision)
+        layer = LatentElectrostatics(method="direct", precision=precision)
         energy, gradient = energy_and_gradient(system, layer, create_graph=True, charge=charge)
         found.append((energy, gradient, *torch.autograd.grad(gradient.square().sum(), charge)))
     for double, single in zip(*found, strict=True):
