@@ -36,7 +36,7 @@ class Step:
         self.moments = [moment for moment in with_terms(moments, terms) if moment is not None]
         self.cell = cell
         self.response = [torch.full((n_atoms,), 0.02, dtype=torch.float64) for _ in range(2)] if response else []
-        self.layer = LatentElectrostatics(sigma=SIGMA, dl=dl)
+        self.layer = LatentElectrostatics(sigma=SIGMA, dl=dl, method="direct")
         self.pbc, self.batch = torch.ones(1, 3, dtype=torch.bool), torch.zeros(n_atoms, dtype=torch.long)
 
     def energy(self, positions: Tensor, moments: list[Tensor], response: list[Tensor]) -> Tensor:

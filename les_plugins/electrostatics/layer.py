@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 MEBIBYTE = 1 << 20
+PRECISIONS = {"double": torch.float64, "single": torch.float32}
 
 Solver = Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
 ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response] | InteractingResponse
@@ -87,6 +88,8 @@ class LatentElectrostatics(torch.nn.Module):
             its own atoms, and the cell and pbc of the whole (docs/processes.md). Periodic structures only; not stored
             in checkpoints or pickles. None: one process has all atoms.
         workspace: MiB of intermediate arrays that a reciprocal sum holds at once; results do not depend on it.
+        precision: of the matrix products of the direct sum, "double" or "single"; phases, sums over chunks of atoms and
+            everything else are in double (docs/performance.md). Not with the self-consistent response.
 
     A layer starts in evaluation mode. In training mode (`train()`, as trainers call on their models) forces are
     expected to be differentiated: that costs less then, and energy and forces alone cost more.
@@ -100,6 +103,7 @@ class LatentElectrostatics(torch.nn.Module):
     net_charge_warning: float | None = None
     ranks: Ranks | None = None
     workspace = WORKSPACE_BYTES / MEBIBYTE
+    precision = "double"
 
     def __init__(
         self,
@@ -116,6 +120,7 @@ class LatentElectrostatics(torch.nn.Module):
         mesh_tolerance: float = 1e-5,
         process_group: ProcessGroup | None = None,
         workspace: float = WORKSPACE_BYTES / MEBIBYTE,
+        precision: str = "double",
     ) -> None:
         super().__init__()
         self.train(False)
@@ -128,6 +133,9 @@ class LatentElectrostatics(torch.nn.Module):
                 raise ConfigError(f"{name} is {value!r}; allowed: a positive {kind}")
         check_static_cell(static_cell)
         one_of("neutralize", neutralize, NEUTRALIZE, {})
+        one_of("precision", precision, tuple(PRECISIONS), {})
+        if precision != "double" and method == "mesh":
+            raise ConfigError(f"precision is {precision!r} with method='mesh'; allowed: 'double', or the direct sum")
         if net_charge_warning is not None and not net_charge_warning > 0.0:
             raise ConfigError(
                 f"net_charge_warning is {net_charge_warning!r}; allowed: a positive charge in e an atom, or None"
@@ -149,6 +157,7 @@ class LatentElectrostatics(torch.nn.Module):
         self.net_charge_warning = net_charge_warning
         self.mesh_tolerance = float(mesh_tolerance)
         self.workspace = float(workspace)
+        self.precision = precision
         self.solver: Solver = self._solve
         self.response_model: ResponseModel = one_shot_response
         if response == "self_consistent":
@@ -159,7 +168,8 @@ class LatentElectrostatics(torch.nn.Module):
         return (
             f"sigma={self.sigma}, dl={self.dl}, remove_self_interaction={self.remove_self_interaction}, "
             f"method={self.method!r}, response={self.response!r}, static_cell={self.static_cell}, "
-            f"neutralize={self.neutralize!r}, mesh_tolerance={self.mesh_tolerance:g}"
+            f"neutralize={self.neutralize!r}, mesh_tolerance={self.mesh_tolerance:g}, "
+            f"precision={self.precision!r}"
         )
 
     def forward(
@@ -340,6 +350,11 @@ class LatentElectrostatics(torch.nn.Module):
                 "response: self_consistent cannot be traced or compiled, for the number of its iterations depends on "
                 "values; allowed: one_shot, or the model as it is"
             )
+        if self.precision != "double":
+            raise ConfigError(
+                f"precision is {self.precision!r} with response='self_consistent', whose iterations converge below it; "
+                "allowed: 'double'"
+            )
         return Interaction(
             self.solver,
             positions,
@@ -369,6 +384,7 @@ class LatentElectrostatics(torch.nn.Module):
             self.ranks,
             int(self.workspace * MEBIBYTE),
             self.training,
+            PRECISIONS[self.precision],
         )
         return solve_structures(positions, cell, pbc, batch, multipoles, settings)
 

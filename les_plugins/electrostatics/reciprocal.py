@@ -47,6 +47,7 @@ def periodic_electrostatics(
     ranks: Ranks | None = None,
     workspace: int = WORKSPACE_BYTES,
     training: bool = False,
+    products: torch.dtype = torch.float64,
 ) -> tuple[Tensor, LocalFields]:
     """Energy and local fields of the permanent moments of one periodic structure.
 
@@ -60,6 +61,7 @@ def periodic_electrostatics(
         ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
         workspace: bytes of intermediate arrays held at once.
         training: the gradient will be differentiated: provide for it, which makes the energy and its gradient dearer.
+        products: type of the matrix products, float64 or float32.
 
     Returns:
         energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
@@ -71,7 +73,7 @@ def periodic_electrostatics(
 
     Source: PHYSICS 2 and 4; arXiv 2605.05746.
     """
-    grid = reciprocal_grid(cell, cutoff)._replace(workspace=workspace)
+    grid = reciprocal_grid(cell, cutoff)._replace(workspace=workspace, products=products)
     inverse = torch.linalg.inv(cell)[:, list(grid.axes)]  # (3, 3): Cartesian to fractional, grid's axis order
     fractional = positions @ inverse
     fractional = fractional - torch.floor(fractional.detach())

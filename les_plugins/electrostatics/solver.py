@@ -27,7 +27,8 @@ class SolverSettings(NamedTuple):
 
     Of periodic sums also the method, "direct", "mesh" or "auto", and the relative force error of the mesh. With
     `ranks`, the atoms are those of one rank of several (see `reduction.py`), and "auto" is the direct sum: no rank
-    knows how many there are. `workspace` is in bytes; in `training` forces are differentiated.
+    knows how many there are. `workspace` is in bytes; in `training` forces are differentiated; `products` is the
+    type of the direct sum's matrix products.
     """
 
     sigma: float
@@ -38,6 +39,7 @@ class SolverSettings(NamedTuple):
     ranks: Ranks | None = None
     workspace: int = WORKSPACE_BYTES
     training: bool = False
+    products: torch.dtype = torch.float64
 
 
 class PermanentResult(NamedTuple):
@@ -118,11 +120,11 @@ def _solve_periodic(
     positions: Tensor, cell: Tensor, multipoles: Multipoles, settings: SolverSettings
 ) -> tuple[Tensor, LocalFields]:
     """One periodic structure; what "auto" takes depends on nothing else in the batch."""
-    sigma, cutoff, remove_self_interaction, method, tolerance, ranks, workspace, training = settings
+    sigma, cutoff, remove_self_interaction, method, tolerance, ranks, workspace, training, products = settings
     if method == "auto" and ranks is None:
         size = (len(positions), proper_lattice(cell), sigma, cutoff, multipoles.order, tolerance)
         method = "mesh" if mesh_is_faster(*size) else "direct"
     structure = (positions, cell, multipoles, sigma, cutoff, remove_self_interaction)
     if method == "mesh":
         return mesh_electrostatics(*structure, tolerance, ranks, training)
-    return periodic_electrostatics(*structure, ranks, workspace, training)
+    return periodic_electrostatics(*structure, ranks, workspace, training, products)

@@ -51,6 +51,7 @@ class ReciprocalGrid(NamedTuple):
         multiplicity: (T, 2) float64, of +n and −n: 1 for a vector inside the cutoff sphere, 0 outside; where +n and −n
             are the same vector (n = 0) or conjugates (pair (0, 0)), ½ each.
         workspace: bytes of intermediate arrays that a transform may hold at once.
+        products: type of the matrix products, float64 or float32; phases and sums over products are float64.
     """
 
     axes: tuple[int, int, int]
@@ -60,6 +61,7 @@ class ReciprocalGrid(NamedTuple):
     pair: Tensor
     multiplicity: Tensor
     workspace: int = WORKSPACE_BYTES
+    products: torch.dtype = torch.float64
 
     def spread(self, fractional: Tensor, moments: Tensor, order: int) -> Tensor:
         """Structure-factor components (2, T, 2), see `moments_to_grid`."""
@@ -175,15 +177,15 @@ class _GridToMoments(torch.autograd.Function):
 
 
 def _spread(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
-    cube = moments.new_zeros(len(moments), (order + 1) ** 3, dtype=torch.complex128)
+    cube = moments.new_zeros(len(moments), (order + 1) ** 3, dtype=grid.products.to_complex())
     cube[:, list(cubic(order))] = moments.to(cube.dtype)
     cube = cube.view(len(moments), (order + 1) ** 2, order + 1)
     totals = [moments.new_zeros(2 * slab.rows, 2 * _area(slab)) for slab in grid.slabs]
     chunks, workspace = _chunks(fractional, grid, order)
     for atoms in chunks:
-        rows = _row_basis(fractional[atoms, 0], grid.extent[0], order)
-        second = _waves(fractional[atoms, 1], 0, grid.extent[1], order).transpose(1, 2).contiguous()
-        third = torch.bmm(cube[atoms], _waves(fractional[atoms, 2], -grid.extent[2], grid.extent[2], order))
+        rows = _row_basis(fractional[atoms, 0], grid.extent[0], order).to(grid.products)
+        second, third = _second_and_third(fractional[atoms], grid, order)
+        second, third = second.transpose(1, 2).contiguous(), torch.bmm(cube[atoms], third)
         third = third.view(len(third), order + 1, order + 1, -1)
         for slab, total in zip(grid.slabs, totals, strict=True):
             plane = _plane(slab, workspace, len(second), order)
@@ -191,7 +193,7 @@ def _spread(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: in
             for p in range(order + 1):
                 few = order + 1 - p
                 torch.bmm(along_second[..., :few], along_third[:, p, :few], out=plane[p])
-            total.addmm_(rows[:, : 2 * slab.rows].T, torch.view_as_real(plane).view(len(rows), -1))
+            total += torch.mm(rows[:, : 2 * slab.rows].T, torch.view_as_real(plane).view(len(rows), -1))
     by_part = [
         total.view(slab.rows, 2, -1).transpose(0, 1).flatten(1) for slab, total in zip(grid.slabs, totals, strict=True)
     ]
@@ -200,15 +202,18 @@ def _spread(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: in
 
 def _gather(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
     matrices = [
-        components[:, slice(*slab.points)].reshape(2, slab.rows, -1).transpose(0, 1).reshape(2 * slab.rows, -1)
+        components[:, slice(*slab.points)]
+        .reshape(2, slab.rows, -1)
+        .transpose(0, 1)
+        .reshape(2 * slab.rows, -1)
+        .to(grid.products)
         for slab in grid.slabs
     ]
     out = fractional.new_empty(len(fractional), (order + 1) ** 2, order + 1)
     chunks, workspace = _chunks(fractional, grid, order)
     for atoms in chunks:
-        rows = _row_basis(fractional[atoms, 0], grid.extent[0], order)
-        second = _waves(fractional[atoms, 1], 0, grid.extent[1], order).conj().resolve_conj()
-        third = _waves(fractional[atoms, 2], -grid.extent[2], grid.extent[2], order).conj().resolve_conj()
+        rows = _row_basis(fractional[atoms, 0], grid.extent[0], order).to(grid.products)
+        second, third = (wave.conj().resolve_conj() for wave in _second_and_third(fractional[atoms], grid, order))
         local = third.new_zeros(len(third), order + 1, order + 1, third.shape[2])
         for slab, matrix in zip(grid.slabs, matrices, strict=True):
             plane = _plane(slab, workspace, len(second), order)
@@ -224,10 +229,11 @@ def _gather(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order:
 def _chunks(fractional: Tensor, grid: ReciprocalGrid, order: int) -> tuple[list[slice], Tensor]:
     """Slices of the atoms, and one workspace for all: fresh memory would cost more than what is computed in it."""
     largest = (order + 1) * max(_area(slab) for slab in grid.slabs)
-    size = max(FEWEST_ATOMS, grid.workspace // (torch.complex128.itemsize * largest))
+    wave = grid.products.to_complex()
+    size = max(FEWEST_ATOMS, grid.workspace // (wave.itemsize * largest))
     n_atoms = len(fractional)
     chunks = [slice(start, min(start + size, n_atoms)) for start in range(0, n_atoms, size)]
-    return chunks, fractional.new_empty(min(size, n_atoms) * largest, dtype=torch.complex128)
+    return chunks, fractional.new_empty(min(size, n_atoms) * largest, dtype=wave)
 
 
 def _count(rank: int) -> int:
@@ -258,6 +264,13 @@ def _row_basis(coordinate: Tensor, last: int, order: int) -> Tensor:
         below = derivatives[-1]
         derivatives.append(torch.stack([-below[..., 1], below[..., 0]], -1) * wave[:, None])
     return torch.stack(derivatives).view(-1, 2 * (last + 1))
+
+
+def _second_and_third(fractional: Tensor, grid: ReciprocalGrid, order: int) -> tuple[Tensor, Tensor]:
+    """Waves of the second axis, n ≥ 0, and of the third."""
+    wave = grid.products.to_complex()
+    second = _waves(fractional[:, 1], 0, grid.extent[1], order)
+    return second.to(wave), _waves(fractional[:, 2], -grid.extent[2], grid.extent[2], order).to(wave)
 
 
 def _waves(coordinate: Tensor, first: int, last: int, order: int) -> Tensor:

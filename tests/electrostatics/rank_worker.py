@@ -50,7 +50,8 @@ def training_step(system: System, layer: LatentElectrostatics) -> dict[str, Tens
     scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     deformation = torch.eye(3, dtype=torch.float64) + strain
     strained = inputs | {"positions": inputs["positions"] @ deformation, "cell": system.cell @ deformation}
-    result = run(layer, system, **strained)
+    result = run(layer.train(), system, **strained)
+    layer.eval()
     energy = scale * result.energy
     gradient, virial_part = torch.autograd.grad(energy.sum(), (inputs["positions"], strain), create_graph=True)
     virial = reduce_total(virial_part, layer.ranks)
@@ -131,7 +132,7 @@ def work(rank: int, folder: str) -> None:
     """One of four processes; the first two of them also do it in a group of two."""
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / "store"), 4)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=4, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=4, timeout=timedelta(seconds=240))
     pair = dist.new_group([0, 1])
     groups = {4: dist.group.WORLD} | ({2: pair} if rank < 2 else {})
     for size, group in groups.items():

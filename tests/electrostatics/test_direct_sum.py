@@ -37,7 +37,7 @@ def test_memory_follows_the_workspace_and_results_do_not(make_system):
     system = make_system(400, size=16.0)  # arrays per atom and per grid point stay below 0.4 MiB
     found, largest = {}, {}
     for workspace in (0.5, 4.0):
-        layer = LatentElectrostatics(workspace=workspace)
+        layer = LatentElectrostatics(method="direct", workspace=workspace)
         with LargestArray() as watch:
             found[workspace] = energy_and_gradient(system, layer)
         largest[workspace] = watch.largest / MEBIBYTE
@@ -73,7 +73,7 @@ def transforms(monkeypatch):
 )
 def test_no_transform_is_done_whose_result_nobody_uses(order, response, forces, training, make_system, transforms):
     system = make_system(order=order, response=response)
-    layer = LatentElectrostatics(dl=2.0)
+    layer = LatentElectrostatics(method="direct", dl=2.0)
     energy_and_gradient(system, layer)
     assert sum(rank + 1 for _, rank in transforms) == forces
     transforms.clear()
@@ -92,3 +92,26 @@ def test_training_mode_changes_no_number(make_system):
         strict=True,
     ):
         torch.testing.assert_close(kept, other, rtol=1e-12, atol=1e-12)
+
+
+def test_single_precision_products_give_forces_and_their_derivatives_to_their_rounding(make_system):
+    system = make_system(30, size=9.0)
+    found = []
+    for precision in ("double", "single"):
+        charge = system.charge.clone().requires_grad_()
+        layer = LatentElectrostatics(method="direct", precision=precision)
+        energy, gradient = energy_and_gradient(system, layer, create_graph=True, charge=charge)
+        found.append((energy, gradient, *torch.autograd.grad(gradient.square().sum(), charge)))
+    for double, single in zip(*found, strict=True):
+        error = (single - double).abs().max() / double.abs().max()
+        assert 1e-13 < error < 1e-5  # float32 rounds at 6e-8, sums over chunks are float64; and it is float32
+
+
+def test_single_precision_is_refused_where_iterations_need_more(make_system):
+    with pytest.raises(ConfigError, match="precision is 'half'; allowed: 'double', 'single'"):
+        LatentElectrostatics(precision="half")
+    with pytest.raises(ConfigError, match="precision is 'single' with method='mesh'"):
+        LatentElectrostatics(precision="single", method="mesh")
+    layer = LatentElectrostatics(precision="single", response="self_consistent")
+    with pytest.raises(ConfigError, match=r"precision is 'single' with response='self_consistent'.* allowed: 'double'"):
+        energy_and_gradient(make_system(), layer)
