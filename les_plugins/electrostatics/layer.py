@@ -19,6 +19,7 @@ from les_plugins.electrostatics.checks import (
 )
 from les_plugins.electrostatics.external_field import PERIODIC_FIELD, in_external_field
 from les_plugins.electrostatics.interaction import Interaction
+from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.mesh_size import TOLERANCES
 from les_plugins.electrostatics.net_charge import NEUTRALIZE, neutralized, refuse_net_charge, warn_of_net_charge
@@ -277,8 +278,8 @@ class LatentElectrostatics(torch.nn.Module):
 
         Returns:
             (N, 3, 3) e²·Å²/eV, float64: takes the place of `polarizability` in `electronic_screening` and in
-            `system_polarizability`, there without softness. Charge flow counts in open structures only. None for other
-            responses and without one.
+            `system_polarizability`, there without softness. Charge flow counts along open directions only. None for
+            other responses and without one.
 
         Source: PHYSICS 5 and 6.
         """
@@ -295,7 +296,8 @@ class LatentElectrostatics(torch.nn.Module):
         if kappa is not None:
             norm, moment = interaction.total(kappa), interaction.total(kappa[:, None] * places)
             centre = moment / torch.where(norm > 0.0, norm, 1.0)[:, None]
-            lever = torch.where(pbc.any(1)[batch][:, None], lever, places - centre[batch])
+            along = open_directions(cell.double(), pbc)[batch]
+            lever = (along * (places - centre[batch])[:, None, :]).sum(2)
         return model.collective_polarizability(interaction, kappa, alpha, lever)
 
     def _check(
