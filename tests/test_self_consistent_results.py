@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_external_field import EPSILON, FIELD, OPEN, PERIODIC, TRICLINIC, moments, positions
+from test_external_field import EPSILON, FIELD, OPEN, PERIODIC, SLAB, TRICLINIC, moments, positions
 from torch import Tensor
 
 from les_plugins import LatentElectrostatics, LongRangeConfig
@@ -42,6 +42,24 @@ def test_a_molecule_in_a_field_has_the_energy_of_the_layer_its_forces_and_its_di
     np.testing.assert_allclose(forces, -slope.numpy(), atol=1e-10)
     moment = latent_results(without, place, TRICLINIC, OPEN, EPSILON)["dipole"] + induced
     np.testing.assert_allclose(moment, -rate.numpy(), atol=1e-10)
+
+
+@TOTALS
+def test_a_slab_in_a_field_along_its_normal_has_the_energy_of_the_layer_its_forces_and_its_dipole(
+    total_charge: str,
+) -> None:
+    place = positions().requires_grad_()
+    normal = torch.linalg.cross(TRICLINIC[0, 2], TRICLINIC[0, 0])
+    normal = normal / normal.norm()
+    strength = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    without = result(place, SLAB, total_charge)
+    within = result(place, SLAB, total_charge, strength * normal)
+    energy, forces, induced = field_results(without, place, TRICLINIC, SLAB, EPSILON, 0.4 * normal)
+    assert energy == pytest.approx(float((within.energy - without.energy).detach()), abs=1e-10)
+    slope, rate = torch.autograd.grad((within.energy - without.energy).sum(), (place, strength))
+    np.testing.assert_allclose(forces, -slope.numpy(), atol=1e-10)
+    moment = latent_results(without, place, TRICLINIC, SLAB, EPSILON)["dipole"] + induced
+    assert float(moment @ normal.numpy()) == pytest.approx(-float(rate), abs=1e-10)
 
 
 def test_screening_and_dielectric_tensor_of_a_crystal_are_those_of_its_collective_polarizability() -> None:

@@ -306,7 +306,8 @@ class LatentElectrostatics(torch.nn.Module):
         if kappa is not None:
             norm, moment = interaction.total(kappa), interaction.total(kappa[:, None] * places)
             centre = moment / torch.where(norm > 0.0, norm, 1.0)[:, None]
-            lever = (open_directions(cell.double(), pbc)[batch] * (places - centre[batch])[:, None, :]).sum(2)
+            along = open_directions(cell.double(), pbc)[batch]
+            lever = (along * (places - centre[batch])[:, None, :]).sum(2)
         return model.collective_polarizability(interaction, kappa, alpha, lever)
 
     def _check(

@@ -257,3 +257,11 @@ def test_periodic_vectors_that_span_no_plane_are_refused(bad, make_system, solve
     cell[0, 2] = {"parallel": -2.0 * cell[0, 0], "zero": 0.0 * cell[0, 0], "nan": math.nan * cell[0, 0]}[bad]
     with pytest.raises(GeometryError, match=r"periodic vectors .* of a slab, pbc \[True, False, True\], span an area"):
         solve(system._replace(cell=cell))
+
+
+def test_a_slab_on_the_mesh_has_the_forces_of_the_direct_sum_to_the_tolerance(make_system, solve_with_forces):
+    system = one_slab(make_system, n_atoms=20, size=9.0)
+    direct, forces = solve_with_forces(system, method="direct")
+    mesh, same = solve_with_forces(system, method="mesh")
+    assert (same - forces).norm() < 1e-5 * forces.norm()  # the mesh's own, relative to the root mean square force
+    torch.testing.assert_close(mesh.energy, direct.energy, rtol=1e-5, atol=0.0)  # likewise
