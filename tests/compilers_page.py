@@ -39,7 +39,7 @@ FEATURES = (
     "neutralize: shift",
     "neutralize: refuse",
     "external field",
-    "method: mesh",
+    "method: mesh (compiled: direct)",
     "response: self_consistent",
     "process group",
 )
