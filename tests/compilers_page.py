@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PAGE = Path(__file__).parent.parent / "docs" / "compilers.md"
+WRITE = "LES_PLUGINS_WRITE_DOCS"
 BEGIN, END = "<!-- what the tests found -->", "<!-- end -->"
 #: The order of columns and rows.
 MODES = (
@@ -19,7 +20,6 @@ MODES = (
     "torch.export",
     "torch.compile",
     "MACE, TorchScript",
-    "NequIP",
 )
 FEATURES = (
     "charge",
@@ -39,7 +39,7 @@ FEATURES = (
     "neutralize: shift",
     "neutralize: refuse",
     "external field",
-    "method: mesh",
+    "method: mesh (compiled: direct)",
     "response: self_consistent",
     "process group",
 )
@@ -57,13 +57,18 @@ def check_column(mode: str, found: Mapping[str, str]) -> None:
     assert [feature for feature in found if feature not in FEATURES] == []
     text = PAGE.read_text(encoding="utf-8")
     table = _read(text)
-    if os.environ.get("LES_PLUGINS_WRITE_DOCS"):
+    if os.environ.get(WRITE):
         table = {place: cell for place, cell in table.items() if place[1] != mode}
         table |= {(feature, mode): cell for feature, cell in found.items()}
         PAGE.write_text(_write(text, table), encoding="utf-8")
         return
     written = {feature: cell for (feature, column), cell in table.items() if column == mode}
-    assert dict(found) == written, f"docs/compilers.md is stale: run the tests of {mode} with LES_PLUGINS_WRITE_DOCS=1"
+    assert dict(found) == written, f"docs/compilers.md is stale: run the tests of {mode} with {WRITE}=1"
+
+
+def has_column(mode: str) -> bool:
+    """Whether the page has a column of that mode."""
+    return any(column == mode for _, column in _read(PAGE.read_text(encoding="utf-8")))
 
 
 def refusal(error: BaseException) -> str:

@@ -39,7 +39,8 @@ OUTPUTS = (
 
 
 def long_range_model(config, **options) -> LongRangeMACE:
-    model = amplify(les_plugins.attach(tiny_mace(**options), config))
+    quiet = {"net_charge_warning": None, **config}  # random moments carry some
+    model = amplify(les_plugins.attach(tiny_mace(**options), quiet))
     return model.requires_grad_(False)
 
 
