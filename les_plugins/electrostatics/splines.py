@@ -46,10 +46,10 @@ class Mesh(NamedTuple):
         cube = cube.view(-1, order + 1, order + 1, order + 1)
         for atoms in self._chunks(fractional):
             start, (first, along_second, along_third) = self._weights(fractional[atoms], order)
-            plane = moments.new_empty(len(start), order + 1, p, p)
+            moment, plane = cube[atoms], moments.new_empty(len(start), order + 1, p, p)
             for rank in range(order + 1):
                 few = order + 1 - rank
-                line = torch.bmm(cube[atoms, rank, :few, :few], along_third[:, :few])
+                line = torch.bmm(moment[:, rank, :few, :few], along_third[:, :few])
                 plane[:, rank] = torch.bmm(along_second[:, :few].transpose(1, 2), line)
             patch = torch.bmm(first.transpose(1, 2), plane.flatten(2))
             mesh.scatter_add_(0, (start[:, None] + offsets).flatten(), patch.flatten())
@@ -62,14 +62,16 @@ class Mesh(NamedTuple):
         # every patch as one row of an overlapping view: no index of its points is ever made
         last = ((self.sizes[0] - 1) * second + self.sizes[1] - 1) * third + self.sizes[2]
         patches = padded.as_strided((last, p, p, p), (1, second * third, third, 1))
-        cube = values.new_zeros(len(fractional), order + 1, order + 1, order + 1)
+        cube = values.new_empty(len(fractional), order + 1, order + 1, order + 1)
         for atoms in self._chunks(fractional):
             start, (first, along_second, along_third) = self._weights(fractional[atoms], order)
             plane = torch.bmm(first, patches.index_select(0, start).flatten(2)).view(len(start), -1, p, p)
+            local = values.new_zeros(len(start), order + 1, order + 1, order + 1)
             for rank in range(order + 1):
                 few = order + 1 - rank
                 line = torch.bmm(along_second[:, :few], plane[:, rank])
-                cube[atoms, rank, :few, :few] = torch.bmm(line, along_third[:, :few].transpose(1, 2))
+                local[:, rank, :few, :few] = torch.bmm(line, along_third[:, :few].transpose(1, 2))
+            cube[atoms] = local
         return cube.flatten(1)[:, list(cubic(order))]
 
     @property
@@ -78,9 +80,14 @@ class Mesh(NamedTuple):
         first, second, third = (size + self.spline - 1 for size in self.sizes)
         return first, second, third
 
-    def _chunks(self, fractional: Tensor) -> tuple[slice, ...]:
+    def _chunks(self, fractional: Tensor) -> tuple[Tensor, ...]:
+        """Indices of the atoms, by neighbourhood: a chunk finds its part of the mesh in the processor's cache."""
         size = max(16, PATCH_BYTES.get(fractional.device.type, 2 << 20) // (8 * self.spline**3))
-        return tuple(slice(start, start + size) for start in range(0, len(fractional), size))
+        across = [points // self.spline + 1 for points in self.sizes]
+        first, second, third = (fractional * (fractional.new_tensor(self.sizes) / self.spline)).long().unbind(1)
+        neighbourhood = (first * across[1] + second) * across[2] + third
+        chunks: tuple[Tensor, ...] = torch.argsort(neighbourhood).split(size)
+        return chunks
 
     def _weights(self, fractional: Tensor, order: int) -> tuple[Tensor, Tensor]:
         """Place of each atom's patch in the flat padded mesh, (n,), and its weights with derivatives, (3, n, D, p)."""
