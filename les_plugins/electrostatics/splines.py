@@ -65,7 +65,7 @@ class Mesh(NamedTuple):
         cube = values.new_empty(len(fractional), order + 1, order + 1, order + 1)
         for atoms in self._chunks(fractional):
             start, (first, along_second, along_third) = self._weights(fractional[atoms], order)
-            plane = torch.bmm(first, patches.index_select(0, start).flatten(2)).view(len(start), -1, p, p)
+            plane = torch.bmm(first, patches.index_select(0, start).flatten(2)).view(len(start), order + 1, p, p)
             local = values.new_zeros(len(start), order + 1, order + 1, order + 1)
             for rank in range(order + 1):
                 few = order + 1 - rank
