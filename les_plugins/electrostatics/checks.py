@@ -79,9 +79,7 @@ def check_finite(
             raise GeometryError(f"{name} holds NaN or infinity; allowed: finite numbers")
 
 
-def one_of(name: str, value: Any, allowed: tuple[Any, ...], not_yet: dict[str, str]) -> None:
-    """Refuse a setting outside `allowed`; what is planned but missing says so."""
-    if value in not_yet:
-        raise ConfigError(f"{name}={value!r}: {not_yet[value]}; allowed: {', '.join(map(repr, allowed))}")
+def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Refuse a setting outside `allowed`."""
     if value not in allowed:
         raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.electrostatics.local import self_fields, to_structures
 from les_plugins.electrostatics.reduction import Ranks, reduce_sum
 from les_plugins.multipoles import Multipoles
@@ -66,6 +67,13 @@ class Interaction(NamedTuple):
     def total(self, values: Tensor) -> Tensor:
         """(B, …): sums of values (N, …) over the atoms of each structure, on whatever rank they are."""
         return reduce_sum(to_structures(values, self.batch, len(self.cell)), self.ranks)
+
+    def lever(self, weight: Tensor) -> Tensor:
+        """(N, 3) Å: positions from the centre of their structure, by `weight` (N,), along its open directions."""
+        norm, moment = self.total(weight), self.total(weight[:, None] * self.positions)
+        centre = moment / torch.where(norm > 0.0, norm, 1.0)[:, None]
+        along = open_directions(self.cell, self.pbc)[self.batch]
+        return (along * (self.positions - centre[self.batch])[:, None, :]).sum(2)
 
     def own_slope(self, width: int) -> Tensor:
         """(width,): slope of an atom's smeared self-energy per unit moment, in the order of the moments (PHYSICS 2)."""

@@ -19,7 +19,6 @@ from les_plugins.electrostatics.checks import (
 )
 from les_plugins.electrostatics.external_field import PERIODIC_FIELD, in_external_field
 from les_plugins.electrostatics.interaction import Interaction
-from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.mesh_size import TOLERANCES
 from les_plugins.electrostatics.net_charge import NEUTRALIZE, neutralized, refuse_net_charge, warn_of_net_charge
@@ -27,7 +26,7 @@ from les_plugins.electrostatics.processes import check_boundaries, check_on_all_
 from les_plugins.electrostatics.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
 from les_plugins.electrostatics.solver import PermanentResult, SolverSettings, solve_structures
-from les_plugins.electrostatics.static import covered, static_electrostatics, static_extent
+from les_plugins.electrostatics.static import refuse_uncovered, static_electrostatics, static_extent
 from les_plugins.electrostatics.structure_factor import WORKSPACE_BYTES
 from les_plugins.errors import ConfigError, GeometryError
 from les_plugins.multipoles import Multipoles
@@ -101,6 +100,7 @@ class LatentElectrostatics(torch.nn.Module):
     # of layers unpickled from before these settings
     neutralize = "background"
     net_charge_warning: float | None = None
+    mesh_tolerance = 1e-5
     ranks: Ranks | None = None
     workspace = WORKSPACE_BYTES / MEBIBYTE
     precision = "double"
@@ -132,18 +132,18 @@ class LatentElectrostatics(torch.nn.Module):
             if not (math.isfinite(value) and value > 0.0):
                 raise ConfigError(f"{name} is {value!r}; allowed: a positive {kind}")
         check_static_cell(static_cell)
-        one_of("neutralize", neutralize, NEUTRALIZE, {})
-        one_of("precision", precision, tuple(PRECISIONS), {})
+        one_of("method", method, ("auto", "direct", "mesh"))
+        one_of("response", response, ("one_shot", "self_consistent", None))
+        one_of("neutralize", neutralize, NEUTRALIZE)
+        one_of("precision", precision, tuple(PRECISIONS))
         if precision != "double" and method == "mesh":
             raise ConfigError(f"precision is {precision!r} with method='mesh'; allowed: 'double', or the direct sum")
+        if total_charge != "free" and response != "self_consistent":
+            raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
         if net_charge_warning is not None and not net_charge_warning > 0.0:
             raise ConfigError(
                 f"net_charge_warning is {net_charge_warning!r}; allowed: a positive charge in e an atom, or None"
             )
-        one_of("response", response, ("one_shot", "self_consistent", None), {})
-        if total_charge != "free" and response != "self_consistent":
-            raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
-        one_of("method", method, ("auto", "direct", "mesh"), {})
         if not TOLERANCES[0] <= mesh_tolerance <= TOLERANCES[1]:
             raise ConfigError(f"mesh_tolerance is {mesh_tolerance!r}; allowed: {TOLERANCES[0]:g} … {TOLERANCES[1]:g}")
         self.sigma = float(sigma)
@@ -210,7 +210,7 @@ class LatentElectrostatics(torch.nn.Module):
         Source: PHYSICS 1–5; arXiv 2605.05746.
         """
         if not is_traced():  # values are not known to a compiler
-            one_of("periodic_field", periodic_field, PERIODIC_FIELD, {})
+            one_of("periodic_field", periodic_field, PERIODIC_FIELD)
             inputs = (positions, cell, pbc, batch, multipoles, softness, polarizability, external_field)
             if self.ranks is None:
                 self._check(*inputs)
@@ -302,12 +302,7 @@ class LatentElectrostatics(torch.nn.Module):
         kappa = None if softness is None else softness.double()
         alpha = None if polarizability is None else polarizability.double()
         interaction = self._interaction(places, cell.double(), pbc, batch)
-        lever = torch.zeros_like(places)
-        if kappa is not None:
-            norm, moment = interaction.total(kappa), interaction.total(kappa[:, None] * places)
-            centre = moment / torch.where(norm > 0.0, norm, 1.0)[:, None]
-            along = open_directions(cell.double(), pbc)[batch]
-            lever = (along * (places - centre[batch])[:, None, :]).sum(2)
+        lever = torch.zeros_like(places) if kappa is None else interaction.lever(kappa)
         return model.collective_polarizability(interaction, kappa, alpha, lever)
 
     def _check(
@@ -333,11 +328,6 @@ class LatentElectrostatics(torch.nn.Module):
         if self.neutralize == "shift":
             return neutralized(charge, pbc, batch, self.ranks)
         if self.neutralize == "refuse":
-            if is_traced():
-                raise GeometryError(
-                    "neutralize: refuse looks at the charges, which a compiler does not have; allowed in traced and "
-                    "compiled code: background, shift"
-                )
             refuse_net_charge(charge, pbc, batch, self.ranks)
         silent = self.training or is_traced() or self.ranks is not None
         limit = None if silent else self.net_charge_warning
@@ -399,18 +389,7 @@ class LatentElectrostatics(torch.nn.Module):
         Raises:
             GeometryError: an open structure, or lattice vectors that are too long; says which lengths are needed.
         """
-        cutoff = 2.0 * math.pi / self.dl
-        extent = static_extent(self.static_lengths(), cutoff)
-        fits = covered(cell.detach().double(), pbc, extent, cutoff)
-        if bool(fits.all()):
-            return
-        first = int((~fits).nonzero()[0])
-        lengths = ", ".join(f"{float(length):.4g}" for length in cell[first].detach().norm(dim=1))
-        raise GeometryError(
-            f"static_cell is {list(self.static_lengths())} Å, the lattice vectors of structure {first} are "
-            f"[{lengths}] Å long and its pbc is {pbc[first].tolist()}; allowed: periodic structures with a volume and "
-            "lattice vectors no longer than static_cell; set a larger one, or none for a model that is not compiled"
-        )
+        refuse_uncovered(cell, pbc, self.static_lengths(), 2.0 * math.pi / self.dl)
 
     def static_lengths(self) -> tuple[float, float, float]:
         """`static_cell`; refuses in words when there is none, as tracing needs it."""

@@ -7,6 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.local import to_atoms, to_structures
 from les_plugins.electrostatics.reduction import Ranks, reduce_sum
 from les_plugins.errors import GeometryError
@@ -36,6 +37,11 @@ def neutralized(charge: Tensor, pbc: Tensor, batch: Tensor, ranks: Ranks | None 
 
 def refuse_net_charge(charge: Tensor, pbc: Tensor, batch: Tensor, ranks: Ranks | None = None) -> None:
     """Raise GeometryError for a periodic structure or slab with more than NEUTRAL of net charge; arguments as above."""
+    if is_traced():
+        raise GeometryError(
+            "neutralize: refuse looks at the charges, which a compiler does not have; allowed in traced and "
+            "compiled code: background, shift"
+        )
     if (found := _most_charged(charge, pbc, batch, ranks)) is not None and abs(found[1]) > NEUTRAL:
         raise GeometryError(
             f"structure {found[0]} is periodic and carries a net charge of {found[1]:.4g} e; allowed with neutralize: "

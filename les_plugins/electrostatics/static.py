@@ -16,6 +16,7 @@ from les_plugins.electrostatics.lattice import determinant, dual_lattice
 from les_plugins.electrostatics.local import LocalFields, contract, self_energy, self_fields, to_atoms
 from les_plugins.electrostatics.reciprocal import ROUNDING, SMALLEST_RELATIVE_VOLUME
 from les_plugins.electrostatics.structure_factor import exponents
+from les_plugins.errors import GeometryError
 from les_plugins.multipoles import Multipoles
 from les_plugins.units import RECIPROCAL_PREFACTOR
 
@@ -43,6 +44,27 @@ def covered(cell: Tensor, pbc: Tensor, extent: Extent, cutoff: float) -> Tensor:
     volume = determinant(cell).abs()
     proper = volume > SMALLEST_RELATIVE_VOLUME * lengths.prod(1)
     return (needed < limit).all(1) & proper & pbc.all(1)
+
+
+def refuse_uncovered(cell: Tensor, pbc: Tensor, lengths: tuple[float, float, float], cutoff: float) -> None:
+    """Raise GeometryError for a structure that a grid sized by `lengths` (Å) does not cover; says what is needed.
+
+    Args:
+        cell: (B, 3, 3) Å.
+        pbc: (B, 3) bool.
+        lengths: the `static_cell`.
+        cutoff: k_c, Å⁻¹.
+    """
+    fits = covered(cell.detach().double(), pbc, static_extent(lengths, cutoff), cutoff)
+    if bool(fits.all()):
+        return
+    first = int((~fits).nonzero()[0])
+    found = ", ".join(f"{float(length):.4g}" for length in cell[first].detach().norm(dim=1))
+    raise GeometryError(
+        f"static_cell is {list(lengths)} Å, the lattice vectors of structure {first} are [{found}] Å long and its pbc "
+        f"is {pbc[first].tolist()}; allowed: periodic structures with a volume and lattice vectors no longer than "
+        "static_cell; set a larger one, or none for a model that is not compiled"
+    )
 
 
 def static_electrostatics(
