@@ -1,7 +1,7 @@
 """Put a trained checkpoint into the zoo: evaluate it, run its stability test, write card, metrics and hashes.
 
     python model_zoo/recipes/add.py NAME CHECKPOINT.les RECIPE.yaml DATA_FOLDER [--system water] [--skip-stability]
-        [--options KEY=VALUE …]
+        [--options KEY=VALUE …] [--before RECIPE_OF_STAGE_ONE.yaml]
 
 Run in the environment of the checkpoint's host, from the root of the repository. Every number on a card is written here.
 """
@@ -34,11 +34,15 @@ def main() -> None:
     parser.add_argument("--system", default="water")
     parser.add_argument("--skip-stability", action="store_true")
     parser.add_argument("--options", nargs="*", default=[], help="what the training was given beside its recipe")
+    parser.add_argument("--before", type=Path, help="recipe of the stage that the training went on from")
     given = parser.parse_args()
     facts = json.loads((HERE / "data.json").read_text(encoding="utf-8"))[given.system]
     folder = zoo.root() / given.name
     folder.mkdir(exist_ok=True)
-    retrain = command(given.name, checkpoint.read_config(given.checkpoint)["host"], given.recipe, facts, given.options)
+    host = checkpoint.read_config(given.checkpoint)["host"]
+    retrain = command(given.name, host, given.recipe, facts, given.options)
+    if given.before is not None:
+        retrain = f"{command(given.before.stem, host, given.before, facts, [])} && {retrain}"
     copy_checkpoint(given.checkpoint, folder, retrain, facts)
     calculator = les_plugins.load(folder)
     config = checkpoint.read_config(folder)
@@ -74,6 +78,7 @@ def main() -> None:
         "epsilon_infinity": config["epsilon_infinity"],
         "summary": summary(errors),
         "errors": errors,
+        "temperature": facts["temperature"],
         "weights_sha256": checkpoint.sha256(folder / checkpoint.WEIGHTS),
         "stability": None,
     }
@@ -189,12 +194,14 @@ def card(metrics: dict, facts: dict) -> str:
             "|---|---|---|---:|---:|---:|---:|",
             *rows({BORN: errors["born"]["metrics"][BORN]}),
         ]
-    if metrics["stability"] is not None:
+    lines += ["", "## Stability", ""]
+    if metrics["stability"] is None:
+        lines.append(
+            f"2 ps at {metrics['temperature']:g} K: not run for this card; `nox -s zoo-{metrics['host']}` runs it."
+        )
+    else:
         test = metrics["stability"]
         lines += [
-            "",
-            "## Stability",
-            "",
             f"{test['picoseconds']:g} ps at {test['temperature']:g} K (NVT, {test['timestep']:g} fs) from the packaged structure: "
             f"{'passed' if test['passed'] else 'FAILED'}. Mean temperature {test['mean_temperature']:.0f} K; "
             + "; ".join(f"{bond} {low:.2f} to {high:.2f} Å" for bond, (low, high) in test["bonds"].items())

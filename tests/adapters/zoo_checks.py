@@ -75,14 +75,15 @@ class ZooChecks:
         assert metrics["training"]["command"] in card
         recipe = zoo.root() / metrics["training"]["recipe"]
         assert recipe.is_file(), recipe
-        assert metrics["stability"]["passed"]
+        # a card without the test says so
+        assert metrics["stability"]["passed"] if metrics["stability"] else "not run" in card
         command = entry.config["metadata"]["command"]
         assert command == metrics["training"]["command"]
         assert not [word for word in command.replace("=", " ").split() if word.startswith("/")]  # no path of a machine
 
     @pytest.mark.slow
     def test_two_picoseconds(self, name: str, tmp_path: Path) -> None:
-        temperature = zoo.entry(name).metrics["stability"]["temperature"]
+        temperature = zoo.entry(name).metrics["temperature"]
         start = stored_predictions(zoo.entry(name))
         start.calc = None
         found = stability(calculator(name), start, temperature, tmp_path)
