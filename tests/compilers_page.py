@@ -18,8 +18,9 @@ MODES = (
     "eager",
     "TorchScript",
     "torch.export",
-    "torch.compile",
+    "torch.compile (inductor)",
     "MACE, TorchScript",
+    "NequIP, AOTInductor",
 )
 FEATURES = (
     "charge",
@@ -66,15 +67,12 @@ def check_column(mode: str, found: Mapping[str, str]) -> None:
     assert dict(found) == written, f"docs/compilers.md is stale: run the tests of {mode} with {WRITE}=1"
 
 
-def has_column(mode: str) -> bool:
-    """Whether the page has a column of that mode."""
-    return any(column == mode for _, column in _read(PAGE.read_text(encoding="utf-8")))
-
-
 def refusal(error: BaseException) -> str:
     """The cell of what was refused: the first clause of what was said."""
-    said = str(error).strip().splitlines()[-1].split(";")[0]
-    return "refused: " + re.sub(r"^(torch\.jit\.Error|ValueError|builtins\.ValueError): ", "", said)
+    said = str(error).strip().splitlines()[-1]
+    said = re.sub(r"^raised exception \w+\(\[?(['\"])(.*)\1\]?\)$", r"\2", said)  # dynamo quotes what was raised
+    said = re.sub(r"^(torch\.jit\.Error|ValueError|builtins\.ValueError): ", "", said)
+    return "refused: " + said.split(";")[0]
 
 
 def _read(text: str) -> Table:
