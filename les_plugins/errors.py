@@ -31,3 +31,7 @@ class DeviceError(LesPluginsError, RuntimeError):
 
 class ResponseError(LesPluginsError, RuntimeError):
     """Induced moments that have no minimum, or were not found in the iterations allowed."""
+
+
+class LesPluginsWarning(UserWarning):
+    """Something that is computed as asked for and is probably not meant; says what to do about it."""

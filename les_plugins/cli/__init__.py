@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 import les_plugins
-from les_plugins.errors import LesPluginsError
+from les_plugins.errors import LesPluginsError, LesPluginsWarning
+
+_formatted = warnings.formatwarning
 
 app = typer.Typer(
     name="les-plugins",
@@ -78,11 +81,21 @@ def _register() -> None:
 def main() -> None:
     """Run the command line; entry point of the console script."""
     _register()
+    warnings.formatwarning = _warning
     try:
         app()
     except LesPluginsError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
         sys.exit(1)
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Our own warnings without the line of code that gave them."""
+    if issubclass(category, LesPluginsWarning):
+        return f"warning: {message}\n"
+    return _formatted(message, category, filename, lineno, line)
 
 
 def _escape(text: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.local import to_atoms, to_structures
 from les_plugins.electrostatics.reduction import Ranks, reduce_sum
-from les_plugins.errors import GeometryError
+from les_plugins.errors import GeometryError, LesPluginsWarning
 
 NEUTRALIZE = ("background", "shift", "refuse")
 #: Net charge, e, up to which a structure is neutral: rounding of float32 charges, and 1e-5 eV in a cell of 10 Å.
@@ -61,6 +61,7 @@ def warn_of_net_charge(charge: Tensor, pbc: Tensor, batch: Tensor, threshold: fl
         f"structure {found[0]} is periodic and carries a net charge of {net:.4g} e, {found[1]:.2g} e an atom, more "
         f"than net_charge_warning: {threshold:g} e an atom; its energy and pressure depend on the size of the cell. "
         "neutralize: shift takes the mean charge off every atom; net_charge_warning: null silences this",
+        LesPluginsWarning,
         stacklevel=2,
     )
     return True
