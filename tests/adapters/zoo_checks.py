@@ -95,7 +95,7 @@ class ZooChecks:
         temperature = zoo.entry(name).metrics["temperature"]
         start = stored_predictions(zoo.entry(name))
         start.calc = None
-        if name in UNSTABLE:
-            pytest.xfail("its card says that it does not pass")
         found = stability(calculator(name), start, temperature, tmp_path)
-        assert found.passed, found
+        # another processor's rounding leads elsewhere: there it may pass
+        assert found.passed or name in UNSTABLE, found
+        assert abs(found.mean_temperature - temperature) < 0.15 * temperature  # cards: up to 5 % low
