@@ -90,7 +90,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         CheckpointError: not a checkpoint, a changed byte, a missing file or tensor, an unsupported version.
         HostError: the host it was made with is missing or of an unsupported version; says what to install.
     """
-    folder = _folder(path)
+    folder = find_folder(path)
     verify(folder)
     config = read_config(folder)
     hooks = plugins.host(config["host"])
@@ -193,7 +193,12 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(tensors))
 
 
-def _folder(given: str | Path) -> Path:
+def find_folder(given: str | Path) -> Path:
+    """The folder of a checkpoint, given by its path or, for a model of the zoo, by its name.
+
+    Raises:
+        CheckpointError: nothing is there, or something else than a checkpoint.
+    """
     from les_plugins import zoo  # which reads checkpoints
 
     path = zoo.resolve(given)

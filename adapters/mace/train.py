@@ -28,11 +28,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from les_plugins import checkpoint, frames
 from les_plugins.adapters.mace.model import attach_long_range
+from les_plugins.adapters.mace.start import started_from
 from les_plugins.config import LongRangeConfig, read_yaml
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
 
 SECTION = "long_range"
+START = "start_from"
 #: Frames of the training set from which the sign convention of the latent charges is read off.
 GAUGE_FRAMES = 16
 
@@ -41,7 +43,8 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     """Train as `mace_run_train --config FILE ARGUMENTS` does, with the file's `long_range:` section in the model.
 
     Args:
-        config_file: MACE's YAML file; without a `long_range:` section the model is MACE's alone.
+        config_file: MACE's YAML file; without a `long_range:` section the model is MACE's alone. With `start_from:`
+            training begins with the weights of a checkpoint of ours.
         arguments: MACE's own command-line options, which override the file.
         metadata: facts to keep in the checkpoint.
 
@@ -53,34 +56,41 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         DataError: training or validation frames that cannot be used.
         DeviceError: a device that this machine does not have.
     """
-    settings, section = split_config(config_file)
+    settings, section, start = split_config(config_file)
     long_range = None if section is None else LongRangeConfig.parse(section, f"{config_file}: {SECTION}")
     args = parse_arguments(settings, arguments, config_file)
-    _refuse_unsupported(args, long_range)
+    _refuse_unsupported(args, long_range, start)
     check_device(args.device)
     found = _check_data(args, long_range)
 
-    with model_seam(long_range) as built, _progress(built):
+    with model_seam(long_range, start) as built, _progress(built):
         run_train.run(args)
     if args.dry_run or built.model is None or not _is_first_process():
         return None
     facts = {
         "training_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found["train"]],
         "validation_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found["valid"]],
-        "training": {"host_options": _plain(vars(args)), "last_validation": _last_validation(args)},
+        "training": {
+            "host_options": _plain(vars(args)),
+            "last_validation": _last_validation(args),
+            **({} if start is None else {"start_from": Path(start).name}),
+        },
         **(metadata or {}),
     }
     frames = [atoms for some in found["train"].values() for atoms in some][:GAUGE_FRAMES]
     return checkpoint.save(built.model, Path(args.model_dir) / f"{args.name}.les", "mace", facts, frames)
 
 
-def split_config(config_file: Path) -> tuple[dict[str, Any], Any]:
-    """MACE's own settings and the `long_range:` section (None when absent) of a YAML file."""
+def split_config(config_file: Path) -> tuple[dict[str, Any], Any, str | None]:
+    """MACE's own settings, the `long_range:` section and `start_from:` (None when absent) of a YAML file."""
     settings = read_yaml(config_file)
+    start = settings.pop(START, None)
+    if start is not None and not isinstance(start, str):
+        raise ConfigError(f"{config_file}: {START} is {start!r}; expected a .les folder or a name of the zoo")
     if SECTION not in settings:
-        return settings, None
+        return settings, None, start
     section = settings.pop(SECTION)
-    return settings, {} if section is None else section
+    return settings, {} if section is None else section, start
 
 
 def parse_arguments(settings: Mapping[str, Any], arguments: Sequence[str], config_file: Path) -> Any:
@@ -114,7 +124,7 @@ class Built:
 
 
 @contextmanager
-def model_seam(long_range: LongRangeConfig | None) -> Iterator[Built]:
+def model_seam(long_range: LongRangeConfig | None, start: str | None = None) -> Iterator[Built]:
     """While open, every model that MACE's `run` configures gets a long-range part (none for long_range None)."""
     original = run_train.configure_model
     built = Built()
@@ -122,7 +132,11 @@ def model_seam(long_range: LongRangeConfig | None) -> Iterator[Built]:
     def configure_model(args: Any, train_loader: Any, *rest: Any, **named: Any) -> tuple[nn.Module, Any]:
         model, output_args = original(args, train_loader, *rest, **named)
         built.steps = len(train_loader) * args.max_num_epochs
-        built.model = model if long_range is None else attach_long_range(model, long_range)
+        if start is not None:
+            model = started_from(model, start, long_range)
+        elif long_range is not None:
+            model = attach_long_range(model, long_range)
+        built.model = model
         logging.info("Long-range part: %s", "none" if long_range is None else long_range.to_dict())
         return built.model, output_args
 
@@ -133,7 +147,9 @@ def model_seam(long_range: LongRangeConfig | None) -> Iterator[Built]:
         run_train.configure_model = original
 
 
-def _refuse_unsupported(args: Any, long_range: LongRangeConfig | None) -> None:
+def _refuse_unsupported(args: Any, long_range: LongRangeConfig | None, start: str | None) -> None:
+    if start is not None and args.foundation_model is not None:
+        raise ConfigError(f"{START} and foundation_model both say where to begin: give one of them")
     for flag in ("enable_cueq", "enable_oeq", "lora"):
         if long_range is not None and getattr(args, flag, False):
             raise HostError(f"--{flag} converts MACE's own classes only; it cannot be combined with {SECTION} yet")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from les_plugins.adapters.nequip.builder import LongRangeModel
+    from les_plugins.adapters.nequip.builder import LongRangeModel, PretrainedModel
 
-__all__ = ["LongRangeModel"]
+__all__ = ["LongRangeModel", "PretrainedModel"]
 
 
 def __getattr__(name: str) -> Any:
-    """`LongRangeModel`, the `_target_` of a NequIP config, without importing NequIP before it is wanted."""
-    if name == "LongRangeModel":
-        from les_plugins.adapters.nequip.builder import LongRangeModel
+    """What a NequIP config names as `_target_`, without importing NequIP before it is wanted."""
+    if name in __all__:
+        from les_plugins.adapters.nequip import builder
 
-        return LongRangeModel
+        return getattr(builder, name)
     raise AttributeError(name)

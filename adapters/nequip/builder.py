@@ -1,4 +1,4 @@
-"""`LongRangeModel`: what a NequIP config names as its model, around the model section that it had before."""
+"""What a NequIP config names as its model: `LongRangeModel` around the section that it had, or `PretrainedModel`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from nequip.nn import GraphModel
 from nequip.utils.global_state import global_state_initialized, set_global_state
 
 from les_plugins.adapters.nequip.model import attach_long_range, long_range_part
+from les_plugins.checkpoint import find_folder, load_model, read_config
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError
 
-#: How a config names the function below.
+#: How a config names the two functions below.
 TARGET = "les_plugins.adapters.nequip.LongRangeModel"
+PRETRAINED = "les_plugins.adapters.nequip.PretrainedModel"
 
 
 def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
@@ -81,6 +83,34 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
     return built
 
 
+def PretrainedModel(checkpoint: str | Path | None = None, **unknown: Any) -> GraphModel:  # noqa: N802
+    """A checkpoint of les-plugins, or a model of the zoo, as the model that a NequIP training begins with::
+
+        training_module:
+          model:
+            _target_: les_plugins.adapters.nequip.PretrainedModel
+            checkpoint: water-nequip
+
+    NequIP's modifiers can stand around it: `nequip.model.modify` with `modify_PerTypeScaleShift` gives it the zero of
+    energy of other data. `nequip.model.ModelFromCheckpoint` does the same for NequIP's own `.ckpt` files.
+
+    Args:
+        checkpoint: a `.les` folder, or a name of the zoo.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        ConfigError: another key, no checkpoint, or one of another host.
+    """
+    if unknown:
+        raise ConfigError(f"PretrainedModel: unknown key {next(iter(unknown))!r}; allowed key: checkpoint")
+    if checkpoint is None:
+        raise ConfigError("PretrainedModel: checkpoint is missing; expected a .les folder or a name of the zoo")
+    model, config = load_model(checkpoint)
+    if config["host"] != "nequip":
+        raise ConfigError(f"PretrainedModel: {checkpoint} is a model of {config['host']}; allowed: models of NequIP")
+    return model.train()
+
+
 def checkpoint_section(path: str | Path) -> dict[str, Any]:
     """The model section of NequIP that a checkpoint of NequIP was trained with, without a long-range part around it.
 
@@ -88,13 +118,15 @@ def checkpoint_section(path: str | Path) -> dict[str, Any]:
         path: a `.ckpt` file; it is a pickle: load files only that you trust.
     """
     section: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)["hyper_parameters"]["model"]
-    while section.get("_target_") == TARGET:
-        section = section["model"]
     return _origin(section)
 
 
 def _origin(section: dict[str, Any]) -> dict[str, Any]:
-    """The section that says what a model is made of: for one read from a checkpoint, the one in there."""
+    """The section that says what a model is made of, whatever stands around it: what was read is what is in there."""
+    while section["_target_"] in (TARGET, "nequip.model.modify"):
+        section = section["model"]
     if section["_target_"] == "nequip.model.ModelFromCheckpoint":
         return checkpoint_section(section["checkpoint_path"])
+    if section["_target_"] == PRETRAINED:
+        return dict(read_config(find_folder(section["checkpoint"]))["model"])
     return section

@@ -20,7 +20,7 @@ from mace_models import waters
 import les_plugins
 from les_plugins import checkpoint, plugins
 from les_plugins.adapters.mace import contract
-from les_plugins.errors import ConfigError, DataError, DeviceError
+from les_plugins.errors import CheckpointError, ConfigError, DataError, DeviceError
 
 SETTINGS = contract.SETTINGS | {"model": "ScaleShiftMACE", "max_num_epochs": 2}
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "epsilon_infinity": 1.5}
@@ -234,3 +234,48 @@ def test_nan_labels_are_refused_with_file_and_frame(work):
     ase.io.write(work / "train.extxyz", frames)
     with pytest.raises(DataError, match=r"train.extxyz, frame 3: forces holds NaN"):
         train(write_config(work))
+
+
+def test_fine_tuning_begins_with_the_weights_of_a_checkpoint_and_the_zero_of_the_new_data(work):
+    first = train(write_config(work, name="first"))
+    frames = ase.io.read("train.extxyz", ":")
+    for atoms in frames:  # another zero of energy, as of another functional
+        atoms.calc.results["energy"] += 5.0 * len(atoms)
+    ase.io.write("shifted.extxyz", frames)
+    second = train(
+        write_config(
+            work,
+            name="second",
+            start_from=str(first),
+            train_file="shifted.extxyz",
+            valid_file="shifted.extxyz",
+            lr=1e-12,
+        )
+    )
+    before, after = les_plugins.load(first), les_plugins.load(second)
+    atoms = waters(2)
+    # lr 1e-12 moves no weight by more than the rounding of float32; energies are of some eV
+    assert np.allclose(after.get_forces(atoms), before.get_forces(atoms), rtol=0, atol=1e-4)
+    shift = after.get_potential_energy(atoms) - before.get_potential_energy(atoms)
+    assert shift == pytest.approx(5.0 * len(atoms), abs=1e-2)
+    assert checkpoint.read_config(second)["metadata"]["training"]["start_from"] == "first.les"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"long_range": {**LONG_RANGE, "sigma": 2.0}}, "give the run the same"),
+        ({"long_range": None}, "give the run the same"),
+        ({"r_max": 3.9}, "r_max is 3.9 here"),
+        ({"hidden_irreps": "6x0e + 6x1o"}, "another than this config file describes"),
+        ({"atomic_numbers": "[1, 6, 8]", "E0s": "{1: 0.0, 6: 0.0, 8: 0.0}"}, "knows the atomic numbers"),
+        ({"start_from": "nothing.les"}, "does not exist"),
+        ({"start_from": 3}, "expected a .les folder"),
+        ({"foundation_model": "small"}, "give one of them"),
+    ],
+)
+def test_fine_tuning_is_refused_where_the_weights_mean_nothing(work, changes, words):
+    first = train(write_config(work, name="first", max_num_epochs=1))
+    given = {"start_from": str(first), **changes}
+    with pytest.raises((ConfigError, CheckpointError), match=words):
+        train(write_config(work, name="second", **given))

@@ -20,10 +20,10 @@ from nequip.integrations.ase import NequIPCalculator
 from nequip_models import HOST_SECTIONS, part, training_settings, waters
 
 import les_plugins
-from les_plugins.adapters.nequip import LongRangeModel
+from les_plugins.adapters.nequip import LongRangeModel, PretrainedModel
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
 from les_plugins.adapters.nequip.train import load_checkpoint, read_config, train
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import CheckpointError, ConfigError, HostError
 
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "dl": 2.0}
 
@@ -147,6 +147,41 @@ def test_without_our_section_the_hosts_own_model_is_trained_and_saved(work):
     folder = train(write_config(long_range=None), ["trainer.max_epochs=1", f"hydra.run.dir={work}/plain"])
     assert folder == work / "plain" / "water.les"
     assert not les_plugins.load(folder).has_long_range
+
+
+@pytest.mark.training
+def test_a_checkpoint_of_ours_trains_on_with_the_zero_of_other_data(work):
+    first = train(write_config(), ["trainer.max_epochs=1", f"hydra.run.dir={work}/first"])
+    config = write_config()
+    settings = yaml.safe_load(config.read_text())
+    shifts = {name: 5.0 for name in les_plugins.checkpoint.read_config(first)["model"]["type_names"]}
+    settings["training_module"]["model"] = {
+        "_target_": "nequip.model.modify",
+        "modifiers": [{"modifier": "modify_PerTypeScaleShift", "shifts": shifts}],
+        "model": {"_target_": "les_plugins.adapters.nequip.PretrainedModel", "checkpoint": str(first)},
+    }
+    settings["training_module"]["optimizer"]["lr"] = 1e-12
+    config.write_text(yaml.safe_dump(settings))
+    second = train(config, ["trainer.max_epochs=1", f"hydra.run.dir={work}/second"])
+    before, after, atoms = les_plugins.load(first), les_plugins.load(second), waters(2)
+    # lr 1e-12 moves no weight by more than the rounding of float32
+    assert np.allclose(after.get_forces(atoms), before.get_forces(atoms), rtol=0, atol=1e-4)
+    tensors = les_plugins.checkpoint.load_model(first)[0].state_dict()
+    old = next(value for name, value in tensors.items() if name.endswith("per_type_energy_scale_shift.shifts"))
+    zero = dict(zip(shifts, old.flatten().tolist(), strict=True))
+    expected = sum(5.0 - zero[symbol] for symbol in atoms.symbols)
+    shift = after.get_potential_energy(atoms) - before.get_potential_energy(atoms)
+    assert shift == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_pretrained_model_is_refused_in_words(work):
+    for arguments, words in (
+        ({}, "checkpoint is missing"),
+        ({"checkpoint": "nothing.les"}, "does not exist"),
+        ({"checkpoint": "water-nequip", "weights": 1}, "unknown key 'weights'"),
+    ):
+        with pytest.raises((ConfigError, CheckpointError), match=words):
+            PretrainedModel(**arguments)
 
 
 @pytest.mark.training

@@ -1,0 +1,70 @@
+"""`start_from:`, fine-tuning: a training that begins with the weights of a checkpoint or of a model of the zoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from les_plugins import checkpoint
+from les_plugins.adapters.mace.model import LongRangeMACE
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import ConfigError
+
+
+def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConfig | None) -> nn.Module:
+    """The model of a checkpoint in place of the one that MACE built for the run's settings.
+
+    All weights are the checkpoint's, and so is the scale of the interaction energy that they were trained with.
+    The energies of isolated atoms and the shift are those that MACE took from the data of this run, so that data of
+    another functional, with another zero, can be used.
+
+    Args:
+        built: what MACE configured, bare.
+        source: a `.les` folder, or a name of the zoo.
+        long_range: the run's section.
+
+    Returns:
+        A model in the dtype and on the device of `built`, every parameter trainable.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        ConfigError: it is not MACE's, or elements, cutoff, irreps, other settings or the `long_range:` section differ
+            from those of the run.
+    """
+    model, config = checkpoint.load_model(source)
+    if config["host"] != "mace":
+        raise ConfigError(f"start_from: {source} is a model of {config['host']}; allowed: models of MACE")
+    base = model.base if isinstance(model, LongRangeMACE) else model
+    section = model.long_range.config if isinstance(model, LongRangeMACE) else None
+    if section != long_range:
+        raise ConfigError(
+            f"start_from: the long_range section of {source} is {None if section is None else section.to_dict()}; "
+            "give the run the same, for its weights mean nothing under another"
+        )
+    elements, allowed = built.atomic_numbers.tolist(), base.atomic_numbers.tolist()
+    if elements != allowed:
+        raise ConfigError(
+            f"start_from: {source} knows the atomic numbers {allowed}, this run has {elements}; "
+            f'atomic_numbers: "{allowed}" in the config file names elements that the data do not have'
+        )
+    if float(built.r_max) != float(base.r_max):
+        raise ConfigError(f"start_from: r_max is {float(built.r_max)} here and {float(base.r_max)} in {source}")
+    theirs, ours = _shapes(base), _shapes(built)
+    different = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
+    if type(built) is not type(base) or different:
+        raise ConfigError(
+            f"start_from: the model of {source} is another than this config file describes "
+            f"(first difference: {different[0] if different else type(base).__name__})"
+        )
+    with torch.no_grad():
+        base.atomic_energies_fn.atomic_energies.copy_(built.atomic_energies_fn.atomic_energies)
+        if hasattr(base, "scale_shift"):
+            base.scale_shift.shift.copy_(built.scale_shift.shift)
+    parameter = next(built.parameters())
+    return model.to(device=parameter.device, dtype=parameter.dtype).requires_grad_(True).train()
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
