@@ -1,9 +1,10 @@
 """Put a trained checkpoint into the zoo: evaluate it, run its stability test, write card, metrics and hashes.
 
     python model_zoo/recipes/add.py NAME CHECKPOINT.les RECIPE.yaml DATA_FOLDER [--system water] [--skip-stability]
-        [--options KEY=VALUE …] [--before RECIPE_OF_STAGE_ONE.yaml]
+        [--options KEY=VALUE …] [--before RECIPE_OF_AN_EARLIER_STAGE.yaml …]
 
-Run in the environment of the checkpoint's host, from the root of the repository. Every number on a card is written here.
+A stage whose recipe ends in -pretraining.yaml has the data that data.json calls so. Run in the environment of the
+checkpoint's host, from the root of the repository. Every number on a card is written here.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from les_plugins.labels import BORN
 from les_plugins.stability import stability
 
 HERE = Path(__file__).parent
+#: How the names of recipes end whose data are those of `pretraining` in data.json.
+PRETRAINING = "-pretraining"
 
 
 def main() -> None:
@@ -34,16 +37,19 @@ def main() -> None:
     parser.add_argument("--system", default="water")
     parser.add_argument("--skip-stability", action="store_true")
     parser.add_argument("--options", nargs="*", default=[], help="what the training was given beside its recipe")
-    parser.add_argument("--before", type=Path, help="recipe of the stage that the training went on from")
+    parser.add_argument("--before", type=Path, nargs="*", default=[], help="recipes of the stages before, in order")
     given = parser.parse_args()
     facts = json.loads((HERE / "data.json").read_text(encoding="utf-8"))[given.system]
     folder = zoo.root() / given.name
     folder.mkdir(exist_ok=True)
     host = checkpoint.read_config(given.checkpoint)["host"]
-    retrain = command(given.name, host, given.recipe, facts, given.options)
-    if given.before is not None:
-        retrain = f"{command(given.before.stem, host, given.before, facts, [])} && {retrain}"
-    copy_checkpoint(given.checkpoint, folder, retrain, facts)
+    stages = [command(recipe.stem, host, recipe, facts, []) for recipe in given.before]
+    retrain = " && ".join([*stages, command(given.name, host, given.recipe, facts, given.options)])
+    pretrained = any(recipe.stem.endswith(PRETRAINING) for recipe in given.before)
+    before = facts["pretraining"] if pretrained else None
+    if before is not None:
+        facts = {**facts, "licence": f"{facts['licence']}; pretraining: {before['licence']}"}
+    copy_checkpoint(given.checkpoint, folder, retrain, facts["licence"])
     calculator = les_plugins.load(folder)
     config = checkpoint.read_config(folder)
 
@@ -70,6 +76,7 @@ def main() -> None:
         "versions": {**config["versions"], "les_plugins": config["les_plugins"]},
         "terms": terms(config["long_range"]),
         "data": {key: facts[key] for key in ("system", "functional", "source", "licence", "validity")},
+        "pretraining": before,
         "training": {
             "recipe": f"recipes/{given.recipe.name}",
             "command": retrain,
@@ -93,11 +100,11 @@ def main() -> None:
     print(f"{folder.name}: {json.dumps(metrics['summary'])}")
 
 
-def copy_checkpoint(source: Path, folder: Path, retrain: str, facts: dict) -> None:
+def copy_checkpoint(source: Path, folder: Path, retrain: str, licence: str) -> None:
     """Copy weights and config; the command loses the paths of the machine that it ran on."""
     config = checkpoint.read_config(source)
     config["metadata"]["command"] = retrain
-    config["metadata"]["data_licence"] = facts["licence"]
+    config["metadata"]["data_licence"] = licence
     write_json(folder / checkpoint.CONFIG, config, sort_keys=True)
     shutil.copyfile(source / checkpoint.WEIGHTS, folder / checkpoint.WEIGHTS)
     hashes = {name: checkpoint.sha256(folder / name) for name in (checkpoint.CONFIG, checkpoint.WEIGHTS)}
@@ -107,13 +114,20 @@ def copy_checkpoint(source: Path, folder: Path, retrain: str, facts: dict) -> No
 
 def command(name: str, host: str, recipe: Path, facts: dict, options: list[str]) -> str:
     """What retrains the checkpoint; $DATA is the folder of the data."""
-    train, valid = f"$DATA/{facts['train']}", f"$DATA/{facts['valid']}"
+    data = facts["pretraining"] if recipe.stem.endswith(PRETRAINING) else facts
+    train, valid = f"$DATA/{data['train']}", f"$DATA/{data['valid']}"
+    prepare = []
+    if host in data.get("prepared", {}):
+        script, sources = f"python model_zoo/recipes/{data['prepared'][host]}", (train, valid)
+        train, valid = (f"runs/{Path(source).name}" for source in sources)
+        prepare = [f"{script} {source} {made}" for source, made in zip(sources, (train, valid), strict=True)]
     start = f"les-plugins train {host} --config model_zoo/recipes/{recipe.name}"
     if host == "nequip":
         files = f"data.train_file_path={train} data.val_file_path={valid} hydra.run.dir=runs/{name}"
     else:
         files = f"--train_file {train} --valid_file {valid}"
-    return " ".join([start, files, *(f"'{option}'" if "[" in option else option for option in options)])
+    options = [f"'{option}'" if "[" in option else option for option in options]
+    return " && ".join([*prepare, " ".join([start, files, *options])])
 
 
 def terms(section: dict | None) -> str:
@@ -153,13 +167,14 @@ def write_predictions(calculator: object, structure: str, folder: Path, with_bor
 
 def card(metrics: dict, facts: dict) -> str:
     """The model card."""
-    errors, data = metrics["errors"], metrics["data"]
+    errors, data, before = metrics["errors"], metrics["data"], metrics.get("pretraining")
     lines = [
         f"# {metrics['name']}",
         "",
         f"{data['system'][0].upper()}{data['system'][1:]}; {metrics['host']} with {metrics['terms']}.",
         "",
         f"- Data: {data['functional']}. {data['source']}.",
+        *([] if before is None else [f"- Before that: {before['functional']}; {before['source']}."]),
         f"- Licence of the data: **{data['licence']}**. It may restrict what you do with a model trained on them; the code is MIT.",
         f"- Valid for: {data['validity']}",
         f"- Versions: {', '.join(f'{name} {version}' for name, version in sorted(metrics['versions'].items()))}",
