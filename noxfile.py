@@ -72,6 +72,14 @@ def tests_core(session: nox.Session) -> None:
     session.run("pytest", *FAST, "--ignore=tests/adapters", *session.posargs)
 
 
+@nox.session(name="tests-nvalchemi")
+def tests_nvalchemi(session: nox.Session) -> None:
+    """`method: nvalchemi`; most of its minute of processor time compiles kernels, which Warp keeps."""
+    _skip_before_python_3_11(session, "nvalchemi-toolkit-ops")
+    session.install("-e", ".[nvalchemi,dev]")
+    session.run("pytest", "tests/electrostatics/test_nvalchemi.py", *session.posargs)
+
+
 @nox.session(name="tests-phonons")
 @in_environment
 def tests_phonons(session: nox.Session) -> None:

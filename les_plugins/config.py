@@ -55,7 +55,8 @@ class LongRangeConfig(BaseModel):
         heads: "auto", "equivariant" (the host's 1o and 2e features) or "edge" (invariant hosts).
         hidden: width of the small networks in the heads.
         zero_init: start exactly at the host's predictions, through a coupling that grows from zero.
-        method: how the periodic sum is done: "direct", "mesh", or "auto", the faster of the two for each structure.
+        method: how the periodic sum is done: "direct", "mesh", or "auto", the faster of the two for each structure; or
+            "nvalchemi", the mesh of nvalchemi-toolkit-ops, an optional package.
         static_cell: longest lattice vectors, Å, that a compiled model has to cover; needed for compiling, and then no
             other structure is accepted. None: any structure, no compiling.
         neutralize: what is done about the net charge of periodic structures and slabs: "background" (nothing), "shift"
@@ -78,7 +79,7 @@ class LongRangeConfig(BaseModel):
     heads: Literal["auto", "equivariant", "edge"] = "auto"
     hidden: Annotated[int, Field(ge=1, le=4096)] = 32
     zero_init: bool = False
-    method: Literal["auto", "direct", "mesh"] = "auto"
+    method: Literal["auto", "direct", "mesh", "nvalchemi"] = "auto"
     static_cell: tuple[PositiveLength, PositiveLength, PositiveLength] | None = None
     neutralize: Literal["background", "shift", "refuse"] = "background"
     net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 0.1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 from torch import Tensor, nn
 
-from les_plugins import hookspecs, physics
+from les_plugins import hookspecs, nvalchemi, physics
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 
@@ -90,6 +90,7 @@ def manager() -> pluggy.PluginManager:
     plugins = pluggy.PluginManager(hookspecs.PROJECT)
     plugins.add_hookspecs(hookspecs)
     plugins.register(physics, name="les_plugins.physics")
+    plugins.register(nvalchemi, name="les_plugins.nvalchemi")
     for entry in importlib.metadata.entry_points(group=GROUP):
         if plugins.has_plugin(entry.name):
             continue

@@ -14,7 +14,7 @@ from torch import nn
 
 import les_plugins
 from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles, plugins
-from les_plugins.errors import HostError
+from les_plugins.errors import ConfigError, HostError
 from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.heads import LatentVariables
 from les_plugins.hookspecs import hookimpl, hookspec
@@ -239,3 +239,23 @@ def test_hook_markers_carry_the_name_of_the_project() -> None:
     marked = SimpleNamespace(spec=hookspec(lambda: None), impl=hookimpl(lambda: None))
     assert marked.spec.les_plugins_spec
     assert marked.impl.les_plugins_impl
+
+
+def test_the_method_nvalchemi_without_its_package_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from les_plugins.electrostatics import nvalchemi
+
+    nvalchemi._package.cache_clear()
+    monkeypatch.setattr(nvalchemi.importlib.util, "find_spec", lambda name: None)
+    words = r"nvalchemi-toolkit-ops is not installed: pip install 'les-plugins\[nvalchemi\]'.*'auto', 'direct', 'mesh'"
+    with pytest.raises(ConfigError, match=words):
+        LongRange(LAYOUT, LongRangeConfig(method="nvalchemi"))
+
+
+def test_no_other_method_imports_the_module_of_nvalchemi() -> None:
+    code = (
+        "import sys; from les_plugins import LongRangeConfig; from les_plugins.plugins import physics_hooks;"
+        "physics_hooks().les_make_solver(config=LongRangeConfig(method='mesh'));"
+        "print([m for m in ('warp', 'nvalchemiops', 'les_plugins.electrostatics.nvalchemi') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -81,16 +81,27 @@ def mesh_electrostatics(
     return energy, fields
 
 
-def _kernel(cell: Tensor, inverse: Tensor, mesh: Mesh, sigma: float, cutoff: float) -> Tensor:
-    """(n₁, n₂, n₃/2 + 1): (C / V) exp(−σ²k²/2)/k² times the splines' influence; zero at k = 0 and beyond the cutoff."""
-    (n_1, n_2, n_3), (w_1, w_2, w_3) = _frequencies(mesh.sizes, mesh.spline, cell.device)
+def squared_lengths(inverse: Tensor, mesh: Mesh) -> Tensor:
+    """(n₁, n₂, n₃/2 + 1) Å⁻²: |k|² in the order of the half-complex transform, from the inverse of the cell, (3, 3)."""
+    (n_1, n_2, n_3), _ = _frequencies(mesh.sizes, mesh.spline, inverse.device)
     metric = (2.0 * math.pi) ** 2 * inverse.T @ inverse
     plane = (
         (metric[0, 0] * n_1.square())[:, None] + metric[1, 1] * n_2.square() + (2.0 * metric[0, 1] * n_1)[:, None] * n_2
     )
     slope = 2.0 * ((metric[0, 2] * n_1)[:, None] + metric[1, 2] * n_2)
-    k_squared = plane[:, :, None] + slope[:, :, None] * n_3 + metric[2, 2] * n_3.square()
-    inside = k_squared.detach() <= (cutoff * (1.0 + ROUNDING)) ** 2
+    return plane[:, :, None] + slope[:, :, None] * n_3 + metric[2, 2] * n_3.square()
+
+
+def within(k_squared: Tensor, cutoff: float) -> Tensor:
+    """Which of them belong to the sum, but for k = 0."""
+    return k_squared.detach() <= (cutoff * (1.0 + ROUNDING)) ** 2
+
+
+def _kernel(cell: Tensor, inverse: Tensor, mesh: Mesh, sigma: float, cutoff: float) -> Tensor:
+    """(n₁, n₂, n₃/2 + 1): (C / V) exp(−σ²k²/2)/k² times the splines' influence; zero at k = 0 and beyond the cutoff."""
+    _, (w_1, w_2, w_3) = _frequencies(mesh.sizes, mesh.spline, cell.device)
+    k_squared = squared_lengths(inverse, mesh)
+    inside = within(k_squared, cutoff)
     inside[0, 0, 0] = False
     safe = torch.where(inside, k_squared, 1.0)
     influence = (w_1[:, None] * w_2)[:, :, None] * w_3

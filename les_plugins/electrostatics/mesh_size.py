@@ -30,7 +30,9 @@ MESH_POINT_COST = 4.0
 TOLERANCES = (1e-9, 1e-2)
 
 
-def mesh_of(vectors: Tensor, sigma: float, cutoff: float, order: int, tolerance: float) -> Mesh:
+def mesh_of(
+    vectors: Tensor, sigma: float, cutoff: float, order: int, tolerance: float, spline: int | None = None
+) -> Mesh:
     """The coarsest mesh that keeps to a tolerance.
 
     Args:
@@ -39,11 +41,12 @@ def mesh_of(vectors: Tensor, sigma: float, cutoff: float, order: int, tolerance:
         cutoff: k_c, Å⁻¹.
         order: highest rank of the moments.
         tolerance: root mean square error of the forces over the root mean square force.
+        spline: order of the splines; None: SPLINE_ORDER.
 
     Raises:
         GeometryError: the cell needs more than MOST_MESH_POINTS.
     """
-    mesh = _mesh(vectors, sigma, cutoff, order, tolerance)
+    mesh = _mesh(vectors, sigma, cutoff, order, tolerance, spline or SPLINE_ORDER[order])
     points = math.prod(mesh.sizes)
     if points > MOST_MESH_POINTS:
         raise GeometryError(
@@ -60,7 +63,7 @@ def mesh_is_faster(n_atoms: int, vectors: Tensor, sigma: float, cutoff: float, o
     direct = n_atoms * volume * cutoff**3 / (12.0 * math.pi**2)  # half of k-space
     if direct < CROSSOVER * n_atoms * SPLINE_ORDER[order] ** 3:
         return False
-    mesh = _mesh(vectors, sigma, cutoff, order, tolerance)
+    mesh = _mesh(vectors, sigma, cutoff, order, tolerance, SPLINE_ORDER[order])
     points = math.prod(mesh.sizes)
     return points <= MOST_MESH_POINTS and direct > CROSSOVER * (n_atoms * mesh.spline**3 + MESH_POINT_COST * points)
 
@@ -111,8 +114,7 @@ def estimated_error(
     return float(((weight * squared).mean() / weight.mean()).sqrt())
 
 
-def _mesh(vectors: Tensor, sigma: float, cutoff: float, order: int, tolerance: float) -> Mesh:
-    spline = SPLINE_ORDER[order]
+def _mesh(vectors: Tensor, sigma: float, cutoff: float, order: int, tolerance: float, spline: int) -> Mesh:
     lengths = torch.linalg.norm(vectors, dim=1)
     stretch = lengths * torch.linalg.norm(torch.linalg.inv(vectors), dim=0)
     sizes = []
