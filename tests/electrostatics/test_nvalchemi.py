@@ -6,6 +6,7 @@ The first run compiles its kernels, a minute or two; Warp keeps them in its cach
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
 
 pytest.importorskip("nvalchemiops")
 
@@ -211,3 +212,11 @@ def test_the_limit_of_unrolling_is_put_back():
 def test_the_system_of_these_tests_is_triclinic():
     system: System = random_system()
     assert float((system.cell[0] - system.cell[0].diagonal().diag()).abs().max()) > 0.1
+
+
+def test_traced_code_takes_the_direct_sum():
+    system = random_system(n_atoms=4, size=5.0)
+    layer = NvalchemiElectrostatics(dl=1.7, static_cell=(9.0, 9.0, 9.0))
+    traced = make_fx(lambda positions: solve(layer, system, positions).energy)(system.positions)
+    direct = solve(LatentElectrostatics(dl=1.7, method="direct"), system).energy
+    torch.testing.assert_close(traced(system.positions), direct, rtol=1e-10, atol=0.0)  # rounding
