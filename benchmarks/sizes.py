@@ -1,12 +1,13 @@
 """Time and memory of the periodic layer from 192 to 98,304 atoms: direct sum, particle mesh, torch-pme's P3M.
 
     python benchmarks/sizes.py layer                       # energy + forces, all moments and both responses
-    python benchmarks/sizes.py layer --dtypes float64 float32 --threads 1 2
+    python benchmarks/sizes.py layer --dtypes float64 float32 --threads 1 2 --wall
     python benchmarks/sizes.py training                    # a training step on energy and forces against the same
     python benchmarks/sizes.py torchpme                    # charges, at the same force error; pip install torch-pme
 
 Water at ambient density, 64 molecules turned at random, repeated and shaken. Every measurement runs in a process of its
-own. Times are processor times of that process divided by its threads, the shortest of the repeats; memory is the growth
+own. Times are processor times of that process, the shortest of the repeats, or with --wall elapsed times, which want a
+machine at rest and are the only ones that say what a second thread is worth; memory is the growth
 of the process's high-water mark from just before the first evaluation, imports and a first small call left out. The
 exponent is the slope of log time over log atoms, fitted by least squares from 5,000 atoms up.
 """
@@ -100,6 +101,7 @@ def torchpme_forces(positions: Tensor, cell: Tensor, charge: Tensor, setting: st
 def measure(job: dict) -> None:
     """The work of one measuring process; prints one JSON object."""
     torch.set_num_threads(job["threads"])
+    clock = time.perf_counter if job["wall"] else time.process_time
     positions, cell, moments, softness, polarizability = water(job["atoms"])
     if job["what"] != "layer":
         moments, softness, polarizability = Multipoles(moments.charge), None, None
@@ -122,9 +124,9 @@ def measure(job: dict) -> None:
     times: dict[str, list[float]] = {"seconds": [], "training": []}
     for _ in range(job["repeats"]):
         for name in ("seconds", "training") if job["training"] else ("seconds",):
-            start = time.process_time()
+            start = clock()
             result = forces(len(positions), 1.0, name == "training")
-            times[name].append((time.process_time() - start) / job["threads"])
+            times[name].append(clock() - start)
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (1e3 if sys.platform == "linux" else 1e6)
     out: dict[str, float | None] = {name: min(values) if values else None for name, values in times.items()}
     out["MB"] = peak
@@ -138,7 +140,7 @@ def measure(job: dict) -> None:
 def run(atoms: int, method: str = "mesh", **settings: object) -> dict:
     repeats = 2 if atoms > 20000 else 3 if atoms > 2000 else 10
     job = {"what": "layer", "atoms": atoms, "method": method, "dtype": "float64", "threads": 1, "tolerance": 1e-5}
-    job |= {"training": False, "error": False, "repeats": repeats} | settings
+    job |= {"training": False, "error": False, "repeats": repeats, "wall": False} | settings
     done = subprocess.run([sys.executable, __file__, "--measure", json.dumps(job)], capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{job} failed:\n{done.stderr}")
@@ -153,7 +155,7 @@ def exponent(times: dict[int, float]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
 
 
-def layer_table(sizes: list[int], dtypes: list[str], threads: list[int]) -> None:
+def layer_table(sizes: list[int], dtypes: list[str], threads: list[int], wall: bool) -> None:
     columns = [(dtype, count) for dtype in dtypes for count in threads]
     titles = "".join(f" mesh, {dtype}, {count} thread(s), s | MB |" for dtype, count in columns)
     print(f"| atoms | direct, s | MB |{titles}\n|---:|---:|---:|{'---:|---:|' * len(columns)}")
@@ -161,12 +163,12 @@ def layer_table(sizes: list[int], dtypes: list[str], threads: list[int]) -> None
     for atoms in sizes:
         row = f"| {atoms:,} |"
         if atoms <= LARGEST_DIRECT:
-            direct = run(atoms, "direct")
+            direct = run(atoms, "direct", wall=wall)
             row += f" {direct['seconds']:.3f} | {direct['MB']:.0f} |"
         else:
             row += " – | – |"
         for dtype, count in columns:
-            mesh = run(atoms, dtype=dtype, threads=count)
+            mesh = run(atoms, dtype=dtype, threads=count, wall=wall)
             times[dtype, count][atoms] = mesh["seconds"]
             row += f" {mesh['seconds']:.3f} | {mesh['MB']:.0f} |"
         print(row, flush=True)
@@ -230,14 +232,17 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", choices=list(REPEATS), default=list(REPEATS))
     parser.add_argument("--dtypes", nargs="+", default=["float64"], choices=["float64", "float32"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--wall", action="store_true", help="elapsed times; needed for more than one thread")
     parser.add_argument(
         "--tolerances", type=float, nargs="+", default=list(TORCHPME), choices=list(TORCHPME), help="against torch-pme"
     )
     parser.add_argument("--largest-mesh", type=int, default=LARGEST_MESH, help="of torch-pme, points an axis")
     options = parser.parse_args()
+    if max(options.threads) > 1 and not options.wall:
+        parser.error("--threads above 1 needs --wall: processor time adds the threads up")
     print(f"torch {torch.__version__}, {platform.machine()}")
     if options.table == "layer":
-        layer_table(options.sizes, options.dtypes, options.threads)
+        layer_table(options.sizes, options.dtypes, options.threads, options.wall)
     elif options.table == "training":
         training_table(options.sizes)
     else:
