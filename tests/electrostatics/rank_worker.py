@@ -20,6 +20,12 @@ OWNERS = {1: [0] * 12, 2: [0, 1, 1, 0, 1, 1, 1, 0, 0, 1, 0, 1], 4: [0, 1, 1, 3, 
 PER_ATOM = ("positions", "charge", "dipole", "quadrupole", "softness", "polarizability")
 SETTINGS = {"dl": 1.6}
 SELF_CONSISTENT = {**SETTINGS, "response": "self_consistent", "response_tolerance": 1e-13}
+#: Kinds of self-consistent response.
+ANSWERS = {
+    "free": SELF_CONSISTENT,
+    "fixed": {**SELF_CONSISTENT, "total_charge": "fixed"},
+    "on the mesh": {**SELF_CONSISTENT, "method": "mesh"},
+}
 
 
 def two_structures() -> System:
@@ -144,10 +150,10 @@ def work(rank: int, folder: str) -> None:
             "mesh": training_step(system, LatentElectrostatics(process_group=group, method="mesh", **SETTINGS)),
             "forces_of_atomic_energies": forces_of_atomic_energies(system, layer),
             "bytes": [bytes_of_a_step(system, layer, response) for response in (False, True)],
-            "self_consistent": [
-                training_step(system, LatentElectrostatics(process_group=group, total_charge=total, **SELF_CONSISTENT))
-                for total in ("free", "fixed")
-            ],
+            "self_consistent": {
+                kind: training_step(system, LatentElectrostatics(process_group=group, **settings))
+                for kind, settings in ANSWERS.items()
+            },
             "warm": warm_iterations(system, LatentElectrostatics(process_group=group, **SELF_CONSISTENT)),
             "refusals": refusals(layer, system, rank),
         }

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import rank_worker
 import torch
-from rank_worker import SELF_CONSISTENT, SETTINGS, atoms_of, two_structures
+from rank_worker import ANSWERS, SETTINGS, atoms_of, two_structures
 
 from les_plugins import LatentElectrostatics
 from les_plugins.electrostatics.reduction import Ranks
@@ -73,10 +73,10 @@ def test_step_on_several_ranks_is_that_of_one_process(size, kind, found):
 
 
 @SIZES
-@pytest.mark.parametrize("total_charge", ["free", "fixed"])
-def test_self_consistent_step_on_several_ranks_is_that_of_one_process(size, total_charge, found):
-    layer = LatentElectrostatics(**SELF_CONSISTENT, total_charge=total_charge)
-    steps = [rank["self_consistent"][total_charge == "fixed"] for rank in found[size]]
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_self_consistent_step_on_several_ranks_is_that_of_one_process(size, answer, found):
+    layer = LatentElectrostatics(**ANSWERS[answer])
+    steps = [rank["self_consistent"][answer] for rank in found[size]]
     for name, expected in rank_worker.training_step(two_structures(), layer).items():
         torch.testing.assert_close(
             gathered(name, steps), expected, **SAME, msg=lambda text, name=name: f"{name}: {text}"

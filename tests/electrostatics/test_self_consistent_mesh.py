@@ -1,0 +1,144 @@
+"""Self-consistent response on the particle mesh: the direct sum's numbers to the tolerance, and its own derivatives."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.multipoles import traceless
+
+TOTALS = pytest.mark.parametrize("total_charge", ["free", "fixed"])
+TIGHT = {"response": "self_consistent", "response_tolerance": 1e-13}
+#: Far from the direct sum on purpose.
+COARSE = {"method": "mesh", "mesh_tolerance": 1e-2}
+INPUTS = ("positions", "cell", "charge", "dipole", "quadrupole", "softness", "polarizability")
+
+
+def stronger(system, factor):
+    return system._replace(softness=factor * system.softness, polarizability=factor * system.polarizability)
+
+
+def relative(value, reference):
+    return float((value - reference).norm() / reference.norm())
+
+
+def step(system, **settings):
+    """What a step of dynamics needs, and the gradients of a loss of forces and virial in strain and every input."""
+    given = {name: getattr(system, name) for name in INPUTS if name != "cell" and getattr(system, name) is not None}
+    given = {name: value.clone().requires_grad_() for name, value in given.items()}
+    strain = given["strain"] = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    deform = torch.eye(3, dtype=torch.float64) + strain
+    layer = LatentElectrostatics(**TIGHT, **settings).train()
+    result = layer(
+        given["positions"] @ deform,
+        system.cell @ deform,
+        system.pbc,
+        system.batch,
+        Multipoles(given["charge"], given.get("dipole"), given.get("quadrupole")),
+        given["softness"],
+        given["polarizability"],
+    )
+    slopes = torch.autograd.grad(result.energy.sum(), (given["positions"], strain), create_graph=True)
+    loss = sum(slope.square().sum() for slope in slopes)
+    second = torch.autograd.grad(loss, list(given.values()))
+    permanent = 0.0 if system.dipole is None else system.dipole
+    first = {
+        "energy": result.energy,
+        "atomic energy": result.atomic_energy,
+        "forces": -slopes[0],
+        "virial": slopes[1],
+        "induced charge": result.charge - system.charge,
+        "induced dipole": result.dipole - permanent,
+    }
+    second = dict(zip(given, second, strict=True))
+    return tuple({name: value.detach() for name, value in found.items()} for found in (first, second))
+
+
+@pytest.mark.parametrize(("tolerance", "total_charge"), [(1e-3, "free"), (1e-5, "fixed"), (1e-7, "free")])
+@pytest.mark.parametrize("order", [0, 2])
+def test_a_step_is_that_of_the_direct_sum_to_the_tolerance(order, tolerance, total_charge, make_system):
+    system = stronger(make_system(n_atoms=12, order=order, size=6.0), 10.0)
+    first, second = step(system, method="mesh", mesh_tolerance=tolerance, total_charge=total_charge)
+    exact, exact_second = step(system, method="direct", total_charge=total_charge)
+    for name, value in first.items():  # the tolerance is that of the forces; the rest has fewer derivatives
+        assert relative(value, exact[name]) < tolerance, name
+    for name, value in second.items():  # one derivative more than the forces: up to three times the tolerance
+        assert relative(value, exact_second[name]) < 5.0 * tolerance, name
+
+
+def test_slabs_periodic_and_open_structures_in_one_batch_are_those_of_the_direct_sum(make_system, solve, join):
+    kinds = [(True, 5), ("slab", 3), (False, 4)]
+    system = stronger(join([make_system(n_atoms=n, periodic=kind, seed=n) for kind, n in kinds]), 10.0)
+    settings = {**TIGHT, "total_charge": "fixed"}
+    found, exact = (solve(system, method=method, **settings) for method in ("mesh", "direct"))
+    for name in ("energy", "atomic_energy", "charge", "dipole"):
+        assert relative(getattr(found, name), getattr(exact, name)) < 1e-5, name  # the default mesh_tolerance
+    opened = system.batch == 2
+    torch.testing.assert_close(found.dipole[opened], exact.dipole[opened], rtol=1e-12, atol=1e-12)  # no mesh there
+    assert not torch.equal(found.dipole[~opened], exact.dipole[~opened])
+
+
+@TOTALS
+@pytest.mark.parametrize("strength", [1.0, 1e6])
+def test_the_bound_holds_on_a_coarse_mesh_too(strength, total_charge, make_system, solve):
+    # no wave has a negative weight on the mesh either, so that the energy has a minimum whatever the mesh's error
+    system = stronger(make_system(n_atoms=6, response="isotropic"), strength)
+    line = 0.3 * torch.arange(6, dtype=torch.float64)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+    system = system._replace(positions=system.positions[:1] + line)
+    permanent = solve(system, response=None, **COARSE)
+    result = solve(system, response="self_consistent", total_charge=total_charge, **COARSE)
+    assert bool(torch.isfinite(result.energy).all())
+    assert float(result.energy) < float(permanent.energy)
+
+
+@TOTALS
+@pytest.mark.parametrize("order", [0, 2])
+def test_forces_and_stress_are_central_differences_of_the_energy_on_the_mesh(order, total_charge, make_system, solve):
+    # dl = 0.8: a vector that crosses the cutoff sphere under a small strain changes the energy by 1e-12 only
+    settings = {**COARSE, "dl": 0.8, "total_charge": total_charge}
+    system = stronger(make_system(order=order), 10.0)
+    first, _ = step(system, **settings)
+    generator, length = torch.Generator().manual_seed(0), 1e-4
+    towards = torch.randn(system.positions.shape, generator=generator, dtype=torch.float64)
+    strain = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+
+    def energy(positions, cell):
+        return float(solve(system._replace(positions=positions, cell=cell), **TIGHT, **settings).energy)
+
+    moved, strained = [], []
+    for sign in (1, -1):
+        deform = torch.eye(3, dtype=torch.float64) + sign * length * strain
+        moved.append(energy(system.positions + sign * length * towards, system.cell))
+        strained.append(energy(system.positions @ deform, system.cell @ deform))
+    for slope, way, (up, down) in ((-first["forces"], towards, moved), (first["virial"], strain, strained)):
+        # PHYSICS 9: 1e-6 of the whole gradient; the difference itself is good to length² times some tens
+        bound = 1e-6 * float(slope.norm() * way.norm())
+        assert float((slope * way).sum()) == pytest.approx((up - down) / (2.0 * length), abs=bound)
+
+
+def function_of(system, solve, outputs, **settings):
+    names = [name for name in INPUTS if getattr(system, name) is not None]
+
+    def evaluate(*values):
+        given = dict(zip(names, values, strict=True))
+        if "quadrupole" in given:
+            given["quadrupole"] = traceless(given["quadrupole"])
+        result = solve(system._replace(**given), dl=1.7, **TIGHT, **COARSE, **settings)
+        return tuple(getattr(result, output) for output in outputs)
+
+    return evaluate, [getattr(system, name).clone().requires_grad_() for name in names]
+
+
+@TOTALS
+def test_gradients_of_every_output_in_every_input(total_charge, make_system, solve):
+    system = stronger(make_system(n_atoms=3, size=4.5), 3.0)
+    outputs = ("energy", "atomic_energy", "charge", "dipole")
+    evaluate, values = function_of(system, solve, outputs, total_charge=total_charge)
+    # a random projection of the Jacobian, at gradcheck's own defaults, eps 1e-6, atol 1e-5, rtol 1e-3
+    assert gradcheck(evaluate, values, fast_mode=True)
+
+
+def test_second_derivatives_of_the_moments(make_system, solve):
+    system = stronger(make_system(n_atoms=2, size=4.5), 3.0)  # those of the energy are in test_modes.py
+    evaluate, values = function_of(system, solve, ("charge", "dipole"), total_charge="fixed")
+    assert gradgradcheck(evaluate, values, fast_mode=True)
