@@ -157,11 +157,14 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, density: Tensor, kernel: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)  # nothing is transformed or sent where nothing depends on the potential
         ctx.save_for_backward(density, kernel)
         return _convolve(density, kernel)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if grad is None:
+            return None, None
         density, kernel = ctx.saved_tensors
         on_density = _Convolution.apply(grad, kernel) if ctx.needs_input_grad[0] else None  # type: ignore[no-untyped-call]
         on_kernel = _CrossSpectrum.apply(grad, density) if ctx.needs_input_grad[1] else None  # type: ignore[no-untyped-call]
@@ -173,6 +176,7 @@ class _CrossSpectrum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(a, b)
         first = torch.view_as_real(torch.fft.rfftn(a))
         second = first if a is b else torch.view_as_real(torch.fft.rfftn(b))
@@ -181,7 +185,9 @@ class _CrossSpectrum(torch.autograd.Function):
         return (first * second).sum(-1).mul_(counts)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if grad is None:
+            return None, None
         a, b = ctx.saved_tensors
         on_a = _Convolution.apply(b, grad) if ctx.needs_input_grad[0] else None  # type: ignore[no-untyped-call]
         on_b = _Convolution.apply(a, grad) if ctx.needs_input_grad[1] else None  # type: ignore[no-untyped-call]

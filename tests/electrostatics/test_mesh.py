@@ -7,6 +7,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.electrostatics import mesh
 from les_plugins.electrostatics.mesh import mesh_electrostatics
 from les_plugins.electrostatics.mesh_size import MESH_POINT_COST, estimated_error, mesh_is_faster, mesh_of
 from les_plugins.electrostatics.reciprocal import periodic_electrostatics
@@ -198,6 +199,21 @@ def test_gradients_do_not_depend_on_which_outputs_are_used_beside_the_energy(mak
     other = torch.autograd.grad(atomic.sum(), values)
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)  # two ways to the same derivative: rounding only
+
+
+@pytest.mark.parametrize(("response", "convolutions"), [(None, 1), ("one_shot", 2)])
+def test_forces_transform_only_what_something_depends_on(response, convolutions, make_system, solve, monkeypatch):
+    calls = []
+
+    def counted(density, kernel):
+        calls.append(kernel)
+        return original(density, kernel)
+
+    original = mesh._convolve
+    monkeypatch.setattr(mesh, "_convolve", counted)
+    with_stress(make_system(), solve, method="mesh", response=response)
+    # the energy's own gradient is at hand; that of a response goes back through the potential
+    assert len(calls) == convolutions
 
 
 def test_gradients_can_be_taken_after_a_first_use_in_inference_mode(make_system, solve):
