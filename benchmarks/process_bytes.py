@@ -1,6 +1,9 @@
 """Bytes that each process of a group hands over for one step of a box of water.
 
 python benchmarks/process_bytes.py
+python benchmarks/process_bytes.py --method mesh
+
+Charges to quadrupoles; the self-consistent response with the stated number of iterations, started from zero.
 """
 
 from __future__ import annotations
@@ -9,27 +12,38 @@ import argparse
 
 import torch
 
-from les_plugins.electrostatics.processes import bytes_per_step
+from les_plugins import LatentElectrostatics
+from les_plugins.electrostatics.communication import bytes_per_step
 
 EDGE = 12.42  # Å, 192 atoms
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[192, 1536, 5184, 98304])
     parser.add_argument("--dl", type=float, nargs="+", default=[1.2, 2.0])
+    parser.add_argument("--method", choices=("direct", "mesh"), default="direct")
+    parser.add_argument("--iterations", type=int, default=10)
     arguments = parser.parse_args()
-    print("| atoms | edge, Å | dl, Å | energy, kB | and forces, kB | with response, kB |")
-    print("|---:|---:|---:|---:|---:|---:|")
+    answering = f"with forces, kB | one shot, kB | self-consistent, {arguments.iterations} iterations, kB"
+    print(f"| atoms | edge, Å | dl, Å | energy, kB | {answering} |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
     for n_atoms in arguments.sizes:
         edge = EDGE * (n_atoms / 192) ** (1 / 3)
         cell = edge * torch.eye(3, dtype=torch.float64)[None]
         for dl in arguments.dl:
-            energy, forces, response = (
-                bytes_per_step(cell, dl, response, forces) / 1e3
-                for response, forces in ((False, False), (False, True), (True, True))
+            none, one_shot, self_consistent = (
+                LatentElectrostatics(dl=dl, method=arguments.method, response=response)
+                for response in (None, "one_shot", "self_consistent")
             )
-            print(f"| {n_atoms:,} | {edge:.1f} | {dl} | {energy:,.1f} | {forces:,.1f} | {response:,.1f} |")
+            sent = (
+                bytes_per_step(none, cell, forces=False),
+                bytes_per_step(none, cell),
+                bytes_per_step(one_shot, cell),
+                bytes_per_step(self_consistent, cell, iterations=arguments.iterations),
+            )
+            cells = " | ".join(f"{value / 1e3:,.1f}" for value in sent)
+            print(f"| {n_atoms:,} | {edge:.1f} | {dl} | {cells} |")
 
 
 if __name__ == "__main__":

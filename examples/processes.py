@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.electrostatics.processes import bytes_per_step
+from les_plugins.electrostatics.communication import bytes_per_step
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
@@ -43,7 +43,7 @@ print(
     f"process {rank} of {size}: {len(positions)} atoms, energy of all {result.energy.item():.9f} eV, largest own force "
     f"{gradient.norm(dim=1).max():.6f} eV/Å, pressure {-virial.trace() / 3 / edge**3:.9f} eV/Å³, "
     f"{layer.ranks.bytes} bytes in {layer.ranks.calls} sums, "
-    f"foretold {bytes_per_step(cell, layer.dl, response=True)}"
+    f"foretold {bytes_per_step(layer, cell, polarizability=False)}"
 )
 dist.barrier()
 dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""One structure on several ranks: what all ranks must agree on, and how much they send. The layer calls it.
+"""One structure on several ranks: what all ranks must agree on. The layer calls it.
 
 A rank that refuses its input must not leave the others waiting in a sum: every call starts with one small exchange, in
 which a refusal reaches all ranks and what has to be equal on all is compared.
@@ -6,14 +6,12 @@ which a refusal reaches all ranks and what has to be equal on all is compared.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.reciprocal import reciprocal_grid
 from les_plugins.electrostatics.reduction import Ranks
 from les_plugins.errors import GeometryError, LesPluginsError
 from les_plugins.multipoles import Multipoles
@@ -96,23 +94,6 @@ def check_boundaries(pbc: Tensor) -> None:
             f"process_group with pbc {pbc[first].tolist()} of structure {first}: its pairs need the atoms of all "
             "ranks; allowed: periodic structures; evaluate others on one rank"
         )
-
-
-def bytes_per_step(cell: Tensor, dl: float, response: bool, forces: bool = True) -> int:
-    """Bytes that each rank hands over for one energy, with forces unless said otherwise; no atom count enters.
-
-    32 for each point of the reciprocal grid, which is the structure factor of +k and −k in its real and imaginary
-    parts, once and with forces of a response twice; 8 for the energy of a structure; one exchange of flags. Not
-    counted: net charges, for which `neutralize` other than "background" sends 8 to 24 a structure.
-
-    Args:
-        cell: (B, 3, 3) Å.
-        dl: resolution of the reciprocal sum, Å.
-        response: whether there are softness or polarizability.
-        forces: whether the energy is differentiated.
-    """
-    grids = sum(reciprocal_grid(one, 2.0 * math.pi / dl).row.numel() for one in cell)
-    return 8 * (1 + 2 * len(FACTS)) + 8 * len(cell) + 32 * grids * (2 if response and forces else 1)
 
 
 def _checksum(value: object) -> int:

@@ -11,7 +11,7 @@ from random_systems import System, join_systems, random_system
 from torch import Tensor
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.electrostatics.processes import bytes_per_step
+from les_plugins.electrostatics.communication import bytes_per_step
 from les_plugins.electrostatics.reduction import reduce_total
 from les_plugins.errors import LesPluginsError
 
@@ -88,14 +88,43 @@ def forces_of_atomic_energies(system: System, layer: LatentElectrostatics) -> Te
     return -gradient
 
 
-def bytes_of_a_step(system: System, layer: LatentElectrostatics, response: bool) -> tuple[int, int]:
-    """Bytes counted by this rank, and as foretold."""
-    if not response:
-        system = system._replace(softness=None, polarizability=None)
-    before = layer.ranks.bytes
-    positions = system.positions.clone().requires_grad_()
-    torch.autograd.grad(run(layer, system, positions=positions).energy.sum(), positions)
-    return layer.ranks.bytes - before, bytes_per_step(system.cell, layer.dl, response)
+#: Steps whose bytes are counted: settings, which coefficients of a response there are, and whether forces are wanted.
+FEW_ITERATIONS = {"response_tolerance": 1e-3}
+ON_MESH = {**SETTINGS, "method": "mesh"}
+BOTH = ("softness", "polarizability")
+COUNTED = {
+    "energy": (SETTINGS, (), False),
+    "no response": (SETTINGS, (), True),
+    "one shot": (SETTINGS, BOTH, True),
+    "mesh": (ON_MESH, (), True),
+    "mesh, one shot": (ON_MESH, BOTH, True),
+    "self-consistent": ({**ANSWERS["free"], **FEW_ITERATIONS}, BOTH, True),
+    "self-consistent energy": ({**ANSWERS["free"], **FEW_ITERATIONS}, ("polarizability",), False),
+    "fixed charge": ({**ANSWERS["fixed"], **FEW_ITERATIONS}, BOTH, True),
+    "mesh, self-consistent": ({**ANSWERS["on the mesh"], **FEW_ITERATIONS}, BOTH, True),
+    "mesh, fixed charge": ({**ANSWERS["fixed"], **ON_MESH, **FEW_ITERATIONS}, ("softness",), True),
+}
+
+
+def bytes_of_steps(system: System, group: dist.ProcessGroup, kind: str) -> list[tuple[int, int]]:
+    """Bytes counted by this rank and foretold: in training mode, in evaluation mode, and there once more."""
+    settings, given, forces = COUNTED[kind]
+    coefficients = {name: name in given for name in ("softness", "polarizability")}
+    system = system._replace(**{name: None for name, there in coefficients.items() if not there})
+    layer, found = LatentElectrostatics(process_group=group, **settings), []
+    for training, warm in ((True, False), (False, False), (False, True)):
+        layer.train(training)
+        before = layer.ranks.bytes
+        positions = (system.positions + 1e-3 * len(found)).requires_grad_(forces)
+        energy = run(layer, system, positions=positions).energy.sum()
+        if forces:
+            torch.autograd.grad(energy, positions)
+        iterations = getattr(layer.response_model, "iterations", 0)
+        foretold = bytes_per_step(
+            layer, system.cell, 2, **coefficients, forces=forces, iterations=iterations, warm=warm
+        )
+        found.append((layer.ranks.bytes - before, foretold))
+    return found
 
 
 def warm_iterations(system: System, layer: LatentElectrostatics) -> list[int]:
@@ -149,7 +178,7 @@ def work(rank: int, folder: str) -> None:
             "shifted": training_step(system, LatentElectrostatics(process_group=group, neutralize="shift", **SETTINGS)),
             "mesh": training_step(system, LatentElectrostatics(process_group=group, method="mesh", **SETTINGS)),
             "forces_of_atomic_energies": forces_of_atomic_energies(system, layer),
-            "bytes": [bytes_of_a_step(system, layer, response) for response in (False, True)],
+            "bytes": {kind: bytes_of_steps(system, group, kind) for kind in COUNTED},
             "self_consistent": {
                 kind: training_step(system, LatentElectrostatics(process_group=group, **settings))
                 for kind, settings in ANSWERS.items()

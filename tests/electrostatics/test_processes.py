@@ -7,7 +7,7 @@ import pickle
 import pytest
 import rank_worker
 import torch
-from rank_worker import ANSWERS, SETTINGS, atoms_of, two_structures
+from rank_worker import ANSWERS, COUNTED, SETTINGS, atoms_of, two_structures
 
 from les_plugins import LatentElectrostatics
 from les_plugins.electrostatics.reduction import Ranks
@@ -115,11 +115,18 @@ def test_charge_channels_on_several_ranks_are_those_of_one_process(size, found):
 
 
 @SIZES
-def test_bytes_of_a_step_are_as_stated_on_every_rank(size, found):
+@pytest.mark.parametrize("kind", COUNTED)
+def test_bytes_of_a_step_are_as_stated_on_every_rank(size, kind, found):
     for rank in found[size]:
-        for sent, stated in rank["bytes"]:
+        for sent, stated in rank["bytes"][kind]:
             assert sent == stated
-        assert rank["bytes"][0][0] < rank["bytes"][1][0]  # a response sends its gradient as well
+
+
+@SIZES
+def test_what_answers_sends_more(size, found):
+    sent = {kind: steps[0][0] for kind, steps in found[size][0]["bytes"].items()}
+    assert sent["energy"] == sent["no response"] < sent["one shot"] < sent["self-consistent"]
+    assert sent["mesh"] < sent["mesh, one shot"] < sent["mesh, self-consistent"]
 
 
 @SIZES

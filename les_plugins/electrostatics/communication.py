@@ -1,0 +1,73 @@
+"""How much the ranks of a process group send for one step: known beforehand, but for the number of iterations."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from les_plugins.electrostatics.mesh_size import mesh_of
+from les_plugins.electrostatics.processes import FACTS
+from les_plugins.electrostatics.reciprocal import proper_lattice, reciprocal_grid
+from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
+
+if TYPE_CHECKING:
+    from les_plugins.electrostatics.layer import LatentElectrostatics
+
+NUMBER = 8  # bytes of a float64
+
+
+def bytes_per_step(
+    layer: LatentElectrostatics,
+    cell: Tensor,
+    order: int = 2,
+    softness: bool = True,
+    polarizability: bool = True,
+    forces: bool = True,
+    iterations: int = 0,
+    warm: bool = False,
+) -> int:
+    """Bytes that each rank hands over for one energy, with forces unless said otherwise; no atom count enters.
+
+    One exchange of flags, 8 for the energy of a structure, and sums over the grid: of the direct sum 32 for each point,
+    which is the structure factor of +k and −k in its real and imaginary parts, of the mesh 8. One sum, and with forces
+    of a response two. A self-consistent response sums the grid once more for each iteration and for its forces, and
+    two numbers of each structure for each iteration, four with a fixed total charge. Not counted: net charges, for
+    which `neutralize` other than "background" sends 8 to 24 a structure; with a fixed total charge 16 a structure for
+    gradients in softness or polarizability.
+
+    Args:
+        layer: with the settings; it need not have a process group. Its mode, training or evaluation, counts.
+        cell: (B, 3, 3) Å.
+        order: highest rank of the permanent moments, on which the size of the mesh depends.
+        softness, polarizability: whether there are.
+        forces: whether the energy is differentiated.
+        iterations: of the self-consistent response, as its `iterations` says after a step.
+        warm: whether it started from the last solution.
+
+    Raises:
+        GeometryError: a singular cell, or one too large for the grid or the mesh.
+    """
+    answers = layer.response is not None and (softness or polarizability)
+    size = NUMBER * (1 + 2 * len(FACTS)) + NUMBER * len(cell)
+    size += _grids(layer, cell, order) * (2 if answers and forces else 1)
+    model = layer.response_model
+    if not (answers and isinstance(model, SelfConsistentResponse)):
+        return size
+    operations = iterations + int(warm)
+    size += _grids(layer, cell, int(polarizability)) * (operations + int(forces))
+    sums = 1 + int(warm) + 2 * iterations
+    if softness and model.total_charge == "fixed":
+        sums += 2 * (1 + int(warm) + operations)
+    agreement = 0 if layer.training else 1  # whether all have a last solution to start from
+    return size + NUMBER * (len(cell) * sums + agreement)
+
+
+def _grids(layer: LatentElectrostatics, cell: Tensor, order: int) -> int:
+    """Bytes of the sum over the ranks for moments of one order, all structures."""
+    cutoff = 2.0 * math.pi / layer.dl
+    if layer.method != "mesh":
+        return 4 * NUMBER * sum(reciprocal_grid(one, cutoff).row.numel() for one in cell)
+    meshes = [mesh_of(proper_lattice(one), layer.sigma, cutoff, order, layer.mesh_tolerance) for one in cell]
+    return NUMBER * sum(math.prod(mesh.sizes) for mesh in meshes)
