@@ -2,20 +2,15 @@
 
 import pytest
 import torch
+from self_consistent_cases import TIGHT, TOTALS, stronger
 from torch.autograd import gradcheck, gradgradcheck
 
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.multipoles import traceless
 
-TOTALS = pytest.mark.parametrize("total_charge", ["free", "fixed"])
-TIGHT = {"response": "self_consistent", "response_tolerance": 1e-13}
 #: Far from the direct sum on purpose.
 COARSE = {"method": "mesh", "mesh_tolerance": 1e-2}
 INPUTS = ("positions", "cell", "charge", "dipole", "quadrupole", "softness", "polarizability")
-
-
-def stronger(system, factor):
-    return system._replace(softness=factor * system.softness, polarizability=factor * system.polarizability)
 
 
 def relative(value, reference):

@@ -1,0 +1,109 @@
+"""How the self-consistent response is solved: starts, iterations, and what it says where there is no solution."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from self_consistent_cases import BOUNDARIES, call, stronger
+
+from les_plugins import LatentElectrostatics
+from les_plugins.errors import ResponseError
+
+
+def moved(system, length):
+    shift = torch.randn(system.positions.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return system._replace(positions=system.positions + length * shift)
+
+
+@BOUNDARIES
+def test_the_last_solution_is_a_start_that_saves_iterations_and_changes_nothing(periodic, make_system):
+    system = stronger(make_system(n_atoms=20, periodic=periodic, size=8.0), 10.0)
+    warm, cold = (LatentElectrostatics(response="self_consistent").eval() for _ in range(2))
+    call(warm, system)
+    later = moved(system, 1e-4)
+    after, expected = call(warm, later), call(cold, later)
+    assert 0 < warm.response_model.iterations < cold.response_model.iterations
+    torch.testing.assert_close(after.energy, expected.energy, rtol=1e-13, atol=1e-13)  # tolerance 1e-8, squared
+    torch.testing.assert_close(after.charge, expected.charge, rtol=1e-7, atol=1e-8)
+    warm.response_model.reset()
+    call(warm, later)
+    assert warm.response_model.iterations == cold.response_model.iterations
+
+
+def test_a_start_that_does_not_fit_is_not_used(make_system):
+    system = make_system(n_atoms=8, periodic=False)
+    layer = LatentElectrostatics(response="self_consistent").eval()
+    call(layer, make_system(n_atoms=5, periodic=False))
+    cold = LatentElectrostatics(response="self_consistent").eval()
+    assert call(layer, system).energy.tolist() == call(cold, system).energy.tolist()
+    # the solution of other atoms is further off than none
+    call(layer, make_system(n_atoms=8, periodic=False, seed=9))
+    torch.testing.assert_close(call(layer, system).energy, call(cold, system).energy, rtol=1e-13, atol=1e-13)
+
+
+def test_training_neither_uses_nor_keeps_a_start(make_system):
+    system = make_system()
+    layer = LatentElectrostatics(response="self_consistent")
+    first, second = (call(layer.train(), system).charge.tolist() for _ in range(2))
+    iterations = layer.response_model.iterations
+    assert first == second
+    call(layer.eval(), system)
+    assert layer.response_model.iterations == iterations
+    call(layer, system)
+    assert layer.response_model.iterations == 0
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_do_not_carry_the_start_and_a_state_dict_knows_nothing_of_it(copied, make_system):
+    system = make_system()
+    layer = LatentElectrostatics(response="self_consistent").eval()
+    expected = call(layer, system)
+    assert layer.state_dict() == {}
+    twin = copied(layer)
+    assert call(twin, system).charge.tolist() == expected.charge.tolist()
+    assert twin.response_model.iterations > 0
+
+
+def test_a_converged_energy_needs_no_iterations_for_its_forces(make_system, monkeypatch):
+    from les_plugins.electrostatics import self_consistent
+
+    counts = []
+
+    def counted(*arguments):
+        found = original(*arguments)
+        counts.append(found[2])
+        return found
+
+    original = self_consistent.conjugate_gradients
+    monkeypatch.setattr(self_consistent, "conjugate_gradients", counted)
+    system = make_system()
+    system = system._replace(positions=system.positions.clone().requires_grad_())
+    result = call(LatentElectrostatics(response="self_consistent"), system)
+    assert len(counts) == 1
+    torch.autograd.grad(result.energy.sum(), system.positions, retain_graph=True)
+    assert len(counts) == 1  # the energy is stationary
+    torch.autograd.grad(result.atomic_energy.sum(), system.positions)
+    assert counts[1:] == [0]  # a multiple of the solution that is known
+
+
+def test_an_interaction_that_is_not_positive_is_refused_in_words(make_system):
+    system = make_system()._replace(polarizability=None)
+    layer = LatentElectrostatics(response="self_consistent")
+    ours = layer.solver
+
+    def wrong(*arguments):
+        result = ours(*arguments)
+        return result._replace(potential=100.0 * result.potential)  # without the self-term it has negative eigenvalues
+
+    layer.solver = wrong
+    with pytest.raises(ResponseError, match="structure 0 has no minimum over its induced moments"):
+        call(layer, system)
+
+
+def test_no_convergence_is_said_in_words(make_system, monkeypatch):
+    monkeypatch.setattr("les_plugins.electrostatics.self_consistent.MOST_ITERATIONS", 2)
+    with pytest.raises(
+        ResponseError, match=r"structure 0 have a relative residual of \S+ after 2 iterations; asked for: 1e-08"
+    ):
+        call(LatentElectrostatics(response="self_consistent"), make_system())
