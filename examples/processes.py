@@ -43,7 +43,7 @@ print(
     f"process {rank} of {size}: {len(positions)} atoms, energy of all {result.energy.item():.9f} eV, largest own force "
     f"{gradient.norm(dim=1).max():.6f} eV/Å, pressure {-virial.trace() / 3 / edge**3:.9f} eV/Å³, "
     f"{layer.ranks.bytes} bytes in {layer.ranks.calls} sums, "
-    f"foretold {bytes_per_step(layer, cell, polarizability=False)}"
+    f"foretold {bytes_per_step(layer, cell, order=0, polarizability=False)}"
 )
 dist.barrier()
 dist.destroy_process_group()
