@@ -44,6 +44,8 @@ FEATURES = (
     "response: self_consistent",
     "process group",
 )
+#: Of whole models, whose section has no such setting and whose compiled code no such input.
+LAYER_ALONE = {"charge channels": "layer alone", "external field": "no input", "process group": "layer alone"}
 Table = dict[tuple[str, str], str]
 
 

@@ -53,6 +53,7 @@ def compile_model(
         eager.long_range.set_static_cell(static_cell)
     lengths = eager.long_range.electrostatics.static_lengths()
     eager.long_range.electrostatics.net_charge_warning = None  # of the random atoms that it is compared on
+    eager.long_range.electrostatics.method = "direct"  # as traced code does, whatever the model takes
     for parameter in eager.parameters():
         parameter.requires_grad_(False)
     compiled = script(eager)

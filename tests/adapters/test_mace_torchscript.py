@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 pytest.importorskip("mace", reason="mace-torch is not installed: nox -s tests-mace")
 
 import torch
-from compilers_page import check_column, refusal
+from compilers_page import LAYER_ALONE, check_column, refusal
 from mace.calculators import MACECalculator
 from mace_models import amplify, batch_of, tiny_mace, waters
 from safetensors.torch import load_file, save_file
@@ -21,15 +23,16 @@ import les_plugins
 from les_plugins.adapters.mace.calculator import LesMACECalculator
 from les_plugins.adapters.mace.compiled import LesCompiledCalculator
 from les_plugins.adapters.mace.model import LongRangeMACE
-from les_plugins.adapters.mace.torchscript import compile_model, script
-from les_plugins.errors import ConfigError, DataError, HostError
+from les_plugins.adapters.mace.torchscript import ScriptableMACE, compile_model, script
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
 from les_plugins.observables import born_effective_charges
 from les_plugins.plugins import host
 
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}, "static_cell": [9.0, 9.0, 9.0], "epsilon_infinity": 1.8}
 ISOTROPIC = {"charge": True, "dipole": "isotropic"}
 #: Rows of the table of docs/compilers.md that the tests below fill.
-FEATURES_TRIED = 13
+FEATURES_TRIED = 20
 #: Rounding of sums in another order, float64.
 ROUNDING = 1e-10
 OUTPUTS = (
@@ -207,6 +210,47 @@ def test_what_cannot_be_compiled_is_refused_in_words(tmp_path, column):
     with pytest.raises(HostError, match="no long-range part"):
         compile_model(tiny_mace(), output, (9.0, 9.0, 9.0), "cpu", {})
     assert not output.exists()
+
+
+SMALL = {"multipoles": ["charge"], "dl": 2.0, "static_cell": [8.0, 8.0, 8.0]}
+
+
+@pytest.mark.parametrize(
+    ("feature", "config"),
+    [
+        ("neutralize: shift", {"neutralize": "shift"}),
+        ("method: mesh (compiled: direct)", {"method": "mesh", "mesh_tolerance": 1e-2}),
+    ],
+)
+def test_shifted_charges_and_the_direct_sum_for_a_model_that_uses_the_mesh(feature, config, tmp_path, column):
+    model = long_range_model({**SMALL, **config}, layers=1)
+    compiled = torch.jit.load(compile_model(model, tmp_path / "model.pt", None, "cpu", {}))
+    direct = copy.deepcopy(model)
+    direct.long_range.electrostatics.method = "direct"
+    batch = batch_of([waters(2), waters(4, seed=1)])
+    _, expected = check(compiled, direct, batch)
+    found = model(dict(batch))["energy"]
+    assert torch.equal(found, expected["energy"]) == (config.get("method") != "mesh")
+    column[feature] = "same"
+
+
+@pytest.mark.parametrize(
+    ("feature", "config"),
+    [
+        ("neutralize: refuse", {"neutralize": "refuse"}),
+        ("response: self_consistent", {"response": {"dipole": "isotropic", "solve": "self_consistent"}}),
+    ],
+)
+def test_what_depends_on_values_is_refused_in_words(feature, config, tmp_path, column):
+    with pytest.raises((ConfigError, GeometryError), match="traced") as caught:
+        compile_model(long_range_model({**SMALL, **config}, layers=1), tmp_path / "model.pt", None, "cpu", {})
+    column[feature] = refusal(caught.value)
+
+
+def test_models_have_no_setting_or_input_for_what_the_layer_alone_has(column):
+    names = {"channels", "external_field", "process_group"}
+    assert not names & ({*LongRangeConfig.model_fields} | {*inspect.signature(ScriptableMACE.forward).parameters})
+    column.update(LAYER_ALONE)
 
 
 def test_heads_that_depend_on_values_are_found_out(model, monkeypatch):

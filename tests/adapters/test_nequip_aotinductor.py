@@ -15,13 +15,14 @@ pytest.importorskip("nequip", reason="nequip is not installed: nox -s tests-nequ
 
 import torch
 from ase import Atoms
-from compilers_page import check_column, refusal
+from compilers_page import LAYER_ALONE, check_column, refusal
 from nequip.nn.compile import DictInputOutputWrapper
 from nequip.scripts._compile_utils import COMPILE_TARGET_DICT
 from nequip.utils.aot import aot_export_model
 from nequip_models import batch_of, tiny_long_range, waters
 from torch import Tensor
 
+from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, GeometryError
 
 #: What torch's compiler says of torch's own code.
@@ -30,7 +31,7 @@ MODE = "NequIP, AOTInductor"
 SECTION = {"dl": 2.0, "static_cell": [9.0, 9.0, 9.0], "net_charge_warning": None}
 CHARGE = {"multipoles": ["charge"]}
 #: Rows of the table that the tests below fill.
-FEATURES_TRIED = 16
+FEATURES_TRIED = 19
 #: Sums in another order, relative to the largest value.
 ROUNDING = 1e-10
 
@@ -158,6 +159,12 @@ def test_what_cannot_be_compiled_is_refused_in_words(feature, section, tmp_path,
     with pytest.raises((ConfigError, GeometryError), match="traced") as caught:
         Compiled("ase", {**CHARGE, **section}, tmp_path)
     column[feature] = refusal(caught.value)
+
+
+def test_models_have_no_setting_or_input_for_what_the_layer_alone_has(column):
+    inputs = {name for target in COMPILE_TARGET_DICT.values() for name in target["input"]}
+    assert not {"channels", "external_field", "process_group"} & ({*LongRangeConfig.model_fields} | inputs)
+    column.update(LAYER_ALONE)
 
 
 def test_docs_compilers_says_what_was_found(column):
