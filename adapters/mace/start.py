@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from les_plugins import checkpoint
-from les_plugins.adapters.mace.model import LongRangeMACE
+from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
+from les_plugins.checkpoint import load_tensors
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import ConfigError
+from les_plugins.errors import CheckpointError, ConfigError
 
 
 def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConfig | None) -> nn.Module:
@@ -30,8 +31,8 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
-        ConfigError: it is not MACE's, or elements, cutoff, irreps, other settings or the `long_range:` section differ
-            from those of the run.
+        ConfigError: it is not MACE's, or elements, cutoff, irreps, other settings, or what has weights in the
+            `long_range:` section differ from those of the run. Its numbers (sigma, dl, epsilon_infinity) may differ.
     """
     model, config = checkpoint.load_model(source)
     if config["host"] != "mace":
@@ -39,10 +40,7 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
     base = model.base if isinstance(model, LongRangeMACE) else model
     section = model.long_range.config if isinstance(model, LongRangeMACE) else None
     if section != long_range:
-        raise ConfigError(
-            f"start_from: the long_range section of {source} is {None if section is None else section.to_dict()}; "
-            "give the run the same, for its weights mean nothing under another"
-        )
+        model = _under(model, section, long_range, source)
     elements, allowed = built.atomic_numbers.tolist(), base.atomic_numbers.tolist()
     if elements != allowed:
         raise ConfigError(
@@ -64,6 +62,24 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
             base.scale_shift.shift.copy_(built.scale_shift.shift)
     parameter = next(built.parameters())
     return model.to(device=parameter.device, dtype=parameter.dtype).requires_grad_(True).train()
+
+
+def _under(
+    model: nn.Module, section: LongRangeConfig | None, wanted: LongRangeConfig | None, source: str | Path
+) -> nn.Module:
+    """The weights of `model` under another section, where all of them have a place in it: other widths and numbers."""
+    difference = ConfigError(
+        f"start_from: the long_range section of {source} is {None if section is None else section.to_dict()}; "
+        "multipoles, response, heads and whatever else has weights must be the same here"
+    )
+    if wanted is None or not isinstance(model, LongRangeMACE):
+        raise difference
+    changed = attach_long_range(model.base, wanted)
+    try:
+        load_tensors(changed, model.state_dict())
+    except CheckpointError:
+        raise difference from None
+    return changed
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

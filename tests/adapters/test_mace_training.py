@@ -261,11 +261,23 @@ def test_fine_tuning_begins_with_the_weights_of_a_checkpoint_and_the_zero_of_the
     assert checkpoint.read_config(second)["metadata"]["training"]["start_from"] == "first.les"
 
 
+def test_fine_tuning_under_another_width_keeps_the_weights(work):
+    first = train(write_config(work, name="first", max_num_epochs=1))
+    other = {**LONG_RANGE, "sigma": 0.8, "dl": 0.96, "epsilon_infinity": 2.0}
+    second = train(
+        write_config(work, name="second", max_num_epochs=1, lr=1e-12, start_from=str(first), long_range=other)
+    )
+    old, new = (checkpoint.load_model(folder)[0] for folder in (first, second))
+    assert new.long_range.config.sigma == 0.8
+    for name, value in new.long_range.state_dict().items():  # the gauge is a sign, the rest has not been trained
+        assert torch.allclose(value.abs(), old.long_range.state_dict()[name].abs(), rtol=0, atol=1e-6), name
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"long_range": {**LONG_RANGE, "sigma": 2.0}}, "give the run the same"),
-        ({"long_range": None}, "give the run the same"),
+        ({"long_range": {**LONG_RANGE, "response": {}}}, "must be the same here"),
+        ({"long_range": None}, "must be the same here"),
         ({"r_max": 3.9}, "r_max is 3.9 here"),
         ({"hidden_irreps": "6x0e + 6x1o"}, "another than this config file describes"),
         ({"atomic_numbers": "[1, 6, 8]", "E0s": "{1: 0.0, 6: 0.0, 8: 0.0}"}, "knows the atomic numbers"),
