@@ -17,12 +17,14 @@ import numpy as np
 
 import les_plugins
 from les_plugins import checkpoint, zoo
+from les_plugins.config import LongRangeConfig
 from les_plugins.evaluation import evaluate
 from les_plugins.frames import read_frames
 from les_plugins.labels import BORN
 from les_plugins.stability import stability
 
 HERE = Path(__file__).parent
+DEFAULT_SIGMA = LongRangeConfig().sigma
 #: How the names of recipes end whose data are those of `pretraining` in data.json.
 PRETRAINING = "-pretraining"
 
@@ -83,6 +85,7 @@ def main() -> None:
             "train": {"file": facts["train"], "sha256": checkpoint.sha256(given.data / facts["train"])},
         },
         "epsilon_infinity": config["epsilon_infinity"],
+        "sigma": None if config["long_range"] is None else config["long_range"]["sigma"],
         "summary": summary(errors),
         "errors": errors,
         "temperature": facts["temperature"],
@@ -181,6 +184,10 @@ def card(metrics: dict, facts: dict) -> str:
     ]
     if metrics["epsilon_infinity"] is not None:
         lines.append(f"- ε_∞ = {metrics['epsilon_infinity']} scales dipoles and Born charges; an input, not a result.")
+    if metrics["sigma"] not in (None, DEFAULT_SIGMA):
+        lines.append(
+            f"- σ = {metrics['sigma']} Å was chosen by the slope of Z* below; no weight was trained on any Z*."
+        )
     lines += [
         f"- Weights: SHA-256 {metrics['weights_sha256']}",
         "",
