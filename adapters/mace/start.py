@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from les_plugins import checkpoint
 from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
+from les_plugins.adapters.mace.state import take_apart
 from les_plugins.checkpoint import load_tensors
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError
+
+#: Arguments of a model that come from its training data and the precision of the run.
+_OF_THE_DATA = ("atomic_energies", "avg_num_neighbors", "atomic_inter_scale", "atomic_inter_shift", "dtype")
 
 
 def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConfig | None) -> nn.Module:
@@ -49,12 +54,13 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
         )
     if float(built.r_max) != float(base.r_max):
         raise ConfigError(f"start_from: r_max is {float(built.r_max)} here and {float(base.r_max)} in {source}")
-    theirs, ours = _shapes(base), _shapes(built)
+    theirs, ours = _settings(base), _settings(built)
     different = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
-    if type(built) is not type(base) or different:
+    if different:
+        name = different[0]
         raise ConfigError(
-            f"start_from: the model of {source} is another than this config file describes "
-            f"(first difference: {different[0] if different else type(base).__name__})"
+            f"start_from: the model of {source} is another than this config file describes: "
+            f"{name} is {ours.get(name)!r} here and {theirs.get(name)!r} there"
         )
     with torch.no_grad():
         base.atomic_energies_fn.atomic_energies.copy_(built.atomic_energies_fn.atomic_energies)
@@ -82,5 +88,6 @@ def _under(
     return changed
 
 
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+def _settings(model: nn.Module) -> dict[str, Any]:
+    """What a config file says of a model; not what MACE reads off the data."""
+    return {key: value for key, value in take_apart(model).model.items() if key not in _OF_THE_DATA}
