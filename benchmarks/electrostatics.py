@@ -1,6 +1,7 @@
-"""Energy and forces of the layer's direct sum against the N × K sum of cosines and sines that such codes usually take.
+"""Energy and forces of the layer against the N × K sum of cosines and sines that such codes usually take.
 
     python benchmarks/electrostatics.py
+    python benchmarks/electrostatics.py --method auto --terms quQ all
     python benchmarks/electrostatics.py --sizes 192 1536 --terms quQ --dl 1.2 --repeats 5 --json results.json
 
 Water, float64, one thread. Every measurement runs in a process of its own. Its time is the processor time of that one
@@ -8,7 +9,9 @@ thread, the shortest of the repeats: the wall time of an idle machine, which oth
 is the growth of the process's high-water mark from just before the first evaluation. The N × K sum keeps its (N, K)
 arrays for autograd; where they would exceed the memory allowed, it takes the k-vectors in the largest chunks that fit,
 or in those of --chunk, and differentiates each chunk's energy at once, which costs it no recomputation. Small chunks
-(200 vectors) make it faster than it is in the codes that hold all of k-space at once.
+(200 vectors) make it faster than it is in the codes that hold all of k-space at once. "all" is charges, dipoles and
+quadrupoles with both responses, for which the sum is made twice: for potential and field, and for the forces.
+--method is the layer's; with `auto` it takes the mesh where that is faster, and the force error is that of the mesh.
 """
 
 from __future__ import annotations
@@ -32,9 +35,10 @@ from les_plugins.units import RECIPROCAL_PREFACTOR
 
 EDGE = 12.42  # Å, 64 molecules at the density of water
 SIGMA = 1.0  # Å
-TERMS = ("q", "quQ")
+TERMS = ("q", "quQ", "all")
+SOFTNESS, POLARIZABILITY = 0.01, 0.01  # e²/eV, e²·Å²/eV: the natural size of a fresh model's
 #: Arrays of (N, K) float64 that the baseline holds at its peak, by terms, as measured at 1,536 atoms.
-ARRAYS_HELD = {"q": 6, "quQ": 8}
+ARRAYS_HELD = {"q": 6, "quQ": 8, "all": 12}
 
 
 def water(n_atoms: int) -> tuple[Tensor, Tensor, Multipoles]:
@@ -63,45 +67,79 @@ def water(n_atoms: int) -> tuple[Tensor, Tensor, Multipoles]:
 
 
 def with_terms(moments: Multipoles, terms: str) -> Multipoles:
-    return moments if terms == "quQ" else Multipoles(moments.charge)
+    return Multipoles(moments.charge) if terms == "q" else moments
 
 
-def layer_energy_and_forces(positions: Tensor, cell: Tensor, moments: Multipoles, dl: float) -> tuple[float, Tensor]:
+def layer_energy_and_forces(
+    positions: Tensor, cell: Tensor, moments: Multipoles, dl: float, method: str, response: bool
+) -> tuple[float, Tensor]:
     places = positions.clone().requires_grad_()
     pbc, batch = torch.ones(1, 3, dtype=torch.bool), torch.zeros(len(positions), dtype=torch.long)
-    energy = LatentElectrostatics(sigma=SIGMA, dl=dl, method="direct")(
-        places, cell[None], pbc, batch, moments
-    ).energy.sum()
+    softness = torch.full_like(moments.charge, SOFTNESS) if response else None
+    polarizability = torch.full_like(moments.charge, POLARIZABILITY) if response else None
+    layer = LatentElectrostatics(sigma=SIGMA, dl=dl, method=method)
+    energy = layer(places, cell[None], pbc, batch, moments, softness, polarizability).energy.sum()
     (gradient,) = torch.autograd.grad(energy, places)
     return float(energy.detach()), -gradient
 
 
 def baseline_energy_and_forces(
-    positions: Tensor, cell: Tensor, moments: Multipoles, dl: float, chunk: int
+    positions: Tensor, cell: Tensor, moments: Multipoles, dl: float, chunk: int, response: bool
 ) -> tuple[float, Tensor]:
     """The N × K sum over half of k-space, `chunk` vectors at a time, forces from autograd."""
-    places = positions.clone().requires_grad_()
     k, weight = half_space(cell, dl)
+    parts = [(k[part : part + chunk], weight[part : part + chunk]) for part in range(0, len(k), chunk)]
+    if response:
+        return with_response(positions, moments, parts)
+    places = positions.clone().requires_grad_()
     total, forces = -self_energy(moments), torch.zeros_like(positions)
-    for part in range(0, len(k), chunk):
-        energy = partial_energy(places, moments, k[part : part + chunk], weight[part : part + chunk])
+    for vectors, weights in parts:
+        energy = partial_energy(places, moments, vectors, weights)
         (gradient,) = torch.autograd.grad(energy, places)
         total, forces = total + float(energy.detach()), forces - gradient
     return total, forces
 
 
-def partial_energy(positions: Tensor, moments: Multipoles, k: Tensor, weight: Tensor) -> Tensor:
+def with_response(positions: Tensor, moments: Multipoles, parts: list[tuple[Tensor, Tensor]]) -> tuple[float, Tensor]:
+    """One-shot response: potential and field of one sum, forces of a second one with what the atoms answer."""
+    assert moments.dipole is not None
+    charge, dipole = (moment.clone().requires_grad_() for moment in (moments.charge, moments.dipole))
+    total, potential, field = -self_energy(moments), *own_potential_and_field(moments)
+    for vectors, weights in parts:
+        energy = partial_energy(positions, Multipoles(charge, dipole, moments.quadrupole), vectors, weights)
+        of_charge, of_dipole = torch.autograd.grad(energy, [charge, dipole])
+        total, potential, field = total + float(energy.detach()), potential + of_charge, field - of_dipole
+    total -= 0.5 * float(SOFTNESS * potential.square().sum() + POLARIZABILITY * field.square().sum())
+    answers = Multipoles(-SOFTNESS * potential, POLARIZABILITY * field)
+    places, forces = positions.clone().requires_grad_(), torch.zeros_like(positions)
+    for vectors, weights in parts:
+        energy = partial_energy(places, moments, vectors, weights, answers)
+        forces = forces - torch.autograd.grad(energy, places)[0]
+    return total, forces
+
+
+def partial_energy(
+    positions: Tensor, moments: Multipoles, k: Tensor, weight: Tensor, answers: Multipoles | None = None
+) -> Tensor:
+    """Σ_k w |S(k)|², and 2 w Re S*(k) A(k) of what the atoms answer, whose slope is that of the response's energy."""
     phase = positions @ k.T  # (N, K)
     cosine, sine = torch.cos(phase), torch.sin(phase)
-    if moments.dipole is None or moments.quadrupole is None:
-        real, imaginary = moments.charge @ cosine, moments.charge @ sine
-    else:
+    real, imaginary = structure_factor(moments, k, cosine, sine)
+    energy = real.square() + imaginary.square()
+    if answers is not None:
+        also_real, also_imaginary = structure_factor(answers, k, cosine, sine)
+        energy = energy + 2.0 * (real * also_real + imaginary * also_imaginary)
+    return (weight * energy).sum()
+
+
+def structure_factor(moments: Multipoles, k: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    if moments.dipole is None:
+        return moments.charge @ cosine, moments.charge @ sine
+    even, odd = moments.charge[:, None], moments.dipole @ k.T  # (N, K)
+    if moments.quadrupole is not None:
         products = (k[:, :, None] * k[:, None, :]).reshape(len(k), 9)
-        even = moments.charge[:, None] - 0.5 * moments.quadrupole.reshape(-1, 9) @ products.T  # (N, K)
-        odd = moments.dipole @ k.T
-        real = (even * cosine - odd * sine).sum(0)
-        imaginary = (even * sine + odd * cosine).sum(0)
-    return (weight * (real.square() + imaginary.square())).sum()
+        even = even - 0.5 * moments.quadrupole.reshape(-1, 9) @ products.T
+    return (even * cosine - odd * sine).sum(0), (even * sine + odd * cosine).sum(0)
 
 
 def half_space(cell: Tensor, dl: float) -> tuple[Tensor, Tensor]:
@@ -128,6 +166,13 @@ def self_energy(moments: Multipoles) -> float:
     return float(energy)
 
 
+def own_potential_and_field(moments: Multipoles) -> tuple[Tensor, Tensor]:
+    """What each atom would feel of itself, with the sign that takes it away."""
+    assert moments.dipole is not None
+    factor = 2.0 * RECIPROCAL_PREFACTOR / (2.0 * math.pi) ** 1.5
+    return -factor / SIGMA * moments.charge, factor / (3.0 * SIGMA**3) * moments.dipole
+
+
 def measure(
     method: str, n_atoms: int, terms: str, dl: float, repeats: int, memory: float, chunk: int, forces_file: str
 ) -> None:
@@ -139,20 +184,20 @@ def measure(
     needed = 8.0 * n_atoms * n_vectors * ARRAYS_HELD[terms] / 1e9
     chunk = n_vectors if needed <= memory else chunk or int(n_vectors * memory / needed)
 
-    def evaluate(places: Tensor, moments: Multipoles) -> tuple[float, Tensor]:
-        if method == "layer":
-            return layer_energy_and_forces(places, cell, moments, dl)
-        return baseline_energy_and_forces(places, cell, moments, dl, chunk)
+    response = terms == "all"
+
+    def evaluate(places: Tensor, cell: Tensor, moments: Multipoles) -> tuple[float, Tensor]:
+        if method == "baseline":
+            return baseline_energy_and_forces(places, cell, moments, dl, chunk, response)
+        return layer_energy_and_forces(places, cell, moments, dl, method, response)
 
     few = Multipoles(*(None if moment is None else moment[:3] for moment in moments))  # type: ignore[arg-type]
-    (layer_energy_and_forces if method == "layer" else baseline_energy_and_forces)(
-        positions[:3], 0.2 * cell, few, dl, *([] if method == "layer" else [chunk])
-    )  # loads what a first call loads
+    evaluate(positions[:3], 0.2 * cell, few)  # loads what a first call loads
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     times = []
     for _ in range(repeats):
         start = time.process_time()
-        energy, forces = evaluate(positions, moments)
+        energy, forces = evaluate(positions, cell, moments)
         times.append(time.process_time() - start)
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (1e3 if sys.platform == "linux" else 1e6)
     torch.save(forces, forces_file)
@@ -170,8 +215,8 @@ def in_own_process(method: str, n_atoms: int, terms: str, dl: float, repeats: in
         return json.loads(done.stdout) | {"forces": torch.load(file)}
 
 
-def compare(n_atoms: int, terms: str, dl: float, repeats: int, memory: float, chunk: int) -> dict:
-    layer = in_own_process("layer", n_atoms, terms, dl, max(3, repeats), memory, chunk)
+def compare(method: str, n_atoms: int, terms: str, dl: float, repeats: int, memory: float, chunk: int) -> dict:
+    layer = in_own_process(method, n_atoms, terms, dl, max(3, repeats), memory, chunk)
     baseline = in_own_process("baseline", n_atoms, terms, dl, 1 if n_atoms > 2000 else repeats, memory, chunk)
     difference = (layer.pop("forces") - (reference := baseline.pop("forces"))).abs().max() / reference.abs().max()
     return {
@@ -195,7 +240,8 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[192, 1536, 5184], help="atoms, 192 n³")
-    parser.add_argument("--terms", nargs="+", choices=TERMS, default=list(TERMS))
+    parser.add_argument("--method", choices=("direct", "auto", "mesh"), default="direct", help="of the layer")
+    parser.add_argument("--terms", nargs="+", choices=TERMS, default=list(TERMS[:2]))
     parser.add_argument("--dl", type=float, nargs="+", default=[1.2, 2.0], help="Å")
     parser.add_argument("--repeats", type=int, default=3, help="the baseline above 2,000 atoms runs once")
     parser.add_argument("--memory", type=float, default=5.0, help="GB that the baseline may take")
@@ -210,7 +256,7 @@ def main() -> None:
     for n_atoms in options.sizes:
         for terms in options.terms:
             for dl in options.dl:
-                row = compare(n_atoms, terms, dl, options.repeats, options.memory, options.chunk)
+                row = compare(options.method, n_atoms, terms, dl, options.repeats, options.memory, options.chunk)
                 results.append(row)
                 layer, baseline = row["layer"], row["baseline"]
                 note = f"  (baseline in {baseline['chunks']} chunks)" if baseline["chunks"] > 1 else ""

@@ -13,9 +13,9 @@ from nequip.nn import GraphModel
 from nequip.utils.global_state import global_state_initialized, set_global_state
 
 from les_plugins.adapters.nequip.model import attach_long_range, long_range_part
-from les_plugins.checkpoint import find_folder, load_model, read_config
+from les_plugins.checkpoint import find_folder, load_model, load_tensors, read_config
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import CheckpointError, ConfigError, HostError
 
 #: How a config names the two functions below.
 TARGET = "les_plugins.adapters.nequip.LongRangeModel"
@@ -83,7 +83,9 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
     return built
 
 
-def PretrainedModel(checkpoint: str | Path | None = None, **unknown: Any) -> GraphModel:  # noqa: N802
+def PretrainedModel(  # noqa: N802
+    checkpoint: str | Path | None = None, long_range: Mapping[str, Any] | None = None, **unknown: Any
+) -> GraphModel:
     """A checkpoint of les-plugins, or a model of the zoo, as the model that a NequIP training begins with::
 
         training_module:
@@ -96,19 +98,38 @@ def PretrainedModel(checkpoint: str | Path | None = None, **unknown: Any) -> Gra
 
     Args:
         checkpoint: a `.les` folder, or a name of the zoo.
+        long_range: the section of that name, in place of the checkpoint's. Its numbers, such as sigma, may be others;
+            what has weights may not.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
-        ConfigError: another key, no checkpoint, or one of another host.
+        ConfigError: another key, no checkpoint, one of another host, or a section that its weights do not fit.
     """
     if unknown:
-        raise ConfigError(f"PretrainedModel: unknown key {next(iter(unknown))!r}; allowed key: checkpoint")
+        raise ConfigError(f"PretrainedModel: unknown key {next(iter(unknown))!r}; allowed keys: checkpoint, long_range")
     if checkpoint is None:
         raise ConfigError("PretrainedModel: checkpoint is missing; expected a .les folder or a name of the zoo")
     model, config = load_model(checkpoint)
     if config["host"] != "nequip":
         raise ConfigError(f"PretrainedModel: {checkpoint} is a model of {config['host']}; allowed: models of NequIP")
+    if long_range is not None:
+        model = _under(model, config, long_range, checkpoint)
     return model.train()
+
+
+def _under(
+    model: torch.nn.Module, config: Mapping[str, Any], long_range: Mapping[str, Any], checkpoint: str | Path
+) -> GraphModel:
+    """The weights of `model` under another section, where all of them have a place in it."""
+    changed = LongRangeModel(model=config["model"], long_range=long_range)
+    try:
+        load_tensors(changed, model.state_dict())
+    except CheckpointError:
+        raise ConfigError(
+            f"PretrainedModel: the long_range section of {checkpoint} is {config['long_range']}; multipoles, response, "
+            "heads and whatever else has weights must be the same here"
+        ) from None
+    return changed
 
 
 def checkpoint_section(path: str | Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ pytest.importorskip("nequip", reason="nequip is not installed: nox -s tests-nequ
 
 import ase.io
 import numpy as np
+import torch
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from nequip.integrations.ase import NequIPCalculator
@@ -22,6 +23,7 @@ from nequip_models import HOST_SECTIONS, part, training_settings, waters
 import les_plugins
 from les_plugins.adapters.nequip import LongRangeModel, PretrainedModel
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
+from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.adapters.nequip.train import load_checkpoint, read_config, train
 from les_plugins.errors import CheckpointError, ConfigError, HostError
 
@@ -174,11 +176,23 @@ def test_a_checkpoint_of_ours_trains_on_with_the_zero_of_other_data(work):
     assert shift == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_pretrained_model_has_its_weights_under_another_width():
+    section = les_plugins.checkpoint.read_config(les_plugins.checkpoint.find_folder("water-nequip"))["long_range"]
+    before = PretrainedModel("water-nequip")
+    after = PretrainedModel("water-nequip", {**section, "sigma": 0.7, "dl": 0.84})
+    assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
+    assert long_range_part(after).config.sigma == 0.7
+    assert after.training
+
+
 def test_a_pretrained_model_is_refused_in_words(work):
     for arguments, words in (
         ({}, "checkpoint is missing"),
         ({"checkpoint": "nothing.les"}, "does not exist"),
         ({"checkpoint": "water-nequip", "weights": 1}, "unknown key 'weights'"),
+        ({"checkpoint": "water-nequip", "long_range": {"multipoles": ["charge"]}}, "whatever else has weights"),
+        ({"checkpoint": "water-nequip-sr", "long_range": {}}, "whatever else has weights"),
+        ({"checkpoint": "water-nequip", "long_range": {"sigmas": 0.7}}, "unknown key 'sigmas'"),
     ):
         with pytest.raises((ConfigError, CheckpointError), match=words):
             PretrainedModel(**arguments)
