@@ -11,9 +11,9 @@ from torch import nn
 from les_plugins import checkpoint
 from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
 from les_plugins.adapters.mace.state import take_apart
-from les_plugins.checkpoint import load_tensors
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError
+from les_plugins.more_terms import load_with_new_heads
 
 #: Arguments of a model that come from its training data and the precision of the run.
 _OF_THE_DATA = ("atomic_energies", "avg_num_neighbors", "atomic_inter_scale", "atomic_inter_shift", "dtype")
@@ -37,7 +37,8 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
         ConfigError: it is not MACE's, or elements, cutoff, irreps, other settings, or what has weights in the
-            `long_range:` section differ from those of the run. Its numbers (sigma, dl, epsilon_infinity) may differ.
+            `long_range:` section differ from those of the run. Its numbers (sigma, dl, epsilon_infinity) may differ,
+            and terms that the checkpoint has not start with fresh heads.
     """
     model, config = checkpoint.load_model(source)
     if config["host"] != "mace":
@@ -73,16 +74,18 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
 def _under(
     model: nn.Module, section: LongRangeConfig | None, wanted: LongRangeConfig | None, source: str | Path
 ) -> nn.Module:
-    """The weights of `model` under another section, where all of them have a place in it: other widths and numbers."""
+    """The weights of `model` under another section, where all of them have a place in it; new terms start fresh."""
     difference = ConfigError(
         f"start_from: the long_range section of {source} is {None if section is None else section.to_dict()}; "
-        "multipoles, response, heads and whatever else has weights must be the same here"
+        "multipoles, response, heads and whatever else has weights must be the same here, or more"
     )
-    if wanted is None or not isinstance(model, LongRangeMACE):
+    if wanted is None:
         raise difference
+    if section is None or not isinstance(model, LongRangeMACE):
+        return attach_long_range(model, wanted)
     changed = attach_long_range(model.base, wanted)
     try:
-        load_tensors(changed, model.state_dict())
+        load_with_new_heads(changed, model.state_dict(), section, wanted)
     except CheckpointError:
         raise difference from None
     return changed

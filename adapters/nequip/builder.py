@@ -13,9 +13,10 @@ from nequip.nn import GraphModel
 from nequip.utils.global_state import global_state_initialized, set_global_state
 
 from les_plugins.adapters.nequip.model import attach_long_range, long_range_part
-from les_plugins.checkpoint import find_folder, load_model, load_tensors, read_config
+from les_plugins.checkpoint import find_folder, load_model, read_config
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError, HostError
+from les_plugins.more_terms import load_with_new_heads
 
 #: How a config names the two functions below.
 TARGET = "les_plugins.adapters.nequip.LongRangeModel"
@@ -98,8 +99,8 @@ def PretrainedModel(  # noqa: N802
 
     Args:
         checkpoint: a `.les` folder, or a name of the zoo.
-        long_range: the section of that name, in place of the checkpoint's. Its numbers, such as sigma, may be others;
-            what has weights may not.
+        long_range: the section of that name, in place of the checkpoint's. Its numbers, such as sigma, may be others,
+            and terms that the checkpoint has not start with fresh heads; what has weights there must stay.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -120,14 +121,17 @@ def PretrainedModel(  # noqa: N802
 def _under(
     model: torch.nn.Module, config: Mapping[str, Any], long_range: Mapping[str, Any], checkpoint: str | Path
 ) -> GraphModel:
-    """The weights of `model` under another section, where all of them have a place in it."""
+    """The weights of `model` under another section, where all of them have a place in it; new terms start fresh."""
+    part, wanted = long_range_part(model), LongRangeConfig.parse(long_range, "PretrainedModel: long_range")
+    if part is None:
+        return attach_long_range(model, wanted)
     changed = LongRangeModel(model=config["model"], long_range=long_range)
     try:
-        load_tensors(changed, model.state_dict())
+        load_with_new_heads(changed, model.state_dict(), part.config, wanted)
     except CheckpointError:
         raise ConfigError(
             f"PretrainedModel: the long_range section of {checkpoint} is {config['long_range']}; multipoles, response, "
-            "heads and whatever else has weights must be the same here"
+            "heads and whatever else has weights must be the same here, or more"
         ) from None
     return changed
 

@@ -273,10 +273,25 @@ def test_fine_tuning_under_another_width_keeps_the_weights(work):
         assert torch.allclose(value.abs(), old.long_range.state_dict()[name].abs(), rtol=0, atol=1e-6), name
 
 
+@pytest.mark.parametrize("less", [{**LONG_RANGE, "multipoles": ["charge"], "response": {}}, None])
+def test_fine_tuning_with_more_terms_keeps_what_was_trained(work, less):
+    first = train(write_config(work, name="first", max_num_epochs=1, long_range=less))
+    second = train(write_config(work, name="second", max_num_epochs=1, lr=1e-12, start_from=str(first)))
+    old, new = (checkpoint.load_model(folder)[0].state_dict() for folder in (first, second))
+    prefix = "" if less else "base."
+    shared = {prefix + name: value for name, value in old.items() if prefix + name in new}
+    assert len(shared) == len(old)
+    for name, value in shared.items():  # the gauge is a sign, the zero of energy that of the data
+        assert torch.allclose(new[name].double().abs(), value.double().abs(), rtol=0, atol=1e-6), name
+    fresh = {name.split("heads.")[1].split(".")[0] for name in new.keys() - shared.keys() if "heads." in name}
+    assert fresh == {"dipole", "quadrupole", "softness", "polarizability"} | (set() if less else {"charge"})
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"long_range": {**LONG_RANGE, "response": {}}}, "must be the same here"),
+        ({"long_range": {**LONG_RANGE, "response": {"charge": True, "dipole": "anisotropic"}}}, "must be the same"),
         ({"long_range": None}, "must be the same here"),
         ({"r_max": 3.9}, "r_max is 3.9 here"),
         ({"hidden_irreps": "6x0e + 6x1o"}, "hidden_irreps is '6x0e"),

@@ -185,13 +185,26 @@ def test_a_pretrained_model_has_its_weights_under_another_width():
     assert after.training
 
 
+@pytest.mark.parametrize("name", ["water-nequip-q", "water-nequip-sr"])
+def test_a_pretrained_model_keeps_its_weights_when_terms_are_added(name):
+    before, after = PretrainedModel(name), PretrainedModel(name, LONG_RANGE)
+    new = after.state_dict()
+    assert all(torch.equal(value, new[key]) for key, value in before.state_dict().items())
+    assert any("heads.quadrupole" in key for key in new.keys() - before.state_dict().keys())
+    result = LesNequIPCalculator(after.eval()).get_property("latent_quadrupoles", waters(2))
+    assert np.abs(result).max() > 0.0
+
+
 def test_a_pretrained_model_is_refused_in_words(work):
     for arguments, words in (
         ({}, "checkpoint is missing"),
         ({"checkpoint": "nothing.les"}, "does not exist"),
         ({"checkpoint": "water-nequip", "weights": 1}, "unknown key 'weights'"),
         ({"checkpoint": "water-nequip", "long_range": {"multipoles": ["charge"]}}, "whatever else has weights"),
-        ({"checkpoint": "water-nequip-sr", "long_range": {}}, "whatever else has weights"),
+        (
+            {"checkpoint": "water-nequip", "long_range": {"response": {"charge": True, "dipole": "anisotropic"}}},
+            "whatever else has weights",
+        ),
         ({"checkpoint": "water-nequip", "long_range": {"sigmas": 0.7}}, "unknown key 'sigmas'"),
     ):
         with pytest.raises((ConfigError, CheckpointError), match=words):

@@ -1,0 +1,44 @@
+"""A checkpoint's weights in a model with more terms: the heads that it has not start fresh. Fine-tuning calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from les_plugins.checkpoint import load_tensors
+from les_plugins.config import LongRangeConfig
+
+
+def load_with_new_heads(
+    model: nn.Module, tensors: Mapping[str, Tensor], before: LongRangeConfig, after: LongRangeConfig
+) -> None:
+    """Copy every tensor into place; heads of terms that `after` has and `before` has not keep their own.
+
+    Args:
+        model: with the long-range part of `after`, freshly built.
+        tensors: of a model with that of `before`.
+        before, after: the `long_range:` sections.
+
+    Raises:
+        CheckpointError: anything else is missing, unknown, or of another shape.
+    """
+    fresh = new_heads(before, after)
+    own = {name: value for name, value in model.state_dict().items() if name not in tensors and _head(name) in fresh}
+    load_tensors(model, {**tensors, **own})
+
+
+def new_heads(before: LongRangeConfig, after: LongRangeConfig) -> set[str]:
+    """Names of the heads (attributes of `heads.Heads`) that `after` needs and `before` does not."""
+    found = {name for rank, name in ((1, "dipole"), (2, "quadrupole")) if before.order < rank <= after.order}
+    if after.response.charge and not before.response.charge:
+        found.add("softness")
+    if before.response.dipole == "none" and after.response.dipole != "none":
+        # not from isotropic to anisotropic: there the same head means the root of what it meant
+        found |= {"polarizability", "anisotropy"}
+    return found
+
+
+def _head(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[parts.index("heads") + 1] if "heads" in parts[:-1] else None
