@@ -8,6 +8,7 @@ traced.
 from __future__ import annotations
 
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -21,11 +22,15 @@ from les_plugins.multipoles import Multipoles
 from les_plugins.units import RECIPROCAL_PREFACTOR
 
 Extent = tuple[int, int, int]
+#: Of the derivatives of rank two. Listed here, for torch.compile warns of the cache of `exponents`.
+RANK_TWO = tuple(exponent for exponent in exponents(2) if sum(exponent) == 2)
 
 
 def static_extent(lengths: tuple[float, float, float], cutoff: float) -> Extent:
     """Largest index along each axis of any cell whose lattice vectors are no longer than `lengths` (Å)."""
-    first, second, third = (math.floor(cutoff * (1.0 + ROUNDING) * length / (2.0 * math.pi)) for length in lengths)
+    last = (math.floor(cutoff * (1.0 + ROUNDING) * length / (2.0 * math.pi)) for length in lengths)
+    # floats are symbols to torch.compile(dynamic=True), and sizes that are expressions of them compile slowly
+    first, second, third = (operator.index(number) for number in last)
     return first, second, third
 
 
@@ -240,10 +245,9 @@ def _moment_cube(multipoles: Multipoles, of_atom: Tensor) -> Tensor:
     if multipoles.quadrupole is not None:
         symmetric = 0.5 * (multipoles.quadrupole + multipoles.quadrupole.transpose(1, 2))
         tensor = of_atom @ symmetric @ of_atom.transpose(1, 2)
-        for exponent in exponents(2):
-            if sum(exponent) == 2:
-                a, b = (axis for axis, power in enumerate(exponent) for _ in range(power))
-                moments[exponent] = tensor[:, a, b] * (0.5 if a == b else 1.0)
+        for exponent in RANK_TWO:
+            a, b = (axis for axis, power in enumerate(exponent) for _ in range(power))
+            moments[exponent] = tensor[:, a, b] * (0.5 if a == b else 1.0)
     degrees, zero = multipoles.order + 1, torch.zeros_like(multipoles.charge)
     places = [(p, q, r) for p in range(degrees) for q in range(degrees) for r in range(degrees)]
     return torch.stack([moments.get(place, zero) for place in places], 1).view(-1, degrees, degrees, degrees)

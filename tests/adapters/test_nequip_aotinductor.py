@@ -31,7 +31,7 @@ MODE = "NequIP, AOTInductor"
 SECTION = {"dl": 2.0, "static_cell": [9.0, 9.0, 9.0], "net_charge_warning": None}
 CHARGE = {"multipoles": ["charge"]}
 #: Rows of the table that the tests below fill.
-FEATURES_TRIED = 19
+FEATURES_TRIED = 20
 #: Sums in another order, relative to the largest value.
 ROUNDING = 1e-10
 
@@ -134,6 +134,16 @@ def test_all_moments_and_responses_and_no_number_for_what_the_grid_does_not_cove
         assert found["total_energy"].isnan().view(-1).tolist() == [frames[0] is opened, True]
         assert bool(found["forces"].isnan().all())
         column[feature] = "NaN"
+
+
+@pytest.mark.training
+def test_born_charges_of_the_target_of_our_calculator(tmp_path, column):
+    section = {"multipoles": ["charge", "dipole"], "response": {"charge": True, "dipole": "isotropic"}}
+    compiled = Compiled("les_ase", section, tmp_path)
+    for atoms in (waters(2, seed=3), waters(5, seed=1), strained()):
+        found = compiled.check(atoms)
+        assert float(found["latent_born_charges"].abs().max()) > 0.1
+    column["Born effective charges"] = "same"
 
 
 @pytest.mark.training

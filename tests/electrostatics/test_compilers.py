@@ -67,13 +67,10 @@ class Mode(NamedTuple):
     Attributes:
         compile: a function of the module and example inputs.
         twice: the result can be asked for second derivatives.
-        names: what the systems hold that geometry and derivatives are tried on; compilers that take a minute for a
-            charge get no more.
     """
 
     compile: Callable[[Run, tuple[Tensor, ...]], Run]
     twice: bool = True
-    names: tuple[str, ...] = FULL
 
 
 def exported(run: nn.Module, example: tuple[Tensor, ...]) -> Run:
@@ -88,7 +85,7 @@ MODES = {
     "TorchScript": Mode(lambda run, example: torch.jit.trace(run, example, check_trace=False)),
     "torch.export": Mode(exported),
     "torch.compile (inductor)": Mode(
-        lambda run, example: torch.compile(run, fullgraph=True, dynamic=True), twice=False, names=CHARGE
+        lambda run, example: torch.compile(run, fullgraph=True, dynamic=True), twice=False
     ),
 }
 #: Compilers that take a minute and more.
@@ -147,7 +144,7 @@ class Column:
     """Finds what becomes of each feature in one mode; compiles each kind of system once."""
 
     def __init__(self, mode: Mode, eager: bool) -> None:
-        self.mode, self.eager, self.names = mode, eager, mode.names
+        self.mode, self.eager = mode, eager
         self.compiled = cache(self._compiled)
 
     def _compiled(self, names: tuple[str, ...], **settings) -> Run:
@@ -163,7 +160,7 @@ class Column:
 
     def uncovered(self, change: str) -> str:
         """One structure of two is changed so that the grid does not hold it."""
-        positions, cell, pbc, batch, *values = system(self.names, (5, 4), seed=2)
+        positions, cell, pbc, batch, *values = system(FULL, (5, 4), seed=2)
         cell, pbc = cell.detach().clone(), pbc.clone()
         if change == "long":
             cell[1] *= 2.0
@@ -173,25 +170,25 @@ class Column:
             pbc[1 if change == "one open" else slice(None)] = False
         inputs = (positions, cell.requires_grad_(), pbc, batch, *values)
         if self.eager:
-            return self.compare(self.names, inputs)
-        atomic = self.compiled(self.names)(*inputs)[1]
+            return self.compare(FULL, inputs)
+        atomic = self.compiled(FULL)(*inputs)[1]
         wrong = ~pbc.all(1) if change != "long" else torch.tensor([False, True])
         assert bool(atomic[~wrong[batch]].isfinite().all())
         return "NaN" if bool(atomic[wrong[batch]].isnan().all()) else "finite and wrong"
 
     def born(self) -> str:
-        inputs = system(self.names, (5, 4), seed=3)
+        inputs = system(FULL, (5, 4), seed=3)
         born = []
-        for run in (self.compiled(self.names), with_derivatives(Layer(self.names))):
-            *_, charge, dipole = run(*inputs)[:6] if "dipole" in self.names else (*run(*inputs)[:5], None)
+        for run in (self.compiled(FULL), with_derivatives(Layer(FULL))):
+            *_, charge, dipole = run(*inputs)[:6]
             born.append(born_effective_charges(*inputs[:4], charge, dipole))
         return deviation((born[0],), (born[1],)).replace("same", "yes" if self.eager else "same")
 
     def second(self) -> str:
-        inputs = system(self.names, (5, 4), seed=4)
+        inputs = system(FULL, (5, 4), seed=4)
         wanted = [inputs[0], inputs[1], *inputs[4:]]
         gradients = []
-        for run in (self.compiled(self.names), with_derivatives(Layer(self.names))):
+        for run in (self.compiled(FULL), with_derivatives(Layer(FULL))):
             results = run(*inputs)
             if not self.mode.twice:  # the compiled function alone was asked for first derivatives; now for both
                 (force,) = torch.autograd.grad(results[0].sum(), inputs[0], create_graph=True)
@@ -202,15 +199,14 @@ class Column:
 
     def find(self) -> dict[str, str]:
         usual = {names: system(names, (5, 4), seed=5) for names in (CHARGE, FIRST, FULL, CHANNELS)}
-        mine, moved = system(self.names, (5, 4), seed=5), system(self.names, (3, 4, 5), seed=6, size=5.0)
-        plain = PLAIN if self.names == FULL else PLAIN[:1]
+        mine, moved = system(FULL, (5, 4), seed=5), system(FULL, (3, 4, 5), seed=6, size=5.0)
         tries: dict[str, Callable[[], str]] = {
-            **{feature: lambda names=names: self.compare(names, usual[names], slice(-2)) for feature, names in plain},
-            "forces and virial": lambda: self.compare(self.names, mine),
+            **{feature: lambda names=names: self.compare(names, usual[names], slice(-2)) for feature, names in PLAIN},
+            "forces and virial": lambda: self.compare(FULL, mine),
             "Born effective charges": self.born,
             "second derivatives (training on forces)": self.second,
-            "triclinic and left-handed cells in one batch": lambda: self.compare(self.names, mine),
-            "other numbers of atoms and structures, other cells": lambda: self.compare(self.names, moved),
+            "triclinic and left-handed cells in one batch": lambda: self.compare(FULL, mine),
+            "other numbers of atoms and structures, other cells": lambda: self.compare(FULL, moved),
             "a cell beyond static_cell": lambda: self.uncovered("long"),
             "open structure": lambda: self.uncovered("open"),
             "open and periodic in one batch": lambda: self.uncovered("one open"),

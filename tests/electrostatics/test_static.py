@@ -105,6 +105,32 @@ def test_what_the_grid_does_not_cover_is_nan_when_traced_and_an_error_when_not(c
         run(pbc, positions, other, *moments)
 
 
+def test_torch_compile_sees_a_grid_of_numbers_and_compiles_once_for_all_sizes():
+    """The floats of a layer are symbols to dynamic=True: a grid whose sizes are expressions of them compiles slowly."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph, example):
+        graphs.append(graph)
+        return graph.forward
+
+    layer = LatentElectrostatics(static_cell=(10.0, 10.0, 10.0), net_charge_warning=None)
+    compiled = torch.compile(layer, backend=keep, fullgraph=True, dynamic=True)
+    positions, cell, multipoles = structure(2)
+    try:
+        for count in (2, 3):
+            among = count > BATCH
+            inputs = (positions.detach()[among], cell.detach()[:count], PERIODIC[:count], BATCH[among])
+            moments = Multipoles(*(value[among] for value in multipoles))
+            found, expected = compiled(*inputs, moments).energy, layer(*inputs, moments).energy
+            torch.testing.assert_close(found, expected, rtol=ROUNDING, atol=ROUNDING)
+    finally:
+        torch._dynamo.reset()
+    (graph,) = graphs
+    shapes = [getattr(node.meta.get("example_value"), "shape", ()) for node in graph.graph.nodes]
+    sizes = [size for shape in shapes for size in shape if isinstance(size, torch.SymInt)]
+    assert len({symbol for size in sizes for symbol in size.node.expr.free_symbols}) == 2  # atoms and structures
+
+
 def test_tracing_without_a_static_cell_is_refused_in_words():
     positions, cell, multipoles = structure(0)
     with pytest.raises(ConfigError, match="set static_cell to the longest lattice vectors"):
