@@ -35,7 +35,8 @@ def test_every_stage_of_a_card_is_in_the_repository_and_reads_what_the_stage_bef
         assert (RECIPES / recipe.name).is_file(), recipe
     for before, recipe in itertools.pairwise(recipes):
         text = (RECIPES / recipe.name).read_text(encoding="utf-8")
-        written = (f"runs/{before.stem}/best.ckpt", f"runs/{before.stem}/{before.stem}.les", f"start_from: {before.stem}.les")
+        folder = f"{before.stem}.les"
+        written = (f"runs/{before.stem}/best.ckpt", f"runs/{before.stem}/{folder}", f"start_from: {folder}")
         assert any(name in text for name in written)
 
 
