@@ -177,7 +177,7 @@ def card(metrics: dict, facts: dict) -> str:
         f"{data['system'][0].upper()}{data['system'][1:]}; {metrics['host']} with {metrics['terms']}.",
         "",
         f"- Data: {data['functional']}. {data['source']}.",
-        *([] if before is None else [f"- Before that: {before['functional']}; {before['source']}."]),
+        *([] if before is None else [f"- In an earlier stage: {before['functional']}; {before['source']}."]),
         f"- Licence of the data: **{data['licence']}**. It may restrict what you do with a model trained on them; the code is MIT.",
         f"- Valid for: {data['validity']}",
         f"- Versions: {', '.join(f'{name} {version}' for name, version in sorted(metrics['versions'].items()))}",
