@@ -72,9 +72,7 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
         return built
     present = long_range_part(built)
     if present is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(section.get("seed", 0)))
-            return attach_long_range(built, config)
+        return _with_fresh_heads(built, config, section)
     if present.config.model_copy(update={"static_cell": config.static_cell}) != config:
         raise ConfigError(
             "LongRangeModel: the model has a long-range part already, and with another long_range section; static_cell "
@@ -124,7 +122,7 @@ def _under(
     """The weights of `model` under another section, where all of them have a place in it; new terms start fresh."""
     part, wanted = long_range_part(model), LongRangeConfig.parse(long_range, "PretrainedModel: long_range")
     if part is None:
-        return attach_long_range(model, wanted)
+        return _with_fresh_heads(model, wanted, config["model"])
     changed = LongRangeModel(model=config["model"], long_range=long_range)
     try:
         load_with_new_heads(changed, model.state_dict(), part.config, wanted)
@@ -134,6 +132,13 @@ def _under(
             "heads and whatever else has weights must be the same here, or more"
         ) from None
     return changed
+
+
+def _with_fresh_heads(model: torch.nn.Module, config: LongRangeConfig, section: Mapping[str, Any]) -> GraphModel:
+    """Heads drawn with the seed of the model section, so that a training can be repeated."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(section.get("seed", 0)))
+        return attach_long_range(model, config)
 
 
 def checkpoint_section(path: str | Path) -> dict[str, Any]:

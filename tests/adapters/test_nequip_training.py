@@ -191,6 +191,8 @@ def test_a_pretrained_model_keeps_its_weights_when_terms_are_added(name):
     new = after.state_dict()
     assert all(torch.equal(value, new[key]) for key, value in before.state_dict().items())
     assert any("heads.quadrupole" in key for key in new.keys() - before.state_dict().keys())
+    again = PretrainedModel(name, LONG_RANGE).state_dict()  # new heads are drawn with the model's seed
+    assert all(torch.equal(value, again[key]) for key, value in new.items())
     result = LesNequIPCalculator(after.eval()).get_property("latent_quadrupoles", waters(2))
     assert np.abs(result).max() > 0.0
 
