@@ -18,7 +18,7 @@ from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.frames import check_elements_of, check_frame
 from les_plugins.long_range import LongRange, LongRangeResult
-from les_plugins.long_waves import long_waves
+from les_plugins.long_waves import OneShotResponse, long_waves, warn_of_long_waves
 from les_plugins.observables import (
     born_effective_charges,
     electronic_dielectric_tensor,
@@ -71,6 +71,7 @@ class LongRangeCalculator:
     _part: nn.Module | None = None
     _latent: LongRangeResult | None = None
     _leaf: Tensor | None = None
+    _long_waves_seen: bool = False
     _wanted: frozenset[str] = frozenset()
     _derived: dict[str, Any]
 
@@ -232,12 +233,15 @@ class LongRangeCalculator:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self._external_field is not None):
                 output = module.with_collective_polarizability(output, positions, cell, pbc, batch)
         self._latent = output
+        if not self._long_waves_seen and output.softness is not None and bool(pbc.all()):
+            self._long_waves_seen = warn_of_long_waves(output.softness, cell[0])
         positions = positions if self._leaf is None else self._leaf
         if "born_effective_charges" in self._wanted:
             born = born_results(output, positions, cell, pbc, self.epsilon_infinity)
             self._derived["born_effective_charges"] = born
         if {"dynamical_quadrupoles", "long_wave_born_charges"} & self._wanted and bool(pbc.all()):
-            self._derived.update(long_wave_results(output, positions, cell, pbc, self.epsilon_infinity))
+            response = _one_shot_response(module, output)
+            self._derived.update(long_wave_results(output, positions, cell, pbc, self.epsilon_infinity, response))
         if self._external_field is not None:
             field = torch.as_tensor(self._external_field, dtype=torch.float64, device=positions.device)
             energy, forces, dipole = field_results(output, positions, cell, pbc, self.epsilon_infinity, field)
@@ -307,17 +311,39 @@ def born_results(
     return _array(born)
 
 
+def _one_shot_response(part: nn.Module, latent: LongRangeResult) -> OneShotResponse | None:
+    """What induced the moments, for `long_waves`."""
+    if latent.softness is None and latent.polarizability is None:
+        return None
+    if not isinstance(part, LongRange):
+        raise HostError("long-wave quantities of induced moments: this model's long-range part is not les-plugins' own")
+    if part.config.response.solve != "one_shot":
+        raise ConfigError(
+            "long-wave quantities (dynamical_quadrupoles, long_wave_born_charges, piezoelectricity): the model's "
+            f"response is {part.config.response.solve}; allowed: one_shot, or no response, for what a wave's own field "
+            "induces is to be taken out"
+        )
+    return OneShotResponse(latent.permanent, part.config.sigma, latent.softness, latent.polarizability)
+
+
 def long_wave_results(
-    latent: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, epsilon_infinity: float
+    latent: LongRangeResult,
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    epsilon_infinity: float,
+    response: OneShotResponse | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Physical dynamical_quadrupoles (N, 3, 3, 3) e·Å, last two symmetric, and long_wave_born_charges (N, 3, 3) e.
 
-    Arguments as for `born_results`, of a periodic structure. The latter are Z* to the fourth order of the cell's
-    smallest wave vectors, where born_effective_charges are to the second.
+    Arguments as for `born_results`, of a periodic structure, and what induced the moments. The latter are Z* to the
+    fourth order of the cell's smallest wave vectors, where born_effective_charges are to the second.
     """
     batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
     screening = float(electronic_screening(epsilon_infinity, _dipolar(latent), cell, pbc, batch)[0].detach())
-    found = long_waves(positions, cell[0], latent.charge, latent.dipole, latent.permanent.quadrupole, screening)
+    found = long_waves(
+        positions, cell[0], latent.charge, latent.dipole, latent.permanent.quadrupole, screening, response
+    )
     return {"dynamical_quadrupoles": _array(found.quadrupoles), "long_wave_born_charges": _array(found.born)}
 
 

@@ -12,8 +12,16 @@ from ase.build import bulk
 from ase.neighborlist import neighbor_list
 from torch import Tensor
 
-from les_plugins.errors import GeometryError
-from les_plugins.long_waves import LongWaves, long_waves
+from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.errors import GeometryError, LesPluginsWarning
+from les_plugins.long_waves import (
+    LongWaves,
+    OneShotResponse,
+    long_waves,
+    screening_of_longest_wave,
+    warn_of_long_waves,
+)
+from les_plugins.observables import born_effective_charges
 from les_plugins.piezoelectric import from_quadrupoles
 
 #: Lattice constant, Å; charge of a bond, e, and its slope, e/Å; slope of the dipole of a bond over its length, e/Å.
@@ -106,3 +114,86 @@ def test_fixed_charges_have_no_quadrupoles_and_latent_ones_are_their_own() -> No
 def test_positions_without_a_graph_are_refused() -> None:
     with pytest.raises(GeometryError, match="requires_grad is False"):
         long_waves(torch.zeros(1, 3), torch.eye(3), torch.zeros(1))
+
+
+def polarizable(repeat: int, soft: float) -> tuple[torch.Tensor, torch.Tensor, OneShotResponse, Tensor, Tensor | None]:
+    """Rigid ions of wurtzite with a polarizability, which is anisotropic, and a softness: what they induce."""
+    atoms = bulk("ZnO", "wurtzite", a=4.0, c=6.4, u=0.37).repeat(repeat)
+    place, cell = torch.tensor(atoms.positions, requires_grad=True), torch.tensor(atoms.cell.array)
+    of_zinc = torch.tensor(atoms.numbers == 30)
+    moments = Multipoles(torch.where(of_zinc, 0.6, -0.6).double(), 0.05 * torch.ones(len(atoms), 3).double())
+    diagonals = torch.where(of_zinc[:, None], torch.tensor([0.01, 0.01, 0.02]), torch.tensor([0.03, 0.03, 0.04]))
+    alpha = torch.diag_embed(diagonals.double())
+    kappa = torch.full((len(atoms),), soft, dtype=torch.float64) if soft else None
+    layer = LatentElectrostatics(sigma=1.2, response="one_shot")
+    batch = torch.zeros(len(atoms), dtype=torch.long)
+    found = layer(place, cell[None], torch.ones(1, 3).bool(), batch, moments, softness=kappa, polarizability=alpha)
+    return place, cell, OneShotResponse(moments, 1.2, kappa, alpha), found.charge, found.dipole
+
+
+def test_what_the_field_of_a_wave_induces_is_no_part_of_born_charges() -> None:
+    """Dipoles alone have Z* at k = 0, where there is no macroscopic field; long waves tend to it in larger cells."""
+    errors = []
+    for repeat in (2, 3, 4):
+        place, cell, response, charge, dipole = polarizable(repeat, 0.0)
+        batch, pbc = torch.zeros(len(place), dtype=torch.long), torch.ones(1, 3).bool()
+        exact = born_effective_charges(place, cell[None], pbc, batch, charge, dipole)
+        found = long_waves(place, cell, charge, dipole, response=response).born
+        errors.append(float((found - exact).abs().max() / exact.abs().max()))
+    assert errors[2] < 0.02
+    assert errors[2] / errors[1] < (3 / 4) ** 3  # towards the fourth order in the smallest k
+    screened = long_waves(place, cell, charge, dipole).born
+    along = (screened[:4].diagonal(dim1=1, dim2=2) / exact[:4].diagonal(dim1=1, dim2=2)).mean(0)
+    assert float(along.max()) < 0.9  # a longitudinal wave has a field, and Z* without it is another number
+
+
+def test_born_charges_of_soft_atoms_do_not_depend_on_the_cell() -> None:
+    """Those that a longitudinal wave has fall with the square of the cell's length: atoms are conductors."""
+    small, large = (polarizable(repeat, 0.003) for repeat in (3, 4))
+    steady, falling = ([], [])
+    for place, cell, response, charge, dipole in (small, large):
+        steady.append(long_waves(place, cell, charge, dipole, response=response).born[:4])
+        batch, pbc = torch.zeros(len(place), dtype=torch.long), torch.ones(1, 3).bool()
+        falling.append(born_effective_charges(place, cell[None], pbc, batch, charge, dipole)[:4])
+    size = float(steady[1].abs().max())
+    assert float((steady[1] - steady[0]).abs().max()) < 0.06 * size  # the fourth order is left
+    assert float((falling[1] - falling[0]).abs().max()) > 0.1 * size
+
+
+def wave(length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Charges on a cubic lattice of 2 Å, a cosine along the long axis of the cell, all atoms equally soft."""
+    height = 2.0 * torch.arange(length, dtype=torch.float64)
+    place = torch.stack([torch.zeros_like(height), torch.zeros_like(height), height], 1)
+    cell = torch.diag(torch.tensor([2.0, 2.0, 2.0 * length], dtype=torch.float64))
+    charge = torch.cos(2.0 * np.pi * height / (2.0 * length))
+    return place, cell, charge, torch.full_like(charge, 0.004)
+
+
+@pytest.mark.parametrize("length", [12, 24])
+def test_the_screening_of_a_wave_is_the_part_of_its_energy(length: int) -> None:
+    place, cell, charge, softness = wave(length)
+    batch, pbc, sigma = torch.zeros(length, dtype=torch.long), torch.ones(1, 3).bool(), 0.6
+    layer = LatentElectrostatics(sigma=sigma, dl=0.5, remove_self_interaction=False, response="one_shot")
+    bare, soft = (
+        float(layer(place, cell[None], pbc, batch, Multipoles(charge), softness=kappa).energy)
+        for kappa in (None, softness)
+    )
+    part, wavelength = screening_of_longest_wave(softness, cell)
+    assert wavelength == pytest.approx(2.0 * length, rel=1e-12)
+    smearing = np.exp(-0.5 * (sigma * 2.0 * np.pi / wavelength) ** 2)
+    assert soft / bare == pytest.approx(1.0 - part * smearing, abs=0.02 * part)  # waves beyond the lattice's own zone
+
+
+def test_cells_whose_waves_are_screened_are_told_of() -> None:
+    _, cell, _, softness = wave(24)
+    part, _ = screening_of_longest_wave(softness, cell)
+    with pytest.warns(LesPluginsWarning, match=f"induced charges take {part:.2g} of the field"):
+        assert warn_of_long_waves(softness, cell)
+    assert not warn_of_long_waves(0.05 / part * softness, cell)
+
+
+def test_the_longest_wave_of_a_skewed_cell_is_not_along_its_own_vectors() -> None:
+    cell = torch.tensor([[10.0, 0.0, 0.0], [40.0, 10.0, 0.0], [0.0, 0.0, 5.0]], dtype=torch.float64)
+    straight = torch.diag(torch.tensor([10.0, 10.0, 5.0], dtype=torch.float64))
+    softness = torch.ones(3, dtype=torch.float64)
+    assert screening_of_longest_wave(softness, cell) == pytest.approx(screening_of_longest_wave(softness, straight))
