@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,10 @@ from torch import Tensor
 from les_plugins import LatentElectrostatics, LongRangeConfig
 from les_plugins.calculator import LongRangeCalculator, field_results, latent_results
 from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
+from les_plugins.errors import ConfigError, LesPluginsWarning
 from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.long_range import LongRange, LongRangeResult
+from les_plugins.long_waves import screening_of_longest_wave
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 TIGHT = {"response": "self_consistent", "response_tolerance": 1e-13}
@@ -131,3 +135,27 @@ def test_a_calculator_asks_for_the_collective_polarizability_where_there_is_one(
     watcher.finish(place, TRICLINIC, PERIODIC)
     one_shot = latent_results(found, place, TRICLINIC, PERIODIC, EPSILON)["polarizability"]
     assert np.allclose(watcher.results["polarizability"], one_shot, rtol=1e-6) == (solve == "one_shot")
+
+
+@pytest.mark.parametrize("name", ["long_wave_born_charges", "dynamical_quadrupoles"])
+def test_long_waves_of_moments_that_answer_each_other_are_refused(name: str) -> None:
+    watcher, place = Watcher(), positions().requires_grad_()
+    watcher.watch(part(solve="self_consistent"))
+    with watcher.observing([name]), pytest.raises(ConfigError, match="response is self_consistent; allowed: one_shot"):
+        call(watcher._part, place)  # type: ignore[arg-type]
+
+
+def test_a_calculator_warns_once_where_induced_charges_make_a_conductor_of_the_cell() -> None:
+    module, watcher, place = part(), Watcher(), positions()
+    watcher.watch(module)
+    found = call(module, place)
+    screened, _ = screening_of_longest_wave(found.softness, TRICLINIC[0])  # type: ignore[arg-type]
+    assert found.softness is not None and screened > 0.0
+    with torch.no_grad():  # softplus of a large number is the number
+        module.heads.softness.network[0][-1].bias += 0.2 / screened  # type: ignore[index, union-attr]
+    with watcher.observing(None), torch.no_grad():
+        with pytest.warns(LesPluginsWarning, match="induced charges take"):
+            call(module, place)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            call(module, place)
