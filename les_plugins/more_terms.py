@@ -1,4 +1,4 @@
-"""A checkpoint's weights in a model with more terms: the heads that it has not start fresh. Fine-tuning calls it."""
+"""A checkpoint's weights in a model with other terms: heads that it has not start fresh. Fine-tuning calls it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from les_plugins.checkpoint import load_tensors
 from les_plugins.config import LongRangeConfig
 
 
+def what_must_stay(asked_by: str, source: object, section: object) -> str:
+    """The refusal of both fine-tunings, `start_from` and `PretrainedModel`."""
+    return (
+        f"{asked_by}: the long_range section of {source} is {section}; heads and whatever else has weights must be the "
+        "same here; terms may be added or left out, numbers such as sigma may be others"
+    )
+
+
 def load_with_new_heads(
     model: nn.Module, tensors: Mapping[str, Tensor], before: LongRangeConfig, after: LongRangeConfig
 ) -> None:
-    """Copy every tensor into place; heads of terms that `after` has and `before` has not keep their own.
+    """Copy every tensor into place; heads of terms that only `after` has keep their own, those of others are left out.
 
     Args:
         model: with the long-range part of `after`, freshly built.
@@ -23,9 +31,10 @@ def load_with_new_heads(
     Raises:
         CheckpointError: anything else is missing, unknown, or of another shape.
     """
-    fresh = new_heads(before, after)
+    fresh, dropped = new_heads(before, after), new_heads(after, before)
+    kept = {name: value for name, value in tensors.items() if _head(name) not in dropped}
     own = {name: value for name, value in model.state_dict().items() if name not in tensors and _head(name) in fresh}
-    load_tensors(model, {**tensors, **own})
+    load_tensors(model, {**kept, **own})
 
 
 def new_heads(before: LongRangeConfig, after: LongRangeConfig) -> set[str]:

@@ -150,7 +150,8 @@ def test_a_calculator_warns_once_where_induced_charges_make_a_conductor_of_the_c
     watcher.watch(module)
     found = call(module, place)
     screened, _ = screening_of_longest_wave(found.softness, TRICLINIC[0])  # type: ignore[arg-type]
-    assert found.softness is not None and screened > 0.0
+    assert found.softness is not None
+    assert screened > 0.0
     with torch.no_grad():  # softplus of a large number is the number
         module.heads.softness.network[0][-1].bias += 0.2 / screened  # type: ignore[index, union-attr]
     with watcher.observing(None), torch.no_grad():

@@ -16,7 +16,7 @@ from les_plugins.adapters.nequip.model import attach_long_range, long_range_part
 from les_plugins.checkpoint import find_folder, load_model, read_config
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError, HostError
-from les_plugins.more_terms import load_with_new_heads
+from les_plugins.more_terms import load_with_new_heads, what_must_stay
 
 #: How a config names the two functions below.
 TARGET = "les_plugins.adapters.nequip.LongRangeModel"
@@ -98,7 +98,7 @@ def PretrainedModel(  # noqa: N802
     Args:
         checkpoint: a `.les` folder, or a name of the zoo.
         long_range: the section of that name, in place of the checkpoint's. Its numbers, such as sigma, may be others,
-            and terms that the checkpoint has not start with fresh heads; what has weights there must stay.
+            terms that the checkpoint has not start with fresh heads, and terms may be left out.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -119,7 +119,7 @@ def PretrainedModel(  # noqa: N802
 def _under(
     model: torch.nn.Module, config: Mapping[str, Any], long_range: Mapping[str, Any], checkpoint: str | Path
 ) -> GraphModel:
-    """The weights of `model` under another section, where all of them have a place in it; new terms start fresh."""
+    """The weights of `model` under another section, where they have a place in it; new terms start fresh."""
     part, wanted = long_range_part(model), LongRangeConfig.parse(long_range, "PretrainedModel: long_range")
     if part is None:
         return _with_fresh_heads(model, wanted, config["model"])
@@ -127,10 +127,7 @@ def _under(
     try:
         load_with_new_heads(changed, model.state_dict(), part.config, wanted)
     except CheckpointError:
-        raise ConfigError(
-            f"PretrainedModel: the long_range section of {checkpoint} is {config['long_range']}; multipoles, response, "
-            "heads and whatever else has weights must be the same here, or more"
-        ) from None
+        raise ConfigError(what_must_stay("PretrainedModel", checkpoint, config["long_range"])) from None
     return changed
 
 

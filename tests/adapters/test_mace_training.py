@@ -287,10 +287,22 @@ def test_fine_tuning_with_more_terms_keeps_what_was_trained(work, less):
     assert fresh == {"dipole", "quadrupole", "softness", "polarizability"} | (set() if less else {"charge"})
 
 
+def test_fine_tuning_without_a_term_keeps_the_rest(work):
+    first = train(write_config(work, name="first", max_num_epochs=1))
+    fewer = {**LONG_RANGE, "response": {"charge": False, "dipole": "isotropic"}}
+    second = train(
+        write_config(work, name="second", max_num_epochs=1, lr=1e-12, start_from=str(first), long_range=fewer)
+    )
+    old, new = (checkpoint.load_model(folder)[0].state_dict() for folder in (first, second))
+    assert {name.split("heads.")[1].split(".")[0] for name in old.keys() - new.keys()} == {"softness"}
+    for name, value in new.items():  # the gauge is a sign, the zero of energy that of the data
+        assert torch.allclose(old[name].double().abs(), value.double().abs(), rtol=0, atol=1e-6), name
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"long_range": {**LONG_RANGE, "response": {}}}, "must be the same here"),
+        ({"long_range": {**LONG_RANGE, "hidden": 5}}, "must be the same here"),
         ({"long_range": {**LONG_RANGE, "response": {"charge": True, "dipole": "anisotropic"}}}, "must be the same"),
         ({"long_range": None}, "must be the same here"),
         ({"r_max": 3.9}, "r_max is 3.9 here"),

@@ -197,12 +197,21 @@ def test_a_pretrained_model_keeps_its_weights_when_terms_are_added(name):
     assert np.abs(result).max() > 0.0
 
 
+def test_a_pretrained_model_keeps_its_other_weights_when_a_term_is_left_out():
+    section = les_plugins.checkpoint.read_config(les_plugins.checkpoint.find_folder("water-nequip"))["long_range"]
+    before = PretrainedModel("water-nequip").state_dict()
+    after = PretrainedModel("water-nequip", {**section, "multipoles": ["charge", "dipole"]}).state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    assert all("heads.quadrupole" in name for name in before.keys() - after.keys())
+    assert len(after) < len(before)
+
+
 def test_a_pretrained_model_is_refused_in_words(work):
     for arguments, words in (
         ({}, "checkpoint is missing"),
         ({"checkpoint": "nothing.les"}, "does not exist"),
         ({"checkpoint": "water-nequip", "weights": 1}, "unknown key 'weights'"),
-        ({"checkpoint": "water-nequip", "long_range": {"multipoles": ["charge"]}}, "whatever else has weights"),
+        ({"checkpoint": "water-nequip", "long_range": {"hidden": 5}}, "whatever else has weights"),
         (
             {"checkpoint": "water-nequip", "long_range": {"response": {"charge": True, "dipole": "anisotropic"}}},
             "whatever else has weights",
