@@ -65,8 +65,8 @@ def long_waves(
     """Z*_i and Q[i, b, a, c] = ∂/∂r_{i,b} ∫ ρ(r) (r − r_i)_a (r − r_i)_c of one periodic structure, × sqrt(epsilon).
 
     With ρ_i(k) = exp(−ik·r_i) ∂/∂r_i Σ_j (q_j + i k·u_j − ½ k·Q_j·k) exp(ik·r_j) = i k·Z*_i − ½ k·Q_i·k + O(k³), the
-    imaginary part gives Z* and the real one Q. Each is taken at k and at 2k, for six k, and the next order goes away:
-    24 derivatives.
+    imaginary part gives Z* and the real one Q. Each is taken at k and at 2k, for six k, and the next order goes away.
+    Dipoles have their part of Z* at k = 0. 39 derivatives.
 
     Both belong to no macroscopic field, as those of density functional perturbation theory do. A longitudinal wave has
     one, and induced moments answer it: with `response` the field of the waves ±k is taken out of what is induced where
@@ -95,27 +95,36 @@ def long_waves(
     volume = torch.linalg.det(cell.detach().to(dtype)).abs()
     vectors = torch.tensor(_SMALLEST, dtype=dtype, device=place.device) @ reciprocal
 
-    def moved(k: Tensor) -> tuple[Tensor, Tensor]:
+    def slope(value: Tensor) -> Tensor:
+        if not value.requires_grad:
+            return torch.zeros_like(place)
+        found = torch.autograd.grad(value, positions, retain_graph=True, materialize_grads=True)
+        return found[0].to(dtype)
+
+    def moved(k: Tensor, moments: Multipoles, response: OneShotResponse | None) -> tuple[Tensor, Tensor]:
         """Real and imaginary part of ρ_i(k), (N, 3)."""
         cosine, sine = torch.cos(place @ k), torch.sin(place @ k)
-        parts = _structure_factor(Multipoles(charges, dipole, quadrupole).to(dtype), k, cosine, sine)
+        parts = _structure_factor(moments, k, cosine, sine)
         if response is not None:
             screened = _answer(k, volume, response)
             permanent = _structure_factor(response.permanent.to(dtype), k, cosine, sine)
             parts = (parts[0] + screened * permanent[0], parts[1] + screened * permanent[1])
-        real, imaginary = (
-            torch.autograd.grad(part, positions, retain_graph=True, materialize_grads=True)[0].to(dtype)
-            for part in parts
-        )
+        real, imaginary = slope(parts[0]), slope(parts[1])
         cosine, sine = cosine.detach()[:, None], sine.detach()[:, None]
         return cosine * real + sine * imaginary, cosine * imaginary - sine * real
 
-    first, second = [], []
+    whole, charged = Multipoles(charges, dipole, quadrupole).to(dtype), Multipoles(charges)
+    second = []
     for k in vectors:
-        (even, odd), (even_twice, odd_twice) = moved(k), moved(2.0 * k)
-        first.append((8.0 * odd - odd_twice) / 6.0)
+        even, even_twice = moved(k, whole, response)[0], moved(2.0 * k, whole, response)[0]
         second.append((16.0 * even - even_twice) / 12.0)
-    born = torch.linalg.solve(vectors[:3], torch.stack(first[:3]).flatten(1)).unflatten(1, (-1, 3)).transpose(0, 1)
+    first, of_charges = [], None if response is None else response._replace(polarizability=None)
+    for k in vectors[:3]:
+        odd, odd_twice = moved(k, charged, of_charges)[1], moved(2.0 * k, charged, of_charges)[1]
+        first.append((8.0 * odd - odd_twice) / 6.0)
+    born = torch.linalg.solve(vectors[:3], torch.stack(first).flatten(1)).unflatten(1, (-1, 3)).transpose(0, 1)
+    if dipole is not None:  # at k = 0, where there is no macroscopic field
+        born = born + torch.stack([slope(dipole[:, axis].sum()) for axis in range(3)], 1)
     rows, columns = torch.triu_indices(3, 3, device=place.device)
     weight = torch.where(rows == columns, 0.5, 1.0).to(dtype)
     design = -vectors[:, rows] * vectors[:, columns] * weight
