@@ -69,8 +69,8 @@ def long_waves(
     Dipoles have their part of Z* at k = 0. 39 derivatives.
 
     Both belong to no macroscopic field, as those of density functional perturbation theory do. A longitudinal wave has
-    one, and induced moments answer it: with `response` the field of the waves ±k is taken out of what is induced where
-    ρ(k) is looked at. Without, induced dipoles screen Z* by 1 − χ, and induced charges by as much as the cell is long.
+    one, and induced moments answer it: with `response` that answer is taken out of ρ(k). Without, induced dipoles
+    screen Q by 1 − χ, and induced charges screen both, the more the longer the cell is.
 
     Args:
         positions: (N, 3) Å, with a graph: the moments must be functions of this very tensor.
