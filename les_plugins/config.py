@@ -65,6 +65,8 @@ class LongRangeConfig(BaseModel):
             outside training. None: never.
         initial_charges: element → latent charge, e, that training starts from, such as the formal charge over
             sqrt(epsilon_infinity); each is a parameter and is trained. None: small random charges.
+        total_charge: of each structure: "free", the sum of what the network says, or "conserved", the sum of the
+            elements' `initial_charges` (zero without them) wherever the atoms are.
         mesh_tolerance: root mean square error of the mesh's forces over the root mean square force, 1e-9 … 1e-2.
     """
 
@@ -84,6 +86,7 @@ class LongRangeConfig(BaseModel):
     neutralize: Literal["background", "shift", "refuse"] = "background"
     net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 0.1
     initial_charges: dict[str, Annotated[float, Field(ge=-10.0, le=10.0)]] | None = None
+    total_charge: Literal["free", "conserved"] = "free"
     mesh_tolerance: Annotated[float, Field(ge=1e-9, le=1e-2)] = 1e-5
 
     @field_validator("multipoles", "static_cell", mode="before")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from les_plugins.errors import ConfigError
-from les_plugins.features import FeatureLayout, LayerFeatures, NodeFeatures
+from les_plugins.features import Edges, FeatureLayout, LayerFeatures, NodeFeatures
 from les_plugins.multipoles import Multipoles, spherical_to_cartesian, traceless
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ POLARIZABILITY_SCALE = 0.01
 #: Channels of each factor where a quadrupole is made of products of vectors.
 PRODUCT_CHANNELS = 8
 RADIAL_FUNCTIONS = 8
+#: Conserved charges: an atom's counter-charge falls off as a Gaussian of this width, Å, and ends at this distance, Å.
+COUNTER_CHARGE_WIDTH = 1.5
+COUNTER_CHARGE_CUTOFF = 5.0
 
 
 class LatentVariables(NamedTuple):
@@ -57,6 +60,14 @@ class Heads(nn.Module):
         kind = _kind(layout, config)
         scalars = [layer.scalars for layer in layout.layers]
         self.charge = ScalarHead(scalars, config.hidden)
+        self.counter_charge_cutoff: float | None = None
+        if config.total_charge == "conserved":
+            if layout.cutoff is None:
+                raise ConfigError(
+                    "total_charge: conserved needs the host's edges, which this adapter does not hand over; "
+                    "allowed: free"
+                )
+            self.counter_charge_cutoff = min(COUNTER_CHARGE_CUTOFF, float(layout.cutoff))
         self.element_charge: nn.Parameter | None = None
         if config.initial_charges:
             self.element_charge = nn.Parameter(_initial_charges(layout, config.initial_charges))
@@ -81,6 +92,10 @@ class Heads(nn.Module):
         """Latent variables of every atom, in the dtype of the features."""
         softness = polarizability = None
         charge = CHARGE_SCALE * self.charge(features)
+        if self.counter_charge_cutoff is not None:
+            if features.edges is None:
+                raise ConfigError("total_charge: conserved was asked for, and the heads were called without edges")
+            charge = conserved(charge, features.edges, self.counter_charge_cutoff)
         if self.element_charge is not None:
             if features.species is None:
                 raise ConfigError("initial_charges: this adapter does not hand over the species of the atoms")
@@ -208,6 +223,28 @@ class EdgeHead(nn.Module):
             return scalars.new_zeros(scalars.shape[0], 3).index_add(0, edges.centre, weight * direction)
         outer = traceless(direction[:, :, None] * direction[:, None, :])
         return scalars.new_zeros(scalars.shape[0], 3, 3).index_add(0, edges.centre, weight[:, :, None] * outer)
+
+
+def conserved(charge: Tensor, edges: Edges, cutoff: float) -> Tensor:
+    """Charges with a counter-charge each, on the atom itself and around it, so that they sum to zero.
+
+    Atom j gets the part w_ij = f_ij / (1 + Σ_k f_ik) of −q_i and atom i itself the part w_ii = 1 / (1 + Σ_k f_ik), with
+    f_ij = exp(−r²/2s²) (1 − r²/c²)³, s = 1.5 Å, c the cutoff: a smooth function of the positions, whatever enters or
+    leaves the cutoff. Edges have to come in both directions, as those of hosts do.
+
+    Args:
+        charge: (N,) e.
+        edges: of the host; those longer than the cutoff are given no part.
+        cutoff: c, Å.
+
+    Returns:
+        (N,) e, with a sum of zero over each structure.
+    """
+    square = edges.vector.square().sum(1)
+    part = torch.exp(-square / (2.0 * COUNTER_CHARGE_WIDTH**2)) * (1.0 - square / cutoff**2).clamp(min=0.0) ** 3
+    whole = torch.ones_like(charge).index_add(0, edges.centre, part)
+    own = charge / whole
+    return (charge - own).index_add(0, edges.neighbor, -part * own[edges.centre])
 
 
 def radial_functions(length: Tensor, cutoff: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from les_plugins import LatentElectrostatics
 from les_plugins.calculator import LongRangeCalculator
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import HostError
+from les_plugins.errors import ConfigError, HostError
 from les_plugins.features import NodeFeatures
 from les_plugins.heads import LatentVariables
 from les_plugins.multipoles import Multipoles, traceless
@@ -112,6 +112,34 @@ class Physics(ContractHost):
         assert violation < self.sum_rule
         enforced = enforce_asr(torch.tensor(periodic), torch.zeros(len(periodic), dtype=torch.long))
         assert enforced.sum(0).abs().max().item() < 1e-12 * len(periodic)  # rounding of one subtraction an atom
+
+    def test_a_conserved_total_charge_does_not_depend_on_the_positions_or_is_refused_in_words(self) -> None:
+        section = {**self.section, "total_charge": "conserved"}
+        refusal = ""
+        try:
+            model = self.attached(section)
+        except ConfigError as error:
+            refusal = str(error)
+        if refusal:
+            assert "total_charge: conserved needs the host's edges" in refusal
+            return
+        frames = [waters(seed=1), waters(2, seed=2, pbc=False), waters(3, seed=3)]
+        evaluation, latent = self.evaluate_with_latent(model, frames)
+        batch = torch.repeat_interleave(torch.arange(len(frames)), torch.tensor([len(atoms) for atoms in frames]))
+        charge = latent.permanent.charge.detach().double()
+        assert charge.abs().max() > 1e-3
+        # rounding of a sum of some forty terms an atom, in the precision of the heads
+        rounding = 1e3 * torch.finfo(latent.permanent.charge.dtype).eps * float(charge.abs().max())
+        assert torch.zeros(len(frames), dtype=charge.dtype).index_add(0, batch, charge).abs().max() < rounding
+        calculator, atoms, step = self.calculator(model), frames[0], 1e-4
+        energies = []
+        for sign in (-1, 1):
+            moved = atoms.copy()
+            moved.positions[1, 0] += sign * step
+            energies.append(float(calculator.get_property("energy", moved)))
+        forces = evaluation.forces[: len(atoms)].detach().double().numpy()
+        # step² times the third derivative of the energy
+        assert (energies[0] - energies[1]) / (2 * step) == pytest.approx(forces[1, 0], abs=1e-5 * np.abs(forces).max())
 
     def test_a_field_acts_on_energy_forces_and_dipole_of_a_molecule_alike_or_is_refused_in_words(self) -> None:
         calculator, atoms, field = self.calculator(self.attached()), waters(2, pbc=False), np.array([0.1, -0.2, 0.15])
