@@ -12,6 +12,7 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from numpy.typing import NDArray
 
 from les_plugins.errors import DataError, HostError, LesPluginsError
+from les_plugins.index_order import IndexOrder
 from les_plugins.labels import BORN, LabelKeys, labels_of, shaped, voigt
 from les_plugins.metrics import ALL, Errors, Floats, composition_residual, grouped_errors
 
@@ -161,7 +162,7 @@ def evaluate(
         LesPluginsError: what the calculator refuses, with the frame it was.
     """
     keys = keys or LabelKeys()
-    gathered = _Gathered()
+    gathered, order = _Gathered(), IndexOrder()
     for number, atoms in enumerate(frames):
         where = f"{source}, frame {number}"
         references = {name: value for name, (_, value) in labels_of(atoms, keys, where).items()}
@@ -169,6 +170,8 @@ def evaluate(
             gathered.skip(BORN, "not asked for")
         if BORN in references and born_transposed:
             references[BORN] = references[BORN].transpose(0, 2, 1)
+        if BORN in references and "dipole" in references and not atoms.pbc.any():
+            order.add(atoms, references[BORN], references["dipole"])
         if "polarizability" in references:
             references["polarizability"] = references["polarizability"] * POLARIZABILITY_UNITS[polarizability_unit]
         for name, reason in _not_comparable(atoms, references).items():
@@ -183,7 +186,10 @@ def evaluate(
             for tensors in (references, predictions):
                 tensors[BORN] = 0.5 * (tensors[BORN] + tensors[BORN].transpose(0, 2, 1))
         gathered.add(atoms, references, predictions)
-    return gathered.evaluation()
+    result = gathered.evaluation()
+    if not born_symmetric and (note := order.note(born_transposed)) is not None:
+        result.notes.append(note)
+    return result
 
 
 def predict(calculator: Any, atoms: Atoms, properties: Sequence[str], where: str) -> dict[str, Floats]:

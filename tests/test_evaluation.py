@@ -9,6 +9,7 @@ from toy_calculator import CHARGES, CONSTANTS, Toy, labelled, molecule
 
 from les_plugins.errors import DataError, GeometryError
 from les_plugins.evaluation import POLARIZABILITY_UNITS, evaluate, known_elements
+from les_plugins.index_order import rotation_violation
 from les_plugins.labels import LabelKeys, survey
 
 
@@ -75,6 +76,27 @@ def test_born_charges_are_read_row_major_and_split_into_diagonal_and_rest() -> N
     halves = evaluate(Toy(), [atoms], born_symmetric=True).comparisons["born_effective_charges"]
     assert halves.reference[[1, 3]] == pytest.approx([0.45, 0.45])
     assert halves.errors()["O", "off_diagonal"].largest == pytest.approx(0.45)
+
+
+def test_born_charges_in_the_other_order_of_indices_are_found_out_by_turning_the_molecule() -> None:
+    """Dipole q(|r_1 − r_0|) (r_2 − r_0) with q = |r_1 − r_0|²: Z* by hand, and not symmetric."""
+    atoms = labelled(molecule(0))
+    bond, arm = atoms.positions[1] - atoms.positions[0], atoms.positions[2] - atoms.positions[0]
+    charge, slope = bond @ bond, 2.0 * np.outer(arm, bond)
+    born = np.array([-charge * np.eye(3) - slope, slope, charge * np.eye(3)])
+    atoms.calc.results["dipole"] = charge * arm
+    assert rotation_violation(atoms, born, charge * arm) == pytest.approx(0.0, abs=1e-24)  # rounding, squared
+    turned = born.transpose(0, 2, 1)
+    for labels, given, advice in (
+        (born, True, "leave out --born-transposed"),
+        (turned, False, "give --born-transposed"),
+    ):
+        atoms.calc.results["born_effective_charges"] = labels
+        notes = " ".join(evaluate(Toy(), [atoms], born_transposed=given).notes)
+        assert "the other order of indices" in notes
+        assert f"; {advice}" in notes
+        for options in ({"born_transposed": not given}, {"born_transposed": given, "born_symmetric": True}):
+            assert "order of indices" not in " ".join(evaluate(Toy(), [atoms], **options).notes)
 
 
 def test_the_sum_rule_is_the_mean_over_atoms() -> None:

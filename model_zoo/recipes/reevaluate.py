@@ -1,0 +1,41 @@
+"""Evaluate checkpoints of the zoo again and rewrite metrics and cards; weights, commands and stability tests stay.
+
+    python model_zoo/recipes/reevaluate.py DATA_FOLDER NAME …
+
+For when data.json says something else about the data than it did. Run in the environment of the checkpoints' host,
+from the root of the repository.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from add import HERE, card, errors_of, summary, write_json
+
+import les_plugins
+from les_plugins import checkpoint, zoo
+
+
+def main() -> None:
+    """Read the arguments and rewrite the folders."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("names", nargs="+")
+    given = parser.parse_args()
+    systems = json.loads((HERE / "data.json").read_text(encoding="utf-8"))
+    for name in given.names:
+        folder = zoo.root() / name
+        metrics = json.loads((folder / zoo.METRICS).read_text(encoding="utf-8"))
+        facts = next(facts for facts in systems.values() if facts["system"] == metrics["data"]["system"])
+        facts = {**facts, "licence": metrics["data"]["licence"]}
+        with_born = checkpoint.read_config(folder)["long_range"] is not None
+        metrics["errors"] = errors_of(les_plugins.load(folder), given.data, facts, with_born)
+        metrics["summary"] = summary(metrics["errors"])
+        write_json(folder / zoo.METRICS, metrics)
+        (folder / zoo.CARD).write_text(card(metrics, facts), encoding="utf-8")
+        zoo.write_manifest()
+        print(f"{name}: {json.dumps(metrics['summary'])}")
+
+
+if __name__ == "__main__":
+    main()
