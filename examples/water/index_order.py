@@ -1,7 +1,7 @@
 """Which index of a file's Born charges is the polarization? Clusters are cut from a liquid and Z* of O is recomputed.
 
     pip install pyscf
-    python examples/water/index_order.py $DATA/water/rpbe_d3_bec_valid.extxyz --clusters 12
+    python examples/water/index_order.py $DATA/water/rpbe_d3_bec_valid.extxyz --clusters 10
 
 A molecule and those whose oxygen is within 3.3 Å of its own, PBE and def2-SVP (PySCF); the dipole of the cluster is
 differenced by moving that oxygen. A cluster has no surroundings, so the diagonal comes out a little small; what tells
@@ -25,7 +25,7 @@ def main() -> None:
     """Print the antisymmetric parts of each cluster, and how those recomputed go with those of the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file")
-    parser.add_argument("--clusters", type=int, default=12, help="one a frame, a random molecule of it")
+    parser.add_argument("--clusters", type=int, default=10, help="one a frame, a random molecule of it")
     given = parser.parse_args()
     random = np.random.default_rng(0)
     recomputed, in_file = [], []
