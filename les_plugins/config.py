@@ -66,7 +66,7 @@ class LongRangeConfig(BaseModel):
         initial_charges: element → latent charge, e, that training starts from, such as the formal charge over
             sqrt(epsilon_infinity); each is a parameter and is trained. None: small random charges.
         total_charge: of each structure: "free", the sum of what the network says, or "conserved", the sum of the
-            elements' `initial_charges` (zero without them) wherever the atoms are.
+            elements' charges as trained from `initial_charges` (zero without them) wherever the atoms are.
         mesh_tolerance: root mean square error of the mesh's forces over the root mean square force, 1e-9 … 1e-2.
     """
 
