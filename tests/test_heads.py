@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 import torch
+from few_atoms import CUTOFF, edges_of, positions
 from torch import Tensor
 
 from les_plugins import LongRangeConfig
 from les_plugins.errors import ConfigError
 from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.heads import EdgeHead, Heads, LatentVariables, TensorHead, VectorHead, conserved, radial_functions
+from les_plugins.heads import EdgeHead, Heads, LatentVariables, TensorHead, VectorHead, radial_functions
 from les_plugins.long_range import LongRange
 from les_plugins.multipoles import cartesian_to_spherical, spherical_to_cartesian
 
-CUTOFF = 4.0
 VECTORS = FeatureLayout((LayerLayout(5, 4), LayerLayout(6)))
 TENSORS = FeatureLayout((LayerLayout(5, 4, 3), LayerLayout(6, 2, 2), LayerLayout(6)))
 INVARIANT = FeatureLayout((LayerLayout(5), LayerLayout(6)), cutoff=CUTOFF, mean_neighbors=5.0)
@@ -34,16 +33,6 @@ OPERATIONS = pytest.mark.parametrize(
 
 def config(response: str = "anisotropic", **changes: Any) -> LongRangeConfig:
     return LongRangeConfig.parse({"response": {"charge": True, "dipole": response}, **changes})
-
-
-def positions(n_atoms: int = 5) -> Tensor:
-    return 1.5 * torch.randn(n_atoms, 3, dtype=torch.float64)
-
-
-def edges_of(places: Tensor) -> Edges:
-    apart = torch.cdist(places, places) + 100.0 * torch.eye(len(places), dtype=places.dtype)
-    centre, neighbor = torch.nonzero(apart < CUTOFF, as_tuple=True)
-    return Edges(centre, neighbor, places[neighbor] - places[centre])
 
 
 def features(layout: FeatureLayout, places: Tensor) -> NodeFeatures:
@@ -85,66 +74,6 @@ def test_initial_charges_of_elements_that_are_not_there_are_refused(elements, me
     section = LongRangeConfig.parse({"initial_charges": {"Pb": 0.9}, "multipoles": ["charge"]})
     with pytest.raises(ConfigError, match=message):
         Heads(FeatureLayout((LayerLayout(5),), elements=elements), section)
-
-
-def conserving(**changes: Any) -> LongRangeConfig:
-    return LongRangeConfig.parse({"total_charge": "conserved", "multipoles": ["charge"], **changes})
-
-
-def test_conserved_charges_sum_to_those_of_the_elements_wherever_the_atoms_are():
-    layout = FeatureLayout((LayerLayout(5),), cutoff=CUTOFF, elements=("H", "O"))
-    heads = Heads(layout, conserving(initial_charges={"O": -0.8, "H": 0.4}))
-    species = torch.tensor([1, 0, 0, 1, 0])
-    for _ in range(3):
-        places = positions()
-        given = NodeFeatures([LayerFeatures(torch.randn(5, 5))], edges_of(places), species)
-        charge = heads(given).multipoles.charge
-        assert charge.std() > 0.01
-        assert charge.sum().item() == pytest.approx(-0.4, abs=1e-14 * 50)  # rounding of fifty terms of order one
-    alone = NodeFeatures([LayerFeatures(torch.randn(1, 5))], edges_of(positions(1)), torch.tensor([1]))
-    torch.testing.assert_close(heads(alone).multipoles.charge, torch.tensor([-0.8]))  # nobody to take it from
-
-
-def test_conserved_charges_are_by_hand_those_of_two_atoms():
-    places = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
-    part = math.exp(-(2.0**2) / (2 * 1.5**2)) * (1 - 2.0**2 / CUTOFF**2) ** 3
-    flow = (1.0 - -0.5) * part / (1.0 + part)  # of 1.0 and -0.5 e: each keeps what the other does not carry
-    found = conserved(torch.tensor([1.0, -0.5]), edges_of(places), CUTOFF)
-    torch.testing.assert_close(found, torch.tensor([flow, -flow]))
-
-
-def test_conserved_charges_are_smooth_where_an_atom_leaves_the_cutoff():
-    """Value, slope and curvature vanish there: (1 - r²/c²)³."""
-    charge, step = torch.tensor([1.0, -0.5]), 1e-4
-
-    def at(length: float) -> float:
-        edges = Edges(
-            torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([[length, 0.0, 0.0], [-length, 0.0, 0.0]])
-        )
-        return conserved(charge, edges, CUTOFF)[0].item()
-
-    assert at(CUTOFF + step) == 0.0
-    # 1.5 e · exp(−3.6) · (2 · step / cutoff)³
-    assert 0.0 < at(CUTOFF - step) < 0.05 * (2 * step / CUTOFF) ** 3
-
-
-def test_derivatives_of_conserved_charges_are_those_of_differences():
-    charge, places = torch.randn(5, requires_grad=True), positions().requires_grad_()
-    edges = edges_of(places.detach())
-
-    def charges(q: Tensor, r: Tensor) -> Tensor:
-        return conserved(q, edges._replace(vector=r[edges.neighbor] - r[edges.centre]), CUTOFF)
-
-    assert torch.autograd.gradcheck(charges, (charge, places))
-    assert torch.autograd.gradgradcheck(charges, (charge, places))
-
-
-def test_conserved_charges_without_edges_are_refused():
-    with pytest.raises(ConfigError, match="total_charge: conserved needs the host's edges"):
-        Heads(FeatureLayout((LayerLayout(5),)), conserving())
-    heads = Heads(FeatureLayout((LayerLayout(5),), cutoff=CUTOFF), conserving())
-    with pytest.raises(ConfigError, match="called without edges"):
-        heads(NodeFeatures([LayerFeatures(torch.randn(3, 5))]))
 
 
 def transform(given: NodeFeatures, operation: Tensor, rank_two: Tensor) -> NodeFeatures:

@@ -119,8 +119,9 @@ class Remembered:
         self.results: dict = {}
 
     def calculate(self, atoms: Atoms, properties: list[str], changes: list[str]) -> None:
-        """As ASE's, with the results of the same positions and properties when there are some."""
-        key = atoms.positions.tobytes() + " ".join(properties).encode()
+        """As ASE's, with the results of the same structure and properties when there are some."""
+        structure = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+        key = b"".join(part.tobytes() for part in structure) + " ".join(properties).encode()
         if key not in self.known:
             self.calculator.calculate(atoms, properties, changes)
             self.known[key] = dict(self.calculator.results)
