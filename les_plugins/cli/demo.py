@@ -22,7 +22,7 @@ MODEL = "water-mace"
 def demo(
     model: Annotated[str, typer.Option(help="A model of water of the zoo: water-mace, water-nequip.")] = MODEL,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")] = Path("les-demo"),
-    steps: Annotated[int, typer.Option(min=32, help="Steps of 1 fs.")] = 240,
+    steps: Annotated[int, typer.Option(min=32, help="Steps of 1 fs.")] = 160,
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
