@@ -64,9 +64,10 @@ class LongRangeConfig(BaseModel):
         net_charge_warning: net charge of a periodic structure or slab, e an atom, above which one warning is given
             outside training. None: never.
         initial_charges: element → latent charge, e, that training starts from, such as the formal charge over
-            sqrt(epsilon_infinity); each is a parameter and is trained. None: small random charges.
+            sqrt(epsilon_infinity). None: small random charges.
+        element_charges: what becomes of `initial_charges`: "trained", each is a parameter, or "fixed", they stay.
         total_charge: of each structure: "free", the sum of what the network says, or "conserved", the sum of the
-            elements' charges as trained from `initial_charges` (zero without them) wherever the atoms are.
+            elements' charges (`initial_charges`, zero without them) wherever the atoms are.
         mesh_tolerance: root mean square error of the mesh's forces over the root mean square force, 1e-9 … 1e-2.
     """
 
@@ -86,6 +87,7 @@ class LongRangeConfig(BaseModel):
     neutralize: Literal["background", "shift", "refuse"] = "background"
     net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 0.1
     initial_charges: dict[str, Annotated[float, Field(ge=-10.0, le=10.0)]] | None = None
+    element_charges: Literal["trained", "fixed"] = "trained"
     total_charge: Literal["free", "conserved"] = "free"
     mesh_tolerance: Annotated[float, Field(ge=1e-9, le=1e-2)] = 1e-5
 
@@ -100,6 +102,12 @@ class LongRangeConfig(BaseModel):
         if self.multipoles not in allowed:
             choices = ", ".join(str(list(choice)) for choice in allowed)
             raise ValueError(f"multipoles is {list(self.multipoles)}; allowed: {choices}")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_fixed_is_given(self) -> LongRangeConfig:
+        if self.element_charges == "fixed" and not self.initial_charges:
+            raise ValueError("element_charges: fixed needs initial_charges, the charges that stay")
         return self
 
     @property

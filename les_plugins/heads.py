@@ -53,6 +53,8 @@ class Heads(nn.Module):
         ConfigError: moments were asked for that the features cannot give.
     """
 
+    element_charge: Tensor | None
+
     def __init__(self, layout: FeatureLayout, config: LongRangeConfig) -> None:
         super().__init__()
         if not layout.layers or any(layer.scalars < 1 for layer in layout.layers):
@@ -68,9 +70,11 @@ class Heads(nn.Module):
                     "allowed: free"
                 )
             self.counter_charge_cutoff = min(COUNTER_CHARGE_CUTOFF, float(layout.cutoff))
-        self.element_charge: nn.Parameter | None = None
-        if config.initial_charges:
-            self.element_charge = nn.Parameter(_initial_charges(layout, config.initial_charges))
+        charges = _initial_charges(layout, config.initial_charges) if config.initial_charges else None
+        if charges is not None and config.element_charges == "trained":
+            self.element_charge = nn.Parameter(charges)
+        else:
+            self.register_buffer("element_charge", charges)
         self.dipole: nn.Module | None = None
         self.quadrupole: nn.Module | None = None
         self.softness: ScalarHead | None = None

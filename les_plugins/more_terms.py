@@ -23,6 +23,9 @@ def load_with_new_heads(
 ) -> None:
     """Copy every tensor into place; heads of terms that only `after` has keep their own, those of others are left out.
 
+    Element charges that `after` calls fixed are those of `after`, whatever was trained before. A polarizability that
+    was isotropic and is to be anisotropic, or the other way round, starts fresh: its head means something else.
+
     Args:
         model: with the long-range part of `after`, freshly built.
         tensors: of a model with that of `before`.
@@ -32,8 +35,10 @@ def load_with_new_heads(
         CheckpointError: anything else is missing, unknown, or of another shape.
     """
     fresh, dropped = new_heads(before, after), new_heads(after, before)
-    kept = {name: value for name, value in tensors.items() if _head(name) not in dropped}
-    own = {name: value for name, value in model.state_dict().items() if name not in tensors and _head(name) in fresh}
+    if after.element_charges == "fixed":
+        fresh.add("element_charge")
+    kept = {name: value for name, value in tensors.items() if _head(name) not in fresh | dropped}
+    own = {name: value for name, value in model.state_dict().items() if _head(name) in fresh}
     load_tensors(model, {**kept, **own})
 
 
@@ -42,8 +47,8 @@ def new_heads(before: LongRangeConfig, after: LongRangeConfig) -> set[str]:
     found = {name for rank, name in ((1, "dipole"), (2, "quadrupole")) if before.order < rank <= after.order}
     if after.response.charge and not before.response.charge:
         found.add("softness")
-    if before.response.dipole == "none" and after.response.dipole != "none":
-        # not from isotropic to anisotropic: there the same head means the root of what it meant
+    if before.response.dipole != after.response.dipole != "none":
+        # from isotropic to anisotropic too: there the same head means the root of what it meant
         found |= {"polarizability", "anisotropy"}
     return found
 

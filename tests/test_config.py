@@ -54,6 +54,8 @@ def test_an_unknown_key_of_the_response_is_refused_with_the_keys_of_the_response
         ({"zero_init": "yes"}, "zero_init"),
         ({"initial_charges": {"Pb": "2+"}}, "initial_charges.Pb"),
         ({"initial_charges": {"Pb": 82.0}}, "initial_charges.Pb"),
+        ({"element_charges": "frozen", "initial_charges": {"Pb": 0.9}}, "element_charges"),
+        ({"element_charges": "fixed"}, "element_charges: fixed needs initial_charges"),
         ({"response": {"charge": "true"}}, "response.charge"),
         ({"response": {"dipole": "tensor"}}, "response.dipole"),
         ({"response": True}, "response"),
@@ -115,6 +117,7 @@ def test_yaml_and_json_round_trips_give_the_same_config() -> None:
             "zero_init": True,
             "method": "direct",
             "initial_charges": {"H": 0.4, "O": -0.8},
+            "element_charges": "fixed",
         }
     )
     assert LongRangeConfig.parse(json.loads(json.dumps(config.to_dict()))) == config

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from few_atoms import CUTOFF, edges_of, positions
-from torch import Tensor
+from torch import Tensor, nn
 
 from les_plugins import LongRangeConfig
 from les_plugins.errors import ConfigError
 from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.heads import EdgeHead, Heads, LatentVariables, TensorHead, VectorHead, radial_functions
 from les_plugins.long_range import LongRange
+from les_plugins.more_terms import load_with_new_heads
 from les_plugins.multipoles import cartesian_to_spherical, spherical_to_cartesian
 
 VECTORS = FeatureLayout((LayerLayout(5, 4), LayerLayout(6)))
@@ -64,6 +65,37 @@ def test_charges_start_from_those_of_the_elements_and_are_trained():
     assert heads.element_charge is not None
     assert heads.element_charge.grad is not None
     assert bool((heads.element_charge.grad != 0.0).all())
+
+
+def test_fixed_charges_of_elements_are_those_given_and_are_not_trained():
+    layout = FeatureLayout((LayerLayout(5),), elements=("H", "O"))
+    section = {"multipoles": ["charge"], "initial_charges": {"O": -0.8}}
+    torch.manual_seed(0)
+    trained = Heads(layout, LongRangeConfig.parse(section))
+    torch.manual_seed(0)
+    fixed = Heads(layout, LongRangeConfig.parse({**section, "element_charges": "fixed"}))
+    features = NodeFeatures([LayerFeatures(torch.randn(3, 5))], species=torch.tensor([1, 0, 1]))
+    torch.testing.assert_close(fixed(features).multipoles.charge, trained(features).multipoles.charge)
+    assert {name for name, _ in trained.named_parameters()} - {name for name, _ in fixed.named_parameters()} == {
+        "element_charge"
+    }
+    assert fixed.state_dict().keys() == trained.state_dict().keys()
+
+
+@pytest.mark.parametrize("before", [{}, {"initial_charges": {"O": -0.5, "H": 0.3}}])
+def test_fine_tuning_with_fixed_charges_takes_those_of_the_new_section(before):
+    layout = FeatureLayout((LayerLayout(5),), elements=("H", "O"))
+    old = LongRangeConfig.parse({"multipoles": ["charge"], **before})
+    new = LongRangeConfig.parse(
+        {"multipoles": ["charge"], "initial_charges": {"O": -0.8, "H": 0.4}, "element_charges": "fixed"}
+    )
+    start, model = nn.ModuleDict({"heads": Heads(layout, old)}), nn.ModuleDict({"heads": Heads(layout, new)})
+    load_with_new_heads(model, start.state_dict(), old, new)
+    after = model.state_dict()
+    torch.testing.assert_close(after["heads.element_charge"], torch.tensor([0.4, -0.8]))
+    for name, value in start.state_dict().items():
+        if name != "heads.element_charge":
+            torch.testing.assert_close(after[name], value)
 
 
 @pytest.mark.parametrize(

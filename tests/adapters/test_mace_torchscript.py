@@ -130,6 +130,7 @@ def test_forces_of_the_file_can_be_differentiated_again(model, compiled, column)
         ),
         ("", {"multipoles": ["charge", "dipole"], "heads": "edge", "remove_self_interaction": False}, {}),
         ("", {"multipoles": ["charge"], "total_charge": "conserved"}, {"layers": 1}),
+        ("", {"multipoles": ["charge"], "initial_charges": {"O": -0.6}, "element_charges": "fixed"}, {"layers": 1}),
     ],
 )
 def test_other_moments_responses_and_heads_are_compiled_alike(feature, config, options, column):

@@ -303,7 +303,6 @@ def test_fine_tuning_without_a_term_keeps_the_rest(work):
     ("changes", "words"),
     [
         ({"long_range": {**LONG_RANGE, "hidden": 5}}, "must be the same here"),
-        ({"long_range": {**LONG_RANGE, "response": {"charge": True, "dipole": "anisotropic"}}}, "must be the same"),
         ({"long_range": None}, "must be the same here"),
         ({"r_max": 3.9}, "r_max is 3.9 here"),
         ({"hidden_irreps": "6x0e + 6x1o"}, "hidden_irreps is '6x0e"),

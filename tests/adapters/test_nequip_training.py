@@ -185,6 +185,20 @@ def test_a_pretrained_model_has_its_weights_under_another_width():
     assert after.training
 
 
+def test_a_pretrained_model_with_fixed_charges_of_elements_has_those_of_the_new_section():
+    section = les_plugins.checkpoint.read_config(les_plugins.checkpoint.find_folder("mapbi3-nequip"))["long_range"]
+    charges = {"Pb": 0.8, "I": -0.4, "N": -0.2, "H": 0.1}
+    before = PretrainedModel("mapbi3-nequip")
+    after = PretrainedModel("mapbi3-nequip", {**section, "initial_charges": charges, "element_charges": "fixed"})
+    heads = long_range_part(after).heads
+    assert dict(zip(["H", "C", "N", "I", "Pb"], heads.element_charge.tolist(), strict=True)) == pytest.approx(
+        {**charges, "C": 0.0}, abs=1e-6
+    )  # float32
+    assert not heads.element_charge.requires_grad
+    others = {name: value for name, value in before.state_dict().items() if not name.endswith("element_charge")}
+    assert all(torch.equal(value, after.state_dict()[name]) for name, value in others.items())
+
+
 @pytest.mark.parametrize("name", ["water-nequip-q", "water-nequip-sr"])
 def test_a_pretrained_model_keeps_its_weights_when_terms_are_added(name):
     before, after = PretrainedModel(name), PretrainedModel(name, LONG_RANGE)
@@ -195,6 +209,17 @@ def test_a_pretrained_model_keeps_its_weights_when_terms_are_added(name):
     assert all(torch.equal(value, again[key]) for key, value in new.items())
     result = LesNequIPCalculator(after.eval()).get_property("latent_quadrupoles", waters(2))
     assert np.abs(result).max() > 0.0
+
+
+def test_a_polarizability_that_is_to_be_anisotropic_starts_fresh_and_the_rest_is_kept():
+    section = les_plugins.checkpoint.read_config(les_plugins.checkpoint.find_folder("water-nequip"))["long_range"]
+    assert section["response"]["dipole"] == "isotropic"
+    response = {**section["response"], "dipole": "anisotropic"}
+    before = PretrainedModel("water-nequip").state_dict()
+    after = PretrainedModel("water-nequip", {**section, "response": response}).state_dict()
+    assert {key.split("heads.")[1].split(".")[0] for key in after.keys() - before.keys()} == {"anisotropy"}
+    changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
+    assert {key.split("heads.")[1].split(".")[0] for key in changed} == {"polarizability"}
 
 
 def test_a_pretrained_model_keeps_its_other_weights_when_a_term_is_left_out():
@@ -212,10 +237,6 @@ def test_a_pretrained_model_is_refused_in_words(work):
         ({"checkpoint": "nothing.les"}, "does not exist"),
         ({"checkpoint": "water-nequip", "weights": 1}, "unknown key 'weights'"),
         ({"checkpoint": "water-nequip", "long_range": {"hidden": 5}}, "whatever else has weights"),
-        (
-            {"checkpoint": "water-nequip", "long_range": {"response": {"charge": True, "dipole": "anisotropic"}}},
-            "whatever else has weights",
-        ),
         ({"checkpoint": "water-nequip", "long_range": {"sigmas": 0.7}}, "unknown key 'sigmas'"),
     ):
         with pytest.raises((ConfigError, CheckpointError), match=words):
