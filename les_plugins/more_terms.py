@@ -24,7 +24,8 @@ def load_with_new_heads(
     """Copy every tensor into place; heads of terms that only `after` has keep their own, those of others are left out.
 
     Element charges that `after` calls fixed are those of `after`, whatever was trained before. A polarizability that
-    was isotropic and is to be anisotropic, or the other way round, starts fresh: its head means something else.
+    was isotropic and is to be anisotropic, or the other way round, starts fresh: its head means something else. So do
+    heads of vectors and tensors where `heads` is another.
 
     Args:
         model: with the long-range part of `after`, freshly built.
@@ -44,11 +45,15 @@ def load_with_new_heads(
 
 def new_heads(before: LongRangeConfig, after: LongRangeConfig) -> set[str]:
     """Names of the heads (attributes of `heads.Heads`) that `after` needs and `before` does not."""
-    found = {name for rank, name in ((1, "dipole"), (2, "quadrupole")) if before.order < rank <= after.order}
+    other_kind = before.heads != after.heads  # vectors and tensors are made of other things then
+    kept_order = 0 if other_kind else before.order
+    found = {name for rank, name in ((1, "dipole"), (2, "quadrupole")) if kept_order < rank <= after.order}
     if after.response.charge and not before.response.charge:
         found.add("softness")
     if before.response.dipole != after.response.dipole != "none":
         # from isotropic to anisotropic too: there the same head means the root of what it meant
+        found |= {"polarizability", "anisotropy"}
+    if other_kind and after.response.dipole == "anisotropic":
         found |= {"polarizability", "anisotropy"}
     return found
 

@@ -98,6 +98,37 @@ def test_fine_tuning_with_fixed_charges_takes_those_of_the_new_section(before):
             torch.testing.assert_close(after[name], value)
 
 
+def test_fine_tuning_with_heads_of_another_kind_keeps_those_of_scalars():
+    layout = VECTORS._replace(cutoff=CUTOFF, mean_neighbors=5.0)
+    old, new = config(), config(heads="edge")
+    start, model = nn.ModuleDict({"heads": Heads(layout, old)}), nn.ModuleDict({"heads": Heads(layout, new)})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    load_with_new_heads(model, start.state_dict(), old, new)
+    for name, value in model.state_dict().items():
+        kept = name.split(".")[1] in ("charge", "softness")
+        torch.testing.assert_close(value, (start.state_dict() if kept else before)[name], rtol=0, atol=0)
+
+
+def test_a_tensor_of_vectors_vanishes_at_a_centre_of_inversion_and_one_of_edges_does_not():
+    """Why `heads: edge` is for crystals: two neighbours on opposite sides, and no vector in between."""
+    layout = VECTORS._replace(cutoff=CUTOFF, mean_neighbors=5.0)
+    places = torch.tensor([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [-1.5, 0.0, 0.0]], dtype=torch.float64)
+    scalars = torch.ones(3, 5, dtype=torch.float64)
+    vectors = torch.zeros(3, 4, 3, dtype=torch.float64)
+    given = NodeFeatures(
+        [LayerFeatures(scalars, vectors), LayerFeatures(torch.ones(3, 6, dtype=torch.float64))], edges_of(places)
+    )
+    found = {kind: Heads(layout, config(heads=kind)).double()(given) for kind in ("equivariant", "edge")}
+    for kind, latent in found.items():
+        quadrupole = latent.multipoles.quadrupole
+        assert quadrupole is not None
+        assert latent.polarizability is not None
+        anisotropy = latent.polarizability[0, 0, 0] - latent.polarizability[0, 1, 1]
+        zero = kind == "equivariant"
+        assert (quadrupole[0].abs().max().item() == 0.0) == zero
+        assert (anisotropy.abs().item() < 1e-16) == zero
+
+
 @pytest.mark.parametrize(
     ("elements", "message"),
     [(("H", "O"), "initial_charges has Pb; allowed: the model's elements, H, O"), (None, "does not hand over")],
