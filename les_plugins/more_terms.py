@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from les_plugins.checkpoint import load_tensors
 from les_plugins.config import LongRangeConfig
 
+#: Heads that are made of other things where `heads` is another.
+_OF_A_KIND = ("dipole", "quadrupole", "anisotropy")
+
 
 def what_must_stay(asked_by: str, source: object, section: object) -> str:
     """The refusal of both fine-tunings, `start_from` and `PretrainedModel`."""
     return (
-        f"{asked_by}: the long_range section of {source} is {section}; heads and whatever else has weights must be the "
-        "same here; terms may be added or left out, numbers such as sigma may be others"
+        f"{asked_by}: the long_range section of {source} is {section}; hidden and whatever else has weights must be "
+        "the same here; terms may be added or left out, heads be of another kind, numbers such as sigma be others"
     )
 
 
@@ -35,27 +38,31 @@ def load_with_new_heads(
     Raises:
         CheckpointError: anything else is missing, unknown, or of another shape.
     """
+    state = model.state_dict()
     fresh, dropped = new_heads(before, after), new_heads(after, before)
+    if before.heads != after.heads:
+        remade = {name for name in _OF_A_KIND if _shapes(tensors, name) != _shapes(state, name)}
+        fresh |= remade | ({"polarizability"} if "anisotropy" in remade else set())
     if after.element_charges == "fixed":
         fresh.add("element_charge")
     kept = {name: value for name, value in tensors.items() if _head(name) not in fresh | dropped}
-    own = {name: value for name, value in model.state_dict().items() if _head(name) in fresh}
+    own = {name: value for name, value in state.items() if _head(name) in fresh}
     load_tensors(model, {**kept, **own})
 
 
 def new_heads(before: LongRangeConfig, after: LongRangeConfig) -> set[str]:
     """Names of the heads (attributes of `heads.Heads`) that `after` needs and `before` does not."""
-    other_kind = before.heads != after.heads  # vectors and tensors are made of other things then
-    kept_order = 0 if other_kind else before.order
-    found = {name for rank, name in ((1, "dipole"), (2, "quadrupole")) if kept_order < rank <= after.order}
+    found = {name for rank, name in ((1, "dipole"), (2, "quadrupole")) if before.order < rank <= after.order}
     if after.response.charge and not before.response.charge:
         found.add("softness")
     if before.response.dipole != after.response.dipole != "none":
         # from isotropic to anisotropic too: there the same head means the root of what it meant
         found |= {"polarizability", "anisotropy"}
-    if other_kind and after.response.dipole == "anisotropic":
-        found |= {"polarizability", "anisotropy"}
     return found
+
+
+def _shapes(tensors: Mapping[str, Tensor], head: str) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items() if _head(name) == head}
 
 
 def _head(name: str) -> str | None:

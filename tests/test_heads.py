@@ -109,6 +109,14 @@ def test_fine_tuning_with_heads_of_another_kind_keeps_those_of_scalars():
         torch.testing.assert_close(value, (start.state_dict() if kept else before)[name], rtol=0, atol=0)
 
 
+def test_fine_tuning_under_another_name_for_the_same_heads_keeps_them():
+    old, new = config(), config(heads="edge")  # an invariant host's heads are edge heads anyway
+    start, model = nn.ModuleDict({"heads": Heads(INVARIANT, old)}), nn.ModuleDict({"heads": Heads(INVARIANT, new)})
+    load_with_new_heads(model, start.state_dict(), old, new)
+    for name, value in start.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+
+
 def test_a_tensor_of_vectors_vanishes_at_a_centre_of_inversion_and_one_of_edges_does_not():
     """Why `heads: edge` is for crystals: two neighbours on opposite sides, and no vector in between."""
     layout = VECTORS._replace(cutoff=CUTOFF, mean_neighbors=5.0)
