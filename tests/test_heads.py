@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 import torch
 from few_atoms import CUTOFF, edges_of, positions
-from torch import Tensor, nn
+from torch import Tensor
 
 from les_plugins import LongRangeConfig
 from les_plugins.errors import ConfigError
 from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.heads import EdgeHead, Heads, LatentVariables, TensorHead, VectorHead, radial_functions
 from les_plugins.long_range import LongRange
-from les_plugins.more_terms import load_with_new_heads
 from les_plugins.multipoles import cartesian_to_spherical, spherical_to_cartesian
 
 VECTORS = FeatureLayout((LayerLayout(5, 4), LayerLayout(6)))
@@ -50,13 +49,15 @@ def features(layout: FeatureLayout, places: Tensor) -> NodeFeatures:
     return NodeFeatures(layers, edges_of(places) if layout.cutoff else None)
 
 
-def test_charges_start_from_those_of_the_elements_and_are_trained():
+def charges_of_elements(**changes: Any) -> Heads:
+    """Of one seed: the networks are the same."""
+    torch.manual_seed(0)
     layout = FeatureLayout((LayerLayout(5),), elements=("H", "O"))
-    section = {"multipoles": ["charge"], "initial_charges": {"O": -0.8}}
-    torch.manual_seed(0)
-    heads = Heads(layout, LongRangeConfig.parse(section))
-    torch.manual_seed(0)
-    without = Heads(layout, LongRangeConfig.parse({"multipoles": ["charge"]}))
+    return Heads(layout, LongRangeConfig.parse({"multipoles": ["charge"], **changes}))
+
+
+def test_charges_start_from_those_of_the_elements_and_are_trained():
+    heads, without = charges_of_elements(initial_charges={"O": -0.8}), charges_of_elements()
     features = NodeFeatures([LayerFeatures(torch.randn(3, 5))], species=torch.tensor([1, 0, 1]))
     charge = heads(features).multipoles.charge
     expected = without(features).multipoles.charge + torch.tensor([-0.8, 0.0, -0.8])
@@ -68,53 +69,14 @@ def test_charges_start_from_those_of_the_elements_and_are_trained():
 
 
 def test_fixed_charges_of_elements_are_those_given_and_are_not_trained():
-    layout = FeatureLayout((LayerLayout(5),), elements=("H", "O"))
-    section = {"multipoles": ["charge"], "initial_charges": {"O": -0.8}}
-    torch.manual_seed(0)
-    trained = Heads(layout, LongRangeConfig.parse(section))
-    torch.manual_seed(0)
-    fixed = Heads(layout, LongRangeConfig.parse({**section, "element_charges": "fixed"}))
+    trained = charges_of_elements(initial_charges={"O": -0.8})
+    fixed = charges_of_elements(initial_charges={"O": -0.8}, element_charges="fixed")
     features = NodeFeatures([LayerFeatures(torch.randn(3, 5))], species=torch.tensor([1, 0, 1]))
     torch.testing.assert_close(fixed(features).multipoles.charge, trained(features).multipoles.charge)
     assert {name for name, _ in trained.named_parameters()} - {name for name, _ in fixed.named_parameters()} == {
         "element_charge"
     }
     assert fixed.state_dict().keys() == trained.state_dict().keys()
-
-
-@pytest.mark.parametrize("before", [{}, {"initial_charges": {"O": -0.5, "H": 0.3}}])
-def test_fine_tuning_with_fixed_charges_takes_those_of_the_new_section(before):
-    layout = FeatureLayout((LayerLayout(5),), elements=("H", "O"))
-    old = LongRangeConfig.parse({"multipoles": ["charge"], **before})
-    new = LongRangeConfig.parse(
-        {"multipoles": ["charge"], "initial_charges": {"O": -0.8, "H": 0.4}, "element_charges": "fixed"}
-    )
-    start, model = nn.ModuleDict({"heads": Heads(layout, old)}), nn.ModuleDict({"heads": Heads(layout, new)})
-    load_with_new_heads(model, start.state_dict(), old, new)
-    after = model.state_dict()
-    torch.testing.assert_close(after["heads.element_charge"], torch.tensor([0.4, -0.8]))
-    for name, value in start.state_dict().items():
-        if name != "heads.element_charge":
-            torch.testing.assert_close(after[name], value)
-
-
-def test_fine_tuning_with_heads_of_another_kind_keeps_those_of_scalars():
-    layout = VECTORS._replace(cutoff=CUTOFF, mean_neighbors=5.0)
-    old, new = config(), config(heads="edge")
-    start, model = nn.ModuleDict({"heads": Heads(layout, old)}), nn.ModuleDict({"heads": Heads(layout, new)})
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    load_with_new_heads(model, start.state_dict(), old, new)
-    for name, value in model.state_dict().items():
-        kept = name.split(".")[1] in ("charge", "softness")
-        torch.testing.assert_close(value, (start.state_dict() if kept else before)[name], rtol=0, atol=0)
-
-
-def test_fine_tuning_under_another_name_for_the_same_heads_keeps_them():
-    old, new = config(), config(heads="edge")  # an invariant host's heads are edge heads anyway
-    start, model = nn.ModuleDict({"heads": Heads(INVARIANT, old)}), nn.ModuleDict({"heads": Heads(INVARIANT, new)})
-    load_with_new_heads(model, start.state_dict(), old, new)
-    for name, value in start.state_dict().items():
-        torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
 
 
 def test_a_tensor_of_vectors_vanishes_at_a_centre_of_inversion_and_one_of_edges_does_not():
