@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from les_plugins import zoo
@@ -28,7 +29,7 @@ def script(name: str):
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_stage_of_a_card_is_in_the_repository_and_reads_what_the_stage_before_wrote(name):
     metrics = json.loads((zoo.root() / name / zoo.METRICS).read_text(encoding="utf-8"))
-    stages = metrics["training"]["command"].split(" && ")
+    stages = [part for part in metrics["training"]["command"].split(" && ") if "--config" in part]
     recipes = [Path(stage.split("--config ")[1].split()[0]) for stage in stages]
     assert recipes[-1].name == Path(metrics["training"]["recipe"]).name
     for recipe in recipes:
@@ -70,3 +71,87 @@ def test_cesium_becomes_nitrogen_and_the_mean_energy_that_of_mapbi3(tmp_path, mo
     energies = [atoms.get_potential_energy() / 5 for atoms in out]
     assert energies == pytest.approx([module.MEAN_ENERGY - 0.5, module.MEAN_ENERGY + 0.5], abs=1e-6)
     assert np.allclose(out[0].get_forces(), -0.5)
+
+
+class Springs(Calculator):
+    """A calculator whose energy and forces are known."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": 0.5 * (atoms.positions**2).sum(), "forces": -atoms.positions}
+
+
+@pytest.fixture
+def taught(tmp_path, monkeypatch):
+    """The script, the frame that it is given, and what it writes: rattled, doubled, as it was."""
+    module = script("frames_of_teacher")
+    # Across a boundary: the first lattice vector is 7 Å long.
+    molecule = [[6.0, 4.0, 4.0], [0.5, 4.0, 4.0], [5.6, 5.0, 4.0], [0.9, 3.0, 4.0]]
+    source = Atoms("CNHHPbI", positions=[*molecule, [0, 0, 0], [0, 0, 3.1]], cell=[7, 8, 9], pbc=True)
+    source.calc = SinglePointCalculator(source, energy=1.25, forces=np.full((6, 3), 0.5))
+    ase.io.write(tmp_path / "in.extxyz", source)
+    monkeypatch.setattr(module.les_plugins, "load", lambda name: {"a-teacher": Springs()}[name])
+    monkeypatch.setattr(
+        sys, "argv", ["", "a-teacher", str(tmp_path / "in.extxyz"), str(tmp_path / "runs" / "out.extxyz")]
+    )
+    module.main()
+    return module, source, ase.io.read(tmp_path / "runs" / "out.extxyz", ":")
+
+
+def test_a_teacher_labels_new_frames_and_the_old_ones_come_last_as_they_are(taught):
+    _, source, (rattled, doubled, same) = taught
+    for atoms in (rattled, doubled):
+        assert atoms.get_potential_energy() == pytest.approx(0.5 * (atoms.positions**2).sum(), abs=1e-4)
+        assert np.allclose(atoms.get_forces(), -atoms.positions, atol=1e-6)
+    assert np.allclose(same.positions, source.positions)
+    assert same.get_potential_energy() == 1.25
+    assert np.allclose(same.get_forces(), 0.5)
+
+
+def test_new_frames_keep_the_bonds_of_molecules(taught):
+    module, _, (rattled, doubled, _) = taught
+    for atoms in (rattled, doubled):
+        for start in range(0, len(atoms), 6):
+            carbon, nitrogen, *hydrogen = atoms.positions[start : start + 4]
+            pairs = ((carbon, nitrogen), (carbon, hydrogen[0]), (nitrogen, hydrogen[1]))
+            # Five widths of two atoms, each rattled at most twice.
+            widest = 5 * 2 * module.RATTLE["H"]
+            assert np.allclose([np.linalg.norm(a - b) for a, b in pairs], [1.5, 1.077, 1.077], atol=widest)
+
+
+def test_a_doubled_cell_has_waves_that_turn_over_between_its_halves(taught):
+    module, source, (rattled, doubled, _) = taught
+    assert len(doubled) == 2 * len(source)
+    # A strain of 0.01 a component changes the volume by a few per cent.
+    assert doubled.get_volume() / rattled.get_volume() == pytest.approx(2, abs=0.2)
+    shift = (doubled.cell.lengths() / source.cell.lengths()).round()
+    lattice_vector = doubled.cell.array[shift.argmax()] / 2
+    apart = doubled.positions[6:] - doubled.positions[:6] - lattice_vector
+    # What is left is twice the wave, beside which rattling is small: whole molecules move together.
+    still = 5 * 2 * module.RATTLE["H"]
+    assert np.abs(apart[:4] - apart[:4].mean(axis=0)).max() < still
+    assert np.abs(apart).max() > still
+
+
+def test_ions_are_molecules_or_single_atoms(taught):
+    module, source, _ = taught
+    group = module.ions(source)
+    assert len(set(group[:4])) == 1
+    assert len(set(group)) == 3
+
+
+def test_the_first_stage_with_a_teacher_makes_its_frames_and_the_next_reads_them():
+    add, facts = script("add"), json.loads((RECIPES / "data.json").read_text(encoding="utf-8"))["mapbi3"]
+    facts["teacher"]["recipes"] = ["x-first", "x-second"]
+    first = add.command("x-first", "nequip", Path("x-first.yaml"), facts, [])
+    made = "runs/mapbi3-teacher.extxyz"
+    assert first.startswith(
+        f"python model_zoo/recipes/frames_of_teacher.py mapbi3-mace $DATA/mapbi3/train.extxyz {made} && "
+    )
+    second = add.command("x-second", "nequip", Path("x-second.yaml"), facts, [])
+    assert "frames_of_teacher" not in second
+    for stage in (first, second):
+        assert f"data.train_file_path={made} data.val_file_path=$DATA/mapbi3/valid.extxyz" in stage
+    assert made not in add.command("x-third", "nequip", Path("x-third.yaml"), facts, [])

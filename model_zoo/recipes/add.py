@@ -3,8 +3,9 @@
     python model_zoo/recipes/add.py NAME CHECKPOINT.les RECIPE.yaml DATA_FOLDER [--system water] [--skip-stability]
         [--options KEY=VALUE …] [--before RECIPE_OF_AN_EARLIER_STAGE.yaml …]
 
-A stage whose recipe ends in -pretraining.yaml has the data that data.json calls so. Run in the environment of the
-checkpoint's host, from the root of the repository. Every number on a card is written here.
+A stage whose recipe ends in -pretraining.yaml has the data that data.json calls so, one that data.json names under
+`teacher` has the frames that another model labels. Run in the environment of the checkpoint's host, from the root of the
+repository. Every number on a card is written here.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def main() -> None:
     retrain = " && ".join([*stages, command(given.name, host, given.recipe, facts, given.options)])
     pretrained = any(recipe.stem.endswith(PRETRAINING) for recipe in given.before)
     before = facts["pretraining"] if pretrained else None
+    taught = any(has_teacher(recipe, facts) for recipe in (*given.before, given.recipe))
     if before is not None:
         facts = {**facts, "licence": f"{facts['licence']}; pretraining: {before['licence']}"}
     copy_checkpoint(given.checkpoint, folder, retrain, facts["licence"])
@@ -64,6 +66,7 @@ def main() -> None:
         "terms": terms(config["long_range"]),
         "data": {key: facts[key] for key in ("system", "functional", "source", "licence", "validity")},
         "pretraining": before,
+        "teacher": facts["teacher"] if taught else None,
         "training": {
             "recipe": f"recipes/{given.recipe.name}",
             "command": retrain,
@@ -140,12 +143,23 @@ def copy_checkpoint(source: Path, folder: Path, retrain: str, licence: str) -> N
     write_json(folder / checkpoint.MANIFEST, document)
 
 
+def has_teacher(recipe: Path, facts: dict) -> bool:
+    """Whether a stage learns from frames that another model labels."""
+    return recipe.stem in facts.get("teacher", {}).get("recipes", [])
+
+
 def command(name: str, host: str, recipe: Path, facts: dict, options: list[str]) -> str:
     """What retrains the checkpoint; $DATA is the folder of the data."""
     data = facts["pretraining"] if recipe.stem.endswith(PRETRAINING) else facts
     train, valid = f"$DATA/{data['train']}", f"$DATA/{data['valid']}"
     prepare = []
-    if host in data.get("prepared", {}):
+    if has_teacher(recipe, facts):
+        teacher, source = facts["teacher"], train
+        train = f"runs/{teacher['train']}"
+        # The first stage that reads the frames makes them.
+        if recipe.stem == teacher["recipes"][0]:
+            prepare = [f"python model_zoo/recipes/{teacher['script']} {teacher['model']} {source} {train}"]
+    elif host in data.get("prepared", {}):
         script, sources = f"python model_zoo/recipes/{data['prepared'][host]}", (train, valid)
         train, valid = (f"runs/{Path(source).name}" for source in sources)
         prepare = [f"{script} {source} {made}" for source, made in zip(sources, (train, valid), strict=True)]
@@ -196,6 +210,7 @@ def write_predictions(calculator: object, structure: str, folder: Path, with_bor
 def card(metrics: dict, facts: dict) -> str:
     """The model card."""
     errors, data, before = metrics["errors"], metrics["data"], metrics.get("pretraining")
+    teacher = metrics.get("teacher")
     lines = [
         f"# {metrics['name']}",
         "",
@@ -203,6 +218,7 @@ def card(metrics: dict, facts: dict) -> str:
         "",
         f"- Data: {data['functional']}. {data['source']}.",
         *([] if before is None else [f"- In an earlier stage: {before['functional']}; {before['source']}."]),
+        *([] if teacher is None else [f"- In a later stage also: {teacher['functional']}; {teacher['source']}."]),
         f"- Licence of the data: **{data['licence']}**. It may restrict what you do with a model trained on them; the code is MIT.",
         f"- Valid for: {data['validity']}",
         f"- Versions: {', '.join(f'{name} {version}' for name, version in sorted(metrics['versions'].items()))}",
