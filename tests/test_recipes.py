@@ -147,9 +147,8 @@ def test_the_first_stage_with_a_teacher_makes_its_frames_and_the_next_reads_them
     facts["teacher"]["recipes"] = ["x-first", "x-second"]
     first = add.command("x-first", "nequip", Path("x-first.yaml"), facts, [])
     made = "runs/mapbi3-teacher.extxyz"
-    assert first.startswith(
-        f"python model_zoo/recipes/frames_of_teacher.py mapbi3-mace $DATA/mapbi3/train.extxyz {made} && "
-    )
+    script_of_teacher = "${MACE_PYTHON:-python} model_zoo/recipes/frames_of_teacher.py"
+    assert first.startswith(f"{script_of_teacher} mapbi3-mace $DATA/mapbi3/train.extxyz {made} && ")
     second = add.command("x-second", "nequip", Path("x-second.yaml"), facts, [])
     assert "frames_of_teacher" not in second
     for stage in (first, second):

@@ -158,7 +158,7 @@ def command(name: str, host: str, recipe: Path, facts: dict, options: list[str])
         train = f"runs/{teacher['train']}"
         # The first stage that reads the frames makes them.
         if recipe.stem == teacher["recipes"][0]:
-            prepare = [f"python model_zoo/recipes/{teacher['script']} {teacher['model']} {source} {train}"]
+            prepare = [f"{teacher['python']} model_zoo/recipes/{teacher['script']} {teacher['model']} {source} {train}"]
     elif host in data.get("prepared", {}):
         script, sources = f"python model_zoo/recipes/{data['prepared'][host]}", (train, valid)
         train, valid = (f"runs/{Path(source).name}" for source in sources)

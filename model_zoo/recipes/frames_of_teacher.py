@@ -3,8 +3,8 @@
     python model_zoo/recipes/frames_of_teacher.py mapbi3-mace $DATA/mapbi3/train.extxyz runs/mapbi3-teacher.extxyz
 
 Every frame of the training data with its atoms displaced a little, and again twice as long along one lattice vector
-with whole ions displaced along waves that only the doubled cell has room for: longer than any in the data, where forces
-depend on Born charges and on little else. The frames of the source come last, as they are. Run in the environment of
+with whole ions displaced along waves that only the doubled cell has room for: longer than any in the data, and their
+long-range forces are those of Born charges. The frames of the source come last, as they are. Run in the environment of
 the teacher's host.
 """
 
