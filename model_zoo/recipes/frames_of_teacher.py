@@ -82,8 +82,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2)
     args = parser.parse_args()
     random = np.random.default_rng(args.seed)
-    calculator = les_plugins.load(args.teacher)
     frames = ase.io.read(args.source, ":")
+    unknown = sorted({symbol for atoms in frames for symbol in atoms.symbols} - RATTLE.keys())
+    if unknown:
+        parser.error(
+            f"{args.source} has {', '.join(unknown)}; how far to displace is known of {', '.join(RATTLE)} alone"
+        )
+    calculator = les_plugins.load(args.teacher)
     new = [rattled(atoms, random) for atoms in frames]
     new += [with_waves(frames[i], random) for i in random.permutation(len(frames))[: args.doubled]]
     for atoms in new:
