@@ -183,8 +183,16 @@ def tests_matgl(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Tests marked slow, of the core and of the MACE adapter."""
     session.install("-e", ".[mace,plot,dev]")
-    unless = "--deselect=tests/adapters/test_mace_zoo.py"  # a session of its own
-    session.run("pytest", "-m", "slow", unless, *session.posargs, success_codes=[0, 5])  # 5: no test is marked so
+    elsewhere = ("--deselect=tests/adapters/test_mace_zoo.py", "--ignore=tests/fuzz")  # sessions of their own
+    session.run("pytest", "-m", "slow", *elsewhere, *session.posargs, success_codes=[0, 5])  # 5: no test is marked so
+
+
+@nox.session
+@in_environment
+def fuzz(session: nox.Session) -> None:
+    """Thousands of damaged or random inputs, from fixed seeds: right numbers or one of our errors, in bounded time."""
+    session.install("-e", ".[mace,plot,dev]")
+    session.run("pytest", "-m", "slow", *(session.posargs or ["tests/fuzz"]))
 
 
 @nox.session(name="zoo-mace")
