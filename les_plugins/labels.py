@@ -124,6 +124,7 @@ def shaped(name: str, value: Any, n_atoms: int, what: str) -> Floats:
         "charges": (n_atoms,),
         "latent_charges": (n_atoms,),
         "stress": (6,),
+        "virials": (6,),
         "dipole": (3,),
         "polarizability": (3, 3),
         BORN: (n_atoms, 3, 3),
@@ -132,7 +133,7 @@ def shaped(name: str, value: Any, n_atoms: int, what: str) -> Floats:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise DataError(f"{what}: expected numbers, got {str(value)[:40]!r}") from None
-    if name == "stress" and array.size == 9:
+    if name in ("stress", "virials") and array.size == 9:
         array = voigt(array.reshape(3, 3))
     shape = shapes[name]
     if array.size != int(np.prod(shape)):

@@ -1,0 +1,122 @@
+"""The labels that a host trains on, frame by frame and key by key."""
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+
+from les_plugins.errors import DataError, LesPluginsWarning
+from les_plugins.training_data import TrainedLabel, check_training_labels, check_unconstrained_forces, fixed_atoms
+
+FILE = Path("train.xyz")
+ENERGY = TrainedLabel("energy", "REF_energy", "energy_key", "energy_weight: 0")
+FORCES = TrainedLabel("forces", "REF_forces", "forces_key", "forces_weight: 0")
+STRESS = TrainedLabel("stress", "REF_stress", "stress_key", "stress_weight: 0", left_out=True)
+
+
+def frame(pbc: bool = True, **labels: object) -> Atoms:
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1.0]], cell=[5, 5, 5], pbc=pbc)
+    for key, value in labels.items():
+        (atoms.arrays if "forces" in key else atoms.info)[key] = value
+    return atoms
+
+
+def full(count: int) -> list[Atoms]:
+    return [frame(REF_energy=-1.0, REF_forces=np.ones((2, 3)), REF_stress=np.zeros(6)) for _ in range(count)]
+
+
+def refusal(*arguments: object) -> str:
+    with pytest.raises(DataError) as caught:
+        check_training_labels(*arguments)
+    return str(caught.value)
+
+
+def test_complete_frames_pass_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
+    check_training_labels({FILE: full(3)}, [ENERGY, FORCES, STRESS])
+    assert not recwarn.list
+
+
+def test_a_key_that_no_frame_has_is_named_with_a_similar_name_in_the_file() -> None:
+    frames = [frame(REF_energy=-1.0, REF_force=0.0, free_energy=0.0) for _ in range(4)]
+    message = refusal({FILE: frames}, [ENERGY, FORCES])
+    assert "train.xyz: none of 4 frames has forces under the name 'REF_forces' (forces_key)" in message
+    assert "did you mean 'REF_force'?" in message
+    assert "forces_weight: 0" in message
+
+
+def test_frames_that_lack_a_label_are_counted_and_numbered_by_file() -> None:
+    frames = full(9)
+    for number in (1, 2, 3, 4, 6, 8):
+        del frames[number].info["REF_energy"]
+    message = refusal({FILE: frames, Path("more.xyz"): full(2)}, [ENERGY])
+    assert "train.xyz: 6 of 9 frames (frames 1, 2, 3, 4, 6, …) without energy under the name 'REF_energy'" in message
+    assert "more.xyz" not in message
+
+
+def test_frames_that_a_host_leaves_out_are_a_warning() -> None:
+    frames = full(3)
+    del frames[1].info["REF_stress"]
+    with pytest.warns(LesPluginsWarning, match=r"1 of 3 frames \(frame 1\) without stress under the name 'REF_stress'"):
+        check_training_labels({FILE: frames}, [STRESS])
+
+
+def test_a_frame_of_weight_zero_needs_no_label() -> None:
+    frames = full(2)
+    del frames[1].arrays["REF_forces"]
+    check_training_labels({FILE: frames}, [FORCES], lambda atoms, quantity: float(atoms is frames[0]))
+    assert "1 of 2" in refusal({FILE: frames}, [FORCES])
+
+
+@pytest.mark.parametrize("weight", [np.nan, -1.0, np.inf, "much", None])
+def test_a_weight_that_is_no_weight_is_refused(weight: object) -> None:
+    assert "frame 0: the weight of its forces" in refusal({FILE: full(1)}, [FORCES], lambda atoms, quantity: weight)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("REF_energy", np.nan, "frame 1: REF_energy holds NaN"),
+        ("REF_energy", "None", "frame 1: REF_energy: expected numbers"),
+        ("REF_forces", np.full((2, 3), np.inf), "frame 1: REF_forces holds NaN or infinity"),
+        ("REF_forces", np.zeros((2, 2)), "frame 1: REF_forces has shape"),
+        ("REF_stress", np.zeros(5), "frame 1: REF_stress has shape"),
+    ],
+)
+def test_a_label_that_is_no_number_is_refused(key: str, value: object, words: str) -> None:
+    frames = [*full(1), frame(**{"REF_energy": 0.0, "REF_forces": np.zeros((2, 3)), key: value})]
+    assert words in refusal({FILE: frames}, [ENERGY, FORCES, STRESS])
+
+
+def test_open_structures_need_no_stress_and_may_have_none() -> None:
+    without = full(1)[0]
+    without.pbc = False
+    del without.info["REF_stress"]
+    check_training_labels({FILE: [*full(1), without]}, [STRESS])
+    without.info["REF_stress"] = np.zeros(6)
+    assert "frame 1: has a 'REF_stress' but is open" in refusal({FILE: [*full(1), without]}, [STRESS])
+
+
+def test_the_forces_of_fixed_atoms_are_read_as_they_stand_in_the_file(tmp_path: Path) -> None:
+    atoms = frame()
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.ones((2, 3)))
+    ase.io.write(tmp_path / "fixed.xyz", atoms, write_results=True)
+    read = ase.io.read(tmp_path / "fixed.xyz")
+    assert list(fixed_atoms(read)) == [True, False]
+    label = TrainedLabel("forces", "forces", "forces_key")
+    assert np.array_equal(label.read(read), np.ones((2, 3)))
+    with pytest.raises(DataError, match=r"1 of 1 frames with constraints \(frame 0"):
+        check_unconstrained_forces({FILE: [read]}, "forces", "Rename them.")
+    check_unconstrained_forces({FILE: [read]}, "REF_forces", "Rename them.")
+
+
+def test_forces_of_fixed_atoms_that_the_file_itself_has_as_zero_are_a_warning() -> None:
+    frames = full(2)
+    frames[1].set_constraint(FixAtoms([0]))
+    frames[1].arrays["REF_forces"][0] = 0.0
+    with pytest.warns(LesPluginsWarning, match=r"1 of 2 frames \(frame 1\) in which all 'REF_forces' of fixed atoms"):
+        check_training_labels({FILE: frames}, [FORCES])
