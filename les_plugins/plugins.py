@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -20,6 +20,22 @@ if TYPE_CHECKING:
 
 #: Entry-point group in which adapters and physics parts are found.
 GROUP = "les_plugins"
+#: Hooks of hosts, and what each gives.
+_OF_HOSTS = {
+    "les_host_info": "description of the host",
+    "les_attach": "model with a long-range part",
+    "les_feature_layout": "layout of features",
+    "les_node_features": "features of atoms",
+    "les_calculator": "ASE calculator",
+    "les_state": "state of the model",
+    "les_rebuild": "model of a state",
+    "les_train": "trainer",
+    "les_compile_targets": "names of compile targets",
+    "les_compile": "compiler",
+    "les_contract": "class for the adapter contract",
+}
+#: Those of them that may return None.
+_MAY_BE_NONE = ("les_attach", "les_train")
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,8 @@ def hosts() -> list[HostInfo]:
 def _host_info(name: str) -> HostInfo:
     try:
         info: HostInfo = _host_caller(name).les_host_info()
-        targets = tuple(_host_caller(name).les_compile_targets() or ())
+        hooks = _host_caller(name)
+        targets = tuple(hooks.les_compile_targets()) if hooks.offers("les_compile_targets") else ()
     except Exception as error:  # as above
         return HostInfo(name, "?", "?", None, f"its les_host_info failed: {type(error).__name__}: {error}")
     # the name of the entry point is the one that hooks are called by
@@ -130,17 +147,35 @@ def _host_info(name: str) -> HostInfo:
 
 
 class HookCaller:
-    """Hooks of one plugin only, or of all of them, with the calling syntax of pluggy."""
+    """Hooks of one host only, or of all plugins, with the calling syntax of pluggy."""
 
-    def __init__(self, leave_out: list[Any]) -> None:
-        self._leave_out = leave_out
+    def __init__(self, leave_out: list[Any], host: str | None = None) -> None:
+        self._leave_out, self._host = leave_out, host
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """The hook of that name."""
+        """The hook of that name.
+
+        Raises:
+            HostError: the host's adapter has no such hook, or its hook returned nothing where something is needed.
+        """
         if not hasattr(hookspecs, name):
             raise AttributeError(name)
         caller: Callable[..., Any] = manager().subset_hook_caller(name, self._leave_out)
-        return caller
+        return caller if self._host is None else partial(self._answer, name, caller)
+
+    def offers(self, name: str) -> bool:
+        """Whether a plugin has the hook of that name."""
+        return bool(manager().subset_hook_caller(name, self._leave_out).get_hookimpls())
+
+    def _answer(self, name: str, caller: Callable[..., Any], **arguments: Any) -> Any:
+        """What a host's hook returns: without the hook pluggy would return None, which reads as success."""
+        if not self.offers(name):
+            offered = ", ".join(hook for hook in _OF_HOSTS if self.offers(hook)) or "none"
+            raise HostError(f"{self._host}: its adapter has no {_OF_HOSTS[name]} (hook {name}); its hooks: {offered}")
+        answer = caller(**arguments)
+        if answer is None and name not in _MAY_BE_NONE:
+            raise HostError(f"{self._host}: the hook {name} of its adapter returned None; expected the {_OF_HOSTS[name]}")
+        return answer
 
 
 def host(name: str) -> HookCaller:
@@ -178,15 +213,18 @@ def attach(model: nn.Module, config: LongRangeConfig | Mapping[str, Any]) -> nn.
     """
     parsed = LongRangeConfig.parse(config, "attach: long_range")
     for info in hosts():
-        if info.available and (attached := host(info.name).les_attach(model=model, config=parsed)) is not None:
-            return attached  # type: ignore[no-any-return]
+        if not info.available or not (hooks := host(info.name)).offers("les_attach"):
+            continue
+        attached: nn.Module | None = hooks.les_attach(model=model, config=parsed)
+        if attached is not None:
+            return attached
     known = ", ".join(f"{info.name} ({info.problem or 'available'})" for info in hosts())
     raise HostError(f"no adapter knows a model of type {type(model).__module__}.{type(model).__name__}; hosts: {known}")
 
 
 def _host_caller(name: str) -> HookCaller:
     plugins = manager()
-    return HookCaller([plugin for other, plugin in plugins.list_name_plugin() if other != name])
+    return HookCaller([plugin for other, plugin in plugins.list_name_plugin() if other != name], name)
 
 
 def _specifiers(supported: str) -> SpecifierSet:

@@ -135,3 +135,27 @@ def test_training_with_a_missing_host_says_what_to_install(
     done = command("train", "mace", "--config", "a.yaml")
     assert done.code == 1
     assert done.errors == "error: mace: mace-torch is not installed: pip install 'les-plugins[mace]'\n"
+
+
+def test_training_with_a_host_without_a_trainer_is_an_error_that_says_so(
+    command: Callable[..., Done], with_plugins: Callable[..., None]
+) -> None:
+    class Describes:
+        @hookimpl
+        def les_host_info(self) -> HostInfo:
+            return HostInfo("toy", "toy-potential", ">=1", "1.0")
+
+    with_plugins(toy=Describes())
+    for more in ((), ("--json",)):
+        done = command("train", "toy", "--config", "a.yaml", *more)
+        assert (done.code, done.output) == (1, "")
+        assert done.errors == "error: toy: its adapter has no trainer (hook les_train); its hooks: les_host_info\n"
+    done = command("check", "toy")
+    assert done.code == 1
+    assert "les_contract" in done.errors
+
+
+def test_a_training_that_wrote_nothing_says_so(command: Callable[..., Done], with_plugins: Callable[..., None]) -> None:
+    with_plugins(toy=Trainer())
+    done = command("train", "toy", "--config", "a.yaml", "--dry_run")
+    assert (done.code, done.errors) == (0, "no checkpoint was written by this process\n")

@@ -230,6 +230,28 @@ def test_attach_asks_third_party_adapters_too(with_plugins: Any) -> None:
     assert les_plugins.attach(nn.Linear(1, 1), {"multipoles": ["charge"]}) is answer
 
 
+def test_a_hook_that_a_host_lacks_or_that_returns_nothing_is_an_error(with_plugins: Any) -> None:
+    class Adapter:
+        @hookimpl
+        def les_host_info(self) -> HostInfo:
+            return HostInfo("toy", "toy", ">=1", "1.0")
+
+        @hookimpl
+        def les_calculator(self, model: nn.Module, metadata: Any, device: str) -> Any:
+            return None
+
+    with_plugins(toy=Adapter())
+    hooks = plugins.host("toy")
+    assert hooks.offers("les_calculator")
+    assert not hooks.offers("les_state")
+    with pytest.raises(HostError, match="toy: its adapter has no state of the model .hook les_state."):
+        hooks.les_state(model=nn.Identity())
+    with pytest.raises(HostError, match="les_calculator of its adapter returned None; expected the ASE calculator"):
+        hooks.les_calculator(model=nn.Identity(), metadata={}, device="cpu")
+    with pytest.raises(HostError, match="no adapter knows"):  # attach leaves such a host out
+        les_plugins.attach(nn.Linear(1, 1), {})
+
+
 def test_a_hook_that_is_not_specified_cannot_be_called() -> None:
     with pytest.raises(AttributeError, match="les_teleport"):
         _ = plugins.physics_hooks().les_teleport

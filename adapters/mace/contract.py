@@ -74,7 +74,7 @@ class MACEContract(AdapterContract):
         ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
         files = {"train_file": "train.extxyz", "valid_file": "valid.extxyz"}
         config = folder / "config.yaml"
-        config.write_text(yaml.safe_dump({**SETTINGS, **files, "long_range": dict(section)}))
+        config.write_text(yaml.safe_dump({**SETTINGS, **files, self.section_name: dict(section)}))
         hooks = plugins.host(self.host)
         checkpoint: Path = hooks.les_train(config_file=config, arguments=(), metadata={"data_licence": "none"})
         return checkpoint

@@ -35,6 +35,7 @@ from les_plugins.adapters.matgl.data import (
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
 from les_plugins.config import LongRangeConfig, read_yaml
 from les_plugins.errors import ConfigError, HostError
+from les_plugins.section_name import refuse_near_misses
 
 SECTION = "long_range"
 #: Frames of the training set from which the sign convention of the latent charges is read off.
@@ -107,6 +108,7 @@ def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str,
     settings = read_yaml(config_file)
     for item in arguments:
         _override(settings, item)
+    refuse_near_misses(settings, str(config_file), place="beside dataset, model and trainer")
     _check_keys(settings, ("dataset", "model", "trainer", SECTION), str(config_file))
     for name in ("dataset", "model", "trainer"):
         section = settings.setdefault(name, {})

@@ -104,7 +104,7 @@ class NequIPContract(AdapterContract):
         """One epoch of nequip-train."""
         ase.io.write(folder / "train.extxyz", list(frames[:-2]))
         ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
-        model = {"_target_": TARGET, "model": HOST_SECTIONS[self.model_name], "long_range": dict(section)}
+        model = {"_target_": TARGET, "model": HOST_SECTIONS[self.model_name], self.section_name: dict(section)}
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(training_settings(folder, model)), encoding="utf-8")
         hooks = plugins.host(self.host)

@@ -78,7 +78,7 @@ class SevenNetContract(AdapterContract):
         ase.io.write(folder / "train.extxyz", list(frames[:-2]))
         ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
         config = folder / "water.yaml"
-        config.write_text(yaml.safe_dump({**training_settings(), "long_range": dict(section)}), encoding="utf-8")
+        config.write_text(yaml.safe_dump({**training_settings(), self.section_name: dict(section)}), encoding="utf-8")
         hooks = plugins.host(self.host)
         checkpoint: Path = hooks.les_train(config_file=config, arguments=(), metadata={"data_licence": "none"})
         return checkpoint

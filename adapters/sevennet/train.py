@@ -37,6 +37,7 @@ from les_plugins.adapters.sevennet.state import section_of
 from les_plugins.config import LongRangeConfig, read_yaml
 from les_plugins.devices import check_device
 from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError
+from les_plugins.section_name import refuse_near_misses
 
 SECTIONS = ("model", "train", "data", SECTION)
 #: Frames of the training set from which the sign convention of the latent charges is read off.
@@ -118,14 +119,13 @@ def load_checkpoint(path: str | Path) -> AtomGraphSequential:
 def read_config(config_file: Path) -> tuple[dict[str, Any], LongRangeConfig | None]:
     """SevenNet's settings of a YAML file, our section moved to where its parser keeps it, and the section parsed."""
     settings = read_yaml(config_file)
+    refuse_near_misses(settings, str(config_file), place="beside model, train and data")
     for key in settings:
         if key not in SECTIONS:
             raise ConfigError(f"{config_file}: unknown key {key!r}{_nearest(key)}; allowed: {', '.join(SECTIONS)}")
     for key in SECTIONS[:3]:
         if not isinstance(settings.get(key), dict):
             raise ConfigError(f"{config_file}: {key} is missing or not a section; SevenNet needs model, train and data")
-        if SECTION in settings[key]:
-            raise ConfigError(f"{config_file}: {SECTION} stands under {key}; write it beside model, train and data")
     if SECTION not in settings:
         return settings, None
     section = LongRangeConfig.parse(settings.pop(SECTION), f"{config_file}: {SECTION}")

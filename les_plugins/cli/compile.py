@@ -37,15 +37,15 @@ def compile_model(
     if output.is_dir() or not output.parent.is_dir():
         raise DataError(f"{output}: cannot be written; allowed: a file in a folder that exists")
     facts = {"checkpoint": path.name, "weights_sha256": checkpoint.sha256(path / checkpoint.WEIGHTS)}
-    with quiet_host():
-        built, _ = checkpoint.load_model(path)
-        written = host.les_compile(model=built, output=output, static_cell=static_cell, device=device, metadata=facts)
-    if written is None:
+    if not host.offers("les_compile"):
         targets = ", ".join(info.compile_targets) or "none"
         raise HostError(
             f"{path}: this command compiles no models of {info.name} (targets of its own commands: {targets}); see "
             "docs/compilers.md"
         )
+    with quiet_host():
+        built, _ = checkpoint.load_model(path)
+        written = host.les_compile(model=built, output=output, static_cell=static_cell, device=device, metadata=facts)
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         f"{written}: {info.name}, {', '.join(info.compile_targets)}"
     )

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from les_plugins import checkpoint, plugins
 from les_plugins.cli.shared import quiet_host
@@ -47,8 +48,11 @@ def _command(host: str) -> Callable[..., None]:
             path = plugins.host(host).les_train(config_file=config, arguments=tuple(context.args), metadata=metadata)
         if as_json:
             typer.echo(json.dumps(_summary(path), indent=1))
-        elif path is not None:
-            Console(stderr=True).print(f"checkpoint: {path}")
+        else:
+            # None: the file asks for no training (a dry run, say), or another process of the run writes it
+            Console(stderr=True, highlight=False, soft_wrap=True).print(
+                escape("no checkpoint was written by this process" if path is None else f"checkpoint: {path}")
+            )
 
     return train
 

@@ -55,6 +55,7 @@ class ContractHost(ABC):
             none by default, for random weights can make it large.
         slabs: whether the host knows structures that are periodic along two axes.
         skips: tests that cannot be run for this host, each with the reason, which the report prints.
+        section_name: the key under which `train` writes the section; a law misspells it.
     """
 
     host: ClassVar[str]
@@ -63,6 +64,7 @@ class ContractHost(ABC):
     sum_rule: ClassVar[float] = math.inf
     slabs: ClassVar[bool] = True
     skips: ClassVar[Mapping[str, str]] = {}
+    section_name: str = "long_range"
 
     @abstractmethod
     def make_model(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -88,7 +90,7 @@ class ContractHost(ABC):
         Args:
             folder: an empty folder, the working directory, for data and config file.
             frames: structures with energy and forces in their calculators.
-            section: the `long_range:` section to put into the config.
+            section: the section to put into the config, under the key `self.section_name`.
 
         Returns:
             The checkpoint that was written.

@@ -125,6 +125,18 @@ class Workflow(ContractHost):
         assert np.isfinite(calculator.get_property("forces", waters(2))).all()
         assert config["metadata"], "les_train must hand on its metadata"
 
+    @pytest.mark.parametrize("name", ["long_rang", "longrange", "Long-Range", "les"])
+    def test_a_misspelt_section_is_refused_in_words(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # where a host ignores keys that it does not know, a short-range model would be trained without a word
+        monkeypatch.chdir(tmp_path)
+        self.section_name = name
+        with pytest.raises(LesPluginsError) as refusal:
+            self.train(tmp_path, labelled_waters(6), self.section)
+        in_words(refusal.value)
+        assert name in str(refusal.value), f"does not name the key {name}: {refusal.value}"
+
     def test_the_adapter_is_described_without_importing_the_host(self) -> None:
         package = type(self.make_model()).__module__.split(".")[0]
         run = subprocess.run([sys.executable, "-c", DESCRIBE, package], capture_output=True, text=True, check=False)

@@ -3,17 +3,18 @@
 import importlib.metadata
 
 import torch
-import yaml
 from torch import nn
 
 import les_plugins
 from les_plugins.calculator import LONG_RANGE_PROPERTIES, born_results, latent_results
+from les_plugins.config import read_yaml
 from les_plugins.errors import CheckpointError, HostError
 from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.frames import check_elements, check_frame, read_frames
 from les_plugins.hookspecs import hookimpl
 from les_plugins.long_range import LongRange
 from les_plugins.plugins import HostInfo, HostState
+from les_plugins.section_name import refuse_near_misses
 
 
 class LongRangeSchNet(nn.Module):
@@ -112,7 +113,8 @@ def les_train(config_file, arguments, metadata):
     from tiny_schnet.model import TinySchNet
     from tiny_schnet.run import train
 
-    config = yaml.safe_load(config_file.read_text())
+    config = read_yaml(config_file)
+    refuse_near_misses(config, str(config_file))  # this host reads the keys that it knows and no others
     model, frames = TinySchNet(**config["model"]).double(), read_frames(config_file.parent / config["data"])
     if "long_range" in config:
         model = les_plugins.attach(model, config["long_range"])

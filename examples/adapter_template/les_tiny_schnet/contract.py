@@ -33,6 +33,6 @@ class TinySchNetContract(AdapterContract):
         ase.io.write(folder / "train.extxyz", frames)
         settings = {"model": {}, "data": "train.extxyz", "epochs": 2, "learning_rate": 0.01, "checkpoint": "tiny.les"}
         config = folder / "config.yaml"
-        config.write_text(yaml.safe_dump({**settings, "long_range": dict(section)}))
+        config.write_text(yaml.safe_dump({**settings, self.section_name: dict(section)}))
         metadata = {"data_licence": "none"}
         return plugins.host(self.host).les_train(config_file=config, arguments=(), metadata=metadata)
