@@ -174,7 +174,9 @@ class HookCaller:
             raise HostError(f"{self._host}: its adapter has no {_OF_HOSTS[name]} (hook {name}); its hooks: {offered}")
         answer = caller(**arguments)
         if answer is None and name not in _MAY_BE_NONE:
-            raise HostError(f"{self._host}: the hook {name} of its adapter returned None; expected the {_OF_HOSTS[name]}")
+            raise HostError(
+                f"{self._host}: the hook {name} of its adapter returned None; expected the {_OF_HOSTS[name]}"
+            )
         return answer
 
 

@@ -75,7 +75,7 @@ def refuse_near_misses(
                 continue  # our own keys are checked by LongRangeConfig
             if is_near_miss(key):
                 raise ConfigError(
-                    f"{source}: unknown key {key!r:.80}{where} (did you mean {SECTION!r}?); the section of les-plugins "
+                    f"{source}: unknown key {key!r:.80} (did you mean {SECTION!r}?){where}; the section of les-plugins "
                     f"is called {SECTION} and stands {place}"
                 )
             if key in _ONLY_OURS:

@@ -14,7 +14,7 @@ MISSPELT = (
     "_long_range", "long_ranges", "long_range_section", "long_rnage", "logn_range", "lng_range", "lon_range",
     "longe_range", "lang_range", "l_range", "löng_range", "long.range", "les", "LES", "les_plugins", "latent_ewald",
 )  # fmt: skip
-OTHERS = ("short_range", "range", "r_max", "lr", "les_arguments", "long_term", "cutoff", "learning_rate", "loss", "less")
+OTHERS = ("short_range", "range", "r_max", "lr", "les_arguments", "long_term", "cutoff", "learning_rate", "loss")
 
 
 @pytest.mark.parametrize("key", MISSPELT)

@@ -76,7 +76,9 @@ class TensorNetContract(AdapterContract):
         ase.io.write(folder / "train.extxyz", list(frames[:-2]))
         ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
         config = folder / "config.yaml"
-        config.write_text(yaml.safe_dump({**training_settings(self.model_name, None), self.section_name: dict(section)}))
+        config.write_text(
+            yaml.safe_dump({**training_settings(self.model_name, None), self.section_name: dict(section)})
+        )
         hooks = plugins.host(self.host)
         checkpoint: Path = hooks.les_train(config_file=config, arguments=(), metadata={"data_licence": "none"})
         return checkpoint
