@@ -6,7 +6,6 @@ MACE names no plugin point for the model, so its `run` is called with one functi
 
 from __future__ import annotations
 
-import ast
 import difflib
 import json
 import logging
@@ -18,7 +17,6 @@ from typing import Any
 
 import torch
 import yaml
-from ase import Atoms
 from mace.cli import run_train
 from mace.tools import build_default_arg_parser, get_tag
 from rich.console import Console
@@ -26,7 +24,8 @@ from rich.progress import Progress
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from les_plugins import checkpoint, frames
+from les_plugins import checkpoint
+from les_plugins.adapters.mace.data import read_data, reading
 from les_plugins.adapters.mace.model import attach_long_range
 from les_plugins.adapters.mace.start import started_from
 from les_plugins.config import LongRangeConfig, read_yaml
@@ -61,23 +60,23 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     args = parse_arguments(settings, arguments, config_file)
     _refuse_unsupported(args, long_range, start)
     check_device(args.device)
-    found = _check_data(args, long_range)
+    found = read_data(args, long_range, config_file)
 
-    with model_seam(long_range, start) as built, _progress(built):
+    with model_seam(long_range, start) as built, reading(found), _progress(built):
         run_train.run(args)
     if args.dry_run or built.model is None or not _is_first_process():
         return None
     facts = {
-        "training_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found["train"]],
-        "validation_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found["valid"]],
+        "training_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found.train],
+        "validation_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found.valid],
         "training": {
-            "host_options": _plain(vars(args)),
+            "host_options": _plain({**vars(args), **found.keys}),
             "last_validation": _last_validation(args),
             **({} if start is None else {"start_from": Path(start).name}),
         },
         **(metadata or {}),
     }
-    frames = [atoms for some in found["train"].values() for atoms in some][:GAUGE_FRAMES]
+    frames = [atoms for some in found.train.values() for atoms in some][:GAUGE_FRAMES]
     return checkpoint.save(built.model, Path(args.model_dir) / f"{args.name}.les", "mace", facts, frames)
 
 
@@ -155,28 +154,6 @@ def _refuse_unsupported(args: Any, long_range: LongRangeConfig | None, start: st
             raise HostError(f"--{flag} converts MACE's own classes only; it cannot be combined with {SECTION} yet")
     if args.model not in ("MACE", "ScaleShiftMACE"):
         raise ConfigError(f"model is {args.model!r}; allowed with les-plugins: MACE, ScaleShiftMACE")
-
-
-def _check_data(args: Any, long_range: LongRangeConfig | None) -> dict[str, dict[Path, list[Atoms]]]:
-    """Frames of every extended-XYZ file the run reads, after a look at each: labels, numbers, boundaries, elements."""
-    found: dict[str, dict[Path, list[Atoms]]] = {"train": {}, "valid": {}}
-    heads = ast.literal_eval(args.heads) if isinstance(args.heads, str) else (args.heads or {"Default": {}})
-    for head in heads.values():
-        for kind, files in found.items():
-            given = head.get(f"{kind}_file") or getattr(args, f"{kind}_file")
-            if kind == "train" and not given:
-                raise ConfigError("train_file is missing: give it in the config file or as --train_file FILE")
-            for path in map(Path, [given] if isinstance(given, str) else given or []):
-                if path.suffix in (".h5", ".hdf5", ".lmdb", ".aselmdb") or path.is_dir():
-                    continue
-                files[path] = frames.check_labels(path, args.energy_key, args.forces_key)
-                if long_range is not None:
-                    frames.check_boundaries(files[path], str(path))
-    known = {int(z) for some in found["train"].values() for atoms in some for z in atoms.numbers}
-    if known and not args.atomic_numbers and args.foundation_model is None:
-        for path, some in found["valid"].items():
-            frames.check_elements(some, known, f"{path} (elements of the training files)")
-    return found
 
 
 @contextmanager

@@ -200,7 +200,12 @@ def test_dry_run_writes_no_checkpoint(work):
         ({"max_num_epoch": 3}, LONG_RANGE, ConfigError, "unknown key 'max_num_epoch'.*did you mean"),
         ({"train_file": None}, LONG_RANGE, ConfigError, "train_file is missing"),
         ({"train_file": "absent.extxyz"}, LONG_RANGE, DataError, "absent.extxyz: no such file"),
-        ({"energy_key": "E", "forces_key": "F"}, LONG_RANGE, DataError, "no frame has 'E' or 'F'; found: .*energy"),
+        (
+            {"energy_key": "E", "forces_key": "F"},
+            LONG_RANGE,
+            DataError,
+            "no.* energy under the name 'E' .*mean 'energy'",
+        ),
         ({"model": "MACELES"}, LONG_RANGE, ConfigError, "MACELES"),
         ({"device": "cuda"}, LONG_RANGE, DeviceError, "cuda"),
     ],
