@@ -16,8 +16,9 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
-from les_plugins.errors import ConfigError, DataError, HostError
+from les_plugins.errors import ConfigError, HostError
 from les_plugins.evaluation import predict
+from les_plugins.files import whole_file
 from les_plugins.metrics import Floats
 from les_plugins.plotting import STYLE, check_available
 
@@ -74,16 +75,13 @@ def write_map(path: Path, found: ChargeMap) -> None:
     Raises:
         DataError: the file cannot be written.
     """
-    try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["atom", "element", "x_A", "y_A", "z_A", "latent_charge_e", "charge_e"])
-            rows = zip(found.atoms.symbols, found.atoms.positions, found.latent, found.physical, strict=True)
-            for number, (symbol, place, latent, physical) in enumerate(rows):
-                where = [f"{x:.6f}" for x in place]
-                table.writerow([number, symbol, *where, f"{latent:.8g}", f"{physical:.8g}"])
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    with whole_file(path, newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["atom", "element", "x_A", "y_A", "z_A", "latent_charge_e", "charge_e"])
+        rows = zip(found.atoms.symbols, found.atoms.positions, found.latent, found.physical, strict=True)
+        for number, (symbol, place, latent, physical) in enumerate(rows):
+            where = [f"{x:.6f}" for x in place]
+            table.writerow([number, symbol, *where, f"{latent:.8g}", f"{physical:.8g}"])
 
 
 def plot_map(path: Path, found: ChargeMap, axis: str = "z") -> None:
@@ -118,10 +116,8 @@ def plot_map(path: Path, found: ChargeMap, axis: str = "z") -> None:
             bar.ax.axhline(float(drawn.norm.vcenter), color="black", linewidth=0.8)
         for axes in panels[len(elements) :]:
             axes.set_axis_off()
-        try:
-            figure.savefig(path, format="png")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+        with whole_file(path, "wb") as file:
+            figure.savefig(file, format="png")
 
 
 def _draw(axes: Axes, found: ChargeMap, element: int, axis: str) -> Any:

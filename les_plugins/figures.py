@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.evaluation import predict
+from les_plugins.files import whole_file
 from les_plugins.metrics import Floats
 from les_plugins.plotting import STYLE, check_available
 from les_plugins.spectra.output import Curve
@@ -134,7 +135,5 @@ def plot_energy_parts(path: Path, curves: list[Curve]) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    try:
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, format="png")

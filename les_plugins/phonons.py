@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
 from les_plugins.evaluation import predict
+from les_plugins.files import whole_file
 from les_plugins.frames import check_frame
 from les_plugins.labels import BORN
 from les_plugins.observables import enforce_asr, sum_rule_violation
@@ -312,14 +313,15 @@ def write_born(phonon: Phonopy, path: Path) -> None:
         phonon.primitive, parameters["born"], parameters["dielectric"], symprec=phonon.symmetry.tolerance
     )
     # phonopy reads a number at the start of the first line as the factor, and takes its own for VASP without one
-    path.write_text("\n".join([f"{COULOMB_CONSTANT:.8f} {comment}", *lines]) + "\n", encoding="utf-8")
+    with whole_file(path) as file:
+        file.write("\n".join([f"{COULOMB_CONSTANT:.8f} {comment}", *lines]) + "\n")
 
 
 def write_bands(found: Bands, path: Path) -> None:
     """Write a CSV file, a row for each q-point and branch, in THz and cm⁻¹."""
     names = ["bare", *(["with_born"] if found.corrected is not None else [])]
     columns = [f"{name}_{unit}" for name in names for unit in ("THz", "cm-1")]
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path, newline="") as file:
         table = csv.writer(file)
         table.writerow(["segment", "distance_1/A", "q_a", "q_b", "q_c", "branch", *columns])
         for segment, (qpoints, distances) in enumerate(zip(found.qpoints, found.distances, strict=True)):

@@ -10,8 +10,9 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from les_plugins.errors import DataError, HostError
+from les_plugins.errors import HostError
 from les_plugins.evaluation import Comparison, Evaluation, Quantity
+from les_plugins.files import make_folder, whole_file
 from les_plugins.labels import BORN
 from les_plugins.metrics import Errors, Floats, errors
 
@@ -75,14 +76,10 @@ def parity_plots(evaluation: Evaluation, folder: Path, prefix: str = "") -> list
         DataError: the folder cannot be written to.
     """
     check_available()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return [
-            parity_plot(comparison, folder / f"{prefix}{name}.png")
-            for name, comparison in evaluation.comparisons.items()
-        ]
-    except OSError as error:
-        raise DataError(f"{folder}: plots cannot be written: {error.strerror}") from None
+    make_folder(folder)
+    return [
+        parity_plot(comparison, folder / f"{prefix}{name}.png") for name, comparison in evaluation.comparisons.items()
+    ]
 
 
 def parity_plot(comparison: Comparison, path: Path) -> Path:
@@ -107,7 +104,8 @@ def parity_plot(comparison: Comparison, path: Path) -> Path:
         for axes, (title, chosen) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
             if chosen.any():
                 _draw(axes, comparison, chosen, title)
-        figure.savefig(path, format="png")
+        with whole_file(path, "wb") as file:
+            figure.savefig(file, format="png")
     return path
 
 
@@ -153,7 +151,8 @@ def band_plot(bands: Bands, density: tuple[Floats, Floats], path: Path) -> Path:
             axes.legend(loc="upper right", framealpha=0.7, edgecolor="none").set_zorder(4)
         beside.plot(density[1], density[0], color=_SINGLE_COLOUR, linewidth=0.8)
         beside.set(xlabel="DOS (1/THz)", xlim=(0.0, None))
-        figure.savefig(path, format="png")
+        with whole_file(path, "wb") as file:
+            figure.savefig(file, format="png")
     return path
 
 

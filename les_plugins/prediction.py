@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import ase.io
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from les_plugins.errors import DataError, HostError
+from les_plugins.errors import HostError
 from les_plugins.evaluation import predict
+from les_plugins.files import whole_file
 from les_plugins.labels import BORN
 from les_plugins.metrics import Floats
 
@@ -46,7 +45,7 @@ def write_predictions(
     if born and BORN not in calculator.implemented_properties:
         raise HostError(f"--born: the model does not predict {BORN}: it has no long-range part")
     written: dict[str, int] = {}
-    with _whole_file(output) as file:
+    with whole_file(output) as file:
         for number, atoms in enumerate(frames):
             properties = [*OF_STRUCTURE, *OF_ATOMS, *([BORN] if born else [])]
             if not atoms.pbc.all():
@@ -77,25 +76,3 @@ def predicted_frame(atoms: Atoms, found: dict[str, Floats]) -> Atoms:
         else:
             labelled.arrays[name] = value if value.ndim == 1 else value.reshape(len(atoms), -1)
     return labelled
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[TextIO]:
-    """A file that is there with everything in it, or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    if path.is_dir():
-        raise DataError(f"{path}: cannot be written: it is a folder")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: cannot be written: there is no folder {path.parent}")
-    try:
-        file = partial.open("w", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with file:
-            yield file
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from les_plugins import checkpoint
 from les_plugins.errors import CheckpointError
+from les_plugins.files import whole_file, whole_folder
 
 PACKAGE = "les_plugins.model_zoo"
 FORMAT, FORMAT_VERSION = "les-plugins zoo", 1
@@ -63,16 +64,18 @@ class Entry:
                 )
 
     def copy(self, destination: Path) -> Path:
-        """Copy the folder, verified, to `destination`, which must not exist; returns it."""
+        """Copy the folder, verified, to `destination`, which must not exist; returns it, whole.
+
+        Raises:
+            CheckpointError: a file of the zoo was changed, or the destination exists.
+            DataError: the destination cannot be written.
+        """
         self.verify()
         if destination.exists():
             raise CheckpointError(f"{destination} exists: choose another place for the copy of {self.name}")
-        try:
-            destination.mkdir(parents=True)
+        with whole_folder(destination) as begun:
             for file in self.sha256:
-                shutil.copyfile(self.folder / file, destination / file)
-        except OSError as error:
-            raise CheckpointError(f"{destination}: cannot be written: {error.strerror}") from None
+                shutil.copyfile(self.folder / file, begun / file)
         return destination
 
 
@@ -144,7 +147,8 @@ def write_manifest(folder: Path | None = None) -> Path:
         models[model.name] = {file: checkpoint.sha256(model / file) for file in files}
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, "models": models}
     path = zoo / MANIFEST
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    with whole_file(path) as file:
+        file.write(json.dumps(document, indent=1) + "\n")
     return path
 
 

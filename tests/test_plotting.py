@@ -76,5 +76,5 @@ def test_missing_matplotlib_is_said_with_what_to_install(monkeypatch: pytest.Mon
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot be made"):
         plotting.parity_plots(Evaluation(), tmp_path / "file")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from les_plugins import zoo
 from les_plugins.checkpoint import CONFIG, WEIGHTS
 from les_plugins.cli import zoo as commands
 from les_plugins.cli.shared import open_model
-from les_plugins.errors import CheckpointError
+from les_plugins.errors import CheckpointError, DataError
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +93,22 @@ def test_a_copy_is_a_checkpoint_of_its_own(tmp_path):
     assert sorted(path.name for path in copied.iterdir()) == sorted(zoo.entry("toy-one").sha256)
     with pytest.raises(CheckpointError, match="exists: choose another place"):
         zoo.entry("toy-one").copy(copied)
+
+
+def test_a_copy_that_fails_leaves_nothing_and_blocks_no_other(tmp_path, monkeypatch):
+    copied = []
+
+    def until_the_disk_is_full(source, destination):
+        copied.append(Path(destination).write_bytes(Path(source).read_bytes()))
+        if len(copied) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zoo.shutil, "copyfile", until_the_disk_is_full)
+        with pytest.raises(DataError, match=r"copy: cannot be written: No space left on device"):
+            zoo.entry("toy-one").copy(tmp_path / "deep" / "copy")
+    assert not (tmp_path / "deep").exists()
+    assert les_plugins.load(zoo.entry("toy-one").copy(tmp_path / "deep" / "copy"))[1]["host"] == "toy"
 
 
 def test_a_manifest_of_another_version_is_refused(folder):

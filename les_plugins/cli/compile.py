@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +16,7 @@ from les_plugins import checkpoint, plugins, zoo
 from les_plugins.cli.shared import quiet_host
 from les_plugins.devices import check_device
 from les_plugins.errors import DataError, HostError
+from les_plugins.files import unwritable
 
 
 def compile_model(
@@ -45,7 +50,23 @@ def compile_model(
         )
     with quiet_host():
         built, _ = checkpoint.load_model(path)
-        written = host.les_compile(model=built, output=output, static_cell=static_cell, device=device, metadata=facts)
+        with _in_another_folder(output) as begun:
+            written = host.les_compile(
+                model=built, output=begun, static_cell=static_cell, device=device, metadata=facts
+            )
     Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{written}: {info.name}, {', '.join(info.compile_targets)}"
+        f"{output.with_name(written.name)}: {info.name}, {', '.join(info.compile_targets)}"
     )
+
+
+@contextmanager
+def _in_another_folder(output: Path) -> Iterator[Path]:
+    """A file of the same name, which comes to its place when the host has written the whole of it."""
+    try:
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+            begun = Path(folder) / output.name
+            yield begun
+            for file in Path(folder).iterdir():
+                os.replace(file, output.with_name(file.name))
+    except OSError as error:
+        raise unwritable(output, error) from None

@@ -14,6 +14,7 @@ from rich.console import Console
 from les_plugins import plotting, zoo
 from les_plugins.cli.shared import open_model, progress, quiet_host
 from les_plugins.errors import DataError
+from les_plugins.files import whole_file
 from les_plugins.labels import BORN
 
 MODEL = "water-mace"
@@ -63,7 +64,8 @@ def demo(
     write_csv(output / "ir.csv", "wavenumber_cm-1", [curve], {**spectrum.notes, "model": model, "unit": spectrum.unit})
 
     lines = _summary(entry, facts, found, trajectory, samples, how.resolution, loaded, time.monotonic() - began)
-    (output / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with whole_file(output / "summary.txt") as file:
+        file.write("\n".join(lines) + "\n")
     files = [output / name for name in ("summary.txt", "ir.png", "ir.csv", parts.TRAJECTORY)] + pictures
     if as_json:
         report = {

@@ -17,6 +17,7 @@ from les_plugins.cli.shared import open_model, progress, quiet_host
 from les_plugins.errors import DataError, HostError
 from les_plugins.evaluation import POLARIZABILITY_UNITS, QUANTITIES, Evaluation, known_elements
 from les_plugins.evaluation import evaluate as evaluate_frames
+from les_plugins.files import make_folder
 from les_plugins.frames import existing_file, iterate_frames
 from les_plugins.labels import BORN, LabelKeys, Survey, survey
 from les_plugins.metrics import ALL
@@ -70,7 +71,7 @@ def evaluate(
     )
     if plots is not None:
         plotting.check_available()
-        _make_folder(plots)
+        make_folder(plots, "--plots")
     with quiet_host():
         result, found, facts = compare(
             model,
@@ -199,10 +200,3 @@ def _ratio(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:.2e}"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--plots {folder}: cannot be made: {error.strerror}") from None

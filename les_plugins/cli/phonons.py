@@ -16,6 +16,7 @@ from les_plugins import phonons as lib
 from les_plugins.cli.shared import one_crystal, open_model, progress, quiet_host
 from les_plugins.errors import DataError
 from les_plugins.evaluation import known_elements
+from les_plugins.files import whole_file
 from les_plugins.frames import check_elements_of
 
 #: A force of the undisplaced crystal, eV/Å, above which the report says that it is not relaxed.
@@ -72,10 +73,8 @@ def phonons(
         "files": files,
     }
     text = json.dumps(report, indent=1, ensure_ascii=False)
-    try:
-        (output / "phonons.json").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written: {error.strerror}") from None
+    with whole_file(output / "phonons.json") as file:
+        file.write(text + "\n")
     if as_json:
         typer.echo(text)
     else:

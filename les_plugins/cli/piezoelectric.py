@@ -13,8 +13,9 @@ from rich.table import Table
 
 from les_plugins import checkpoint
 from les_plugins.cli.shared import one_crystal, open_model, quiet_host
-from les_plugins.errors import DataError, HostError
+from les_plugins.errors import HostError
 from les_plugins.evaluation import known_elements
+from les_plugins.files import whole_file
 from les_plugins.frames import check_elements_of, check_frame
 from les_plugins.labels import BORN
 from les_plugins.piezoelectric import (
@@ -90,10 +91,8 @@ def piezoelectric(
     }
     text = json.dumps(report, indent=1, ensure_ascii=False)
     if output is not None:
-        try:
-            output.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{output}: cannot be written: {error.strerror}") from None
+        with whole_file(output) as file:
+            file.write(text + "\n")
     if as_json:
         typer.echo(text)
     else:

@@ -12,6 +12,7 @@ from rich.console import Console
 from les_plugins.cli import evaluate
 from les_plugins.cli.shared import one_frame, open_model, progress, quiet_host
 from les_plugins.errors import ConfigError
+from les_plugins.files import whole_file
 from les_plugins.frames import iterate_frames
 from les_plugins.plotting import check_available, parity_plots
 
@@ -79,7 +80,8 @@ def charges(
     picture, table = (output.with_name(f"{output.name}.{suffix}") for suffix in ("png", "csv"))
     plot_charges(picture, found)
     lines = ["element,charge_e", *(f"{element},{q:.8g}" for element, values in found.items() for q in values)]
-    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with whole_file(table) as file_of_charges:
+        file_of_charges.write("\n".join(lines) + "\n")
     summary = {
         element: {"mean": float(q.mean()), "deviation": float(q.std()), "atoms": len(q)} for element, q in found.items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -80,14 +81,16 @@ class Integrator:
                 found[f"{holder}.{name}"] = np.array(getattr(self._holder(holder), name))
         return found
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Put back what `state` returned."""
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` returned; KeyError, TypeError or ValueError where it is not that."""
         self._random.bit_generator.state = json.loads(str(state["random"]))
         if self.settings.thermostat == "bussi":
             self._ase.transferred_energy = float(state["transferred_energy"])
         if self.settings.ensemble == "npt":
             for holder, name in _MTK_STATE:
                 value = np.array(state[f"{holder}.{name}"])
+                if value.shape != np.shape(getattr(self._holder(holder), name)) or not np.isfinite(value).all():
+                    raise ValueError(f"{holder}.{name} of shape {value.shape} or not finite")
                 setattr(self._holder(holder), name, float(value) if value.ndim == 0 else value)
 
     def _holder(self, name: str) -> Any:

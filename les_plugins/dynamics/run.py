@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +15,17 @@ import numpy as np
 from ase import Atoms, units
 
 from les_plugins.dynamics.integrators import Integrator, set_velocities
+from les_plugins.dynamics.lock import only_run
+from les_plugins.dynamics.restart import damaged_state, load_state, write_description, write_state
 from les_plugins.dynamics.settings import Settings
-from les_plugins.dynamics.trajectory import ALWAYS, SERIES, Writer, is_empty
+from les_plugins.dynamics.trajectory import ALWAYS, SERIES, Trajectory, described_constraints
+from les_plugins.dynamics.writer import Writer
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.labels import BORN
 from les_plugins.metrics import Floats
 
 #: Above it, K, a simulation has come apart and is stopped.
 HOTTEST = 1e5
-_STATE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -80,36 +81,95 @@ def run(
     atoms = start.copy()
     atoms.calc = calculator
     _check_abilities(calculator, settings)
-    state = _load_state(output, settings, facts) if resume else None
-    if state is None:
-        _refuse_overwriting(output)
-        velocities = set_velocities(atoms, settings)
-    else:
-        velocities = "restart"
-        atoms.set_cell(state["cell"])
-        atoms.positions[:] = state["positions"]
-        atoms.set_momenta(state["momenta"], apply_constraint=False)
-    began, integrator = time.monotonic(), Integrator(atoms, settings)
-    recorder = _Recorder(atoms, integrator, settings)
-    with _given_back(calculator):
-        if state is None:
+    if output.is_symlink():
+        output = output.resolve()  # the state lies beside the file itself, and a longer copy takes its place
+    with only_run(output), _given_back(calculator):
+        found = load_state(output, settings, facts, start) if resume else None
+        began = time.monotonic()
+        if found is None:
+            writer, recorder, velocities = _begun(atoms, output, settings, facts)
             first = 0
-            recorder.begin(0, True)
-            recorder.evaluate()
-            writer = _new_file(output, recorder, facts)
         else:
-            first = int(state["step"])
-            integrator.set_state(state)
-            recorder.work = float(state["field_work"])
-            recorder.begin(first, False)
-            recorder.evaluate()
-            writer = _continue(output, settings, facts)
+            writer, recorder, velocities = _continued(atoms, output, settings, facts, *found)
+            first = int(found[1]["step"])
         try:
             recorder.names = writer.names
-            frames = _steps(recorder, writer, output, first, state is None, save_every, track)
+            frames = _steps(recorder, writer, output, first, found is None, save_every, track)
         finally:
             writer.close()
     return Outcome(frames, settings.steps, first, time.monotonic() - began, recorder.names, velocities)
+
+
+def _begun(atoms: Atoms, output: Path, settings: Settings, facts: Mapping[str, Any]) -> tuple[Writer, _Recorder, str]:
+    """A new run: the file is made when the first structure has been computed, and has the series found there."""
+    if output.exists():
+        raise DataError(f"{output}: exists; go on with it with --resume, or choose another output")
+    constraints, run_name = described_constraints(atoms), uuid.uuid4().hex
+    velocities = set_velocities(atoms, settings)
+    recorder = _Recorder(atoms, Integrator(atoms, settings), settings, run_name)
+    recorder.begin(0, True)
+    recorder.evaluate()
+    found = atoms.calc.results
+    observed = {"field": settings.field is not None, "current": settings.current}
+    observed |= {name: name in found for name in ("dipole", "polarizability")}
+    names = tuple(name for name in SERIES if name in ALWAYS or observed[name])
+    attributes: dict[str, Any] = {
+        "degrees_of_freedom": recorder.integrator.degrees_of_freedom,
+        "constraints": constraints,
+        "run": run_name,
+    }
+    if (susceptibility := getattr(atoms.calc, "reference_susceptibility", None)) is not None:
+        attributes["susceptibility"] = float(susceptibility)
+    writer = Writer.create(
+        output, atoms, settings.n_frames, names, settings.model_dump(mode="json"), facts, **attributes
+    )
+    try:
+        write_description(output, settings, facts)
+    except BaseException:
+        writer.close()
+        raise
+    return writer, recorder, velocities
+
+
+def _continued(
+    atoms: Atoms,
+    output: Path,
+    settings: Settings,
+    facts: Mapping[str, Any],
+    before: Trajectory,
+    state: Mapping[str, Any],
+) -> tuple[Writer, _Recorder, str]:
+    """A run that goes on from its last saved state."""
+    atoms.set_cell(state["cell"])
+    atoms.positions[:] = state["positions"]
+    atoms.set_momenta(state["momenta"], apply_constraint=False)
+    if before.susceptibility is not None and hasattr(atoms.calc, "reference_susceptibility"):
+        atoms.calc.reference_susceptibility = before.susceptibility
+    recorder = _Recorder(atoms, Integrator(atoms, settings), settings, before.run)
+    if recorder.integrator.degrees_of_freedom != before.degrees_of_freedom:
+        raise ConfigError(
+            f"{output}: cannot be resumed: it counts temperatures with {before.degrees_of_freedom} degrees of "
+            f"freedom, this version with {recorder.integrator.degrees_of_freedom}; begin a new run from its last frame"
+        )
+    try:
+        recorder.integrator.set_state(state)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise damaged_state(output, f"{type(error).__name__}: {error}") from None
+    first = int(state["step"])
+    recorder.work = float(state["field_work"])
+    recorder.begin(first, False)
+    recorder.evaluate()
+    writer = Writer(output)
+    try:
+        dump = settings.model_dump(mode="json")
+        if dump != before.settings:
+            writer.extend(settings.n_frames, dump)
+        writer.commit(int(state["frames"]))  # a kill may have come between the state and this
+        write_description(output, settings, facts)
+    except BaseException:
+        writer.close()
+        raise
+    return writer, recorder, "restart"
 
 
 def _steps(
@@ -143,8 +203,8 @@ def _steps(
 class _Recorder:
     """Takes steps, keeps the forces for the next one, and collects what a frame holds."""
 
-    def __init__(self, atoms: Atoms, integrator: Integrator, settings: Settings) -> None:
-        self.atoms, self.integrator, self.settings = atoms, integrator, settings
+    def __init__(self, atoms: Atoms, integrator: Integrator, settings: Settings, run_name: str) -> None:
+        self.atoms, self.integrator, self.settings, self.run_name = atoms, integrator, settings, run_name
         self.names: tuple[str, ...] = ()
         self.work = 0.0
         self._forces: Floats | None = None
@@ -227,104 +287,23 @@ def _check_abilities(calculator: Any, settings: Settings) -> None:
         raise HostError("field: this model has no long-range part that a field could act on")
 
 
-def _new_file(output: Path, recorder: _Recorder, facts: Mapping[str, Any]) -> Writer:
-    """The file of a run whose first structure has been computed: series are what the model answered with."""
-    settings, found = recorder.settings, recorder.atoms.calc.results
-    observed = {"field": settings.field is not None, "current": settings.current}
-    observed |= {name: name in found for name in ("dipole", "polarizability")}
-    names = tuple(name for name in SERIES if name in ALWAYS or observed[name])
-    dump, free = settings.model_dump(mode="json"), recorder.integrator.degrees_of_freedom
-    writer = Writer.create(output, recorder.atoms, settings.n_frames, names, dump, facts, free)
-    _write_json(output, settings, facts)
-    return writer
-
-
-def _refuse_overwriting(output: Path) -> None:
-    if not output.parent.is_dir():
-        raise DataError(f"{output}: cannot be written: there is no folder {output.parent}")
-    if output.exists():
-        raise DataError(f"{output}: exists; go on with it with --resume, or choose another output")
-
-
 def _save(recorder: _Recorder, writer: Writer, output: Path, step: int, frames: int, durable: bool) -> float:
     """Frames first, then the state that goes on from them, then their number: a kill in between costs nothing."""
     writer.flush(durable)
     atoms = recorder.atoms
-    target = _state_path(output)
-    partial = target.with_name(f".{target.name}")
-    with partial.open("wb") as file:
-        np.savez(
-            file,
-            version=_STATE_VERSION,
-            step=step,
-            frames=frames,
-            field_work=recorder.work,
-            positions=atoms.positions,
-            momenta=atoms.get_momenta(),
-            cell=atoms.cell.array,
-            **recorder.integrator.state(),
-        )
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    os.replace(partial, target)
+    state = {
+        "run": recorder.run_name,
+        "step": step,
+        "frames": frames,
+        "field_work": recorder.work,
+        "positions": atoms.positions,
+        "momenta": atoms.get_momenta(),
+        "cell": atoms.cell.array,
+        **recorder.integrator.state(),
+    }
+    write_state(output, state, durable)
     writer.commit(frames)
     return time.monotonic()
-
-
-def _load_state(output: Path, settings: Settings, facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The last saved state of a run, None where it has not begun.
-
-    Raises:
-        ConfigError: it was run with other settings, another model or another start.
-        DataError: the trajectory or the state is missing.
-    """
-    path, described = _state_path(output), _json_path(output)
-    if not path.exists():
-        if output.exists():
-            if not is_empty(output):
-                raise DataError(f"{output}: cannot be resumed: {path} is missing")
-            output.unlink()  # laid out, but killed before the first frame was there
-        return None
-    if not output.exists() or not described.exists():
-        raise DataError(f"{output}: cannot be resumed: {output if not output.exists() else described} is missing")
-    before = json.loads(described.read_text(encoding="utf-8"))
-    problems = settings.differences(before["settings"])
-    known = before["facts"]
-    problems += [f"{key} was {known.get(key)!r} and is {facts[key]!r}" for key in facts if known.get(key) != facts[key]]
-    if problems:
-        raise ConfigError(f"{output}: cannot be resumed with other settings: {'; '.join(problems)}")
-    with np.load(path, allow_pickle=False) as stored:
-        state = {key: stored[key] for key in stored.files}
-    if int(state["version"]) != _STATE_VERSION:
-        raise DataError(f"{path}: version {int(state['version'])}; this version reads {_STATE_VERSION}")
-    if int(state["step"]) > settings.steps:
-        raise ConfigError(f"{output}: has run {int(state['step'])} steps; --steps {settings.steps} is less")
-    return state
-
-
-def _continue(output: Path, settings: Settings, facts: Mapping[str, Any]) -> Writer:
-    writer = Writer(output)
-    if settings.n_frames > writer.n_frames:
-        writer.extend(settings.n_frames)
-    writer.set_settings(settings.model_dump(mode="json"))
-    _write_json(output, settings, facts)
-    return writer
-
-
-def _write_json(output: Path, settings: Settings, facts: Mapping[str, Any]) -> None:
-    described = {"settings": settings.model_dump(mode="json"), "facts": dict(facts)}
-    partial = output.with_name(f".{output.name}.json")
-    partial.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, _json_path(output))
-
-
-def _state_path(output: Path) -> Path:
-    return output.with_name(f"{output.name}.restart.npz")
-
-
-def _json_path(output: Path) -> Path:
-    return output.with_name(f"{output.name}.json")
 
 
 @contextmanager

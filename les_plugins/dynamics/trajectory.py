@@ -1,10 +1,9 @@
-"""Trajectories in HDF5: the place of every frame is laid out when the file is made, so that a kill harms none."""
+"""Trajectories in HDF5 as they lie on disk. `writer` lays them out, spectra and analyses read them here."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import Any
 import h5py
 import numpy as np
 from ase import Atoms, units
+from ase.constraints import dict2constraint
+from ase.io import jsonio
 from numpy.typing import NDArray
 
-import les_plugins
-from les_plugins.errors import DataError
+from les_plugins.errors import ConfigError, DataError, LesPluginsError
+from les_plugins.files import reason
 from les_plugins.metrics import Floats
 
 FORMAT, FORMAT_VERSION = "les-plugins trajectory", 1
@@ -38,7 +39,8 @@ SERIES: dict[str, tuple[str, tuple[str | int, ...]]] = {
 }
 #: Recorded in every run.
 ALWAYS = tuple(list(SERIES)[:9])
-_WRITTEN = "written"
+#: How many frames count.
+WRITTEN = "written"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class Trajectory:
         settings: the simulation's settings.
         facts: model, start and versions.
         degrees_of_freedom: that temperatures are counted with.
+        constraints_text: constraints of the start, as `described_constraints` writes them.
+        run: what the run that made the file is told by; "" in files of older versions.
+        susceptibility: χ that fields inside the material were scaled with, where the model has one.
     """
 
     path: Path
@@ -66,6 +71,9 @@ class Trajectory:
     settings: dict[str, Any]
     facts: dict[str, Any]
     degrees_of_freedom: int
+    constraints_text: str = "[]"
+    run: str = ""
+    susceptibility: float | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Trajectory:
@@ -74,27 +82,31 @@ class Trajectory:
         Raises:
             DataError: no such file, not one of ours, of another version, or without frames.
         """
+        found = cls.with_any_frames(path)
+        if found.frames < 1:
+            raise DataError(f"{found.path}: holds no frame")
+        return found
+
+    @classmethod
+    def with_any_frames(cls, path: str | Path) -> Trajectory:
+        """As `open`, also where no frame counts yet."""
         file = Path(path)
-        with _reading(file) as h5:
-            if h5.attrs.get("format") != FORMAT:
-                raise DataError(f"{file}: is not a trajectory of les-plugins md")
-            if int(h5.attrs["format_version"]) != FORMAT_VERSION:
-                raise DataError(
-                    f"{file}: format version {h5.attrs['format_version']}; this version reads {FORMAT_VERSION}"
-                )
-            frames = int(h5[_WRITTEN][()])
-            if frames < 1:
-                raise DataError(f"{file}: holds no frame")
+        with reading(file) as h5:
+            check_layout(h5, file)
+            attributes = h5.attrs
             return cls(
                 file,
                 np.array(h5["numbers"]),
                 np.array(h5["masses"]),
                 np.array(h5["pbc"], dtype=bool),
-                frames,
+                int(h5[WRITTEN][()]),
                 tuple(name for name in SERIES if name in h5),
-                json.loads(h5.attrs["settings"]),
-                json.loads(h5.attrs["facts"]),
-                int(h5.attrs["degrees_of_freedom"]),
+                json.loads(attributes["settings"]),
+                json.loads(attributes["facts"]),
+                int(attributes["degrees_of_freedom"]),
+                str(attributes.get("constraints", "[]")),
+                str(attributes.get("run", "")),
+                float(attributes["susceptibility"]) if "susceptibility" in attributes else None,
             )
 
     @property
@@ -114,12 +126,12 @@ class Trajectory:
         """Frames start to stop of a series."""
         if name not in self.names:
             raise DataError(f"{self.path}: has no {name}; it has: {', '.join(self.names)}")
-        with _reading(self.path) as h5:
+        with reading(self.path) as h5:
             values: Floats = np.array(h5[name][start : min(stop, self.frames)])
         return values
 
     def atoms(self, index: int = -1) -> Atoms:
-        """One frame with its velocities."""
+        """One frame with its velocities and the constraints of the start."""
         if not -self.frames <= index < self.frames:
             raise DataError(f"{self.path}: has no frame {index}; it has {self.frames}")
         place = index % self.frames
@@ -128,163 +140,83 @@ class Trajectory:
         )
         atoms = Atoms(self.numbers, positions, cell=cell, pbc=self.pbc, masses=self.masses)
         atoms.set_velocities(velocities / units.fs)
+        atoms.set_constraint([dict2constraint(described) for described in jsonio.decode(self.constraints_text)])
         return atoms
 
-
-class Writer:
-    """The file of a run: laid out once for all frames, then filled in place.
-
-    Args:
-        path: the file, made by `create`.
-
-    A frame counts when `commit` has been called after it; what a killed run left behind the last commit is overwritten.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = _open_alone(path)
-
-    @classmethod
-    def create(
-        cls,
-        path: Path,
-        atoms: Atoms,
-        n_frames: int,
-        names: tuple[str, ...],
-        settings: Mapping[str, Any],
-        facts: Mapping[str, Any],
-        degrees_of_freedom: int,
-    ) -> Writer:
-        """Lay out a new file; it takes its name when that is done.
+    def frame(self, name: str, index: int) -> Floats:
+        """One frame of a series, also one that was written and does not count yet.
 
         Raises:
-            DataError: the file cannot be written.
+            DataError: the file has no room for so many.
         """
-        partial = path.with_name(f".{path.name}.partial")
+        with reading(self.path) as h5:
+            if not 0 <= index < h5[name].shape[0]:
+                raise DataError(f"{self.path}: is damaged: it has room for {h5[name].shape[0]} frames, not {index + 1}")
+            values: Floats = np.array(h5[name][index])
+        return values
+
+
+def described_constraints(atoms: Atoms) -> str:
+    """Constraints as text that a file keeps and `Trajectory.atoms` makes them from again.
+
+    Raises:
+        ConfigError: a constraint that ASE cannot write down.
+    """
+    described = []
+    for constraint in atoms.constraints:
         try:
-            with h5py.File(partial, "w", locking=False) as h5:
-                h5.attrs.update(
-                    format=FORMAT,
-                    format_version=FORMAT_VERSION,
-                    les_plugins=les_plugins.__version__,
-                    settings=json.dumps(dict(settings)),
-                    facts=json.dumps(dict(facts)),
-                    degrees_of_freedom=degrees_of_freedom,
-                )
-                for name, value in (("numbers", atoms.numbers), ("masses", atoms.get_masses()), ("pbc", atoms.pbc)):
-                    h5.create_dataset(name, data=value)
-                h5["masses"].attrs["unit"] = "u"
-                h5.create_dataset(_WRITTEN, data=np.int64(0))
-                for name in names:
-                    _lay_out(h5, name, n_frames, len(atoms))
-            _sync(partial)
-            os.replace(partial, path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
-        finally:
-            partial.unlink(missing_ok=True)
-        return cls(path)
-
-    @property
-    def n_frames(self) -> int:
-        """Frames that there is room for."""
-        return int(self._file["time"].shape[0])
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Series that the file has."""
-        return tuple(name for name in SERIES if name in self._file)
-
-    def extend(self, n_frames: int) -> None:
-        """Make room for more frames, in a copy that then takes the file's name."""
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        with h5py.File(partial, "w", locking=False) as new:
-            for key, value in self._file.attrs.items():
-                new.attrs[key] = value
-            for name, old in self._file.items():
-                if name not in SERIES:
-                    self._file.copy(name, new)
-                    continue
-                made = _lay_out(new, name, n_frames, len(self._file["numbers"]))
-                for start in range(0, old.shape[0], 1000):
-                    stop = min(start + 1000, old.shape[0])
-                    made[start:stop] = old[start:stop]
-        self._file.close()
-        _sync(partial)
-        os.replace(partial, self._path)
-        self._file = _open_alone(self._path)
-
-    def set_settings(self, settings: Mapping[str, Any]) -> None:
-        """Replace the settings; before a run goes on, never during it."""
-        self._file.attrs["settings"] = json.dumps(dict(settings))
-        self.flush()
-
-    def write(self, index: int, values: Mapping[str, Any]) -> None:
-        """One frame into its place."""
-        for name, value in values.items():
-            self._file[name][index] = value
-
-    def flush(self, durable: bool = True) -> None:
-        """Everything written so far to the file; durable: to the disk itself, which outlives a power cut too."""
-        self._file.flush()
-        if durable:
-            _sync(self._path)
-
-    def commit(self, frames: int) -> None:
-        """From now on the file has so many frames."""
-        self._file[_WRITTEN][()] = frames
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+            one = constraint.todict()
+            jsonio.encode(dict2constraint(jsonio.decode(jsonio.encode(one))).todict())
+        except Exception as error:  # each constraint of ASE has its own ways to fail
+            raise ConfigError(
+                f"the start has the constraint {type(constraint).__name__}, which ASE cannot write down for the "
+                f"trajectory ({type(error).__name__}): remove it, or use one such as FixAtoms or FixCartesian"
+            ) from None
+        described.append(one)
+    return str(jsonio.encode(described))
 
 
-def _open_alone(path: Path) -> Any:
-    """Open for writing; readers do not lock, another run does."""
-    try:
-        return h5py.File(path, "r+", locking="best-effort")
-    except BlockingIOError:
-        raise DataError(f"{path}: another run is writing to it") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+def check_layout(h5: Any, file: Path) -> None:
+    """Raise DataError for an HDF5 file that is not a trajectory of ours, or not a whole one."""
+    if h5.attrs.get("format") != FORMAT:
+        raise DataError(f"{file}: is not a trajectory of les-plugins md")
+    if int(h5.attrs["format_version"]) != FORMAT_VERSION:
+        raise DataError(f"{file}: format version {h5.attrs['format_version']}; this version reads {FORMAT_VERSION}")
+    missing = [name for name in ("numbers", "masses", "pbc", WRITTEN, *ALWAYS) if name not in h5]
+    missing += [name for name in ("settings", "facts", "degrees_of_freedom") if name not in h5.attrs]
+    if missing:
+        raise DataError(f"{file}: is damaged: {', '.join(missing)} missing")
+    n_atoms, room = len(h5["numbers"]), h5["time"].shape[0]
+    shapes = {"masses": (n_atoms,), "pbc": (3,), WRITTEN: ()}
+    shapes |= {name: (room, *frame_shape(name, n_atoms)) for name in SERIES if name in h5}
+    for name, shape in shapes.items():
+        if h5[name].shape != shape:
+            raise DataError(f"{file}: is damaged: {name} has the shape {h5[name].shape}, not {shape}")
+    if not 0 <= int(h5[WRITTEN][()]) <= room:
+        raise DataError(f"{file}: is damaged: it says {int(h5[WRITTEN][()])} frames and has room for {room}")
 
 
-def is_empty(path: Path) -> bool:
-    """Whether a file is a trajectory of ours in which no frame counts yet."""
-    try:
-        with _reading(path) as h5:
-            return h5.attrs.get("format") == FORMAT and int(h5[_WRITTEN][()]) == 0
-    except DataError:
-        return False
-
-
-def _lay_out(h5: Any, name: str, n_frames: int, n_atoms: int) -> Any:
-    """A series whose place on disk is allocated now: filling it changes no metadata that a kill could leave torn."""
-    unit, shape = SERIES[name]
-    full = (n_frames, *(n_atoms if length == "N" else int(length) for length in shape))
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_layout(h5py.h5d.CONTIGUOUS)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space = h5py.h5s.create_simple(full)
-    h5py.h5d.create(h5.id, name.encode(), h5py.h5t.IEEE_F64LE, space, dcpl=properties)
-    h5[name].attrs["unit"] = unit
-    return h5[name]
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+def frame_shape(name: str, n_atoms: int) -> tuple[int, ...]:
+    """Shape of one frame of a series."""
+    return tuple(n_atoms if length == "N" else int(length) for length in SERIES[name][1])
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Any]:
+def reading(path: Path) -> Iterator[Any]:
+    """The HDF5 file, open for reading; whatever HDF5 says of a damaged one becomes a DataError."""
     if not path.is_file():
         raise DataError(f"{path}: is not a file" if path.exists() else f"{path}: no such file")
     try:
         h5 = h5py.File(path, "r", locking=False)
-    except OSError:
-        raise DataError(f"{path}: is not a trajectory of les-plugins md: not an HDF5 file") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise DataError(f"{path}: cannot be read: {reason(error)}") from None
+        why = "it is cut short" if "truncated" in str(error) else "not an HDF5 file"
+        raise DataError(f"{path}: is not a trajectory of les-plugins md, or a damaged one: {why}") from None
     with h5:
-        yield h5
+        try:
+            yield h5
+        except LesPluginsError:
+            raise
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: is damaged: {reason(error)}") from None

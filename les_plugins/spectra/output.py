@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from les_plugins.errors import DataError
+from les_plugins.files import whole_file
 from les_plugins.metrics import Floats
 from les_plugins.plotting import STYLE, check_available
 
@@ -65,21 +66,18 @@ def write_csv(path: Path, x_name: str, curves: Sequence[Curve], notes: Mapping[s
     Raises:
         DataError: the file cannot be written.
     """
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            for name, value in notes.items():
-                file.write(f"# {name}: {value}\n")
-            writer = csv.writer(file)
-            header = [x_name]
-            for curve in curves:
-                header += [curve.label] if curve.error is None else [curve.label, f"error of {curve.label}"]
-            writer.writerow(header)
-            columns = [curves[0].x]
-            for curve in curves:
-                columns += [curve.y] if curve.error is None else [curve.y, curve.error]
-            writer.writerows([f"{number:.8g}" for number in row] for row in zip(*columns, strict=True))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    with whole_file(path, newline="") as file:
+        for name, value in notes.items():
+            file.write(f"# {name}: {value}\n")
+        writer = csv.writer(file)
+        header = [x_name]
+        for curve in curves:
+            header += [curve.label] if curve.error is None else [curve.label, f"error of {curve.label}"]
+        writer.writerow(header)
+        columns = [curves[0].x]
+        for curve in curves:
+            columns += [curve.y] if curve.error is None else [curve.y, curve.error]
+        writer.writerows([f"{number:.8g}" for number in row] for row in zip(*columns, strict=True))
 
 
 def plot(
@@ -137,7 +135,5 @@ def plot(
             axes.set_title(title)
         if len(curves) > 1 or reference is not None:
             axes.legend(frameon=False)
-        try:
-            figure.savefig(path, format="png")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+        with whole_file(path, "wb") as file:
+            figure.savefig(file, format="png")
