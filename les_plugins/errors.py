@@ -33,5 +33,18 @@ class ResponseError(LesPluginsError, RuntimeError):
     """Induced moments that have no minimum, or were not found in the iterations allowed."""
 
 
+class InterruptionError(LesPluginsError):
+    """Ctrl-C or a signal ended a command; says what was kept and how to go on.
+
+    Args:
+        message: what was kept.
+        exit_code: 128 and the number of the signal, as shells have it.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class LesPluginsWarning(UserWarning):
     """Something that is computed as asked for and is probably not meant; says what to do about it."""

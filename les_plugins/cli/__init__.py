@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -10,12 +11,17 @@ import typer
 from rich.console import Console
 
 import les_plugins
-from les_plugins.errors import LesPluginsError, LesPluginsWarning
+from les_plugins.cli.interruption import Group, terminable
+from les_plugins.errors import InterruptionError, LesPluginsError, LesPluginsWarning
+from les_plugins.files import reason
 
 _formatted = warnings.formatwarning
+#: Characters of a message that are printed.
+_LONGEST = 4000
 
 app = typer.Typer(
     name="les-plugins",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -80,13 +86,27 @@ def _register() -> None:
 
 def main() -> None:
     """Run the command line; entry point of the console script."""
-    _register()
     warnings.formatwarning = _warning
     try:
-        app()
+        with terminable():
+            _register()
+            app()
+    except InterruptionError as stop:
+        _say(str(stop), "")
+        sys.exit(stop.exit_code)
     except LesPluginsError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
-        sys.exit(1)
+        _say(str(error))
+    except OSError as error:
+        _say(_in_words(error))
+    except MemoryError as error:
+        _say(f"out of memory{f': {error}' if str(error) else ''}")
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        _say(f"out of memory: {str(error).splitlines()[0]}")
+    else:
+        return
+    sys.exit(1)
 
 
 def _warning(
@@ -96,6 +116,25 @@ def _warning(
     if issubclass(category, LesPluginsWarning):
         return f"warning: {message}\n"
     return _formatted(message, category, filename, lineno, line)
+
+
+def _in_words(error: OSError) -> str:
+    """What the system says, with the file or files that it is about."""
+    files = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    return ": ".join([*files, reason(error)])
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """PyTorch says so in an exception of its own on a GPU, and in the text of a plain one on a CPU."""
+    texts = ("not enough memory", "can't allocate memory")
+    return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in texts)
+
+
+def _say(message: str, mark: str = "[bold red]error:[/] ") -> None:
+    """One line on standard error, never longer than anybody would read."""
+    line = " ".join(message.splitlines())
+    shown = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}… ({len(line)} characters)"
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"{mark}{_escape(shown)}")
 
 
 def _escape(text: str) -> str:

@@ -13,8 +13,9 @@ from ase import Atoms
 from rich.console import Console
 
 from les_plugins import checkpoint
+from les_plugins.cli.interruption import command_line, says_what_was_kept
 from les_plugins.cli.shared import one_frame, open_model, progress, quiet_host
-from les_plugins.errors import ConfigError
+from les_plugins.errors import ConfigError, DataError
 from les_plugins.evaluation import known_elements
 from les_plugins.frames import check_elements_of
 
@@ -110,16 +111,17 @@ def md(
             "start_sha256": checkpoint.sha256(start),
             "start_index": index,
         }
-        outcome = run(
-            calculator,
-            structure,
-            output,
-            settings,
-            facts,
-            resume=resume,
-            save_every=save_every,
-            track=lambda numbers: progress(numbers, len(numbers), "steps"),
-        )
+        with says_what_was_kept(lambda: _kept(output)):
+            outcome = run(
+                calculator,
+                structure,
+                output,
+                settings,
+                facts,
+                resume=resume,
+                save_every=save_every,
+                track=lambda numbers: progress(numbers, len(numbers), "steps", numbers.start - 1),
+            )
     summary = {"output": str(output), **dataclasses.asdict(outcome), **_summary(Trajectory.open(output))}
     if as_json:
         typer.echo(
@@ -140,6 +142,19 @@ def _read_start(start: Path, index: int) -> Atoms:
 
         return Trajectory.open(start).atoms(index)
     return one_frame(start, index)
+
+
+def _kept(output: Path) -> str:
+    from les_plugins.dynamics import Trajectory
+
+    try:
+        found = Trajectory.open(output)
+    except DataError:
+        return f"{output} has no frame yet; to begin again: {command_line('--resume')}"
+    return (
+        f"{output} keeps {found.frames} frames, to {(found.frames - 1) * found.interval / 1000:g} ps; to go on: "
+        f"{command_line('--resume')}"
+    )
 
 
 def _summary(trajectory: Any) -> dict[str, Any]:

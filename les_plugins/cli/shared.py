@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
@@ -21,6 +23,8 @@ from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.frames import read_frames
 
 T = TypeVar("T")
+#: s, of wall time, between lines of progress in a log file.
+SECONDS_BETWEEN_LINES = 60.0
 
 #: Warnings of hosts about their own insides, which a user of a command can do nothing about (start of the message).
 _HOST_WARNINGS = (
@@ -134,8 +138,16 @@ def one_frame(file: Path, index: int) -> Atoms:
     return frames[index]
 
 
-def progress(items: Iterable[T], total: int | None, text: str) -> Iterator[T]:
-    """The items, with a bar on stderr where that is a terminal."""
+def progress(items: Iterable[T], total: int | None, text: str, done: int = 0) -> Iterator[T]:
+    """The items, with a bar on stderr where that is a terminal, and a line there every minute where it is not.
+
+    Args:
+        items: what is worked on.
+        total: how many there are; None where nobody knows.
+        text: what they are.
+        done: how many more were done before, in an earlier sitting.
+    """
+    everything = None if total is None else total + done
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -144,7 +156,22 @@ def progress(items: Iterable[T], total: int | None, text: str) -> Iterator[T]:
     )
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield from items
+        yield from _with_lines(items, everything, text, done)
         return
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
-        yield from bar.track(items, total=total, description=text)
+        yield from bar.track(items, total=everything, completed=done, description=text)
+
+
+def _with_lines(items: Iterable[T], everything: int | None, text: str, done: int) -> Iterator[T]:
+    """For log files: how far, of how many, and how long what is left will take at the pace of this sitting."""
+    began = last = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        if (now := time.monotonic()) - last < SECONDS_BETWEEN_LINES:
+            continue
+        last = now
+        of = ""
+        if everything is not None:
+            left = (everything - done - number) * (now - began) / number
+            of = f" of {everything}, {timedelta(seconds=round(left))} left"
+        print(f"{text}: {done + number}{of}", file=sys.stderr, flush=True)  # noqa: T201

@@ -13,8 +13,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from les_plugins import checkpoint, plugins
+from les_plugins.cli.interruption import command_line, says_what_was_kept
 from les_plugins.cli.shared import quiet_host
 
+#: What hosts take to go on from their own last state: on the command line, or in their config file.
+_GOING_ON = {"mace": ("--restart_latest",), "nequip": ("++ckpt_path=LAST.ckpt",)}
+_MORE = {
+    "sevennet": " with continue: {checkpoint: FILE} under train in the config file",
+    "matgl": " with ckpt_path: LAST.ckpt in the config file",
+}
 _CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -45,7 +52,7 @@ def _command(host: str) -> Callable[..., None]:
             "data_licence": data_licence,
         }
         with quiet_host(sys.stderr if as_json else sys.stdout):
-            path = plugins.host(host).les_train(config_file=config, arguments=tuple(context.args), metadata=metadata)
+            path = _trained(host, config, tuple(context.args), metadata)
         if as_json:
             typer.echo(json.dumps(_summary(path), indent=1))
         else:
@@ -55,6 +62,18 @@ def _command(host: str) -> Callable[..., None]:
             )
 
     return train
+
+
+def _trained(host: str, config: Path, arguments: tuple[str, ...], metadata: dict[str, str]) -> Path | None:
+    def kept() -> str:
+        return (
+            "no checkpoint of les-plugins was written; what the host itself saved stays; to go on from it: "
+            f"{command_line(*_GOING_ON.get(host, ()))}{_MORE.get(host, '')}"
+        )
+
+    with says_what_was_kept(kept):
+        path: Path | None = plugins.host(host).les_train(config_file=config, arguments=arguments, metadata=metadata)
+        return path
 
 
 def _summary(path: Path | None) -> dict[str, object]:
