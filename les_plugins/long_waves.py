@@ -17,6 +17,7 @@ from torch import Tensor
 from les_plugins.electrostatics.lattice import dual_lattice
 from les_plugins.errors import GeometryError, LesPluginsWarning
 from les_plugins.multipoles import Multipoles
+from les_plugins.observables import charge_of_total
 from les_plugins.units import RECIPROCAL_PREFACTOR, VACUUM_PERMITTIVITY
 
 #: Part of a wave's field that induced charges may take away before a calculator warns.
@@ -61,6 +62,7 @@ def long_waves(
     quadrupole: Tensor | None = None,
     epsilon: float = 1.0,
     response: OneShotResponse | None = None,
+    total_charge: Tensor | None = None,
 ) -> LongWaves:
     """Z*_i and Q[i, b, a, c] = ∂/∂r_{i,b} ∫ ρ(r) (r − r_i)_a (r − r_i)_c of one periodic structure, × sqrt(epsilon).
 
@@ -75,11 +77,12 @@ def long_waves(
     Args:
         positions: (N, 3) Å, with a graph: the moments must be functions of this very tensor.
         cell: (3, 3) Å.
-        charge: (N,) e, induced part included; (N, channels) are added up. Their mean is subtracted.
+        charge: (N,) e, induced part included; (N, channels) are added up.
         dipole: (N, 3) e·Å, induced part included, or None.
         quadrupole: (N, 3, 3) e·Å², traceless, or None.
         epsilon: electronic screening ε_e.
         response: what induced the moments, where something did.
+        total_charge: (1,) e, latent, that the charges are made to add up to; zero when None.
 
     Raises:
         GeometryError: positions without a graph.
@@ -88,8 +91,8 @@ def long_waves(
     """
     if not positions.requires_grad:
         raise GeometryError("positions.requires_grad is False; dynamical quadrupoles differentiate by them")
-    charges = charge if charge.dim() == 1 else charge.sum(1)
-    charges = charges - charges.mean()
+    batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
+    charges = charge_of_total(charge, batch, 1, total_charge)
     dtype = charges.dtype
     place, reciprocal = positions.to(dtype), 2.0 * math.pi * dual_lattice(cell.detach().to(dtype)[None])[0]
     volume = torch.linalg.det(cell.detach().to(dtype)).abs()

@@ -16,25 +16,55 @@ from les_plugins.errors import GeometryError
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 
-def polarization(positions: Tensor, batch: Tensor, charge: Tensor, dipole: Tensor | None = None) -> Tensor:
-    """Dipole moment of every open structure, P = Σ q r + Σ u; of a slab the component along its normal has a meaning.
+def charge_of_total(charge: Tensor, batch: Tensor, n_structures: int, total_charge: Tensor | None = None) -> Tensor:
+    """q'_i = q_i − (Σ q − Q)/N: charges that add up to the total charge that a structure truly has.
+
+    Args:
+        charge: (N,) e, or (N, channels), which add up.
+        batch: (N,) integer, the structure of each atom.
+        n_structures: B.
+        total_charge: (B,) e, Q in the units of `charge`, latent as they are; zero when None.
+
+    Returns:
+        (N,) e.
+
+    Source: PHYSICS 6.
+    """
+    charges = _single(charge)
+    excess = to_structures(charges, batch, n_structures)
+    if total_charge is not None:
+        excess = excess - total_charge.to(charges.dtype)
+    counts = to_structures(torch.ones_like(charges), batch, n_structures).clamp(min=1.0)
+    return charges - to_atoms(excess / counts, batch)
+
+
+def polarization(
+    positions: Tensor,
+    batch: Tensor,
+    charge: Tensor,
+    dipole: Tensor | None = None,
+    total_charge: Tensor | None = None,
+) -> Tensor:
+    """Dipole moment of every open structure, P = Σ q' r + Σ u; of a slab the component along its normal has a meaning.
 
     Args:
         positions: (N, 3) Å.
         batch: (N,) integer, the structure of each atom.
         charge: (N,) e, or (N, channels), which add up.
         dipole: (N, 3) e·Å, induced part included, or None.
+        total_charge: (B,) e, as for `charge_of_total`.
 
     Returns:
-        (B, 3) e·Å, B = largest batch index + 1. For a charged structure it depends on the origin of the coordinates;
-        quadrupoles do not contribute.
+        (B, 3) e·Å, B = largest batch index + 1, of charges that add up to `total_charge`. Where that is zero it does
+        not depend on where the structure stands, else it is that about the origin of the coordinates. Quadrupoles do
+        not contribute.
 
     Source: PHYSICS 6.
     """
-    moment = _single(charge)[:, None] * positions
+    n_structures = int(batch.max()) + 1 if len(batch) else 0
+    moment = charge_of_total(charge, batch, n_structures, total_charge)[:, None] * positions
     if dipole is not None:
         moment = moment + dipole
-    n_structures = int(batch.max()) + 1 if len(batch) else 0
     return moment.new_zeros(n_structures, 3).index_add(0, batch, moment)
 
 
@@ -47,6 +77,7 @@ def born_effective_charges(
     dipole: Tensor | None = None,
     epsilon: float | Tensor = 1.0,
     create_graph: bool = False,
+    total_charge: Tensor | None = None,
 ) -> Tensor:
     """Born effective charges Z*[i, a, b] = sqrt(epsilon) ∂P_a/∂r_{i,b}.
 
@@ -59,11 +90,12 @@ def born_effective_charges(
         dipole: (N, 3) e·Å, induced part included, or None.
         epsilon: electronic screening ε_e ≥ 0, one number or one for each structure (B,).
         create_graph: keep the graph, to differentiate the result again.
+        total_charge: (B,) e, as for `charge_of_total`.
 
     Returns:
-        (N, 3, 3) e, first index polarization, second displacement. The mean of the charge over the atoms of each
-        structure is subtracted first, so that the sum rule holds for ions too; along periodic axes the charge part
-        is then taken at the smallest reciprocal vector of each, along the normal of a slab it is Σ q r.
+        (N, 3, 3) e, first index polarization, second displacement, of charges that add up to `total_charge`: so do
+        the Z* of an open structure. Along periodic axes the charge part is taken at the smallest reciprocal vector of
+        each, along the normal of a slab it is Σ q' r.
 
     Raises:
         GeometryError: positions without a graph, a wire.
@@ -72,7 +104,7 @@ def born_effective_charges(
     """
     _check_differentiable(positions, pbc)
     born = positions.new_zeros(positions.shape[0], 3, 3, dtype=_single(charge).dtype)
-    for mode in polarization_modes(positions, cell, pbc, batch, charge, dipole):
+    for mode in polarization_modes(positions, cell, pbc, batch, charge, dipole, total_charge):
         row = _gradient(mode.terms.sum(), positions, create_graph)
         if mode.phase is not None:
             row = mode.phase[:, None] * row
@@ -91,16 +123,17 @@ def field_forces(
     field: Tensor,
     dipole: Tensor | None = None,
     epsilon: float | Tensor = 1.0,
+    total_charge: Tensor | None = None,
 ) -> Tensor:
     """Forces of a uniform field to first order, F[i, b] = Σ_a E_a Z*[i, a, b], without the tensor Z*.
 
     Args:
-        positions, cell, pbc, batch, charge, dipole, epsilon: as for `born_effective_charges`.
+        positions, cell, pbc, batch, charge, dipole, epsilon, total_charge: as for `born_effective_charges`.
         field: (3,) or (B, 3) V/Å, the applied field.
 
     Returns:
         (N, 3) eV/Å. One derivative for open structures; for periodic ones two for each lattice axis that the field has
-        a component along, and one for the dipoles. The mean charge feels no force: a field pulls on no neutral cell.
+        a component along, and one for the dipoles. They add up to `total_charge` times the field.
 
     Raises:
         GeometryError: as `born_effective_charges`.
@@ -111,7 +144,7 @@ def field_forces(
     total = positions.new_zeros(positions.shape, dtype=_single(charge).dtype)
     strength = field.to(total.dtype).expand(len(pbc), 3)[batch]
     unphased = total.new_zeros(())
-    for mode in polarization_modes(positions, cell, pbc, batch, charge, dipole):
+    for mode in polarization_modes(positions, cell, pbc, batch, charge, dipole, total_charge):
         along = (mode.direction * strength).sum(1)
         if not bool(along.any()):
             continue
@@ -143,8 +176,33 @@ def enforce_asr(born: Tensor, batch: Tensor) -> Tensor:
     return born - sum_rule_violation(born, batch)[batch]
 
 
+def electronic_susceptibility(polarizability: Tensor | None, cell: Tensor, pbc: Tensor, batch: Tensor) -> Tensor:
+    """(B,) χ = Σ tr α / (3 ε0 V) of the induced dipoles of periodic structures; zero of others and without dipoles.
+
+    Args:
+        polarizability: (N,) or (N, 3, 3) latent α, e²·Å²/eV, or None when the model has no induced dipoles.
+        cell: (B, 3, 3) Å.
+        pbc: (B, 3) bool.
+        batch: (N,) integer.
+
+    Source: PHYSICS 6.
+    """
+    if polarizability is None:
+        return cell.new_zeros(len(cell))
+    periodic = pbc.all(1)
+    mean = polarizability if polarizability.dim() == 1 else polarizability.diagonal(dim1=1, dim2=2).mean(1)
+    total = mean.new_zeros(len(cell)).index_add(0, batch, mean)
+    volume = torch.where(periodic, torch.linalg.det(cell).abs(), torch.ones_like(total))
+    return torch.where(periodic, total / (VACUUM_PERMITTIVITY * volume), torch.zeros_like(total))
+
+
 def electronic_screening(
-    epsilon_infinity: float, polarizability: Tensor | None, cell: Tensor, pbc: Tensor, batch: Tensor
+    epsilon_infinity: float,
+    polarizability: Tensor | None,
+    cell: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    susceptibility: float | Tensor | None = None,
 ) -> Tensor:
     """(B,) ε_e that turns latent into physical moments: physical = sqrt(ε_e) × latent.
 
@@ -154,10 +212,12 @@ def electronic_screening(
         cell: (B, 3, 3) Å.
         pbc: (B, 3) bool; open structures and slabs are in vacuum, ε_e = 1.
         batch: (N,) integer.
+        susceptibility: ⟨χ⟩ of the material, one number or (B,); each structure's own χ when None, with which ε_e
+            would fluctuate from frame to frame of a trajectory.
 
     Returns:
-        ε_∞, divided by 1 + χ, χ = Σ tr α / (3 ε0 V), where there are induced dipoles. A slab has no volume, and its
-        charges are screened differently along plane and normal: no single factor is right, and none is put in.
+        ε_∞, divided by 1 + χ where there are induced dipoles. A slab has no volume, and its charges are screened
+        differently along plane and normal: no single factor is right, and none is put in.
 
     Source: PHYSICS 6.
     """
@@ -165,33 +225,39 @@ def electronic_screening(
     screening = torch.where(periodic, cell.new_tensor(epsilon_infinity), cell.new_tensor(1.0))
     if polarizability is None:
         return screening
-    mean = polarizability if polarizability.dim() == 1 else polarizability.diagonal(dim1=1, dim2=2).mean(1)
-    total = mean.new_zeros(len(cell)).index_add(0, batch, mean)
-    volume = torch.where(periodic, torch.linalg.det(cell).abs(), torch.ones_like(total))
-    susceptibility = total / (VACUUM_PERMITTIVITY * volume)
+    if susceptibility is None:
+        susceptibility = electronic_susceptibility(polarizability, cell, pbc, batch)
     return torch.where(periodic, screening / (1.0 + susceptibility), screening)
 
 
 def electronic_dielectric_tensor(
-    epsilon_infinity: float, polarizability: Tensor | None, cell: Tensor, pbc: Tensor, batch: Tensor
+    epsilon_infinity: float,
+    polarizability: Tensor | None,
+    cell: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    susceptibility: float | Tensor | None = None,
 ) -> Tensor:
-    """(B, 3, 3) ε_∞ as a tensor, ε_e (1 + Σ α/(ε0 V)): its mean is the ε_∞ given, its anisotropy the model's.
+    """(B, 3, 3) the electronic dielectric tensor of each structure, ε_e (1 + Σ α/(ε0 V)).
+
+    With the ⟨χ⟩ of the material it fluctuates about ε_∞ with the polarizabilities of the atoms, whose spectrum is the
+    Raman one; with each structure's own χ its mean is the ε_∞ given.
 
     Args:
-        epsilon_infinity, polarizability, cell, pbc, batch: as for `electronic_screening`; open structures and
-            slabs get ones.
+        epsilon_infinity, polarizability, cell, pbc, batch, susceptibility: as for `electronic_screening`; open
+            structures and slabs get ones.
 
     Source: PHYSICS 6, with α_physical = ε_e α.
     """
-    screening = electronic_screening(epsilon_infinity, polarizability, cell, pbc, batch)
+    screening = electronic_screening(epsilon_infinity, polarizability, cell, pbc, batch, susceptibility)
     unit = torch.eye(3, dtype=cell.dtype, device=cell.device).expand(len(cell), 3, 3)
     if polarizability is None:
         return screening[:, None, None] * unit
     total = system_polarizability(cell.new_zeros(len(batch), 3), pbc, batch, None, polarizability).to(cell.dtype)
     periodic = pbc.all(1)
     volume = torch.where(periodic, torch.linalg.det(cell).abs(), torch.ones_like(screening))
-    susceptibility = total / (VACUUM_PERMITTIVITY * volume)[:, None, None]
-    return torch.where(periodic[:, None, None], screening[:, None, None] * (unit + susceptibility), unit)
+    response = total / (VACUUM_PERMITTIVITY * volume)[:, None, None]
+    return torch.where(periodic[:, None, None], screening[:, None, None] * (unit + response), unit)
 
 
 def system_polarizability(
@@ -251,15 +317,18 @@ class Mode(NamedTuple):
 
 
 def polarization_modes(
-    positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor, dipole: Tensor | None
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    charge: Tensor,
+    dipole: Tensor | None,
+    total_charge: Tensor | None = None,
 ) -> Iterator[Mode]:
     """The sums of PHYSICS 6: charges along each axis, at the smallest k where periodic, and dipoles."""
-    charges = _single(charge)
+    charges = charge_of_total(charge, batch, cell.shape[0], total_charge)
     positions, cell = positions.to(charges.dtype), cell.to(charges.dtype)
     lattice = boundary_lattice(cell, pbc)
-    counts = to_structures(torch.ones_like(charges), batch, cell.shape[0]).clamp(min=1.0)
-    charges = charges - to_atoms(to_structures(charges, batch, cell.shape[0]) / counts, batch)
-
     vectors = to_atoms(lattice, batch)
     reciprocal = to_atoms(dual_lattice(lattice).transpose(1, 2), batch)
     coordinate = torch.einsum("na,nam->nm", positions, reciprocal)  # fractional, or Å along an open axis

@@ -20,7 +20,6 @@ from les_plugins.calculator import (
     LongRangeCalculator,
 )
 from les_plugins.devices import check_device
-from les_plugins.frames import check_elements, check_frame
 
 
 class LesMACECalculator(LongRangeCalculator, MACECalculator):
@@ -79,13 +78,11 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
     ) -> None:
         """Everything cheap at once; Born effective charges when they are among `properties`."""
         atoms = atoms if atoms is not None else self.atoms
-        check_frame(atoms, "structure")
-        check_elements([atoms], self.known_elements, "structure")
+        self.check(atoms)
         with self.observing(properties):
             super().calculate(atoms, properties, list(system_changes))
         if not self.has_long_range:
-            self.results["short_range_energy"] = self.results["energy"]
-            self.results["long_range_energy"] = 0.0
+            self.finish_short_range(bool(atoms.pbc.all()))
             return
         batch = self._atoms_to_batch(atoms)
         self.finish(batch["positions"], batch["cell"].view(-1, 3, 3).double(), batch["pbc"].view(-1, 3))

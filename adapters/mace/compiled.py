@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from les_plugins.adapters.mace.calculator import LesMACECalculator
 from les_plugins.adapters.mace.torchscript import ABOUT
-from les_plugins.calculator import LONG_RANGE_PROPERTIES, latent_results
+from les_plugins.calculator import LONG_RANGE_PROPERTIES
 from les_plugins.compiled import compiled_result
 from les_plugins.devices import check_device
 from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.errors import DataError, GeometryError, HostError
-from les_plugins.frames import check_elements, check_frame
-from les_plugins.observables import electronic_screening
 
 
 class LesCompiledCalculator(LesMACECalculator):
@@ -92,8 +90,7 @@ class LesCompiledCalculator(LesMACECalculator):
     ) -> None:
         """Everything cheap at once; Born effective charges when they are among `properties`."""
         atoms = atoms if atoms is not None else self.atoms
-        check_frame(atoms, "structure")
-        check_elements([atoms], self.known_elements, "structure")
+        self.check(atoms)
         cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
         try:
             self._grid.check_static_cell(cell, pbc)
@@ -102,17 +99,14 @@ class LesCompiledCalculator(LesMACECalculator):
         born = "born_effective_charges" in (*(properties or ()), *self.always)
         self._compiled.options = {"compute_born_charges": born}
         super(LesMACECalculator, self).calculate(atoms, properties, list(system_changes))
-        out = self._compiled.output
+        out, self._compiled.output = self._compiled.output, {}
         latent = compiled_result(out)
         positions = torch.as_tensor(atoms.positions)
-        self.results.update(latent_results(latent, positions, cell, pbc, self.epsilon_infinity))
-        self.results["long_range_energy"] *= self.energy_units_to_eV
-        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+        self.add_latent(latent, positions, cell, pbc, self.energy_units_to_eV)
         if born:
-            batch = torch.zeros(len(atoms), dtype=torch.long)
-            screening = electronic_screening(self.epsilon_infinity, latent.polarizability, cell, pbc, batch)
             latent_born = out["latent_born_charges"].detach().cpu().double()
-            self.results["born_effective_charges"] = (screening.sqrt() * latent_born).numpy()
+            self.results["born_effective_charges"] = self.screening_of(latent, cell, pbc) ** 0.5 * latent_born
+        self.settle(periodic=True)
 
 
 class _Remembering(nn.Module):

@@ -23,7 +23,7 @@ from les_plugins.calculator import (
     LongRangeCalculator,
 )
 from les_plugins.devices import check_device
-from les_plugins.frames import check_elements, check_frame, check_no_slabs
+from les_plugins.frames import check_no_slabs
 
 
 class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
@@ -76,18 +76,16 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
     ) -> None:
         """Everything cheap at once; Born effective charges when they are among `properties`."""
         structure: Any = self.atoms if atoms is None else atoms
-        check_frame(structure, "structure")
-        check_elements([structure], self.known_elements, "structure")
+        self.check(structure)
         check_no_slabs([structure], "structure")  # MatGL would take a slab for a molecule
+        types = torch.tensor([self.known_elements.index(z) for z in structure.numbers], device=self._device)
         with host_dtype(self._dtype), self.observing(properties):
             self._host_calculate(structure, list(properties or ["energy"]), list(system_changes))
-        if not structure.pbc.any():
-            self.results.pop("stress", None)  # of a fabricated cell
-        types = torch.tensor([self.known_elements.index(z) for z in structure.numbers], device=self._device)
-        self.results["energies"] = _array(atomic_energies(self.potential, types, torch.zeros_like(types)))
+            # inside: the model keeps them, and the next thread's evaluation replaces them
+            energies = atomic_energies(self.potential, types, torch.zeros_like(types))
+        self.results["energies"] = _array(energies)
         if not self.has_long_range:
-            self.results["short_range_energy"] = self.results["energy"]
-            self.results["long_range_energy"] = 0.0
+            self.finish_short_range(bool(structure.pbc.all()))
             return
         self.finish(*self._geometry(structure))
 

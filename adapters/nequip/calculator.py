@@ -22,7 +22,7 @@ from les_plugins.calculator import (
 )
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
-from les_plugins.frames import check_elements, check_frame, without_labels
+from les_plugins.frames import without_labels
 
 
 class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignore[misc]
@@ -87,16 +87,12 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
     ) -> None:
         """Everything cheap at once; Born effective charges when they are among `properties`."""
         atoms = atoms if atoms is not None else self.atoms
-        check_frame(atoms, "structure")
-        check_elements([atoms], self.known_elements, "structure")
+        self.check(atoms)
         with self.observing(properties):
             super().calculate(atoms, properties, list(system_changes))
-        if not atoms.pbc.any():
-            self.results.pop("stress", None)  # NaN: there is no volume
         self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
         if not self.has_long_range:
-            self.results["short_range_energy"] = self.results["energy"]
-            self.results["long_range_energy"] = 0.0
+            self.finish_short_range(bool(atoms.pbc.all()))
             return
         self.finish(*self._geometry(self.atoms_to_data(atoms)), self.energy_units_to_eV)
 

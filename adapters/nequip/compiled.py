@@ -24,13 +24,12 @@ from les_plugins.adapters.nequip.modules import (
     RESOLUTION,
     STATIC_CELL,
 )
-from les_plugins.calculator import LONG_RANGE_PROPERTIES, LongRangeCalculator, latent_results
+from les_plugins.calculator import LONG_RANGE_PROPERTIES, LongRangeCalculator
 from les_plugins.compiled import compiled_result
 from les_plugins.devices import check_device
 from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.errors import DataError, GeometryError, HostError
-from les_plugins.frames import check_elements, check_frame, without_labels
-from les_plugins.observables import electronic_screening
+from les_plugins.frames import without_labels
 
 #: The compile target that this calculator reads; `extension.py` registers it.
 TARGET = "les_ase"
@@ -113,17 +112,15 @@ class LesCompiledCalculator(LongRangeCalculator, NequIPCalculator):  # type: ign
     ) -> None:
         """All properties at once."""
         atoms = atoms if atoms is not None else self.atoms
-        check_frame(atoms, "structure")
-        check_elements([atoms], self.known_elements, "structure")
+        self.check(atoms)
         cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
         try:
             self._grid.check_static_cell(cell, pbc)
         except GeometryError as error:
             raise DataError(f"structure: the compiled model cannot evaluate it: {error}") from None
         super().calculate(atoms, properties, list(system_changes))
-        self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
-        self.results["long_range_energy"] *= self.energy_units_to_eV
-        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+        self.results["free_energy"] = self.results["energy"]
+        self.settle(periodic=True)
 
     def atoms_to_data(self, atoms: Atoms) -> dict[str, Tensor]:
         """NequIP's input, with the one by which the target asks for every latent output."""
@@ -135,7 +132,6 @@ class LesCompiledCalculator(LongRangeCalculator, NequIPCalculator):  # type: ign
         positions = torch.as_tensor(atoms.positions)
         cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
         latent = compiled_result(out)
-        self.results.update(latent_results(latent, positions, cell, pbc, self.epsilon_infinity))
-        batch = torch.zeros(len(positions), dtype=torch.long)
-        screening = electronic_screening(self.epsilon_infinity, latent.polarizability, cell, pbc, batch)
-        self.results["born_effective_charges"] = (screening.sqrt() * out[LATENT_BORN_CHARGES].cpu().double()).numpy()
+        self.add_latent(latent, positions, cell, pbc, self.energy_units_to_eV)
+        latent_born = out[LATENT_BORN_CHARGES].cpu().double()
+        self.results["born_effective_charges"] = self.screening_of(latent, cell, pbc) ** 0.5 * latent_born

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ from les_plugins.calculator import (
 )
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.frames import check_elements, check_frame
+from les_plugins.frames import check_elements
+
+_ONE_THREAD = threading.RLock()
 
 
 class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: ignore[misc]
@@ -93,19 +96,15 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
     ) -> None:
         """Everything cheap at once; Born effective charges when they are among `properties`."""
         atoms = atoms if atoms is not None else self.atoms
-        check_frame(atoms, "structure")
-        check_elements([atoms], self.known_elements, "structure")
+        self.check(atoms)
         Calculator.calculate(self, atoms, properties, list(system_changes))
         data = self._graph(atoms)
         # SevenNet differentiates by edge vectors; Born charges and fields need the positions behind them
         positions = follow_positions(data) if self.has_long_range else None
         with _set_to(self.model, batches=False), self.observing(properties, positions):
             self.results = self.output_to_results(self.model(data))
-        if not atoms.pbc.any():
-            self.results.pop("stress", None)  # there is no volume
         if not self.has_long_range:
-            self.results["short_range_energy"] = self.results["energy"]
-            self.results["long_range_energy"] = 0.0
+            self.finish_short_range(bool(atoms.pbc.all()))
             return
         self.finish(data[keys.POS].detach(), data[keys.CELL], data[PBC].bool())
 
@@ -126,10 +125,14 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
 
 @contextmanager
 def _set_to(model: AtomGraphSequential, batches: bool) -> Iterator[None]:
-    """The model set to batches or to single structures inside the block; left so, other evaluations would go wrong."""
-    before = model.is_batch_data
-    model.set_is_batch_data(batches)
-    try:
-        yield
-    finally:
-        model.set_is_batch_data(before)
+    """The model set to batches or to single structures inside the block; left so, other evaluations would go wrong.
+
+    The model itself keeps the setting: one thread at a time.
+    """
+    with _ONE_THREAD:
+        before = model.is_batch_data
+        model.set_is_batch_data(batches)
+        try:
+            yield
+        finally:
+            model.set_is_batch_data(before)

@@ -13,7 +13,10 @@ import pytest
 
 # the laws are plain asserts: let pytest explain them, wherever they are inherited
 pytest.register_assert_rewrite(
-    *(f"les_plugins.testing.{name}" for name in ("exactness", "symmetry", "derivatives", "physics", "workflow", "host"))
+    *(
+        f"les_plugins.testing.{name}"
+        for name in ("exactness", "symmetry", "derivatives", "physics", "sharing", "workflow", "host")
+    )
 )
 
 from les_plugins.testing.contract import AdapterContract

@@ -7,11 +7,12 @@ import pytest
 from les_plugins.testing.derivatives import Derivatives
 from les_plugins.testing.exactness import Exactness
 from les_plugins.testing.physics import Physics
+from les_plugins.testing.sharing import Sharing
 from les_plugins.testing.symmetry import Symmetry
 from les_plugins.testing.workflow import Workflow
 
 
-class AdapterContract(Exactness, Symmetry, Derivatives, Physics, Workflow):
+class AdapterContract(Exactness, Symmetry, Derivatives, Physics, Sharing, Workflow):
     """What every adapter passes. Subclass it as `class TestMyHost(AdapterContract)` and pytest collects the tests."""
 
     @classmethod

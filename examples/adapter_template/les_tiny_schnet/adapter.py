@@ -14,6 +14,7 @@ from les_plugins.frames import check_elements, check_frame, read_frames
 from les_plugins.hookspecs import hookimpl
 from les_plugins.long_range import LongRange
 from les_plugins.plugins import HostInfo, HostState
+from les_plugins.results import exact
 from les_plugins.section_name import refuse_near_misses
 
 
@@ -80,6 +81,7 @@ def les_calculator(model, metadata, device):
                 self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
                 if "born_effective_charges" in properties:
                     self.results["born_effective_charges"] = born_results(latent, *geometry, epsilon)
+            self.results = exact(self.results)
 
     return Calculator(model, device)
 
