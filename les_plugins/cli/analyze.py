@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from les_plugins.cli.spectra import AsJson, Output, Skip, Trajectories
-from les_plugins.errors import ConfigError
+from les_plugins.errors import ConfigError, DataError
 from les_plugins.plotting import check_available
 
 BlockCount = Annotated[int, typer.Option(help="Blocks of each trajectory, for error bars.")]
@@ -53,11 +53,11 @@ def rdf(
         "first_peak_height": found.height,
         "first_peak_height_error": found.height_error,
         "frames_used": found.frames,
-        "blocks": blocks * len(trajectories),
+        "blocks": found.blocks,
     }
     line = (
-        f"g({pair}): first peak {found.height:.3f} ± {found.height_error:.3f} at {found.peak:.3f} ± "
-        f"{found.peak_error:.3f} Å ({found.frames} frames)"
+        f"g({pair}): first peak {with_error(found.height, found.height_error, '.3f')} at "
+        f"{with_error(found.peak, found.peak_error, '.3f')} Å ({found.frames} frames)"
     )
     curve = (f"g {pair}", found.distance, found.value, found.error)
     _report(samples, values, line, curve, ("r (Å)", f"g(r), {pair}"), output, overlay, as_json)
@@ -82,11 +82,14 @@ def diffusion(
     from les_plugins.spectra import diffusion as estimate
 
     samples = Samples.open(trajectories, skip)
-    one, volume, kelvin = samples.trajectories[0], samples.volume(), samples.temperature()
+    one, cell, kelvin = samples.trajectories[0], samples.cell(), samples.temperature()
     chosen = one.numbers == _number(element)
-    positions = samples.series("positions")
-    box = volume ** (1.0 / 3.0)
-    found = estimate(positions, one.masses, chosen, samples.interval, longest, shortest, blocks, box, kelvin, viscosity)
+    if not chosen.any():
+        raise DataError(f"{one.path}: has no {element}")
+    positions = samples.positions()
+    found = estimate(
+        positions, one.masses, chosen, samples.interval, longest, shortest, blocks, cell, kelvin, viscosity
+    )
     values = {
         "diffusion_A2/ps": found.coefficient,
         "error_A2/ps": found.error,
@@ -96,9 +99,12 @@ def diffusion(
         "blocks": blocks * len(trajectories),
         "temperature_K": kelvin,
     }
-    line = f"D({element}) = {found.coefficient:.4f} ± {found.error:.4f} Å²/ps (1e-8 m²/s) in a cell of {box:.2f} Å"
+    edges = " × ".join(f"{length:.2f}" for length in np.linalg.norm(cell, axis=1))
+    line = (
+        f"D({element}) = {with_error(found.coefficient, found.error, '.4f')} Å²/ps (1e-8 m²/s) in a cell of {edges} Å"
+    )
     if found.correction is None:
-        line += "; too small by 2.837 kT/(6π η L) for the finite cell: give --viscosity"
+        line += "; without the correction for the finite cell: give --viscosity"
     else:
         line += f"; {found.coefficient + found.correction:.4f} with the finite-size correction {found.correction:.4f}"
     curve = (f"mean squared displacement of {element}", found.time, found.displacement, found.displacement_error)
@@ -170,6 +176,11 @@ def _report(
     console.print(f"{samples.duration:.3g} ps: {line}")
     for file in files:
         console.print(f"wrote {file}")
+
+
+def with_error(value: float, error: float | None, form: str) -> str:
+    """A value with its error bar, where it has one."""
+    return f"{value:{form}}" + ("" if error is None else f" ± {error:{form}}")
 
 
 def _pair(pair: str) -> tuple[int, int]:

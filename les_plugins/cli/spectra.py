@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from les_plugins.errors import DataError
+from les_plugins.errors import ConfigError, DataError
 from les_plugins.plotting import check_available
 
 Trajectories = Annotated[
@@ -30,6 +30,14 @@ Overlay = Annotated[Path | None, typer.Option(help="CSV with a measured curve: w
 Marks = Annotated[
     list[float] | None,
     typer.Option("--mark", help="cm⁻¹: a dotted line there, for a measured band; may be repeated.", show_default=False),
+]
+Epsilon = Annotated[
+    float | None,
+    typer.Option(
+        "--epsilon-infinity",
+        help="ε_∞ in the place of the trajectory's: J is scaled by the root of their ratio.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Correction = Enum("Correction", {n: n for n in ("harmonic", "standard", "schofield")}, type=str)  # type: ignore[misc]
@@ -58,16 +66,24 @@ def ir(
     temperature: Annotated[
         float | None, typer.Option(help="K, in the place of the trajectory's mean.", show_default=False)
     ] = None,
+    epsilon_infinity: Epsilon = None,
     as_json: AsJson = False,
 ) -> None:
     """Infrared absorption from J(t): n(ν) α(ν) in cm⁻¹ for periodic trajectories."""
     from les_plugins import spectra
 
     samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
-    volume = samples.volume() if samples.is_periodic else None
-    kelvin = temperature or samples.temperature()
-    found = spectra.infrared(samples.series("current"), samples.interval, kelvin, volume, how, correction.value)
-    notes = {"temperature_K": kelvin, "volume_A3": volume, "quantum correction": correction.value}
+    volumes = samples.volumes() if samples.is_periodic else None
+    kelvin = samples.temperatures() if temperature is None else spectra.check_temperature(temperature, "--temperature")
+    currents = samples.currents(epsilon_infinity)
+    found = spectra.infrared(currents, samples.interval, kelvin, volumes, how, correction.value)
+    volume = None if volumes is None else samples.volume()
+    notes = {
+        "temperature_K": samples.temperature() if temperature is None else temperature,
+        "volume_A3": volume,
+        "epsilon_infinity": samples.epsilon_infinity if epsilon_infinity is None else epsilon_infinity,
+        "quantum correction": correction.value,
+    }
     _report([found], samples, notes, output, limits, overlay, mark, as_json, scaled=volume is None)
 
 
@@ -91,8 +107,12 @@ def raman(
     from les_plugins import spectra
 
     samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
+    alphas = samples.polarizabilities()
+    spectra.check_anisotropic(alphas, str(trajectories[0]))
+    if bose:
+        samples.temperatures()  # says which is not above 0
     kelvin = samples.temperature()
-    found = spectra.raman(samples.series("polarizability"), samples.interval, how, kelvin if bose else None, laser)
+    found = spectra.raman(alphas, samples.interval, how, kelvin if bose else None, laser)
     low, high = limits
     notes = {
         "Bose factor": f"at {kelvin:.1f} K" if bose else "none",
@@ -114,18 +134,19 @@ def conductivity(
     overlay: Overlay = None,
     mark: Marks = None,
     correlation_time: Annotated[float, typer.Option(help="fs, longest time of the Green–Kubo integral.")] = 1000.0,
+    epsilon_infinity: Epsilon = None,
     as_json: AsJson = False,
 ) -> None:
     """Conductivity from J(t): Re σ(ν), and its static value by the Green–Kubo integral."""
     from les_plugins import spectra
 
     samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
-    currents, kelvin, volume = samples.series("current"), samples.temperature(), samples.volume()
-    found = spectra.conductivity_spectrum(currents, samples.interval, kelvin, volume, how)
-    static = spectra.green_kubo(currents, samples.interval, kelvin, volume, correlation_time, blocks or 5)
+    currents, kelvin, volumes = samples.currents(epsilon_infinity), samples.temperatures(), samples.volumes()
+    found = spectra.conductivity_spectrum(currents, samples.interval, kelvin, volumes, how)
+    static = spectra.green_kubo(currents, samples.interval, kelvin, volumes, correlation_time, blocks)
     notes = {
-        "temperature_K": kelvin,
-        "volume_A3": volume,
+        "temperature_K": samples.temperature(),
+        "volume_A3": samples.volume(),
         "static_conductivity_S/m": static["conductivity"],
         "static_conductivity_error_S/m": static["error"],
         "Green-Kubo window_fs": [0.5 * correlation_time, correlation_time],
@@ -143,26 +164,25 @@ def dielectric(
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
     mark: Marks = None,
-    epsilon_infinity: Annotated[
-        float | None, typer.Option(help="ε_∞, in the place of the model's.", show_default=False)
-    ] = None,
+    epsilon_infinity: Epsilon = None,
     as_json: AsJson = False,
 ) -> None:
     """Static dielectric constant from dipole fluctuations, and the loss ε''(ν)."""
     from les_plugins import spectra
 
     samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
-    currents, kelvin, volume = samples.series("current"), samples.temperature(), samples.volume()
-    known = samples.trajectories[0].facts.get("epsilon_infinity")
-    electronic = known if epsilon_infinity is None else epsilon_infinity
+    kelvin, volumes, electronic = samples.temperatures(), samples.volumes(), epsilon_infinity
+    currents = samples.currents(epsilon_infinity)
     if electronic is None:
-        raise DataError("the trajectory does not say ε_∞: give --epsilon-infinity")
+        electronic = samples.epsilon_infinity
+    if electronic is None:
+        raise DataError(f"{trajectories[0]}: does not say with which ε_∞ it was made: give --epsilon-infinity to md")
     dipoles = [spectra.dipole_from_current(current, samples.interval) for current in currents]
-    static, error = spectra.static_dielectric_constant(dipoles, kelvin, volume, electronic, blocks or 5)
-    found = spectra.dielectric_loss(currents, samples.interval, kelvin, volume, how)
+    static, error = spectra.static_dielectric_constant(dipoles, kelvin, volumes, electronic)
+    found = spectra.dielectric_loss(currents, samples.interval, kelvin, volumes, how)
     notes = {
-        "temperature_K": kelvin,
-        "volume_A3": volume,
+        "temperature_K": samples.temperature(),
+        "volume_A3": samples.volume(),
         "epsilon_infinity": electronic,
         "epsilon_0": static,
         "epsilon_0_error": error,
@@ -190,7 +210,7 @@ def velocities(
     from les_plugins import spectra
 
     samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
-    kelvin, moving = samples.temperature(), samples.series("velocities")
+    kelvin, moving = samples.temperatures(), samples.series("velocities")
     numbers, masses = samples.trajectories[0].numbers, samples.trajectories[0].masses
     elements = sorted(set(numbers.tolist()))
     parts = []
@@ -200,13 +220,31 @@ def velocities(
             [values[:, chosen] for values in moving], masses[chosen], samples.interval, kelvin, how
         )
         parts.append(replace(found, name="all" if number is None else chemical_symbols[number]))
-    _report(parts, samples, {"temperature_K": kelvin}, output, limits, overlay, mark, as_json, scaled=True)
+    _report(
+        parts, samples, {"temperature_K": samples.temperature()}, output, limits, overlay, mark, as_json, scaled=True
+    )
 
 
 def _samples(trajectories: list[Path], skip: float) -> Any:
     from les_plugins.spectra import Samples
 
     return Samples.open(trajectories, skip)
+
+
+def check_limits(limits: tuple[float, float], output: Path | None) -> None:
+    """ConfigError for limits that are no interval, DataError for an output without a name."""
+    if not -float("inf") < limits[0] < limits[1] < float("inf"):
+        raise ConfigError(
+            f"--limits are {limits[0]:g} and {limits[1]:g} cm⁻¹; allowed: two numbers, the smaller one first"
+        )
+    if output is not None and not output.name:
+        raise DataError(f"{output}: has no name that .csv and .png could be added to; give --output NAME")
+
+
+def _error_in_words(found: Any) -> str:
+    if found.error is None:
+        return "none, there is one block: simulate longer, or give a coarser --resolution or more trajectories"
+    return f"68 % interval over {found.blocks} blocks (Student's t)"
 
 
 def _report(
@@ -222,6 +260,7 @@ def _report(
 ) -> None:
     from les_plugins.spectra.output import Curve, plot, read_curve, write_csv
 
+    check_limits(limits, output)
     if output is not None:
         check_available()
     reference = None if overlay is None else read_curve(overlay)
@@ -233,14 +272,19 @@ def _report(
     files = []
     if output is not None:
         table, picture = (output.with_name(f"{output.name}.{suffix}") for suffix in ("csv", "png"))
-        described = {**notes, "unit": found[0].unit, "error": f"standard error over {found[0].blocks} blocks"}
+        described = {**notes, "unit": found[0].unit, "error": _error_in_words(found[0])}
         write_csv(table, "wavenumber_cm-1", curves, described)
         label = f"{found[0].name} ({found[0].unit})" if len(found) == 1 else f"intensity ({found[0].unit})"
         plot(picture, curves, _AXIS, label, limits, "", reference, scaled, marks or ())
         files = [str(table), str(picture)]
     if as_json:
         listed = {
-            part.name: {"value": part.value.tolist(), "error": part.error.tolist(), "unit": part.unit} for part in shown
+            part.name: {
+                "value": part.value.tolist(),
+                "error": None if part.error is None else part.error.tolist(),
+                "unit": part.unit,
+            }
+            for part in shown
         }
         report = {"samples": samples.facts(), "notes": notes, "files": files}
         typer.echo(json.dumps(report | {"wavenumber": shown[0].wavenumber.tolist(), "spectra": listed}, indent=1))
@@ -255,8 +299,11 @@ def _report(
     for part in shown:
         top = int(part.value[1:].argmax()) + 1 if len(part.value) > 1 else 0
         console.print(
-            f"{part.name}: highest at {part.peak:.0f} cm⁻¹, {part.value[top]:.4g} ± {part.error[top]:.2g} {part.unit}"
+            f"{part.name}: highest at {part.peak:.0f} cm⁻¹, {part.value[top]:.4g}"
+            + (f" {part.unit}" if part.error is None else f" ± {part.error[top]:.2g} {part.unit}")
         )
+    if found[0].error is None:
+        console.print(f"error: {_error_in_words(found[0])}")
     for name, value in notes.items():
         if name not in found[0].notes and value is not None:
             console.print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")

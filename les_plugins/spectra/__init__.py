@@ -1,23 +1,24 @@
 """Spectra, transport and structure from trajectories of `les-plugins md`, every estimate with an error bar."""
 
-from les_plugins.spectra.estimate import Spectrum, Welch, power_spectrum
+from les_plugins.spectra.dielectric import dipole_from_current, static_dielectric_constant
+from les_plugins.spectra.estimate import Spectrum, Welch, check_temperature, power_spectrum
 from les_plugins.spectra.optical import (
     conductivity_spectrum,
     dielectric_loss,
-    dipole_from_current,
     green_kubo,
     infrared,
-    static_dielectric_constant,
 )
 from les_plugins.spectra.samples import Samples
 from les_plugins.spectra.structure import diffusion, energy_drift, radial_distribution
-from les_plugins.spectra.vibrations import Raman, raman, velocity_spectrum
+from les_plugins.spectra.vibrations import Raman, check_anisotropic, raman, velocity_spectrum
 
 __all__ = [
     "Raman",
     "Samples",
     "Spectrum",
     "Welch",
+    "check_anisotropic",
+    "check_temperature",
     "conductivity_spectrum",
     "dielectric_loss",
     "diffusion",

@@ -39,8 +39,7 @@ class Welch:
 
         if not 0 < self.resolution < 1e5:
             raise ConfigError(f"resolution is {self.resolution} cm⁻¹; allowed: above 0")
-        if self.blocks is not None and self.blocks < 1:
-            raise ConfigError(f"blocks is {self.blocks}; allowed: at least 1")
+        check_blocks(self.blocks, 1)
         try:
             get_window(self.window, 8)
         except ValueError:
@@ -56,9 +55,15 @@ class Welch:
         """Every series cut into blocks of equal length.
 
         Raises:
-            DataError: a series shorter than a segment, or fewer than two blocks in all.
+            ConfigError: a resolution so coarse that a segment has fewer than two frames.
+            DataError: a series shorter than a segment.
         """
         segment, found = self.segment(interval), list[Floats]()
+        if 1.0 / (SPEED_OF_LIGHT * self.resolution * interval) < 1.5:
+            raise ConfigError(
+                f"resolution is {self.resolution:g} cm⁻¹; allowed for frames {interval:g} fs apart: below "
+                f"{1.0 / (1.5 * SPEED_OF_LIGHT * interval):.0f} cm⁻¹"
+            )
         for values in series:
             length = len(values)
             if length < segment:
@@ -75,11 +80,6 @@ class Welch:
                     f"{segment * interval / 1000:.3g} ps; allowed here: at most {length // segment}"
                 )
             found += [values[start * size : (start + 1) * size] for start in range(count)]
-        if len(found) < 2:
-            raise DataError(
-                f"an error bar needs two blocks of {segment * interval / 1000:.3g} ps or two trajectories: simulate "
-                "longer, or give a coarser --resolution"
-            )
         return found
 
 
@@ -90,7 +90,7 @@ class Spectrum:
     Attributes:
         wavenumber: (F,) cm⁻¹.
         value: (F,) in `unit`.
-        error: (F,) standard error of the mean over blocks.
+        error: (F,) half the width of the 68 % interval of the mean over blocks, by Student's t; None with one block.
         name: what it is.
         unit: of value and error.
         blocks: number of blocks or trajectories behind the error.
@@ -99,7 +99,7 @@ class Spectrum:
 
     wavenumber: Floats
     value: Floats
-    error: Floats
+    error: Floats | None
     name: str
     unit: str
     blocks: int
@@ -107,12 +107,14 @@ class Spectrum:
 
     def times(self, factor: Floats | float, name: str, unit: str) -> Spectrum:
         """The spectrum times a number or a function of the wavenumber."""
-        return replace(self, value=factor * self.value, error=np.abs(factor) * self.error, name=name, unit=unit)
+        error = None if self.error is None else np.abs(factor) * self.error
+        return replace(self, value=factor * self.value, error=error, name=name, unit=unit)
 
     def between(self, low: float, high: float) -> Spectrum:
         """The part from `low` to `high` cm⁻¹."""
         inside = (self.wavenumber >= low) & (self.wavenumber <= high)
-        return replace(self, wavenumber=self.wavenumber[inside], value=self.value[inside], error=self.error[inside])
+        error = None if self.error is None else self.error[inside]
+        return replace(self, wavenumber=self.wavenumber[inside], value=self.value[inside], error=error)
 
     @property
     def peak(self) -> float:
@@ -123,7 +125,7 @@ class Spectrum:
 def power_spectrum(
     series: Sequence[Floats], interval: float, how: Welch, name: str = "power", unit: str = "", remove_mean: bool = True
 ) -> Spectrum:
-    """One-sided power spectral density per fs⁻¹ of vector series, summed over components.
+    """Power spectral density per fs⁻¹ of vector series, summed over components: 2 ∫ ⟨x(0)·x(t)⟩ exp(iωt) dt.
 
     Args:
         series: (T, ...) for each trajectory; all axes but the first are components.
@@ -131,32 +133,41 @@ def power_spectrum(
         how: segments, window, blocks.
         name: of the result.
         unit: of the result.
-        remove_mean: take the mean off every segment; not for currents, whose zero frequency is the conductivity.
+        remove_mean: take the mean of each trajectory off; not for currents, whose mean is zero.
 
     Returns:
-        G(ν) with ∫ G df = ⟨|x|²⟩ over f = c ν > 0 in fs⁻¹: twice the transform of the correlation function.
+        G(ν), twice the transform of the correlation function at every point, zero and the last one among them. By the
+        trapezoid rule ∫ G df = ⟨|x|²⟩ over f = c ν ≥ 0 in fs⁻¹. Trajectories count by their length.
 
     Raises:
-        DataError: too short for the resolution or for an error bar.
+        DataError: too short for the resolution, or a value that is not finite.
 
     Source: PHYSICS 7; P. Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967).
     """
-    from scipy.signal import welch
+    from scipy.signal import get_window, welch
 
+    check_series(series)
     segment, found = how.segment(interval), []
     blocks = how.blocks_of(series, interval)
+    if remove_mean:
+        blocks = how.blocks_of([values - values.mean(0) for values in series], interval)
     frequency: Floats = np.zeros(0)
     for block in blocks:
-        frequency, density = welch(
-            block.reshape(len(block), -1),
-            fs=1.0 / interval,
-            window=how.window,
-            nperseg=segment,
-            detrend="constant" if remove_mean else False,
-            axis=0,
-        )
+        # not SciPy's mean of each segment: that would take the point at zero with it
+        flat = block.reshape(len(block), -1)
+        frequency, density = welch(flat, fs=1.0 / interval, window=how.window, nperseg=segment, detrend=False, axis=0)
         found.append(density.sum(1))
-    value, error = mean_and_error(np.array(found))
+    rows = np.array(found)
+    # SciPy's one-sided density doubles every point but zero and, of even segments, the last
+    rows[:, 0] *= 2.0
+    if segment % 2 == 0:
+        rows[:, -1] *= 2.0
+    if remove_mean:
+        window = get_window(how.window, segment)
+        leak = np.abs(np.fft.rfft(window)) ** 2 / (window**2).sum() / np.mean([len(values) for values in series])
+        # what a mean over so many frames takes with it; nothing is left to correct where they are one flat segment
+        rows = np.where(leak < 0.99, rows / np.maximum(1.0 - leak, 0.01), rows)
+    value, error = mean_and_error(rows, [len(block) for block in blocks])
     notes = {
         "window": how.window,
         "segment_fs": segment * interval,
@@ -170,11 +181,83 @@ def power_spectrum(
     return Spectrum(frequency / SPEED_OF_LIGHT, value, error, name, unit, len(blocks), notes)
 
 
-def mean_and_error(blocks: Floats) -> tuple[Floats, Floats]:
-    """Mean over the first axis and its standard error, from the scatter of independent blocks."""
-    mean: Floats = blocks.mean(0)
-    error: Floats = blocks.std(0, ddof=1) / np.sqrt(len(blocks))
+def check_series(series: Sequence[Floats], name: str = "series") -> None:
+    """DataError for series that hold NaN or infinity, or none at all, with the frame."""
+    if not len(series):
+        raise DataError(f"no {name} was given")
+    for number, values in enumerate(series):
+        bad = ~np.isfinite(values).reshape(len(values), -1).all(1)
+        if bad.any():
+            raise DataError(f"{name} {number}: frame {int(np.argmax(bad))} holds a value that is not finite")
+
+
+def check_temperature(temperature: float, name: str = "temperature") -> float:
+    """The temperature, K.
+
+    Raises:
+        ConfigError: it is not a finite number above 0.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ConfigError(f"{name} is {temperature:g} K; allowed: above 0")
+    return temperature
+
+
+def check_blocks(blocks: int | None, default: int) -> int:
+    """The number of blocks, or the default where it is None.
+
+    Raises:
+        ConfigError: below one.
+    """
+    if blocks is not None and blocks < 1:
+        raise ConfigError(f"blocks is {blocks}; allowed: at least 1")
+    return default if blocks is None else blocks
+
+
+def each_of(value: float | Sequence[float] | Floats, count: int, name: str) -> Floats:
+    """(count,) values, one for each trajectory: the same for all, or a sequence of them.
+
+    Raises:
+        ConfigError: another number of values, or one that is not a finite number above 0.
+    """
+    found: Floats = np.asarray(value, dtype=float)
+    if found.ndim == 0:
+        found = np.full(count, float(found))
+    if found.shape != (count,):
+        raise ConfigError(f"{name} has {len(found)} values for {count} trajectories; allowed: one, or one for each")
+    for one in found:
+        if not 0 < one < float("inf"):
+            raise ConfigError(f"{name} is {one:g}; allowed: above 0")
+    return found
+
+
+def mean_and_error(blocks: Floats, weights: Sequence[float] | Floats | None = None) -> tuple[Floats, Floats | None]:
+    """Mean over the first axis of independent blocks, and its error from their scatter.
+
+    Args:
+        blocks: (n, ...).
+        weights: (n,) such as their lengths: a block's variance is inverse to its weight; equal when None.
+
+    Returns:
+        Mean, and half the width of its 68.27 % interval by Student's t with n − 1 degrees of freedom: 1.84, 1.32, 1.20,
+        … 1.06 (ten blocks) standard errors. None with a single block.
+
+    Source: Student, Biometrika 6, 1 (1908).
+    """
+    count = len(blocks)
+    share: Floats = np.ones(count) if weights is None else np.asarray(weights, dtype=float)
+    share = share / share.sum()
+    mean: Floats = np.tensordot(share, blocks, 1)
+    if count < 2:
+        return mean, None
+    error: Floats = student(count - 1) * np.sqrt(np.tensordot(share, (blocks - mean) ** 2, 1) / (count - 1))
     return mean, error
+
+
+def student(freedom: int) -> float:
+    """Standard errors in half a 68.27 % interval, for an error known from so many degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.841344746))
 
 
 def boltzmann_exponent(wavenumber: Floats, temperature: float) -> Floats:

@@ -1,4 +1,4 @@
-"""Infrared absorption, conductivity and dielectric constants from currents and dipoles (PHYSICS 7)."""
+"""Infrared absorption and conductivity from currents (PHYSICS 7)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,32 @@ import numpy as np
 
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.metrics import Floats
-from les_plugins.spectra.estimate import Spectrum, Welch, boltzmann_exponent, mean_and_error, power_spectrum
+from les_plugins.spectra.estimate import (
+    MOST_BLOCKS,
+    Spectrum,
+    Welch,
+    boltzmann_exponent,
+    check_blocks,
+    check_series,
+    each_of,
+    mean_and_error,
+    power_spectrum,
+)
 from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
 
 Correction = Literal["harmonic", "standard", "schofield"]
 CORRECTIONS: tuple[Correction, ...] = ("harmonic", "standard", "schofield")
 #: S/m in one e²/(Å·eV·fs).
 SIEMENS_PER_METRE = 1.602176634e6
+#: One value for all trajectories, or one for each.
+Each = float | Sequence[float] | Floats
 
 
 def infrared(
     currents: Sequence[Floats],
     interval: float,
-    temperature: float,
-    volume: float | None,
+    temperature: Each,
+    volume: Each | None,
     how: Welch,
     correction: Correction = "harmonic",
 ) -> Spectrum:
@@ -31,8 +43,8 @@ def infrared(
     Args:
         currents: (T, 3) e·Å/fs of each trajectory.
         interval: fs between frames.
-        temperature: K.
-        volume: Å³, or None for open structures.
+        temperature: K, one for all trajectories or one for each.
+        volume: Å³, one for all or one for each, or None for open structures.
         how: segments, window, blocks.
         correction: quantum correction of the classical line shape. The classical absorption n α = G/(12 V kT ε0 c) is
             that of the harmonic correction; "standard" and "schofield" are factors on top of it.
@@ -42,28 +54,30 @@ def infrared(
 
     Source: PHYSICS 7; R. Ramirez et al., J. Chem. Phys. 121, 3973 (2004) for the corrections.
     """
-    power = power_spectrum(currents, interval, how, "power of the current", "(e·Å)²/fs", remove_mean=False)
-    factor = _correction(power.wavenumber, temperature, correction)
+    kelvin = each_of(temperature, len(currents), "temperature")
     if volume is None:
+        power = power_spectrum(currents, interval, how, "power of the current", "(e·Å)²/fs", remove_mean=False)
+        factor = _correction(power.wavenumber, float(kelvin.mean()), correction)
         return power.times(factor, "IR intensity", "(e·Å)²/fs")
-    scale = 1.0 / (12.0 * volume * BOLTZMANN * temperature * VACUUM_PERMITTIVITY * SPEED_OF_LIGHT)
+    power = power_spectrum(_thermal(currents, kelvin, volume), interval, how, remove_mean=False)
+    factor = _correction(power.wavenumber, float(kelvin.mean()), correction)
+    scale = 1.0 / (12.0 * VACUUM_PERMITTIVITY * SPEED_OF_LIGHT)
     return power.times(scale * factor, "IR absorption n(ν) α(ν)", "cm⁻¹")
 
 
 def conductivity_spectrum(
-    currents: Sequence[Floats], interval: float, temperature: float, volume: float, how: Welch
+    currents: Sequence[Floats], interval: float, temperature: Each, volume: Each, how: Welch
 ) -> Spectrum:
     """Real part of the conductivity, Re σ(ν) = G/(12 V kT), in S/m; arguments as `infrared`.
 
     Source: PHYSICS 7; R. Kubo, J. Phys. Soc. Jpn. 12, 570 (1957).
     """
-    power = power_spectrum(currents, interval, how, remove_mean=False)
-    scale = SIEMENS_PER_METRE / (12.0 * volume * BOLTZMANN * temperature)
-    return power.times(scale, "conductivity Re σ(ν)", "S/m")
+    power = power_spectrum(_thermal(currents, temperature, volume), interval, how, remove_mean=False)
+    return power.times(SIEMENS_PER_METRE / 12.0, "conductivity Re σ(ν)", "S/m")
 
 
 def dielectric_loss(
-    currents: Sequence[Floats], interval: float, temperature: float, volume: float, how: Welch
+    currents: Sequence[Floats], interval: float, temperature: Each, volume: Each, how: Welch
 ) -> Spectrum:
     """Imaginary part of the dielectric function, ε''(ν) = Re σ/(ε0 ω), without the point at zero.
 
@@ -78,51 +92,52 @@ def dielectric_loss(
 def green_kubo(
     currents: Sequence[Floats],
     interval: float,
-    temperature: float,
-    volume: float,
+    temperature: Each,
+    volume: Each,
     correlation_time: float,
-    blocks: int = 5,
+    blocks: int | None = None,
 ) -> dict[str, Any]:
     """Static conductivity σ = 1/(3 V kT) ∫ ⟨J(0)·J(t)⟩ dt, averaged over the last half of the integration window.
 
     Args:
         currents, interval, temperature, volume: as `infrared`.
         correlation_time: fs, the longest t.
-        blocks: blocks that each trajectory is cut into.
+        blocks: blocks that each trajectory is cut into, or None for as many as hold two correlation times, at most ten.
 
     Returns:
         conductivity and error, S/m; time (M,) fs, integral (M,) and integral_error (M,), S/m: the running integral,
-        whose plateau should lie in the last half.
+        whose plateau should lie in the last half. Errors are 68 % intervals by Student's t, None with one block.
 
     Raises:
+        ConfigError: a correlation time below two frames.
         DataError: a block shorter than twice the correlation time.
 
     Source: PHYSICS 7.
     """
-    lags = round(correlation_time / interval)
-    if lags < 2:
+    if not 2 * interval <= correlation_time < float("inf"):
         raise ConfigError(f"correlation time {correlation_time} fs; allowed: at least two frames, {2 * interval} fs")
-    running = []
-    for values in currents:
-        size = len(values) // blocks
+    check_series(currents, "current")
+    lags, running, weights = round(correlation_time / interval), list[Floats](), list[int]()
+    for values in _thermal(currents, temperature, volume):
+        count = check_blocks(blocks, min(max(len(values) // (2 * lags), 1), MOST_BLOCKS))
+        size = len(values) // count
         if size < 2 * lags:
             raise DataError(
                 f"a block of {size * interval / 1000:.3g} ps is shorter than twice the correlation time of "
                 f"{correlation_time / 1000:.3g} ps: simulate longer, or give fewer --blocks or a shorter "
                 "--correlation-time"
             )
-        for block in range(blocks):
+        for block in range(count):
             correlation = autocorrelation(values[block * size : (block + 1) * size], lags)
             steps = 0.5 * interval * (correlation[1:] + correlation[:-1])
             running.append(np.concatenate([[0.0], np.cumsum(steps)]))
-    if len(running) < 2:
-        raise DataError("an error bar needs two blocks or two trajectories")
-    integrals = SIEMENS_PER_METRE / (3.0 * volume * BOLTZMANN * temperature) * np.array(running)
-    mean, error = mean_and_error(integrals)
-    plateau, spread = mean_and_error(integrals[:, lags // 2 :].mean(1))
+            weights.append(size)
+    integrals = SIEMENS_PER_METRE / 3.0 * np.array(running)
+    mean, error = mean_and_error(integrals, weights)
+    plateau, spread = mean_and_error(integrals[:, lags // 2 :].mean(1), weights)
     return {
         "conductivity": float(plateau),
-        "error": float(spread),
+        "error": None if spread is None else float(spread),
         "blocks": len(running),
         "time": interval * np.arange(lags + 1),
         "integral": mean,
@@ -130,62 +145,13 @@ def green_kubo(
     }
 
 
-def static_dielectric_constant(
-    dipoles: Sequence[Floats], temperature: float, volume: float, epsilon_infinity: float, blocks: int = 5
-) -> tuple[float, float]:
-    """ε_0 = ε_∞ + (⟨M²⟩ − ⟨M⟩²)/(3 ε0 V kT), and its error by the jackknife over blocks.
-
-    Args:
-        dipoles: (T, 3) e·Å of each trajectory, without jumps (see `dipole_from_current`).
-        temperature: K.
-        volume: Å³.
-        epsilon_infinity: ε_∞.
-        blocks: blocks of each trajectory.
-
-    Returns:
-        ε_0 and its standard error. Both are too small for trajectories shorter than the dipole's relaxation, some ps to
-        ns in a polar liquid.
-
-    Raises:
-        DataError: fewer than two frames in a block.
-
-    Source: PHYSICS 7; M. Neumann, Mol. Phys. 50, 841 (1983): tinfoil boundary.
-    """
-    moments = []
-    for values in dipoles:
-        size = len(values) // blocks
-        if size < 2:
-            raise DataError(f"{len(values)} frames are too few for {blocks} blocks")
-        centred = values - values.mean(0)  # each trajectory has a constant of its own
-        for block in range(blocks):
-            part = centred[block * size : (block + 1) * size]
-            moments.append([(part**2).sum(1).mean(), *part.mean(0)])
-    sums = np.array(moments)
-    if len(sums) < 2:
-        raise DataError("an error bar needs two blocks or two trajectories")
-
-    def estimate(rows: Floats) -> float:
-        mean = rows.mean(0)
-        variance = mean[0] - (mean[1:] ** 2).sum()
-        return float(epsilon_infinity + variance / (3.0 * VACUUM_PERMITTIVITY * volume * BOLTZMANN * temperature))
-
-    without = np.array([estimate(np.delete(sums, block, 0)) for block in range(len(sums))])
-    error = np.sqrt((len(sums) - 1) * without.var())
-    return estimate(sums), float(error)
-
-
-def dipole_from_current(current: Floats, interval: float) -> Floats:
-    """∫ J dt (T, 3) e·Å, zero at the start: the dipole of a periodic structure without branches (Simpson's rule).
-
-    The recorded dipole of a periodic structure depends on which images its atoms started in, and charges that fluctuate
-    make that a noise; the integral of J = dP/dt does not.
-
-    Source: PHYSICS 5 and 7.
-    """
-    from scipy.integrate import cumulative_simpson
-
-    integral: Floats = cumulative_simpson(current, dx=interval, axis=0, initial=0.0)
-    return integral
+def _thermal(currents: Sequence[Floats], temperature: Each, volume: Each) -> list[Floats]:
+    """J/sqrt(V kT) of each trajectory, with its own volume and temperature."""
+    kelvin, size = (
+        each_of(value, len(currents), name) for value, name in ((temperature, "temperature"), (volume, "volume"))
+    )
+    scales = 1.0 / np.sqrt(size * BOLTZMANN * kelvin)
+    return [scale * values for scale, values in zip(scales, currents, strict=True)]
 
 
 def autocorrelation(series: Floats, lags: int) -> Floats:

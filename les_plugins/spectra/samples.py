@@ -13,6 +13,7 @@ from ase import Atoms
 from les_plugins.dynamics.trajectory import Trajectory
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.metrics import Floats
+from les_plugins.spectra.belonging import check_together
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,9 @@ class Samples:
         if not 0 <= skip < float("inf"):
             raise ConfigError(f"skip is {skip} ps; allowed: 0 or more")
         found = [Trajectory.open(path) for path in paths]
-        one = found[0]
-        first = int(np.ceil(1000.0 * skip / one.interval - 1e-9))
+        check_together(found)
+        first = int(np.ceil(1000.0 * skip / found[0].interval - 1e-9))
         for other in found:
-            if not np.array_equal(other.numbers, one.numbers):
-                raise DataError(f"{other.path}: has other atoms than {one.path}; trajectories must be of one system")
-            if other.interval != one.interval:
-                raise DataError(
-                    f"{other.path}: has frames {other.interval:g} fs apart and {one.path} {one.interval:g} fs; "
-                    "trajectories must have one interval"
-                )
             if other.frames <= first:
                 raise DataError(
                     f"{other.path}: is {(other.frames - 1) * other.interval / 1000:g} ps long; nothing is left after "
@@ -93,14 +87,101 @@ class Samples:
                     "polarizability": "simulate with a model that has a response",
                 }.get(name, "")
                 raise DataError(f"{each.path}: has no {name}" + (f": {hint}" if hint else ""))
-        return [each.part(name, self.first, each.frames) for each in self.trajectories]
+        found = []
+        for each in self.trajectories:
+            values = each.part(name, self.first, each.frames)
+            bad = ~np.isfinite(values).reshape(len(values), -1).all(1)
+            if name != "conserved_energy" and bad.any():  # with Langevin nothing is conserved, and the file says NaN
+                frame = self.first + int(np.argmax(bad))
+                raise DataError(f"{each.path}: {name} of frame {frame} holds a value that is not finite")
+            found.append(values)
+        return found
+
+    def currents(self, epsilon_infinity: float | None = None) -> list[Floats]:
+        """J of every trajectory, e·Å/fs, scaled with one ε_e.
+
+        Trajectories whose model took its susceptibility χ from their own starts are brought to the mean of 1 + χ.
+
+        Args:
+            epsilon_infinity: ε_∞ in the place of the one that the trajectories were made with, or None.
+
+        Raises:
+            ConfigError: ε_∞ below 1.
+            DataError: no current, or ε_∞ given for a trajectory that does not say which one it was made with.
+        """
+        return [
+            np.sqrt(scale) * values
+            for scale, values in zip(self._screening(epsilon_infinity), self.series("current"), strict=True)
+        ]
+
+    def polarizabilities(self) -> list[Floats]:
+        """α of every trajectory, e²·Å²/eV, scaled with one ε_e."""
+        return [
+            scale * values for scale, values in zip(self._screening(None), self.series("polarizability"), strict=True)
+        ]
+
+    @property
+    def epsilon_infinity(self) -> float | None:
+        """ε_∞ that the trajectories were made with, where they say it."""
+        found = next((each.facts.get("epsilon_infinity") for each in self.trajectories), None)
+        return None if found is None else float(found)
+
+    def _screening(self, epsilon_infinity: float | None) -> list[float]:
+        """ε_e that a trajectory is to have over the one that it has."""
+        known = [each.susceptibility for each in self.trajectories]
+        kept = [1.0 + (0.0 if value is None else value) for value in known]
+        common = sum(kept) / len(kept)
+        scales = [value / common if self.is_periodic and None not in known else 1.0 for value in kept]
+        if epsilon_infinity is None:
+            return scales
+        if not 1.0 <= epsilon_infinity < float("inf"):
+            raise ConfigError(f"--epsilon-infinity is {epsilon_infinity}; allowed: a number of at least 1")
+        if not self.is_periodic:
+            raise ConfigError("--epsilon-infinity: the structures are not periodic, nothing screens their charges")
+        if self.epsilon_infinity is None:
+            raise DataError(
+                f"{self.trajectories[0].path}: does not say with which ε_∞ it was made, so that its current cannot be "
+                "rescaled: give --epsilon-infinity to md"
+            )
+        return [scale * epsilon_infinity / self.epsilon_infinity for scale in scales]
+
+    def cell(self) -> Floats:
+        """Mean cell of all frames, (3, 3) Å; DataError as `volumes`."""
+        self.volumes()
+        mean: Floats = np.concatenate(self.series("cell")).mean(0)
+        return mean
+
+    def positions(self) -> list[Floats]:
+        """Unwrapped positions of every trajectory, (T, N, 3) Å, in the trajectory's mean cell.
+
+        A cell that changes carries all atoms with it, the farther they are from the origin the more: it moves them
+        without diffusion. Their fractional coordinates are taken, and given lengths by the mean cell.
+        """
+        found = []
+        for values, cells in zip(self.series("positions"), self.series("cell"), strict=True):
+            if np.ptp(cells, axis=0).max() > 0:
+                values = values @ np.linalg.inv(cells) @ cells.mean(0)
+            found.append(values)
+        return found
+
+    def temperatures(self) -> list[float]:
+        """Mean temperature of each trajectory, K.
+
+        Raises:
+            DataError: one that is not above 0.
+        """
+        found = [float(values.mean()) for values in self.series("temperature")]
+        for each, value in zip(self.trajectories, found, strict=True):
+            if not value > 0:
+                raise DataError(f"{each.path}: its mean temperature is {value:g} K; this needs one above 0")
+        return found
 
     def temperature(self) -> float:
         """Mean temperature of all frames, K."""
         return float(np.concatenate(self.series("temperature")).mean())
 
-    def volume(self) -> float:
-        """Mean volume, Å³.
+    def volumes(self) -> list[float]:
+        """Mean volume of each trajectory, Å³.
 
         Raises:
             DataError: the structures are not periodic along three axes.
@@ -110,7 +191,12 @@ class Samples:
                 f"{self.trajectories[0].path}: pbc is {self.trajectories[0].pbc.tolist()}; this needs a volume, so "
                 "three periodic directions"
             )
-        return float(np.abs(np.linalg.det(np.concatenate(self.series("cell")))).mean())
+        return [float(np.abs(np.linalg.det(cells)).mean()) for cells in self.series("cell")]
+
+    def volume(self) -> float:
+        """Mean volume of all frames, Å³."""
+        weights = [each.frames - self.first for each in self.trajectories]
+        return float(np.average(self.volumes(), weights=weights))
 
     def frames(self, every: int = 1) -> Iterator[Atoms]:
         """The structures, one after the other."""

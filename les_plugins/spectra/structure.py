@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.metrics import Floats
-from les_plugins.spectra.estimate import mean_and_error, parabolic_peak
-from les_plugins.units import BOLTZMANN
+from les_plugins.spectra.estimate import (
+    check_blocks,
+    check_series,
+    check_temperature,
+    mean_and_error,
+    parabolic_peak,
+    student,
+)
+from les_plugins.spectra.finite_size import diffusion_correction
 
-#: Of the cubic cell's Madelung sum in the finite-size correction of diffusion.
-YEH_HUMMER = 2.837297
+#: Å, and bins: more of either is no radial distribution any more.
+_LARGEST_CUTOFF, _MOST_BINS = 100.0, 100_000
 
 
 @dataclass(frozen=True)
@@ -25,20 +32,22 @@ class RadialDistribution:
 
     Attributes:
         distance: (M,) Å, middles of the bins.
-        value: (M,) and error: (M,), standard error over blocks.
+        value: (M,) and error: (M,), 68 % interval over blocks by Student's t, None with one block.
         peak: Å, place of the first peak, and peak_error.
         height: of the first peak, and height_error.
         frames: number of frames.
+        blocks: number of blocks.
     """
 
     distance: Floats
     value: Floats
-    error: Floats
+    error: Floats | None
     peak: float
-    peak_error: float
+    peak_error: float | None
     height: float
-    height_error: float
+    height_error: float | None
     frames: int
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -46,17 +55,18 @@ class Diffusion:
     """Self-diffusion of one element.
 
     Attributes:
-        coefficient: Å²/ps, as simulated in its periodic cell, and error.
+        coefficient: Å²/ps, as simulated in its periodic cell, and error, a 68 % interval by Student's t; None with one
+            block.
         correction: Å²/ps to add for an infinite cell, or None when the viscosity is not known.
         time: (M,) ps and displacement: (M,) Å², mean squared, with displacement_error (M,).
     """
 
     coefficient: float
-    error: float
+    error: float | None
     correction: float | None
     time: Floats
     displacement: Floats
-    displacement_error: Floats
+    displacement_error: Floats | None
 
 
 def radial_distribution(
@@ -67,15 +77,22 @@ def radial_distribution(
     Args:
         frames: structures, read once.
         pair: atomic numbers.
-        cutoff: Å; images are counted, so that it may exceed half the cell.
+        cutoff: Å; it may exceed half the cell: images of other atoms are counted, an atom's own are not, and g is per
+            other atom of the cell, so that an ideal gas has 1 at all distances.
         width: Å of a bin.
-        blocks: consecutive parts of the frames that the error comes from.
+        blocks: consecutive parts of the frames that the error comes from; fewer where there are fewer frames.
 
     Raises:
-        DataError: no such element, a structure that is not periodic, fewer frames than blocks.
+        ConfigError: a cutoff, a width or a number of blocks that is not possible.
+        DataError: no such element or pair of atoms, a structure that is not periodic, no frames, no pair within the
+            cutoff.
     """
-    if not 0 < width < cutoff:
-        raise ConfigError(f"width {width} Å and cutoff {cutoff} Å; allowed: 0 < width < cutoff")
+    if not 0 < width < cutoff <= _LARGEST_CUTOFF or cutoff > _MOST_BINS * width:
+        raise ConfigError(
+            f"width {width} Å and cutoff {cutoff} Å; allowed: 0 < width < cutoff, a cutoff of at most "
+            f"{_LARGEST_CUTOFF:g} Å, and at most {_MOST_BINS} bins"
+        )
+    check_blocks(blocks, 1)
     edges = np.arange(0.0, cutoff + 0.5 * width, width)
     shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
     rows = []
@@ -85,29 +102,38 @@ def radial_distribution(
         first, second = (np.flatnonzero(atoms.numbers == number) for number in pair)
         if not len(first) or not len(second):
             raise DataError(f"the structures have no atoms of atomic number {pair[0] if not len(first) else pair[1]}")
+        others = len(second) - (pair[0] == pair[1])
+        if not others:
+            raise DataError(
+                f"the structures have one atom of atomic number {pair[0]}: it has no pair, its own images do not count"
+            )
         chosen = np.union1d(first, second)
         centre, other, distance = neighbor_list("ijd", atoms[chosen], float(edges[-1]))
         numbers = atoms.numbers[chosen]
-        wanted = (numbers[centre] == pair[0]) & (numbers[other] == pair[1])
+        wanted = (numbers[centre] == pair[0]) & (numbers[other] == pair[1]) & (centre != other)
         counts = np.histogram(distance[wanted], edges)[0]
-        others = len(second) - (pair[0] == pair[1])
         rows.append(counts / (len(first) * others / atoms.get_volume() * shells))
-    if len(rows) < max(blocks, 2) or blocks < 2:
-        raise DataError(f"{len(rows)} frames in {blocks} blocks: an error bar needs at least two blocks with a frame")
-    parts = np.array([part.mean(0) for part in np.array_split(np.array(rows), blocks)])
+    if not rows:
+        raise DataError("there are no frames")
+    split = np.array_split(np.array(rows), min(blocks, len(rows)))
+    parts, weights = np.array([part.mean(0) for part in split]), [len(part) for part in split]
     middles = 0.5 * (edges[1:] + edges[:-1])
-    value, error = mean_and_error(parts)
-    places = np.array([parabolic_peak(middles, part) for part in parts])
-    heights = parts.max(1)
+    value, error = mean_and_error(parts, weights)
+    if not value.any():
+        raise DataError(f"no pair lies within the cutoff of {cutoff:g} Å in any of {len(rows)} frames")
+    places, heights = np.array([parabolic_peak(middles, part) for part in parts]), parts.max(1)
+    # of the curve of all frames; its error is that of the mean over blocks
+    peak_error, height_error = (mean_and_error(values, weights)[1] for values in (places, heights))
     return RadialDistribution(
         middles,
         value,
         error,
         parabolic_peak(middles, value),
-        float(places.std(ddof=1) / np.sqrt(blocks)),
+        None if peak_error is None else float(peak_error),
         float(value.max()),
-        float(heights.std(ddof=1) / np.sqrt(blocks)),
+        None if height_error is None else float(height_error),
         len(rows),
+        len(parts),
     )
 
 
@@ -119,7 +145,7 @@ def diffusion(
     longest: float,
     shortest: float,
     blocks: int = 5,
-    box: float | None = None,
+    cell: Floats | None = None,
     temperature: float | None = None,
     viscosity: float | None = None,
 ) -> Diffusion:
@@ -133,25 +159,29 @@ def diffusion(
         longest: ps, the longest time of the straight line.
         shortest: ps, the shortest one.
         blocks: blocks of each trajectory; the error is the scatter of their slopes.
-        box: Å, edge of a cubic cell, for the finite-size correction.
+        cell: (3, 3) Å, of any shape, for the finite-size correction.
         temperature: K, for the correction.
         viscosity: mPa·s, for the correction.
 
     Returns:
-        D in its periodic cell, and the Yeh–Hummer correction 2.837297 kT/(6π η L) where everything for it is given: D
-        in a small cell is too small, by some 20 % for 64 water molecules.
+        D in its periodic cell, and the Yeh–Hummer correction (2.837297 kT/(6π η L) in a cube) where everything for it
+        is given: D in a small cubic cell is too small, by some 20 % for 64 water molecules.
 
     Raises:
-        DataError: blocks shorter than twice the longest time.
+        ConfigError: times, blocks, a temperature or a viscosity that are not possible.
+        DataError: blocks shorter than twice the longest time, positions that are not finite, no atom.
 
     Source: A. Einstein, Ann. Phys. 17, 549 (1905); I.-C. Yeh and G. Hummer, J. Phys. Chem. B 108, 15873 (2004).
     """
-    first, last = round(1000.0 * shortest / interval), round(1000.0 * longest / interval)
+    check_blocks(blocks, 1)
+    possible = 0 < shortest < longest < float("inf")
+    first, last = (round(1000.0 * time / interval) if possible else 0 for time in (shortest, longest))
     if not 0 < first < last:
         raise ConfigError(f"times from {shortest} to {longest} ps; allowed: above 0, rising, frames apart")
     if not chosen.any():
         raise DataError("no atom is chosen to be followed")
-    curves = []
+    check_series(positions, "positions")
+    curves, weights = list[Floats](), list[int]()
     for values in positions:
         size = len(values) // blocks
         if size < 2 * last:
@@ -162,18 +192,16 @@ def diffusion(
         centre = np.einsum("n,tna->ta", masses / masses.sum(), values)
         followed = values[:, chosen] - centre[:, None]
         curves += [squared_displacement(followed[b * size : (b + 1) * size], last) for b in range(blocks)]
-    if len(curves) < 2:
-        raise DataError("an error bar needs two blocks or two trajectories")
+        weights += [size] * blocks
     all_curves: Floats = np.array(curves)
     time: Floats = np.arange(last + 1, dtype=np.float64) * (interval / 1000.0)
     slopes: Floats = np.polyfit(time[first:], all_curves[:, first:].T, 1)[0]
-    coefficient, error = mean_and_error(slopes / 6.0)
+    coefficient, error = mean_and_error(slopes / 6.0, weights)
     correction = None
-    if viscosity is not None and box is not None and temperature is not None:
-        # eV/(mPa·s·Å) in Å²/ps: 1.602e-19 J / (1e-3 Pa s 1e-10 m) = 1.602e-6 m²/s = 1.602e2 Å²/ps
-        correction = YEH_HUMMER * BOLTZMANN * temperature / (6.0 * np.pi * viscosity * box) * 1.602176634e2
-    mean, spread = mean_and_error(all_curves)
-    return Diffusion(float(coefficient), float(error), correction, time, mean, spread)
+    if viscosity is not None and cell is not None and temperature is not None:
+        correction = diffusion_correction(cell, check_temperature(temperature), viscosity)
+    mean, spread = mean_and_error(all_curves, weights)
+    return Diffusion(float(coefficient), None if error is None else float(error), correction, time, mean, spread)
 
 
 def squared_displacement(positions: Floats, lags: int) -> Floats:
@@ -208,12 +236,14 @@ def energy_drift(energies: Sequence[Floats], interval: float, n_atoms: int, bloc
         blocks: blocks of each trajectory; the error of the slope comes from their means about the line.
 
     Returns:
-        drift and error, meV/atom/ps; fluctuation, meV/atom, root mean square about the lines.
+        drift and error (68 % interval by Student's t), meV/atom/ps; fluctuation, meV/atom, root mean square about the
+        lines.
 
     Raises:
         DataError: NaN (Langevin conserves no energy), or fewer than three blocks with two frames.
     """
-    drifts, errors, left = [], [], []
+    check_blocks(blocks, 3)
+    drifts, variances, left = list[float](), list[float](), list[Floats]()
     for values in energies:
         if not np.isfinite(values).all():
             raise DataError("this ensemble has no conserved energy (Langevin): measure the drift in nve or with bussi")
@@ -227,13 +257,14 @@ def energy_drift(energies: Sequence[Floats], interval: float, n_atoms: int, bloc
         line = np.polyfit(middles, means, 1)
         scatter = means - np.polyval(line, middles)
         spread = ((middles - middles.mean()) ** 2).sum()
-        drifts.append(line[0])
-        errors.append(np.sqrt((scatter**2).sum() / (blocks - 2) / spread))
+        drifts.append(float(line[0]))
+        variances.append(float((scatter**2).sum() / (blocks - 2) / spread))
     scale = 1000.0 / n_atoms
-    if len(drifts) > 1:
-        errors = [np.std(drifts, ddof=1) * np.sqrt(len(drifts))]  # independent trajectories say it themselves
+    drift, error = mean_and_error(np.array(drifts), [len(values) for values in energies])
+    if error is None:  # independent trajectories say it themselves
+        error = student(blocks - 2) * np.sqrt(np.array(variances[0]))
     return {
-        "drift": float(scale * np.mean(drifts)),
-        "error": float(scale * np.sqrt((np.array(errors) ** 2).sum()) / len(drifts)),
+        "drift": float(scale * drift),
+        "error": float(scale * error),
         "fluctuation": float(scale * np.sqrt(np.mean(np.concatenate(left) ** 2))),
     }

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from les_plugins.errors import ConfigError
+from les_plugins.errors import ConfigError, DataError
 from les_plugins.metrics import Floats
-from les_plugins.spectra.estimate import Spectrum, Welch, boltzmann_exponent, power_spectrum
+from les_plugins.spectra.estimate import Spectrum, Welch, boltzmann_exponent, check_temperature, each_of, power_spectrum
+from les_plugins.spectra.optical import Each
 from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT
 
 UNIT = "(e²·Å²/eV)²/fs"
@@ -73,12 +74,11 @@ def raman(
     wavenumber = parts[0].wavenumber
     factor = (2.0 * np.pi * SPEED_OF_LIGHT * wavenumber) ** 2
     if temperature is not None:
-        if not temperature > 0:
-            raise ConfigError(f"temperature is {temperature} K; allowed: above 0")
+        check_temperature(temperature)
         x = np.maximum(boltzmann_exponent(wavenumber, temperature), 1e-8)
         factor = factor / (x * -np.expm1(-x))
     if laser is not None:
-        if not laser > 0:
+        if not 0 < laser < float("inf"):
             raise ConfigError(f"laser is {laser} nm; allowed: above 0")
         factor = factor * np.clip(1.0 - wavenumber * laser * 1e-7, 0.0, None) ** 4
     return Raman(
@@ -89,8 +89,27 @@ def raman(
     )
 
 
+def check_anisotropic(polarizabilities: Sequence[Floats], where: str = "trajectory") -> None:
+    """DataError for polarizabilities that are the same in all directions at all times, as those of scalar heads are.
+
+    Their Raman spectrum would have a depolarization ratio of 0, which is the model's and not the material's.
+
+    Args:
+        polarizabilities: (T, 3, 3) e²·Å²/eV of each trajectory.
+        where: the file, in messages.
+    """
+    for alpha in polarizabilities:
+        deviator = alpha - np.trace(alpha, axis1=1, axis2=2)[:, None, None] / 3.0 * np.eye(3)
+        if np.abs(deviator).max(initial=0.0) > 1e-9 * np.abs(alpha).max(initial=0.0):
+            return
+    raise DataError(
+        f"{where}: its polarizability is isotropic in every frame, so that the anisotropic Raman spectrum is none: "
+        "train the model with long_range: {response: {dipole: anisotropic}}"
+    )
+
+
 def velocity_spectrum(
-    velocities: Sequence[Floats], masses: Floats, interval: float, temperature: float, how: Welch
+    velocities: Sequence[Floats], masses: Floats, interval: float, temperature: Each, how: Welch
 ) -> Spectrum:
     """Vibrational density of states: power of the velocities, Σ m G_v/kT, in modes per cm⁻¹.
 
@@ -98,7 +117,7 @@ def velocity_spectrum(
         velocities: (T, N, 3) Å/fs of each trajectory.
         masses: (N,) u.
         interval: fs between frames.
-        temperature: K.
+        temperature: K, one for all trajectories or one for each.
         how: segments, window, blocks.
 
     Returns:
@@ -106,7 +125,9 @@ def velocity_spectrum(
 
     Source: PHYSICS 7; P. Dickey and A. Paskin, Phys. Rev. 188, 1407 (1969).
     """
-    weights = np.sqrt(masses)[:, None]
-    power = power_spectrum([weights * values for values in velocities], interval, how, remove_mean=False)
+    kelvin = each_of(temperature, len(velocities), "temperature")
+    weights = [np.sqrt(masses / one)[:, None] for one in kelvin]
+    weighted = [weight * values for weight, values in zip(weights, velocities, strict=True)]
+    power = power_spectrum(weighted, interval, how, remove_mean=False)
     # u Å²/fs² in eV
-    return power.times(103.642696 * SPEED_OF_LIGHT / (BOLTZMANN * temperature), "vibrational density of states", "cm")
+    return power.times(103.642696 * SPEED_OF_LIGHT / BOLTZMANN, "vibrational density of states", "cm")

@@ -9,6 +9,7 @@ from ase.build import bulk
 
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.spectra import diffusion, energy_drift, radial_distribution
+from les_plugins.spectra.finite_size import diffusion_correction, image_potential
 from les_plugins.spectra.structure import squared_displacement
 
 ARGON = (18, 18)
@@ -76,12 +77,41 @@ def test_the_finite_size_correction_is_that_of_yeh_and_hummer() -> None:
         0.5,
         0.1,
         blocks=2,
-        box=12.42,
+        cell=12.42 * np.eye(3),
         temperature=298.15,
         viscosity=0.89,
     )
     # 2.837297 × 1.380649e-23 × 298.15 / (6 π × 0.89e-3 × 12.42e-10) m²/s, in 1e-8 m²/s
     assert found.correction == pytest.approx(0.05606, rel=1e-3)
+
+
+def test_the_correction_of_a_long_cell_is_that_of_its_own_lattice_sum() -> None:
+    assert image_potential(8.0 * np.eye(3)) == pytest.approx(-2.837297 / 8.0, rel=1e-6)
+    # one lattice in two cells: doubling adds the image half way, whose potential a direct sum over cubes gives
+    skewed = 8.0 * np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [-1.0, 2.0, 1.0]])
+    assert image_potential(skewed) == pytest.approx(-2.837297 / 8.0, rel=1e-6)
+    # bcc and fcc lattice sums of a point charge in a background, per Wigner–Seitz radius: 0.895929, 0.895874 (× 2)
+    bcc = 0.5 * np.array([[-1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, -1.0]])
+    assert image_potential(bcc) * np.cbrt(3.0 / (8.0 * np.pi)) == pytest.approx(-2.0 * 0.895929, abs=2e-6)
+    # a line of charges every 8 Å between far walls of nothing: positive and growing as the cell gets longer
+    short, long = (image_potential(np.diag([8.0, 8.0, length])) for length in (40.0, 80.0))
+    assert 0.0 < short < long
+    cube = diffusion_correction(np.cbrt(8.0 * 8.0 * 80.0) * np.eye(3), 300.0, 0.89)
+    assert diffusion_correction(np.diag([8.0, 8.0, 80.0]), 300.0, 0.89) < 0.0 < cube
+
+
+def test_one_atom_has_no_pair_and_its_own_images_are_none() -> None:
+    single = Atoms("ArO", [[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]], cell=[5.0] * 3, pbc=True)
+    with pytest.raises(DataError, match="one atom of atomic number 18: it has no pair"):
+        radial_distribution([single] * 4, ARGON, 8.0)
+    # an ideal gas of three atoms in a small cell: 1 also where only images are
+    random = np.random.default_rng(1)
+    frames = [Atoms("Ar3", random.uniform(0, 4, (3, 3)), cell=[4.0] * 3, pbc=True) for _ in range(400)]
+    found = radial_distribution(frames, ARGON, 8.0, 0.5)
+    far = found.distance > 3.5
+    assert found.value[far].mean() == pytest.approx(1.0, abs=0.02)
+    # without the peaks of an atom's own images, at 4, 5.7, 6.9 Å
+    assert found.value[far].max() < 1.2
 
 
 def test_the_squared_displacement_is_the_mean_over_pairs_of_frames() -> None:
@@ -99,7 +129,8 @@ def test_a_drift_is_found_with_its_error() -> None:
     assert found["fluctuation"] == pytest.approx(0.1, rel=0.05)
     several = energy_drift([0.004 * time + noise, 0.002 * time + noise], 2.0, n_atoms=10)
     assert several["drift"] == pytest.approx(0.3, abs=0.01)
-    assert several["error"] == pytest.approx(0.1, rel=0.05)
+    # two values: the tangent of 68.27 % of a right angle, 1.837 standard errors
+    assert several["error"] == pytest.approx(0.1837, rel=0.05)
 
 
 def test_what_cannot_be_analysed_is_refused_in_words() -> None:
@@ -109,11 +140,21 @@ def test_what_cannot_be_analysed_is_refused_in_words() -> None:
     crystal = bulk("Ar", "fcc", a=5.3, cubic=True)
     with pytest.raises(DataError, match="no atoms of atomic number 8"):
         radial_distribution([crystal], (8, 8), 3.0)
-    with pytest.raises(DataError, match="1 frames in 5 blocks"):
+    with pytest.raises(DataError, match="no pair lies within the cutoff of 3 Å"):
         radial_distribution([crystal], ARGON, 3.0)
+    with pytest.raises(DataError, match="there are no frames"):
+        radial_distribution([], ARGON, 3.0)
+    for width, cutoff in ((0.0, 3.0), (0.1, float("inf")), (float("nan"), 3.0), (1e-6, 3.0)):
+        with pytest.raises(ConfigError, match="allowed: 0 < width < cutoff"):
+            radial_distribution([crystal], ARGON, cutoff, width)
     with pytest.raises(DataError, match="shorter than twice the longest time"):
         diffusion([walk(100, 5, 0.1)], np.ones(5), np.ones(5, dtype=bool), 10.0, 0.5, 0.1, blocks=2)
     with pytest.raises(ConfigError, match=r"times from 0\.5 to 0\.1 ps"):
         diffusion([walk(100, 5, 0.1)], np.ones(5), np.ones(5, dtype=bool), 10.0, 0.1, 0.5)
+    for longest, blocks, message in ((float("inf"), 2, "times from"), (0.2, 0, "blocks is 0; allowed: at least 1")):
+        with pytest.raises(ConfigError, match=message):
+            diffusion([walk(100, 5, 0.1)], np.ones(5), np.ones(5, dtype=bool), 10.0, longest, 0.05, blocks)
+    with pytest.raises(ConfigError, match="viscosity is 0 mPa·s; allowed: above 0"):
+        diffusion_correction(10.0 * np.eye(3), 300.0, 0.0)
     with pytest.raises(DataError, match="no conserved energy"):
         energy_drift([np.full(100, np.nan)], 1.0, 3)
