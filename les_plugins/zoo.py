@@ -19,6 +19,8 @@ FORMAT, FORMAT_VERSION = "les-plugins zoo", 1
 MANIFEST, CARD, METRICS, PREDICTIONS = "manifest.json", "card.md", "metrics.json", "predictions.json"
 #: What the folder of a model holds, beside its checkpoint: the card, its numbers, and results on a packaged structure.
 CARD_FILES = (CARD, METRICS, PREDICTIONS)
+#: Folder of the packaged structures.
+STRUCTURES = "structures"
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,34 @@ def structure(name: str) -> Path:
     Raises:
         CheckpointError: there is none; says which there are.
     """
-    folder = root() / "structures"
-    path = folder / f"{name}.xyz"
-    if not path.is_file():
-        known = ", ".join(sorted(item.stem for item in folder.glob("*.xyz")))
-        raise CheckpointError(f"the zoo has no structure {name!r}; it has: {known or 'none'}")
-    return path
+    known = structures()
+    if name not in known:
+        raise CheckpointError(f"the zoo has no structure {name!r}; it has: {', '.join(known) or 'none'}")
+    return root() / STRUCTURES / f"{name}.xyz"
+
+
+def structures() -> list[str]:
+    """Names of the packaged structures."""
+    return sorted(item.stem for item in (root() / STRUCTURES).glob("*.xyz"))
+
+
+def copy_structure(name: str, destination: Path) -> Path:
+    """Copy a packaged structure to a file that does not exist yet; returns it.
+
+    Raises:
+        CheckpointError: there is no such structure, or the file exists.
+        DataError: the file cannot be written.
+    """
+    source = structure(name)
+    if destination.suffix not in (".xyz", ".extxyz"):
+        raise CheckpointError(
+            f"{destination}: the structure is extended XYZ; allowed: a name that ends in .xyz, .extxyz"
+        )
+    if destination.exists():
+        raise CheckpointError(f"{destination} exists: choose another file for the copy of {name}")
+    with whole_file(destination, "wb") as file:
+        file.write(source.read_bytes())
+    return destination
 
 
 def resolve(path: str | Path) -> Path:

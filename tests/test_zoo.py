@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import ase.io
 import pytest
+from ase import Atoms
 from test_checkpoint import ToyHost
 from torch import nn
 
@@ -17,7 +19,7 @@ from les_plugins import zoo
 from les_plugins.checkpoint import CONFIG, WEIGHTS
 from les_plugins.cli import zoo as commands
 from les_plugins.cli.shared import open_model
-from les_plugins.errors import CheckpointError, DataError
+from les_plugins.errors import CheckpointError, DataError, LesPluginsError
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +111,34 @@ def test_a_copy_that_fails_leaves_nothing_and_blocks_no_other(tmp_path, monkeypa
             zoo.entry("toy-one").copy(tmp_path / "deep" / "copy")
     assert not (tmp_path / "deep").exists()
     assert les_plugins.load(zoo.entry("toy-one").copy(tmp_path / "deep" / "copy"))[1]["host"] == "toy"
+
+
+def test_structures_are_listed_and_copied(folder, tmp_path, capsys, monkeypatch):
+    water = Atoms("OH2", [[0, 0, 0], [0.9, 0, 0], [0, 0.9, 0]], cell=[5.0, 6.0, 7.0], pbc=[True, True, False])
+    ase.io.write(folder / "structures" / "drop.xyz", water)
+    commands.structures(as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["formula"], row["atoms"]) == ("drop", "H2O", 3)
+    assert (row["pbc"], row["cell_A"], row["velocities"]) == ([True, True, False], [5.0, 6.0, 7.0], False)
+    assert Path(row["path"]) == zoo.structure("drop")
+    commands.structures()
+    assert "drop: H2O, 3 atoms, pbc T T F, 5.000 × 6.000 × 7.000 Å" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    commands.structures(name="drop")
+    assert capsys.readouterr().out.strip() == "drop.xyz"
+    assert Path("drop.xyz").read_bytes() == zoo.structure("drop").read_bytes()
+    Path("mine.xyz").write_text("mine", encoding="utf-8")
+    for output, said in (
+        (Path("mine.xyz"), "exists"),
+        (Path("no/x.xyz"), "cannot be written"),
+        (Path("x.cif"), "allowed"),
+    ):
+        with pytest.raises(LesPluginsError, match=f"{output}.*{said}"):
+            commands.structures(name="drop", output=output)
+    assert Path("mine.xyz").read_text(encoding="utf-8") == "mine"
+    assert sorted(path.name for path in tmp_path.glob("*.xyz")) == ["drop.xyz", "mine.xyz"]
+    with pytest.raises(CheckpointError, match="no structure 'ice'; it has: drop"):
+        commands.structures(name="ice")
 
 
 def test_a_manifest_of_another_version_is_refused(folder):

@@ -56,6 +56,7 @@ def _register() -> None:
         piezoelectric,
         plot,
         predict,
+        relax,
         spectra,
         train,
         zoo,
@@ -70,6 +71,7 @@ def _register() -> None:
     app.command("compile")(compile.compile_model)
     app.command("predict")(predict.predict)
     app.command("evaluate")(evaluate.evaluate)
+    app.command("relax")(relax.relax)
     app.command("md")(md.md)
     for name, group, text in (
         ("spectra", spectra, "Spectra of trajectories, with error bars."),

@@ -12,15 +12,16 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from les_plugins import plugins, zoo
+from les_plugins.frames import read_frames
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, as `zoo list` prints.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add list, info, verify and copy to the group."""
+    """Add list, info, verify, copy and structures to the group."""
     app.command("list")(list_models)
-    for function in (info, verify, copy):
+    for function in (info, verify, copy, structures):
         app.command(function.__name__)(function)
 
 
@@ -88,6 +89,47 @@ def copy(
 ) -> None:
     """Copy a model, to look at it or to train on from it."""
     typer.echo(str(zoo.entry(name).copy(destination)))
+
+
+def structures(
+    name: Annotated[
+        str | None, typer.Option("--copy", metavar="NAME", help="Copy this one to a file.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; default: NAME.xyz.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the structures that come with the package, or copy one to a file that other commands take."""
+    if output is not None and name is None:
+        raise typer.BadParameter("give the structure with --copy NAME", param_hint="--output")
+    if name is not None:
+        typer.echo(str(zoo.copy_structure(name, output or Path(f"{name}.xyz"))))
+        return
+    rows = []
+    for found in zoo.structures():
+        atoms = read_frames(zoo.structure(found))[0]
+        rows.append(
+            {
+                "name": found,
+                "formula": atoms.get_chemical_formula(),
+                "atoms": len(atoms),
+                "pbc": atoms.pbc.tolist(),
+                "cell_A": atoms.cell.lengths().tolist(),
+                "velocities": atoms.has("momenta"),
+                "path": str(zoo.structure(found)),
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    for row in rows:
+        flags = " ".join("T" if flag else "F" for flag in row["pbc"])
+        lengths = " × ".join(f"{length:.3f}" for length in row["cell_A"])
+        with_velocities = ", with velocities" if row["velocities"] else ""
+        typer.echo(f"{row['name']}: {row['formula']}, {row['atoms']} atoms, pbc {flags}, {lengths} Å{with_velocities}")
+        typer.echo(f"  {row['path']}")
+    typer.echo("copy one: les-plugins zoo structures --copy NAME -o FILE.xyz")
 
 
 def _number(value: Any, digits: int) -> str:
