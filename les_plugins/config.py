@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from les_plugins.electrostatics.checks import DL_RANGE, SIGMA_RANGE
+from les_plugins.electrostatics.net_charge import FORMER_WARNING, WARNING_ENERGY
 from les_plugins.errors import ConfigError
 
 MultipoleName = Literal["charge", "dipole", "quadrupole"]
@@ -47,8 +49,8 @@ class LongRangeConfig(BaseModel):
     Attributes:
         multipoles: permanent latent moments; charge, then dipole, then quadrupole, none left out in between.
         response: induced moments.
-        sigma: Gaussian smearing width, Å.
-        dl: resolution of the reciprocal sum, Å. 1.2 is converged; the literature's 2.0 is not, with dipoles and
+        sigma: Gaussian smearing width, 0.1 … 10 Å.
+        dl: resolution of the reciprocal sum, 0.3 … 6 Å. 1.2 is converged; the literature's 2.0 is not, with dipoles and
             quadrupoles (8 meV/atom, 16 meV/Å on water), but a model trained with it must run with it.
         remove_self_interaction: leave each atom's interaction with itself out.
         epsilon_infinity: electronic dielectric constant that scales Born charges and dipoles of periodic structures.
@@ -59,10 +61,11 @@ class LongRangeConfig(BaseModel):
             "nvalchemi", the mesh of nvalchemi-toolkit-ops, an optional package.
         static_cell: longest lattice vectors, Å, that a compiled model has to cover; needed for compiling, and then no
             other structure is accepted. None: any structure, no compiling.
-        neutralize: what is done about the net charge of periodic structures and slabs: "background" (nothing), "shift"
-            (the mean is taken off every atom) or "refuse".
-        net_charge_warning: net charge of a periodic structure or slab, e an atom, above which one warning is given
-            outside training. None: never.
+        neutralize: what is done about the net charge of a structure: "background" (the mean is taken off every atom of
+            slabs and open structures, which have no background), "shift" (off all atoms, periodic ones too), "keep"
+            (nothing, for ions) or "refuse" (as "background", but an error for periodic structures and slabs).
+        net_charge_warning: energy of a net charge, meV an atom, above which one warning is given outside training.
+            None: never. 0.1, the default when it counted in e an atom, is read as the default.
         initial_charges: element → latent charge, e, that training starts from, such as the formal charge over
             sqrt(epsilon_infinity). None: small random charges.
         element_charges: what becomes of `initial_charges`: "trained", each is a parameter, or "fixed", they stay.
@@ -75,8 +78,8 @@ class LongRangeConfig(BaseModel):
 
     multipoles: tuple[MultipoleName, ...] = ("charge", "dipole", "quadrupole")
     response: ResponseConfig = ResponseConfig()
-    sigma: PositiveLength = 1.0
-    dl: PositiveLength = 1.2
+    sigma: Annotated[float, Field(ge=SIGMA_RANGE[0], le=SIGMA_RANGE[1])] = 1.0
+    dl: Annotated[float, Field(ge=DL_RANGE[0], le=DL_RANGE[1])] = 1.2
     remove_self_interaction: bool = True
     epsilon_infinity: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
     heads: Literal["auto", "equivariant", "edge"] = "auto"
@@ -84,8 +87,8 @@ class LongRangeConfig(BaseModel):
     zero_init: bool = False
     method: Literal["auto", "direct", "mesh", "nvalchemi"] = "auto"
     static_cell: tuple[PositiveLength, PositiveLength, PositiveLength] | None = None
-    neutralize: Literal["background", "shift", "refuse"] = "background"
-    net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 0.1
+    neutralize: Literal["background", "shift", "keep", "refuse"] = "background"
+    net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = WARNING_ENERGY
     initial_charges: dict[str, Annotated[float, Field(ge=-10.0, le=10.0)]] | None = None
     element_charges: Literal["trained", "fixed"] = "trained"
     total_charge: Literal["free", "conserved"] = "free"
@@ -95,6 +98,11 @@ class LongRangeConfig(BaseModel):
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("net_charge_warning", mode="after")
+    @classmethod
+    def _in_the_unit_of_today(cls, value: float | None) -> float | None:
+        return WARNING_ENERGY if value == FORMER_WARNING else value
 
     @model_validator(mode="after")
     def _moments_build_on_each_other(self) -> LongRangeConfig:

@@ -95,8 +95,10 @@ class LongRange(nn.Module):
         """
         multipoles, softness, polarizability = self.heads(features)
         multipoles = _scaled(multipoles, self.gauge.to(multipoles.charge.dtype))
-        if self._section.get("neutralize") == "shift":  # here too: the permanent moments are reported
-            multipoles = multipoles._replace(charge=neutralized(multipoles.charge, pbc, batch))
+        # the layer does it too, but the permanent moments are reported, and a third party's layer may not
+        ranks, neutralize = getattr(self.electrostatics, "ranks", None), self._section.get("neutralize", "background")
+        charge = neutralized(multipoles.charge, pbc, batch, neutralize, ranks)
+        multipoles = multipoles._replace(charge=charge)
         coupling = self._magnitude()
         if coupling is not None and external_field is not None:
             # the work in a field is linear in the moments: they must be the true ones

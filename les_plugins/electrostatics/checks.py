@@ -1,16 +1,23 @@
-"""What the layer refuses, in words: shapes, values, boundaries, settings. And whether there are values to look at."""
+"""Settings that the layer refuses, and whether there are values to look at. Its tensors are checked in `inputs.py`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from les_plugins.errors import ConfigError, GeometryError
-from les_plugins.multipoles import Multipoles
+from les_plugins.electrostatics.mesh_size import TOLERANCES
+from les_plugins.errors import ConfigError
+
+PRECISIONS = {"double": torch.float64, "single": torch.float32}
+#: Å. The number of wave vectors grows as dl⁻³; few are left of a molecule's size beyond the other end.
+DL_RANGE = (0.3, 6.0)
+#: Å. Below, no `dl` resolves the Gaussians; above, they are wider than the structures that they are in.
+SIGMA_RANGE = (0.1, 10.0)
 
 
 def is_traced() -> bool:
@@ -20,66 +27,62 @@ def is_traced() -> bool:
     )
 
 
-def check_static_cell(lengths: tuple[float, ...] | None) -> None:
-    """Refuse a `static_cell` that is not three positive lengths, or None."""
-    if lengths is not None and not (len(lengths) == 3 and all(math.isfinite(x) and x > 0.0 for x in lengths)):
-        raise ConfigError(f"static_cell is {list(lengths)!r}; allowed: three positive lengths in Å, or none")
+def is_number(value: Any) -> bool:
+    """A finite real number, of Python or NumPy; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_batch(positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) -> None:
-    """Refuse shapes, flags and indices that do not fit each other."""
-    n_atoms, n_structures = len(positions), len(cell)
-    for name, tensor, shape in (
-        ("positions", positions, (n_atoms, 3)),
-        ("cell", cell, (n_structures, 3, 3)),
-        ("pbc", pbc, (n_structures, 3)),
-        ("batch", batch, (n_atoms,)),
-    ):
-        if tuple(tensor.shape) != shape:
-            raise GeometryError(f"{name} has shape {tuple(tensor.shape)}; allowed: {shape}")
-    if pbc.dtype != torch.bool:
-        raise GeometryError(f"pbc has dtype {pbc.dtype}; allowed: torch.bool")
-    wires = pbc.sum(1) == 1
-    if bool(wires.any()):
-        flags = tuple(pbc[int(wires.nonzero()[0])].tolist())
-        raise GeometryError(
-            f"pbc is {flags} for structure {int(wires.nonzero()[0])}; allowed: three True (periodic), two (slab) or "
-            "none (open). Wires, periodic along one axis, are not built"
-        )
-    if n_atoms and (int(batch.min()) < 0 or int(batch.max()) >= n_structures):
-        raise GeometryError(f"batch holds {int(batch.min())}…{int(batch.max())}; allowed: 0…{n_structures - 1}")
-
-
-def check_response(n_atoms: int, softness: Tensor | None, polarizability: Tensor | None) -> None:
-    """Refuse shapes of the response's coefficients that do not fit the atoms."""
-    if softness is not None and tuple(softness.shape) != (n_atoms,):
-        raise GeometryError(f"softness has shape {tuple(softness.shape)}; allowed: {(n_atoms,)}")
-    if polarizability is not None and tuple(polarizability.shape) not in ((n_atoms,), (n_atoms, 3, 3)):
-        raise GeometryError(
-            f"polarizability has shape {tuple(polarizability.shape)}; allowed: {(n_atoms,)} or {(n_atoms, 3, 3)}"
-        )
-
-
-def check_finite(
-    positions: Tensor,
-    multipoles: Multipoles,
-    softness: Tensor | None,
-    polarizability: Tensor | None,
-    external_field: Tensor | None,
-) -> None:
-    """A sum is finite when all its terms are, and far cheaper than a test of each."""
-    for name, tensor in (
-        ("positions", positions),
-        *multipoles._asdict().items(),
-        ("softness", softness),
-        ("polarizability", polarizability),
-        ("external_field", external_field),
-    ):
-        if tensor is not None and not math.isfinite(tensor.detach().sum(dtype=torch.float64).item()):
-            raise GeometryError(f"{name} holds NaN or infinity; allowed: finite numbers")
-
-
-def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def one_of(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
     """Refuse a setting outside `allowed`."""
-    if value not in allowed:
+    if not (value is None or isinstance(value, str)) or value not in allowed:
         raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
+
+
+def number_in(name: str, value: Any, bounds: tuple[float, float], unit: str = "") -> None:
+    """Refuse what is no number from `bounds`, both included."""
+    if not (is_number(value) and bounds[0] <= value <= bounds[1]):
+        raise ConfigError(f"{name} is {value!r}; allowed: {bounds[0]:g} … {bounds[1]:g}{unit and ' ' + unit}")
+
+
+def check_settings(
+    sigma: Any,
+    dl: Any,
+    remove_self_interaction: Any,
+    method: Any,
+    response: Any,
+    static_cell: Any,
+    net_charge_warning: Any,
+    total_charge: Any,
+    mesh_tolerance: Any,
+    workspace: Any,
+    precision: Any,
+) -> None:
+    """Refuse settings of `LatentElectrostatics` that are outside what is allowed, or do not go together; see there."""
+    number_in("sigma", sigma, SIGMA_RANGE, "Å")
+    number_in("dl", dl, DL_RANGE, "Å")
+    number_in("mesh_tolerance", mesh_tolerance, TOLERANCES)
+    if not isinstance(remove_self_interaction, bool):
+        raise ConfigError(f"remove_self_interaction is {remove_self_interaction!r}; allowed: True, False")
+    if not (is_number(workspace) and workspace > 0.0):
+        raise ConfigError(f"workspace is {workspace!r}; allowed: a positive number of MiB")
+    if net_charge_warning is not None and not (is_number(net_charge_warning) and net_charge_warning > 0.0):
+        raise ConfigError(
+            f"net_charge_warning is {net_charge_warning!r}; allowed: a positive energy in meV an atom, or None"
+        )
+    check_static_cell(static_cell)
+    one_of("method", method, ("auto", "direct", "mesh"))
+    one_of("response", response, ("one_shot", "self_consistent", None))
+    one_of("precision", precision, tuple(PRECISIONS))
+    if precision != "double" and method == "mesh":
+        raise ConfigError(f"precision is {precision!r} with method='mesh'; allowed: 'double', or the direct sum")
+    if total_charge != "free" and response != "self_consistent":
+        raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
+
+
+def check_static_cell(lengths: Any) -> None:
+    """Refuse a `static_cell` that is not three positive lengths, or None."""
+    if lengths is None:
+        return
+    if not (isinstance(lengths, Sequence) and len(lengths) == 3 and all(is_number(x) and x > 0.0 for x in lengths)):
+        shown = list(lengths) if isinstance(lengths, tuple) else lengths
+        raise ConfigError(f"static_cell is {shown!r}; allowed: three positive lengths in Å, or none")

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.distributed
 from torch import Tensor
 
-from les_plugins.electrostatics.checks import (
-    check_batch,
-    check_finite,
-    check_response,
-    check_static_cell,
-    is_traced,
-    one_of,
-)
+from les_plugins.electrostatics.channels import sum_channels
+from les_plugins.electrostatics.checks import PRECISIONS, check_settings, is_traced, one_of
 from les_plugins.electrostatics.external_field import PERIODIC_FIELD, in_external_field
+from les_plugins.electrostatics.inputs import LayerInputs
 from les_plugins.electrostatics.interaction import Interaction
 from les_plugins.electrostatics.local import to_structures
-from les_plugins.electrostatics.mesh_size import TOLERANCES
-from les_plugins.electrostatics.net_charge import NEUTRALIZE, neutralized, refuse_net_charge, warn_of_net_charge
+from les_plugins.electrostatics.net_charge import (
+    FORMER_WARNING,
+    NEUTRALIZE,
+    WARNING_ENERGY,
+    neutralized,
+    refuse_net_charge,
+    warn_of_net_charge,
+)
 from les_plugins.electrostatics.processes import check_boundaries, check_on_all_ranks
 from les_plugins.electrostatics.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 MEBIBYTE = 1 << 20
-PRECISIONS = {"double": torch.float64, "single": torch.float32}
 
 Solver = Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
 ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response] | InteractingResponse
@@ -66,9 +67,9 @@ class LatentElectrostatics(torch.nn.Module):
     """Energy of Gaussian-smeared atomic multipoles and their linear response (PHYSICS 1–5, arXiv 2605.05746).
 
     Args:
-        sigma: Gaussian smearing width, Å.
-        dl: resolution of the reciprocal sum, Å: k_c = 2π/dl. The literature's 2.0 is not converged with dipoles and
-            quadrupoles (8 meV/atom and 16 meV/Å on water); 1.2 is, below 0.01 meV.
+        sigma: Gaussian smearing width, 0.1 … 10 Å.
+        dl: resolution of the reciprocal sum, 0.3 … 6 Å: k_c = 2π/dl. The literature's 2.0 is not converged with dipoles
+            and quadrupoles (8 meV/atom and 16 meV/Å on water); 1.2 is, below 0.01 meV.
         remove_self_interaction: leave each atom's interaction with itself out.
         method: of periodic structures: "direct", "mesh", or "auto", which takes the mesh for a structure that it is
             faster for. The energy then differs by the mesh's error between sizes on either side of that. Traced and
@@ -76,10 +77,12 @@ class LatentElectrostatics(torch.nn.Module):
         response: "one_shot", "self_consistent" or None.
         static_cell: longest lattice vectors, Å, that traced and compiled code has to cover: its grid is sized by them
             once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
-        neutralize: what is done about the net charge of a periodic structure or slab. "background": nothing, a periodic
-            one has k = 0 left out and a slab keeps its charge; "shift": the mean is taken off every atom; "refuse".
-        net_charge_warning: net charge of a periodic structure or slab, e an atom, above which a warning is given, once
-            and not in training mode or a process group; None for never. With "shift" there is nothing to warn of.
+        neutralize: what is done about the net charge. "keep": nothing, the charges are summed as they are given, in a
+            periodic structure with k = 0 left out; "background": the mean over the atoms is taken off every atom of
+            slabs and open structures, which have no background; "shift": of all structures; "refuse": off open
+            structures, and an error for others.
+        net_charge_warning: energy of the net charge, meV an atom, above which a warning is given, once and not in
+            training mode or a process group; None for never (docs/boundaries.md).
         response_tolerance: of the self-consistent response, see `SelfConsistentResponse`.
         total_charge: likewise, "free" or "fixed"; "fixed" needs the self-consistent response.
         mesh_tolerance: root mean square error of the mesh's forces over the root mean square force.
@@ -113,8 +116,8 @@ class LatentElectrostatics(torch.nn.Module):
         method: str = "auto",
         response: str | None = "one_shot",
         static_cell: tuple[float, float, float] | None = None,
-        neutralize: str = "background",
-        net_charge_warning: float | None = 0.1,
+        neutralize: str = "keep",
+        net_charge_warning: float | None = WARNING_ENERGY,
         response_tolerance: float = 1e-8,
         total_charge: str = "free",
         mesh_tolerance: float = 1e-5,
@@ -124,28 +127,13 @@ class LatentElectrostatics(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.train(False)
-        for name, value, kind in (
-            ("sigma", sigma, "length in Å"),
-            ("dl", dl, "length in Å"),
-            ("workspace", workspace, "number of MiB"),
-        ):
-            if not (math.isfinite(value) and value > 0.0):
-                raise ConfigError(f"{name} is {value!r}; allowed: a positive {kind}")
-        check_static_cell(static_cell)
-        one_of("method", method, ("auto", "direct", "mesh"))
-        one_of("response", response, ("one_shot", "self_consistent", None))
+        check_settings(
+            sigma, dl, remove_self_interaction, method, response, static_cell, net_charge_warning, total_charge,
+            mesh_tolerance, workspace, precision,
+        )  # fmt: skip
         one_of("neutralize", neutralize, NEUTRALIZE)
-        one_of("precision", precision, tuple(PRECISIONS))
-        if precision != "double" and method == "mesh":
-            raise ConfigError(f"precision is {precision!r} with method='mesh'; allowed: 'double', or the direct sum")
-        if total_charge != "free" and response != "self_consistent":
-            raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
-        if net_charge_warning is not None and not net_charge_warning > 0.0:
-            raise ConfigError(
-                f"net_charge_warning is {net_charge_warning!r}; allowed: a positive charge in e an atom, or None"
-            )
-        if not TOLERANCES[0] <= mesh_tolerance <= TOLERANCES[1]:
-            raise ConfigError(f"mesh_tolerance is {mesh_tolerance!r}; allowed: {TOLERANCES[0]:g} … {TOLERANCES[1]:g}")
+        if not (process_group is None or isinstance(process_group, torch.distributed.ProcessGroup)):
+            raise ConfigError(f"process_group is {process_group!r}; allowed: a group of torch.distributed, or None")
         self.sigma = float(sigma)
         self.dl = float(dl)
         self.remove_self_interaction = bool(remove_self_interaction)
@@ -162,6 +150,11 @@ class LatentElectrostatics(torch.nn.Module):
         self.response_model: ResponseModel = one_shot_response
         if response == "self_consistent":
             self.response_model = SelfConsistentResponse(response_tolerance, total_charge)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state.get("net_charge_warning") == FORMER_WARNING:
+            state = {**state, "net_charge_warning": WARNING_ENERGY}
+        super().__setstate__(state)
 
     def extra_repr(self) -> str:
         """The settings, as torch prints a module."""
@@ -211,25 +204,32 @@ class LatentElectrostatics(torch.nn.Module):
         """
         if not is_traced():  # values are not known to a compiler
             one_of("periodic_field", periodic_field, PERIODIC_FIELD)
-            inputs = (positions, cell, pbc, batch, multipoles, softness, polarizability, external_field)
+            inputs = LayerInputs(positions, cell, pbc, batch, multipoles, softness, polarizability, external_field)
             if self.ranks is None:
-                self._check(*inputs)
+                self._check(inputs)
             else:
                 facts: tuple[object, ...] = (self.extra_repr(), periodic_field)
                 if isinstance(self.response_model, InteractingResponse):
                     facts += (repr(self.response_model), self.training)
-                check_on_all_ranks(self.ranks, lambda: self._check(*inputs), facts, *inputs)
+                check_on_all_ranks(self.ranks, lambda: self._check(inputs), facts, *inputs)
         elif external_field is not None:
             raise GeometryError("external_field cannot be traced or compiled: evaluate the model as it is")
         elif self.ranks is not None:
             raise ConfigError("process_group cannot be traced or compiled: evaluate the model as it is")
-        dtype = positions.dtype
+        dtype = positions.dtype if positions.is_floating_point() else torch.float64
+        batch = batch.long()
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
-        moments = moments._replace(charge=self._net_charge_seen_to(moments.charge, pbc, batch))
+        moments = moments._replace(charge=self._net_charge_seen_to(coordinates, lattice, pbc, batch, moments.charge))
         if moments.charge.dim() == 2:
             if external_field is not None:
                 raise GeometryError("external_field with charge channels, shape (N, channels): give charge as (N,)")
-            return self._sum_channels(coordinates, lattice, pbc, batch, moments.charge, dtype, softness, polarizability)
+            if softness is not None or polarizability is not None:
+                raise GeometryError("charge channels, shape (N, channels), have no response: give charge as (N,)")
+            geometry = (coordinates, lattice, pbc, batch)
+            total = sum_channels([self.solver(*geometry, Multipoles(column)) for column in moments.charge.unbind(1)])
+            energy = reduce_total(total.energy, self.ranks)
+            values = (energy, total.atomic_energy, total.potential, total.field, moments.charge)
+            return ElectrostaticsResult(*(value.to(dtype) for value in values), None)
         permanent = self.solver(coordinates, lattice, pbc, batch, moments)
         energy, atomic, potential, field = permanent
         charge, dipole = moments.charge, moments.dipole
@@ -305,33 +305,21 @@ class LatentElectrostatics(torch.nn.Module):
         lever = torch.zeros_like(places) if kappa is None else interaction.lever(kappa)
         return model.collective_polarizability(interaction, kappa, alpha, lever)
 
-    def _check(
-        self,
-        positions: Tensor,
-        cell: Tensor,
-        pbc: Tensor,
-        batch: Tensor,
-        multipoles: Multipoles,
-        softness: Tensor | None,
-        polarizability: Tensor | None,
-        external_field: Tensor | None,
-    ) -> None:
-        check_batch(positions, cell, pbc, batch)
-        multipoles.check(len(positions))
-        check_response(len(positions), softness, polarizability)
-        check_finite(positions, multipoles, softness, polarizability, external_field)
+    def _check(self, inputs: LayerInputs) -> None:
+        inputs.check()
         if self.ranks is not None:
-            check_boundaries(pbc)
+            check_boundaries(inputs.pbc)
 
-    def _net_charge_seen_to(self, charge: Tensor, pbc: Tensor, batch: Tensor) -> Tensor:
+    def _net_charge_seen_to(
+        self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor
+    ) -> Tensor:
         """The charges by `neutralize`; refuses and warns where values can be looked at."""
-        if self.neutralize == "shift":
-            return neutralized(charge, pbc, batch, self.ranks)
         if self.neutralize == "refuse":
             refuse_net_charge(charge, pbc, batch, self.ranks)
-        silent = self.training or is_traced() or self.ranks is not None
+        charge = neutralized(charge, pbc, batch, self.neutralize, self.ranks)
+        silent = self.training or is_traced() or self.ranks is not None or self.neutralize == "shift"
         limit = None if silent else self.net_charge_warning
-        if limit is not None and warn_of_net_charge(charge, pbc, batch, limit):
+        if limit is not None and warn_of_net_charge(positions, cell, pbc, batch, charge, self.sigma, limit):
             self.net_charge_warning = None
         return charge
 
@@ -411,29 +399,3 @@ class LatentElectrostatics(torch.nn.Module):
         )
         energy = to_structures(atomic, batch, cell.shape[0])
         return PermanentResult(energy, atomic, fields.potential, -fields.gradient)
-
-    def _sum_channels(
-        self,
-        positions: Tensor,
-        cell: Tensor,
-        pbc: Tensor,
-        batch: Tensor,
-        charge: Tensor,
-        dtype: torch.dtype,
-        softness: Tensor | None,
-        polarizability: Tensor | None,
-    ) -> ElectrostaticsResult:
-        """Charges in independent channels: energies add, potentials stay apart."""
-        if softness is not None or polarizability is not None:
-            raise GeometryError("charge channels, shape (N, channels), have no response: give charge as (N,)")
-        parts = [self.solver(positions, cell, pbc, batch, Multipoles(column)) for column in charge.unbind(1)]
-        if not parts:
-            raise GeometryError("charge has no channel; allowed: (N,) or (N, channels) with at least one channel")
-        energy, atomic, field = (
-            torch.stack([getattr(part, name) for part in parts]).sum(0) for name in ("energy", "atomic_energy", "field")
-        )
-        energy = reduce_total(energy, self.ranks)
-        potential = torch.stack([part.potential for part in parts], 1).to(dtype)
-        return ElectrostaticsResult(
-            energy.to(dtype), atomic.to(dtype), potential, field.to(dtype), charge.to(dtype), None
-        )

@@ -21,6 +21,7 @@ from les_plugins.electrostatics.layer import LatentElectrostatics
 from les_plugins.electrostatics.local import self_energy
 from les_plugins.electrostatics.mesh import squared_lengths, within
 from les_plugins.electrostatics.mesh_size import mesh_of
+from les_plugins.electrostatics.net_charge import WARNING_ENERGY
 from les_plugins.electrostatics.reciprocal import proper_lattice
 from les_plugins.electrostatics.solver import PermanentResult
 from les_plugins.errors import ConfigError, GeometryError
@@ -131,8 +132,8 @@ class NvalchemiElectrostatics(LatentElectrostatics):
         remove_self_interaction: bool = True,
         response: str | None = "one_shot",
         static_cell: tuple[float, float, float] | None = None,
-        neutralize: str = "background",
-        net_charge_warning: float | None = 0.1,
+        neutralize: str = "keep",
+        net_charge_warning: float | None = WARNING_ENERGY,
         mesh_tolerance: float = 1e-5,
     ) -> None:
         if response == "self_consistent":

@@ -20,21 +20,21 @@ product a·K'·b. An atom without softness or polarizability has x' = K' v = 0 b
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.checks import number_in, one_of
 from les_plugins.electrostatics.conjugate_gradients import conjugate_gradients
 from les_plugins.electrostatics.interaction import Interaction
 from les_plugins.electrostatics.local import to_atoms, to_structures
 from les_plugins.electrostatics.reduction import Ranks
-from les_plugins.errors import ConfigError
 from les_plugins.response import InteractingResponse, Response
 
 #: More iterations than this mean that something is wrong: natural systems need some ten.
 MOST_ITERATIONS = 500
+TOLERANCES = (1e-14, 1e-2)
 
 
 class SelfConsistentResponse(InteractingResponse):
@@ -56,10 +56,8 @@ class SelfConsistentResponse(InteractingResponse):
     """
 
     def __init__(self, tolerance: float = 1e-8, total_charge: str = "free") -> None:
-        if not (math.isfinite(tolerance) and 1e-14 <= tolerance <= 1e-2):
-            raise ConfigError(f"tolerance of the response is {tolerance!r}; allowed: 1e-14 … 1e-2")
-        if total_charge not in ("free", "fixed"):
-            raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', 'fixed'")
+        number_in("tolerance of the response", tolerance, TOLERANCES)
+        one_of("total_charge", total_charge, ("free", "fixed"))
         self.tolerance = float(tolerance)
         self.total_charge = total_charge
         self.iterations = 0

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -30,6 +31,21 @@ def names(host: str) -> list[str]:
 def calculator(name: str) -> Any:
     """Loaded once."""
     return les_plugins.load(name)
+
+
+def surface_energy(name: str) -> float:
+    """meV/Å² of the 64 water molecules of the zoo, kept whole, with the third axis opened."""
+    bulk = ase.io.read(Path(les_plugins.__file__).parent.parent / "model_zoo" / "structures" / "water-64.xyz")
+    bulk.wrap()
+    oxygens = [atom.index for atom in bulk if atom.symbol == "O"]
+    for hydrogen in (atom.index for atom in bulk if atom.symbol == "H"):
+        nearest = oxygens[int(np.argmin(bulk.get_distances(hydrogen, oxygens, mic=True)))]
+        bulk.positions[hydrogen] = bulk.positions[nearest] + bulk.get_distance(nearest, hydrogen, mic=True, vector=True)
+    slab = bulk.copy()
+    slab.pbc = (True, True, False)
+    energies = [calculator(name).get_property("energy", atoms) for atoms in (bulk, slab)]
+    area = float(np.linalg.norm(np.cross(bulk.cell[0], bulk.cell[1])))
+    return 1e3 * (energies[1] - energies[0]) / (2.0 * area)
 
 
 class ZooChecks:

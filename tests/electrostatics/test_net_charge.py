@@ -1,4 +1,6 @@
-"""The net charge of periodic structures and slabs: left to the background, taken off every atom, or refused."""
+"""The net charge: left where a background neutralises it, taken off every atom, kept, or refused; what it costs."""
+
+import math
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from torch._decomp import core_aten_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.errors import ConfigError, GeometryError
+from les_plugins.errors import ConfigError, GeometryError, LesPluginsWarning
 
 PERIODIC = pytest.mark.parametrize("periodic", [True, "slab"], ids=["periodic", "slab"])
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # the same operations on charges that differ by rounding
@@ -27,14 +29,28 @@ def test_shift_is_the_sum_of_the_charges_without_their_mean(periodic, make_syste
     assert abs(float(left.energy[0] - shifted.energy[0])) > 0.1
 
 
-def test_shift_leaves_open_structures_of_the_same_batch_alone(make_system, solve, join):
-    systems = [
-        charged(make_system, periodic=periodic, seed=seed) for seed, periodic in enumerate([True, False, "slab"])
+BOUNDARIES = (True, False, "slab")
+
+
+@pytest.mark.parametrize(
+    ("neutralize", "neutral"),
+    [("background", (False, True, True)), ("shift", (True, True, True)), ("keep", (False, False, False))],
+)
+def test_every_boundary_of_one_batch_follows_its_own_rule(neutralize, neutral, make_system, solve, join):
+    systems = [charged(make_system, periodic=periodic, seed=seed) for seed, periodic in enumerate(BOUNDARIES)]
+    together = solve(join(systems), neutralize=neutralize)
+    expected = [
+        solve(system._replace(charge=system.charge - system.charge.mean()) if taken_off else system)
+        for system, taken_off in zip(systems, neutral, strict=True)
     ]
-    together = solve(join(systems), neutralize="shift")
-    alone = torch.cat([solve(system, neutralize="shift").energy for system in systems])
-    torch.testing.assert_close(together.energy, alone, rtol=1e-10, atol=1e-10)  # order of sums
-    torch.testing.assert_close(alone[1:2], solve(systems[1]).energy, **EXACT)
+    # order of sums
+    torch.testing.assert_close(together.energy, torch.cat([one.energy for one in expected]), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(together.charge, torch.cat([one.charge for one in expected]), rtol=1e-10, atol=1e-10)
+
+
+def test_the_layer_alone_keeps_the_charges_that_it_is_given(make_system, solve):
+    system = charged(make_system, periodic=False, response=None)
+    torch.testing.assert_close(solve(system).charge, system.charge, rtol=0, atol=0)
 
 
 def test_shift_takes_the_mean_of_every_channel(make_system, solve):
@@ -69,12 +85,14 @@ def test_refuse_names_structure_and_charge_and_takes_what_is_neutral_to_rounding
         torch.testing.assert_close(solve(system, neutralize="refuse").energy, solve(system).energy, **EXACT)
     with pytest.raises(GeometryError, match=r"structure 1 is periodic and carries a net charge of 1.5 e; allowed"):
         solve(join([neutral, charged(make_system, periodic=periodic)]), neutralize="refuse")
-    solve(charged(make_system, periodic=False), neutralize="refuse")  # an ion may be charged
+    # no background is there to leave it to
+    open_one = charged(make_system, periodic=False)
+    neutral = open_one._replace(charge=open_one.charge - open_one.charge.mean())
+    torch.testing.assert_close(solve(open_one, neutralize="refuse").energy, solve(neutral).energy, **EXACT)
 
 
-@PERIODIC
-def test_a_charged_cell_is_warned_of_once_and_not_in_training(periodic, make_system, recwarn):
-    system = charged(make_system, periodic=periodic)
+def test_the_warning_comes_once_and_not_in_training(make_system, recwarn):
+    system = charged(make_system)
     layer = LatentElectrostatics().train()
 
     def run():
@@ -83,21 +101,89 @@ def test_a_charged_cell_is_warned_of_once_and_not_in_training(periodic, make_sys
     run()
     assert not recwarn.list
     layer.eval()
-    with pytest.warns(UserWarning, match=r"periodic and carries .* 1.5 e, 0.3 e an atom, more than .* 0.1 e an atom"):
+    with pytest.warns(LesPluginsWarning, match=r"structure 0 carries a net charge of 1.5 e, .* background"):
         run()
     recwarn.clear()
     run()
     assert not recwarn.list
 
 
+def energy_warned_of(text):
+    """meV an atom, as the warning says."""
+    return float(text.split("e, ")[1].split(" meV an atom")[0])
+
+
+COULOMB = 14.3996  # eV·Å/e², PHYSICS 1
+
+
+def coulomb_energies(system, periodic):
+    """k_e Q²/L, and 2π k_e Q² L/A of a slab, meV an atom, by hand (PHYSICS 8)."""
+    net, places = float(system.charge.sum()), system.positions
+    if periodic == "slab":
+        normal = torch.linalg.cross(system.cell[0, 2], system.cell[0, 0])
+        area = float(normal.norm())
+        height = places @ normal / area
+        energy = 2 * math.pi * COULOMB * net**2 * float(height.max() - height.min()) / area
+    elif periodic:
+        energy = COULOMB * net**2 / float(torch.linalg.det(system.cell[0]).abs()) ** (1 / 3)
+    else:
+        energy = COULOMB * net**2 / float((places.amax(0) - places.amin(0)).max())
+    return 1e3 * energy / len(places)
+
+
+@pytest.mark.parametrize("periodic", BOUNDARIES)
+def test_the_warning_says_the_energy_of_the_net_charge_in_every_boundary(periodic, make_system):
+    system = charged(make_system, periodic=periodic)
+    expected = coulomb_energies(system, periodic)
+    arguments = (system.positions, system.cell, system.pbc, system.batch, Multipoles(system.charge))
+    with pytest.warns(LesPluginsWarning) as caught:
+        LatentElectrostatics(net_charge_warning=0.99 * expected)(*arguments)
+    assert energy_warned_of(str(caught[0].message)) == pytest.approx(expected, rel=5e-3)  # three digits are said
+    LatentElectrostatics(net_charge_warning=1.01 * expected)(*arguments)  # warnings are errors here
+
+
+def test_the_warning_names_the_structure_of_a_batch_that_costs_most(make_system, join):
+    systems = [
+        charged(make_system, net, periodic=periodic) for net, periodic in zip((0.1, 2, 0.1), BOUNDARIES, strict=True)
+    ]
+    system = join(systems)
+    with pytest.warns(LesPluginsWarning, match="structure 1 carries a net charge of 2 e.* acts on every atom"):
+        LatentElectrostatics()(system.positions, system.cell, system.pbc, system.batch, Multipoles(system.charge))
+
+
+def test_a_lone_atom_in_a_box_is_told_apart_and_in_vacuum_has_no_energy(make_system):
+    arguments = (torch.zeros(1, 3).double(), 10.0 * torch.eye(3).double()[None])
+    rest = (torch.zeros(1, dtype=torch.long), Multipoles(torch.ones(1).double()))
+    with pytest.warns(
+        LesPluginsWarning, match=r"1\.44e\+03 meV .* one atom in a periodic box, and its energy is that of"
+    ):
+        LatentElectrostatics()(*arguments, torch.ones(1, 3, dtype=torch.bool), *rest)
+    LatentElectrostatics()(*arguments, torch.zeros(1, 3, dtype=torch.bool), *rest)  # warnings are errors here
+
+
 @pytest.mark.parametrize(
-    "settings", [{"net_charge_warning": None}, {"net_charge_warning": 0.4}, {"neutralize": "shift"}]
+    ("settings", "periodic"),
+    [
+        ({"net_charge_warning": None}, True),
+        ({"neutralize": "shift"}, True),
+        ({"neutralize": "background"}, "slab"),
+        ({"neutralize": "background"}, False),
+    ],
 )
-def test_no_warning_without_a_limit_below_it_and_for_shifted_charges(settings, make_system, recwarn):
-    system = charged(make_system)
+def test_there_is_no_warning_where_it_is_silenced_or_the_charge_taken_off(settings, periodic, make_system, recwarn):
+    system = charged(make_system, periodic=periodic)
     layer = LatentElectrostatics(**settings).eval()
     layer(system.positions, system.cell, system.pbc, system.batch, Multipoles(system.charge))
     assert not recwarn.list
+
+
+def test_channels_are_warned_of_by_the_sum_of_their_energies(make_system):
+    system = make_system(order=0, response=None)
+    channels = torch.tensor([[0.3, 0.4]], dtype=torch.float64).expand(5, 2)
+    single = charged(make_system, 2.5)  # √(1.5² + 2²)
+    with pytest.warns(LesPluginsWarning) as caught:
+        LatentElectrostatics()(*system[:4], Multipoles(channels))
+    assert energy_warned_of(str(caught[0].message)) == pytest.approx(coulomb_energies(single, True), rel=5e-3)
 
 
 def test_traced_code_shifts_and_refuses_to_refuse(make_system, recwarn):
@@ -123,8 +209,9 @@ def test_traced_code_shifts_and_refuses_to_refuse(make_system, recwarn):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"neutralize": "none"}, "neutralize is 'none'; allowed: 'background', 'shift', 'refuse'"),
-        ({"net_charge_warning": 0.0}, "net_charge_warning is 0.0; allowed: a positive charge in e an atom, or None"),
+        ({"neutralize": "none"}, "neutralize is 'none'; allowed: 'background', 'shift', 'keep', 'refuse'"),
+        ({"net_charge_warning": 0.0}, "net_charge_warning is 0.0; allowed: a positive energy in meV an atom, or None"),
+        ({"net_charge_warning": "1"}, "net_charge_warning is '1'; allowed: a positive energy in meV an atom, or None"),
     ],
 )
 def test_settings_outside_what_is_allowed_are_refused(settings, message):

@@ -13,6 +13,7 @@ from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, GeometryError
 from les_plugins.long_range import LongRange
+from les_plugins.multipoles import traceless
 
 #: Rounding of sums over a thousand wave vectors, relative.
 ROUNDING = 1e-12
@@ -39,7 +40,7 @@ def structure(order: int):
     generator = torch.Generator().manual_seed(order)
     random = [torch.randn(18, *shape, generator=generator, dtype=torch.float64) for shape in ((3,), (), (3,), (3, 3))]
     positions, charge, dipole, quadrupole = random
-    quadrupole = quadrupole + quadrupole.transpose(1, 2)
+    quadrupole = 2.0 * traceless(quadrupole)
     moments = Multipoles(charge, dipole if order >= 1 else None, quadrupole if order >= 2 else None)
     return (10.0 * positions).requires_grad_(), CELLS.clone().requires_grad_(), moments
 
