@@ -40,9 +40,9 @@ class LayerInputs(NamedTuple):
 
     def named(self) -> dict[str, Tensor | None]:
         """Every tensor by the name that messages give it."""
-        values = self._asdict()
-        moments = values.pop("multipoles")._asdict()
-        return values | moments
+        values: dict[str, Tensor | None] = self._asdict()
+        del values["multipoles"]
+        return values | self.multipoles._asdict()
 
     def check(self) -> None:
         """Refuse what cannot be evaluated, or not as it was meant.

@@ -24,7 +24,7 @@ from les_plugins.electrostatics.net_charge import (
     refuse_net_charge,
     warn_of_net_charge,
 )
-from les_plugins.electrostatics.processes import check_boundaries, check_on_all_ranks
+from les_plugins.electrostatics.processes import check_on_all_ranks
 from les_plugins.electrostatics.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
 from les_plugins.electrostatics.solver import PermanentResult, SolverSettings, solve_structures
@@ -154,7 +154,7 @@ class LatentElectrostatics(torch.nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.get("net_charge_warning") == FORMER_WARNING:
             state = {**state, "net_charge_warning": WARNING_ENERGY}
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     def extra_repr(self) -> str:
         """The settings, as torch prints a module."""
@@ -206,12 +206,12 @@ class LatentElectrostatics(torch.nn.Module):
             one_of("periodic_field", periodic_field, PERIODIC_FIELD)
             inputs = LayerInputs(positions, cell, pbc, batch, multipoles, softness, polarizability, external_field)
             if self.ranks is None:
-                self._check(inputs)
+                inputs.check()
             else:
                 facts: tuple[object, ...] = (self.extra_repr(), periodic_field)
                 if isinstance(self.response_model, InteractingResponse):
                     facts += (repr(self.response_model), self.training)
-                check_on_all_ranks(self.ranks, lambda: self._check(inputs), facts, *inputs)
+                check_on_all_ranks(self.ranks, inputs, facts)
         elif external_field is not None:
             raise GeometryError("external_field cannot be traced or compiled: evaluate the model as it is")
         elif self.ranks is not None:
@@ -226,10 +226,10 @@ class LatentElectrostatics(torch.nn.Module):
             if softness is not None or polarizability is not None:
                 raise GeometryError("charge channels, shape (N, channels), have no response: give charge as (N,)")
             geometry = (coordinates, lattice, pbc, batch)
-            total = sum_channels([self.solver(*geometry, Multipoles(column)) for column in moments.charge.unbind(1)])
-            energy = reduce_total(total.energy, self.ranks)
-            values = (energy, total.atomic_energy, total.potential, total.field, moments.charge)
-            return ElectrostaticsResult(*(value.to(dtype) for value in values), None)
+            every = sum_channels([self.solver(*geometry, Multipoles(column)) for column in moments.charge.unbind(1)])
+            energy = reduce_total(every.energy, self.ranks)
+            values = [value.to(dtype) for value in (energy, *every[1:], moments.charge)]
+            return ElectrostaticsResult(values[0], values[1], values[2], values[3], values[4], None)
         permanent = self.solver(coordinates, lattice, pbc, batch, moments)
         energy, atomic, potential, field = permanent
         charge, dipole = moments.charge, moments.dipole
@@ -304,11 +304,6 @@ class LatentElectrostatics(torch.nn.Module):
         interaction = self._interaction(places, cell.double(), pbc, batch)
         lever = torch.zeros_like(places) if kappa is None else interaction.lever(kappa)
         return model.collective_polarizability(interaction, kappa, alpha, lever)
-
-    def _check(self, inputs: LayerInputs) -> None:
-        inputs.check()
-        if self.ranks is not None:
-            check_boundaries(inputs.pbc)
 
     def _net_charge_seen_to(
         self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor

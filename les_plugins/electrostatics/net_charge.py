@@ -106,7 +106,7 @@ def warn_of_net_charge(
         return False
     cost = f"{1e3 * found.energy / found.n_atoms:.3g} meV an atom ({found.formula})"
     limit = f"more than net_charge_warning: {threshold:g} meV an atom"
-    carries = f"structure {found.index} carries a net charge of {found.net:.4g} e, {cost}, {limit}"
+    carries = f"structure {found.structure} carries a net charge of {found.net:.4g} e, {cost}, {limit}"
     if found.axes == 3 and found.n_atoms == 1:
         says = "it is one atom in a periodic box, and its energy is that of the uniform background around it"
     elif found.axes == 3:
@@ -125,7 +125,7 @@ def warn_of_net_charge(
 class _Found(NamedTuple):
     """A charged structure: its place in the batch, number of atoms and periodic axes, e, eV, and the law of the eV."""
 
-    index: int
+    structure: int
     n_atoms: int
     axes: int
     net: float

@@ -6,11 +6,16 @@ vector is kept for a pair. `layer.py` calls it once for all open structures of a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.boys import smeared_coulomb_ladder
 from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
+from les_plugins.electrostatics.pairs import Block, pair_indices, pieces
+from les_plugins.electrostatics.recomputed import recomputed
 from les_plugins.multipoles import Multipoles
 from les_plugins.units import COULOMB_CONSTANT
 
@@ -32,14 +37,37 @@ def open_electrostatics(
         remove_self_interaction: leave each atom's smeared self-energy and self-field out.
 
     Returns:
-        energy (n,) eV, each atom's half of its pairs; potential (n,) V and its gradient (n, 3) V/Å. Memory grows
-        with the number of pairs, some 1 kB each with quadrupoles and forces.
+        energy (n,) eV, each atom's half of its pairs; potential (n,) V and its gradient (n, 3) V/Å. Up to
+        `pairs.AT_ONCE` pairs are summed at once; more are summed in pieces, whose intermediate values are computed
+        again for derivatives, so that memory does not grow with their number.
 
     Source: PHYSICS 3 and 4; arXiv 2605.05746.
     """
     if multipoles.quadrupole is not None and multipoles.dipole is None:
         multipoles = multipoles._replace(dipole=torch.zeros_like(positions))
-    first, second = _pairs(structure)
+    tensors = [positions, *(moment for moment in multipoles if moment is not None)]
+    parts = pieces(torch.bincount(structure).tolist())
+    if len(parts) == 1:
+        share, potential, gradient = _sum_of_pairs(parts[0], sigma, *tensors)
+    else:
+        share, potential, gradient = recomputed(partial(_sum_of_pairs, parts[0], sigma), *tensors)
+        for part in parts[1:]:
+            more = recomputed(partial(_sum_of_pairs, part, sigma), *tensors)
+            share, potential, gradient = share + more[0], potential + more[1], gradient + more[2]
+    fields = LocalFields(potential, gradient, None)
+    if not remove_self_interaction:
+        share = share + self_energy(multipoles, sigma)
+        own = self_fields(multipoles, sigma)
+        fields = LocalFields(potential + own.potential, gradient + own.gradient, None)
+    return share, fields
+
+
+def _sum_of_pairs(
+    blocks: Sequence[Block], sigma: float, positions: Tensor, *moments: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Energy (n,), potential (n,) and gradient (n, 3) of some pairs, at all atoms."""
+    multipoles = Multipoles(*moments)
+    first, second = pair_indices(blocks, positions.device)
     places = positions.T.contiguous()
     separation = places[:, second] - places[:, first]  # (3, pairs): the long axis last, where sums are fast
     ladder = smeared_coulomb_ladder((separation * separation).sum(0), sigma, 2 * multipoles.order or 1)
@@ -52,12 +80,7 @@ def open_electrostatics(
     share = torch.zeros_like(positions[:, 0]).index_add(0, torch.cat([first, second]), 0.5 * energy.repeat(2))
     potential = torch.zeros_like(share).index_add(0, first, at_first[0]).index_add(0, second, at_second[0])
     gradient = torch.zeros_like(places).index_add(1, first, at_first[1]).index_add(1, second, at_second[1]).T
-    fields = LocalFields(potential, gradient, None)
-    if not remove_self_interaction:
-        share = share + self_energy(multipoles, sigma)
-        own = self_fields(multipoles, sigma)
-        fields = LocalFields(potential + own.potential, gradient + own.gradient, None)
-    return share, fields
+    return share, potential, gradient
 
 
 class _Projected:
@@ -123,13 +146,3 @@ def _pair_energy(source: _Projected, target: _Projected, ladder: tuple[Tensor, .
     across = (target.pulled * _transverse(source.dipole, source.pulled, ladder, 1.0, 2)).sum(0)
     inner = (target.quadrupole * source.quadrupole).sum((0, 1)) * ladder[2]
     return energy + 0.5 * (target.twice_along * f[2] - target.trace * f[1] - 2.0 * across + inner)
-
-
-def _pairs(structure: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of both atoms of every pair i < j that shares a structure."""
-    pairs, start = [], 0
-    for count in torch.bincount(structure).tolist():
-        pairs.append(torch.triu_indices(count, count, 1, device=structure.device) + start)
-        start += count
-    both = torch.cat(pairs, 1)
-    return both[0], both[1]

@@ -7,48 +7,36 @@ which a refusal reaches all ranks and what has to be equal on all is compared.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.inputs import LayerInputs
 from les_plugins.electrostatics.reduction import Ranks
 from les_plugins.errors import GeometryError, LesPluginsError
-from les_plugins.multipoles import Multipoles
 
 #: What one call compares, beside whether any rank refuses.
 FACTS = ("cell", "pbc", "settings", "multipole order", "softness", "polarizability", "external_field", "requires_grad")
 
 
-def check_on_all_ranks(
-    ranks: Ranks,
-    check: Callable[[], None],
-    settings: tuple[object, ...],
-    positions: Tensor,
-    cell: Tensor,
-    pbc: Tensor,
-    batch: Tensor,
-    multipoles: Multipoles,
-    softness: Tensor | None,
-    polarizability: Tensor | None,
-    external_field: Tensor | None,
-) -> None:
+def check_on_all_ranks(ranks: Ranks, inputs: LayerInputs, settings: tuple[object, ...]) -> None:
     """Refuse on every rank what one rank refuses, or what is not the same on all.
 
     Args:
         ranks: the ranks.
-        check: raises what this rank alone has to say against its input.
+        inputs: of this rank.
         settings: of the layer.
-        positions, cell, pbc, batch, multipoles, softness, polarizability, external_field: this rank's input.
 
     Raises:
-        GeometryError: another rank refuses its input, or the ranks do not agree.
+        GeometryError: this rank or another refuses its input, or the ranks do not agree.
     """
     refusal: LesPluginsError | None = None
     own = [0.0] * len(FACTS)
     try:
-        check()
-        inputs = (positions, cell, *multipoles, softness, polarizability, external_field)
+        inputs.check()
+        check_boundaries(inputs.pbc)
+        positions, cell, pbc, _, multipoles, softness, polarizability, external_field = inputs
+        tensors = (positions, cell, *multipoles, softness, polarizability, external_field)
         own = [
             float(_checksum(value))
             for value in (
@@ -59,14 +47,13 @@ def check_on_all_ranks(
                 softness is None,
                 None if polarizability is None else polarizability.dim(),
                 external_field,
-                (torch.is_grad_enabled(), *(None if value is None else value.requires_grad for value in inputs)),
+                (torch.is_grad_enabled(), *(None if value is None else value.requires_grad for value in tensors)),
             )
         ]
     except LesPluginsError as error:
         refusal = error
-    sent = torch.tensor(
-        [float(refusal is not None), *own, *(-x for x in own)], dtype=torch.float64, device=positions.device
-    )
+    device = getattr(inputs.positions, "device", None)  # there is none where positions are no tensor
+    sent = torch.tensor([float(refusal is not None), *own, *(-x for x in own)], dtype=torch.float64, device=device)
     largest = ranks.maximum(sent).tolist()
     if refusal is not None:
         raise refusal

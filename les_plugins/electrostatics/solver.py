@@ -15,6 +15,7 @@ from les_plugins.electrostatics.local import LocalFields, contract
 from les_plugins.electrostatics.mesh import mesh_electrostatics
 from les_plugins.electrostatics.mesh_size import mesh_is_faster
 from les_plugins.electrostatics.open import open_electrostatics
+from les_plugins.electrostatics.pairs import refuse_too_many
 from les_plugins.electrostatics.reciprocal import periodic_electrostatics, proper_lattice
 from les_plugins.electrostatics.reduction import Ranks
 from les_plugins.electrostatics.slab import slab_electrostatics
@@ -79,6 +80,7 @@ def solve_structures(
 
     isolated = [i for i in range(n_structures) if counts[i] > 0 and axes[i] == 0]
     if isolated:
+        refuse_too_many([counts[i] for i in isolated], isolated)
         atoms = torch.cat([members[i] for i in isolated])
         structure = torch.repeat_interleave(
             torch.arange(len(isolated), device=batch.device),
