@@ -17,6 +17,7 @@ from les_plugins.checkpoint import find_folder, load_model, read_config
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError, HostError
 from les_plugins.more_terms import load_with_new_heads, what_must_stay
+from les_plugins.section_name import refuse_near_misses
 
 #: How a config names the two functions below.
 TARGET = "les_plugins.adapters.nequip.LongRangeModel"
@@ -45,6 +46,7 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
         ConfigError: keys beside these two, no model section, or a `long_range:` section that cannot be used.
         HostError: the model is none that a long-range part can be attached to, or is to be compiled.
     """
+    refuse_near_misses({"model": model, **unknown}, "LongRangeModel", place="beside model")
     if unknown:
         raise ConfigError(f"LongRangeModel: unknown key {next(iter(unknown))!r}; allowed keys: model, long_range")
     if not isinstance(model, Mapping) or not isinstance(model.get("_target_"), str):
@@ -104,6 +106,7 @@ def PretrainedModel(  # noqa: N802
         CheckpointError: the checkpoint cannot be loaded.
         ConfigError: another key, no checkpoint, one of another host, or a section that its weights do not fit.
     """
+    refuse_near_misses(unknown, "PretrainedModel", place="beside checkpoint")
     if unknown:
         raise ConfigError(f"PretrainedModel: unknown key {next(iter(unknown))!r}; allowed keys: checkpoint, long_range")
     if checkpoint is None:

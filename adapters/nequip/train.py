@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ase import Atoms
-from nequip.data import AtomicDataDict
-from nequip.model.saved_models.checkpoint import data_dict_from_checkpoint
+from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 from nequip.model.saved_models.load_utils import load_saved_model
 from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import nn
 
 from les_plugins import checkpoint
-from les_plugins.adapters.nequip.builder import TARGET, checkpoint_section
+from les_plugins.adapters.nequip.builder import PRETRAINED, TARGET, checkpoint_section
+from les_plugins.adapters.nequip.data import (
+    HostFrames,
+    Metric,
+    check_batches,
+    check_frames,
+    in_one_line,
+    read_datasets,
+    spread,
+)
+from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, referenced, run_directory
+from les_plugins.adapters.nequip.run_train import FOLDER, TRACEBACK
 from les_plugins.config import LongRangeConfig, read_yaml
 from les_plugins.errors import ConfigError, HostError
+from les_plugins.section_name import SECTION, refuse_near_misses
 
+#: Frames of the training set from which the sign convention of the latent charges is read off.
+GAUGE_FRAMES = 16
 #: Where NequIP's log goes: standard output is for the summary that `--json` asks for.
 _STANDARD_ERROR = 2
+#: Seconds that NequIP has for its own end after Ctrl-C.
+_PATIENCE = 30.0
+_FUNCTIONS = ("LongRangeModel", "PretrainedModel")
+#: What of a training module's metrics needs labels, and of which set.
+_METRICS = {"train": ("loss", "train_metrics"), "val": ("val_metrics",)}
 
 
 def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Path | None:
@@ -30,32 +49,43 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
 
     Args:
         config_file: NequIP's YAML file; with a model section of NequIP alone the model is NequIP's alone.
-        arguments: Hydra overrides, such as trainer.max_epochs=10.
+        arguments: Hydra overrides, such as trainer.max_epochs=10; values that Hydra's grammar does not know, such as
+            paths with = or brackets, are quoted for it.
         metadata: facts to keep in the checkpoint.
 
     Returns:
         The checkpoint folder `<run directory>/<name of the file>.les`, of the best model where NequIP kept one; None
-        when the file asks for no training.
+        when the file asks for no training, and in all but the first process of a distributed training.
 
     Raises:
         ConfigError: a file that cannot be read, or a `long_range:` section that cannot be used.
-        HostError: nequip-train failed (its own messages stand above), or wrote no checkpoint.
+        DataError: training or validation frames that cannot be used.
+        HostError: nequip-train failed, was interrupted, or wrote no checkpoint.
     """
-    settings = read_config(config_file)
+    read_config(config_file)  # words for a file that is no config at all
     folder = run_directory(config_file, arguments)
-    own = [] if any(item.startswith("hydra.run.dir=") for item in arguments) else [f"hydra.run.dir={folder}"]
-    place = ["-cp", str(config_file.resolve().parent), "-cn", config_file.stem]
-    call = [sys.executable, "-m", "nequip.scripts.train", *place, *own, *arguments]
-    done = subprocess.run(call, stdout=_STANDARD_ERROR)
-    if done.returncode:
-        raise HostError(f"{config_file}: nequip-train ended with status {done.returncode}; its messages stand above")
+    config = ComposedConfig.of_file(config_file, arguments, folder)
+    settings = config.plain()
+    check_config(settings, str(config_file))
     runs = settings.get("run") or []
-    if "train" not in ([runs] if isinstance(runs, str) else runs):
+    trains = "train" in ([runs] if isinstance(runs, str) else list(runs))
+    target = folder / f"{config_file.stem}.les"
+    sets = _check_data(config, settings) if trains else {}
+    examples = spread(sets["train"], GAUGE_FRAMES) if trains else []
+    facts = _data_facts(sets)
+    sets.clear()  # NequIP reads the data again in its own process
+
+    _run(config_file, overrides(arguments), folder)
+    if not trains or rank_zero_only.rank:
         return None
     written = newest_checkpoint(folder)
-    model = load_checkpoint(written)
-    facts = {**_data_facts(settings, arguments), "training": {"host_checkpoint": written.name}, **(metadata or {})}
-    return checkpoint.save(model, folder / f"{config_file.stem}.les", "nequip", facts, _training_frames(written, model))
+    facts = {**facts, "training": {"host_checkpoint": written.name}, **(metadata or {})}
+    try:
+        return checkpoint.save(load_checkpoint(written), target, "nequip", facts, examples)
+    except Exception as error:
+        raise HostError(
+            f"{written}, the checkpoint of NequIP, is kept, but was not saved as {target}: {error}"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> nn.Module:
@@ -73,36 +103,44 @@ def load_checkpoint(path: Path) -> nn.Module:
 
 
 def read_config(config_file: Path) -> dict[str, Any]:
-    """NequIP's settings of a YAML file, not resolved; a `long_range:` section in them is checked."""
+    """NequIP's settings of a YAML file alone, not resolved; checked where no `defaults` bring in others."""
     settings = read_yaml(config_file)
+    if "defaults" not in settings:
+        check_config(settings, str(config_file))
+    return settings
+
+
+def check_config(settings: Mapping[str, Any], source: str) -> None:
+    """Look for our section in the settings, not resolved, and for what NequIP cannot do.
+
+    Raises:
+        ConfigError: a section that is misspelt, misplaced or cannot be used, or no model section.
+    """
     module = settings.get("training_module")
     model = module.get("model") if isinstance(module, dict) else None
+    if isinstance(model, str) and "${" in model:
+        model = {}  # a reference to another section, which is looked at where it stands
     if not isinstance(model, dict):
-        raise ConfigError(f"{config_file}: training_module.model is missing, the section with the model's _target_")
-    section = model.get("long_range")
-    if model.get("_target_") == TARGET and section is not None and "${" not in str(section):
-        LongRangeConfig.parse(section, f"{config_file}: training_module.model.long_range")
-    if "long_range" in settings and "${long_range" not in str(model):
+        raise ConfigError(f"{source}: training_module.model is missing, the section with the model's _target_")
+    names = referenced(settings)
+    if SECTION in settings and SECTION not in names:
         raise ConfigError(
-            f"{config_file}: long_range stands at the top, where NequIP does not read it; write it into "
+            f"{source}: {SECTION} stands at the top, where NequIP does not read it; write it into "
             f"training_module.model beside _target_: {TARGET}"
         )
+    place = f"in training_module.model beside _target_: {TARGET}"
+    refuse_near_misses(settings, source, lambda path, found: not path or _takes_a_section(found), place, names)
+    for path, found in _our_sections(settings):
+        section = found.get(SECTION)
+        if section is not None and "${" not in str(section):
+            LongRangeConfig.parse(section, f"{source}: {path}.{SECTION}")
     trainer = settings.get("trainer") or {}
     every = trainer.get("check_val_every_n_epoch", 1) if isinstance(trainer, dict) else 1
     if "EMALightningModule" in str(settings["training_module"].get("_target_")) and every != 1:
         raise ConfigError(
-            f"{config_file}: trainer.check_val_every_n_epoch is {every}; EMALightningModule of NequIP allows 1 only: "
+            f"{source}: trainer.check_val_every_n_epoch is {every}; EMALightningModule of NequIP allows 1 only: "
             "with others it writes checkpoints that it cannot read"
         )
-    return settings
-
-
-def run_directory(config_file: Path, arguments: Sequence[str]) -> Path:
-    """The folder of a run: that of a `hydra.run.dir=` override, or a new one under outputs/."""
-    for item in arguments:
-        if item.startswith("hydra.run.dir="):
-            return Path(item.split("=", 1)[1]).resolve()
-    return Path("outputs", config_file.stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S")).resolve()
 
 
 def newest_checkpoint(folder: Path) -> Path:
@@ -116,21 +154,126 @@ def newest_checkpoint(folder: Path) -> Path:
     return found[-1]
 
 
-def _data_facts(settings: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """Names and hashes of the files of ASEDataModule that config or overrides name by their plain paths."""
-    overrides = dict(item.removeprefix("data.").split("=", 1) for item in arguments if item.startswith("data."))
-    data, facts = {**(settings.get("data") or {}), **overrides}, {}
-    for kind, key in (("training_data", "train_file_path"), ("validation_data", "val_file_path")):
-        given = data.get(key) or []
-        paths = [Path(item) for item in ([given] if isinstance(given, str) else given)]
-        facts[kind] = [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in paths if path.is_file()]
+def _run(config_file: Path, own: Sequence[str], folder: Path) -> None:
+    """`nequip-train` in a process of its own, its log on standard error."""
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary) / "traceback"
+        place = ["--config-path", str(config_file.resolve().parent), f"--config-name={config_file.name}"]
+        call = [sys.executable, "-m", "les_plugins.adapters.nequip.run_train", *place, *own]
+        variables = {**os.environ, FOLDER: str(folder), TRACEBACK: str(report)}
+        process = subprocess.Popen(
+            [*call, f"hydra.run.dir=${{oc.env:{FOLDER}}}"], stdout=_STANDARD_ERROR, env=variables
+        )
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            _wait_for_the_end(process)
+            raise HostError(f"{config_file}: interrupted; {_what_is_kept(folder)}") from None
+        if not status:
+            return
+        text = report.read_text(encoding="utf-8") if report.is_file() else ""
+    reason = f": {_last_line(text)}" if text else ""
+    if text and folder.is_dir():
+        kept = folder / "nequip-train.traceback"
+        kept.write_text(text, encoding="utf-8")
+        reason += f" (its traceback: {kept})"
+    raise HostError(f"{config_file}: nequip-train ended with status {status}{reason}; {_what_is_kept(folder)}")
+
+
+def _wait_for_the_end(process: subprocess.Popen[bytes]) -> None:
+    """NequIP has had the same Ctrl-C, and may be writing; a second one ends it."""
+    try:
+        process.wait(_PATIENCE)
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        process.kill()
+        process.wait()
+
+
+def _what_is_kept(folder: Path) -> str:
+    found = sorted(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return "no checkpoint was written"
+    return f"NequIP kept {found[-1]}; ++ckpt_path={found[-1]} goes on from it"
+
+
+def _last_line(text: str) -> str:
+    """The error of a traceback, in one line."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    begins = [number for number, line in enumerate(lines) if line[:1].strip() and not line.startswith("Traceback")]
+    error = lines[begins[-1]] if begins else lines[-1]
+    code = f" at {lines[begins[-1] - 1].strip()}" if begins and ":" not in error else ""  # an assertion without words
+    return f"{error[:300]}{code}"
+
+
+def _check_data(config: ComposedConfig, settings: Mapping[str, Any]) -> dict[str, list[HostFrames]]:
+    """The sets of the data section, after a look at every frame: labels, fields, boundaries."""
+    source, data = str(config.source), config.resolved("data")
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: data is missing, the section with the structures to train on")
+    type_names = _type_names(config, settings)
+    kinds = {kind: _compared(config, names, type_names) for kind, names in _METRICS.items()}
+    sets = read_datasets(data, kinds, type_names, source)
+    long_range = any(section.get(SECTION) is not None for _, section in _our_sections(settings))
+    check_frames(sets, kinds, long_range or PRETRAINED in str(settings))
+    for kind, some in sets.items():
+        loader = data.get(f"{kind}_dataloader") or {}
+        if isinstance(loader, dict) and int(loader.get("batch_size") or 1) > 1:
+            for frames in some:
+                check_batches(frames)
+    return sets
+
+
+def _compared(config: ComposedConfig, names: Sequence[str], type_names: Sequence[str]) -> list[Metric]:
+    """Fields that the loss or the metrics of a training module compare with labels."""
+    found: dict[str, bool] = {}
+    for name in names:
+        section = config.resolved(f"training_module.{name}")
+        if not isinstance(section, dict):
+            continue
+        try:
+            entries = list(instantiate(section, type_names=list(type_names)).entries.values())
+        except Exception as error:  # hydra and NequIP raise whatever the section makes them
+            where = f"{config.source}: training_module.{name}"
+            raise ConfigError(f"{where}: NequIP cannot use it: {in_one_line(error)}") from None
+        for entry in entries:
+            wanted = getattr(entry.field, "target_field", getattr(entry.field, "field", None))
+            if isinstance(wanted, str) and "edge" not in wanted:
+                found[wanted] = entry.ignore_nan and found.get(wanted, True)
+    return [Metric(field, ignores) for field, ignores in found.items()]
+
+
+def _type_names(config: ComposedConfig, settings: Mapping[str, Any]) -> list[str]:
+    """Names of the model's types as a config gives them; empty where they stand in a checkpoint."""
+    path, section = "training_module.model", (settings.get("training_module") or {}).get("model")
+    while isinstance(section, Mapping):
+        if "type_names" in section:
+            names = config.resolved(f"{path}.type_names")
+            return [str(name) for name in names] if isinstance(names, list) else []
+        path, section = f"{path}.model", section.get("model")
+    return []
+
+
+def _our_sections(settings: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Sections that name one of our two functions, with the keys that lead to them."""
+    if isinstance(settings, list):
+        settings = dict(enumerate(settings))
+    if not isinstance(settings, Mapping):
+        return
+    if _takes_a_section(settings):
+        yield path, settings
+    for key, item in settings.items():
+        yield from _our_sections(item, f"{path}.{key}" if path else str(key))
+
+
+def _takes_a_section(section: Mapping[Any, Any]) -> bool:
+    """Whether a section names one of our two functions, by any path that imports it."""
+    return str(section.get("_target_")) in (TARGET, PRETRAINED, *(f"{__package__}.builder.{n}" for n in _FUNCTIONS))
+
+
+def _data_facts(sets: Mapping[str, Sequence[HostFrames]]) -> dict[str, Any]:
+    """Names and hashes of the files of the sets."""
+    facts = {}
+    for kind, key in (("train", "training_data"), ("val", "validation_data")):
+        paths = [frames.path for frames in sets.get(kind, ()) if frames.path.is_file()]
+        facts[key] = [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in paths]
     return facts
-
-
-def _training_frames(path: Path, model: nn.Module) -> list[Atoms]:
-    """One training structure, from whose Born charges the sign convention is read off."""
-    data = data_dict_from_checkpoint(str(path))
-    symbols = [model.type_names[int(kind)] for kind in data[AtomicDataDict.ATOM_TYPE_KEY]]
-    pbc = data[AtomicDataDict.PBC_KEY].view(3).numpy()
-    cell = data[AtomicDataDict.CELL_KEY].view(3, 3).numpy() if pbc.any() else None
-    return [Atoms(symbols, data[AtomicDataDict.POSITIONS_KEY].detach().numpy(), cell=cell, pbc=pbc)]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from nequip_models import HOST_SECTIONS, part, training_settings, waters
 
 import les_plugins
 from les_plugins.adapters.nequip import LongRangeModel, PretrainedModel
+from les_plugins.adapters.nequip import train as training
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
 from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.adapters.nequip.train import load_checkpoint, read_config, train
@@ -277,9 +282,59 @@ def test_a_long_range_part_is_attached_to_a_checkpoint_and_to_a_package_of_nequi
 
 
 @pytest.mark.training
-def test_a_failing_run_is_reported_in_words(work):
-    with pytest.raises(HostError, match="nequip-train ended with status"):
-        train(write_config(), ["trainer.max_epochs=nonsense"])
+def test_a_failing_run_is_reported_in_one_line_without_a_traceback(work):
+    write_config()
+    command = [sys.executable, "-m", "les_plugins", "train", "nequip", "--config", "water.yaml"]
+    done = subprocess.run(
+        [*command, "trainer.max_epochs=nonsense", "hydra.run.dir=run"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: water.yaml: nequip-train ended with status 1: ")
+    assert last.endswith("no checkpoint was written")
+    assert "assert isinstance(self.max_epochs, int)" in last  # Lightning's own, which has no words
+    assert (work / "run" / "nequip-train.traceback").read_text().startswith("Traceback")
+
+
+@pytest.mark.training
+def test_an_interrupted_run_says_what_is_kept(work):
+    config = write_config()
+    call = [sys.executable, "-m", "les_plugins", "train", "nequip", "--config", config.name]
+    process = subprocess.Popen(
+        [*call, "trainer.max_epochs=100000", "hydra.run.dir=run"],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120.0
+    while not list(work.glob("run/*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does for Ctrl-C
+    _, errors = process.communicate(timeout=60.0)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert re.search(r"error: water\.yaml: interrupted; NequIP kept .*\.ckpt; \+\+ckpt_path=", errors.splitlines()[-1])
+
+
+@pytest.mark.training
+def test_folders_of_odd_names_are_no_obstacle(work, monkeypatch):
+    odd = "a=b, [c] {d} (e) 'f' $h %i Größe 水 n.."
+    (work / odd).mkdir()
+    for name in ("train.extxyz", "valid.extxyz"):
+        (work / name).rename(work / odd / name)
+    monkeypatch.chdir(work / odd)
+    config = write_config(name=f"{odd}.yaml")
+    folder = train(config, ["trainer.max_epochs=1"])
+    assert folder is not None
+    assert folder.parents[2] == work / odd / "outputs"
+    assert les_plugins.load(folder).has_long_range
+
+
+@pytest.mark.training
+def test_other_processes_of_a_distributed_training_write_no_checkpoint(work, monkeypatch):
+    monkeypatch.setattr(training.rank_zero_only, "rank", 1)
+    monkeypatch.setattr(training, "_run", lambda *given: None)
+    assert train(write_config(), ["hydra.run.dir=run"]) is None
+    assert not list(work.rglob("*.les"))
 
 
 @pytest.mark.parametrize(
