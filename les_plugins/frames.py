@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ase.io
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.calculators.calculator import all_properties
 from numpy.typing import NDArray
 
@@ -15,6 +16,8 @@ from les_plugins.errors import DataError
 
 #: Smallest height of a periodic cell, Å: below it atoms overlap with their own images.
 SMALLEST_HEIGHT = 1.0
+#: Columns of extended XYZ files in which other programs write velocities, Å/fs.
+_VELOCITIES = ("vel", "velo", "velocities")
 
 
 def read_frames(path: str | Path, index: str = ":") -> list[Atoms]:
@@ -36,7 +39,7 @@ def read_frames(path: str | Path, index: str = ":") -> list[Atoms]:
     if not frames:
         raise DataError(f"{file}: holds no frame")
     for number, atoms in enumerate(frames):
-        check_frame(atoms, f"{file}, frame {number}")
+        check_frame(_with_columns_of_gpumd(atoms, f"{file}, frame {number}"), f"{file}, frame {number}")
     return frames
 
 
@@ -59,11 +62,71 @@ def iterate_frames(path: str | Path) -> Iterator[Atoms]:
             raise _unreadable(file, error, f", frame {number}" if number else "") from None
         if atoms is None:
             break
-        check_frame(atoms, f"{file}, frame {number}")
+        check_frame(_with_columns_of_gpumd(atoms, f"{file}, frame {number}"), f"{file}, frame {number}")
         yield atoms
         number += 1
     if not number:
         raise DataError(f"{file}: holds no frame")
+
+
+def boundary_of(atoms: Atoms) -> str:
+    """What the long-range part takes a structure for: periodic, a slab, a wire or open, and why open."""
+    periodic = int(atoms.pbc.sum())
+    if periodic == 3:
+        return "periodic"
+    if periodic:
+        axes = " and ".join(name for name, flag in zip("abc", atoms.pbc, strict=True) if flag)
+        return f"{'slab' if periodic == 2 else 'wire'} (periodic along {axes})"
+    return "open (pbc is F F F)" if atoms.cell.rank else "open (no lattice in the file)"
+
+
+class Boundaries:
+    """Counts which boundaries the frames of a file have; as text, what a command says of them.
+
+    Args:
+        frames: structures that are counted at once; `watch` counts others as they pass.
+    """
+
+    def __init__(self, frames: Iterable[Atoms] = ()) -> None:
+        self.counts = Counter(map(boundary_of, frames))
+
+    def watch(self, frames: Iterable[Atoms]) -> Iterator[Atoms]:
+        """The frames, counted on the way."""
+        for atoms in frames:
+            self.counts[boundary_of(atoms)] += 1
+            yield atoms
+
+    def __str__(self) -> str:
+        total = sum(self.counts.values())
+        kinds = [kind if len(self.counts) == 1 else f"{n} {kind}" for kind, n in self.counts.most_common()]
+        return f"{total} frame{'s' * (total != 1)}: {', '.join(kinds)}"
+
+
+def describe_boundaries(frames: Iterable[Atoms]) -> str:
+    """Which boundaries structures have, as "3 frames: 2 periodic, 1 open (no lattice in the file)"."""
+    return str(Boundaries(frames))
+
+
+def _with_columns_of_gpumd(atoms: Atoms, where: str) -> Atoms:
+    """Masses and velocities under ASE's names; ASE leaves those of GPUMD and QUIP as arrays that nothing reads.
+
+    Columns: mass (u); vel, velo or velocities (Å/fs, as these programs write them).
+    """
+    for column in {"mass", *_VELOCITIES} & set(atoms.arrays):
+        value = atoms.arrays[column]
+        shape = (len(atoms),) if column == "mass" else (len(atoms), 3)
+        if value.shape != shape or value.dtype.kind not in "if" or not np.isfinite(value).all():
+            raise DataError(f"{where}: the column {column} is not {shape[1:] or 'one'} finite number(s) an atom")
+    mass = atoms.arrays.pop("mass", None)
+    if mass is not None and not atoms.has("masses"):
+        if (mass <= 0).any():
+            raise DataError(f"{where}: the column mass holds {mass.min():g} u; allowed: above 0")
+        atoms.set_masses(mass)
+    velocities = [atoms.arrays.pop(column, None) for column in _VELOCITIES]
+    found = next((value for value in velocities if value is not None), None)
+    if found is not None and not atoms.has("momenta"):
+        atoms.set_momenta(atoms.get_masses()[:, None] * found / units.fs, apply_constraint=False)
+    return atoms
 
 
 def check_frame(atoms: Atoms, where: str) -> None:

@@ -12,6 +12,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.constraints import FixAtoms
 from command_line import Done
 from toy_calculator import Toy, molecule
 
@@ -103,6 +104,33 @@ def test_md_refuses_in_one_line(
     assert message in done.errors
     assert done.errors.count("\n") == 1
     assert not (tmp_path / "md.h5").exists()
+
+
+def test_md_says_boundary_velocities_and_constraints_and_keeps_them(
+    command: Callable[..., Done], tmp_path: Path
+) -> None:
+    frozen = molecule(1)
+    frozen.set_constraint(FixAtoms([0]))
+    ase.io.write(tmp_path / "start.xyz", frozen, columns=["symbols", "positions", "move_mask"])
+    first, second, common = tmp_path / "first.h5", tmp_path / "second.h5", ("--steps", 8, "--temperature", 300)
+    done = command("md", "m", tmp_path / "start.xyz", "-o", first, *common)
+    assert done.errors.splitlines()[:3] == [
+        f"{tmp_path}/start.xyz: 1 frame: open (no lattice in the file)",
+        "velocities: drawn at 300 K, seed 0",
+        "constraints of START: FixAtoms; 6 of 9 degrees of freedom are left",
+    ]
+    done = command("md", "m", first, "-o", second, *common)
+    kelvin = Trajectory.open(first)["temperature"][-1]
+    assert f"velocities: kept from START, {kelvin:.1f} K; --temperature is not used" in done.errors
+    assert "constraints of START: FixAtoms" in done.errors
+    for path in (first, second):
+        found = Trajectory.open(path)
+        assert found.degrees_of_freedom == 6
+        assert np.ptp(found["positions"][:, 0], axis=0).max() == 0.0
+        assert np.ptp(found["positions"][:, 1], axis=0).max() > 1e-3
+    done = command("md", "m", first, "-o", second, "--resume", "--steps", 12, *common[2:])
+    assert "velocities: of the last saved state" in done.errors
+    assert Trajectory.open(second).frames == 4
 
 
 def test_an_unknown_thermostat_or_suffix_is_wrong_usage(

@@ -7,7 +7,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from les_plugins.errors import DataError
@@ -17,6 +17,8 @@ from les_plugins.frames import (
     check_frame,
     check_labels,
     check_no_slabs,
+    describe_boundaries,
+    iterate_frames,
     label,
     read_frames,
 )
@@ -181,3 +183,49 @@ def test_an_element_that_the_model_does_not_know_is_named_beside_those_it_knows(
     with pytest.raises(DataError, match="x, frame 1: the model does not know H; it knows: O, Na"):
         check_elements([Atoms("Na"), water()], [8, 11], "x")
     check_elements([water()], [1, 8, 11], "x")
+
+
+def test_masses_and_velocities_of_gpumd_and_quip_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.xyz"
+    for columns in ("mass:R:1:vel:R:3", "mass:R:1:velo:R:3", "masses:R:1:velocities:R:3"):
+        path.write_text(
+            f'2\nLattice="6 0 0 0 6 0 0 0 6" Properties=species:S:1:pos:R:3:{columns}\n'
+            "H 0 0 0 2.014 0.01 0 0\nO 1 0 0 15.999 -0.001 0 0.002\n"
+        )
+        for atoms in (read_frames(path)[0], next(iterate_frames(path))):
+            np.testing.assert_array_equal(atoms.get_masses(), [2.014, 15.999])
+            # Å/fs, and half m v² of the first atom in eV: 0.5 · 2.014 u · (0.01 Å/fs)² · 103.642697 eV fs²/(u Å²)
+            np.testing.assert_allclose(atoms.get_velocities() * units.fs, [[0.01, 0, 0], [-0.001, 0, 0.002]])
+            assert atoms[:1].get_kinetic_energy() == pytest.approx(0.5 * 2.014 * 1e-4 * 103.642697, rel=1e-6)
+            assert not {"mass", "vel", "velo", "velocities"} & set(atoms.arrays)
+
+
+def test_names_of_ase_win_over_those_of_other_programs(tmp_path: Path) -> None:
+    path = tmp_path / "both.xyz"
+    path.write_text("1\nProperties=species:S:1:pos:R:3:vel:R:3:momenta:R:3\nH 0 0 0 9 9 9 1 2 3\n")
+    np.testing.assert_array_equal(read_frames(path)[0].get_momenta(), [[1, 2, 3]])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("mass:R:1", "0", "the column mass holds 0 u"),
+        ("vel:R:3", "0 0 nan", "column vel"),
+        ("vel:R:1", "1", "column vel"),
+    ],
+)
+def test_columns_that_cannot_be_meant_are_named(tmp_path: Path, column: str, value: str, message: str) -> None:
+    path = tmp_path / "wrong.xyz"
+    path.write_text(f"1\nProperties=species:S:1:pos:R:3:{column}\nH 0 0 0 {value}\n")
+    with pytest.raises(DataError, match=f"frame 0: .*{message}"):
+        read_frames(path)
+
+
+def test_the_boundaries_of_frames_are_described() -> None:
+    box = {"positions": [[0.0, 0.0, 0.0]], "cell": [5.0, 5.0, 5.0]}
+    periodic, slab, unused = (Atoms("H", **box, pbc=pbc) for pbc in (True, [True, True, False], False))
+    assert describe_boundaries([periodic]) == "1 frame: periodic"
+    mixed = [periodic, Atoms("H"), periodic]
+    assert describe_boundaries(mixed) == "3 frames: 2 periodic, 1 open (no lattice in the file)"
+    assert describe_boundaries([slab]) == "1 frame: slab (periodic along a and b)"
+    assert describe_boundaries([unused, unused]) == "2 frames: open (pbc is F F F)"

@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from les_plugins import checkpoint, plotting
-from les_plugins.cli.shared import open_model, progress, quiet_host
+from les_plugins.cli.shared import open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError, HostError
 from les_plugins.evaluation import POLARIZABILITY_UNITS, QUANTITIES, Evaluation, known_elements
 from les_plugins.evaluation import evaluate as evaluate_frames
 from les_plugins.files import make_folder
-from les_plugins.frames import existing_file, iterate_frames
+from les_plugins.frames import Boundaries, existing_file, iterate_frames
 from les_plugins.labels import BORN, LabelKeys, Survey, survey
 from les_plugins.metrics import ALL
 
@@ -113,7 +113,8 @@ def compare(
     if born and BORN not in calculator.implemented_properties:
         raise HostError(f"--born: {model} does not predict Born charges: it has no long-range part")
     checked = progress(iterate_frames(file), None, "checking")
-    found = survey(checked, str(file), keys, known_elements(calculator))
+    boundaries = Boundaries()
+    found = survey(boundaries.watch(checked), str(file), keys, known_elements(calculator))
     if born and BORN not in found.labels:
         raise DataError(f"--born: no frame of {file} has {' or '.join(keys.born_effective_charges)}")
     result = evaluate_frames(
@@ -126,6 +127,7 @@ def compare(
         polarizability_unit=polarizability_unit,
         born_symmetric=born_symmetric,
     )
+    say_boundaries(file, boundaries)
     return result, found, facts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +15,10 @@ from rich.console import Console
 
 from les_plugins import checkpoint
 from les_plugins.cli.interruption import command_line, says_what_was_kept
-from les_plugins.cli.shared import one_frame, open_model, progress, quiet_host
+from les_plugins.cli.shared import one_frame, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.evaluation import known_elements
-from les_plugins.frames import check_elements_of
+from les_plugins.frames import Boundaries, check_elements_of
 
 Ensemble = Enum("Ensemble", {name: name for name in ("nve", "nvt", "npt")}, type=str)  # type: ignore[misc]
 Thermostat = Enum("Thermostat", {name: name for name in ("bussi", "langevin")}, type=str)  # type: ignore[misc]
@@ -98,6 +99,7 @@ def md(
         sum_rule=sum_rule,
         field=None if field is None else Field(field, pulse_center, pulse_width, pulse_wavenumber),
     )
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     with quiet_host():
         structure = _read_start(start, index)
         calculator, model_facts = open_model(model, device, epsilon_infinity)
@@ -111,6 +113,14 @@ def md(
             "start_sha256": checkpoint.sha256(start),
             "start_index": index,
         }
+
+        def begin(numbers: range) -> Iterator[int]:
+            """Once nothing is left that could be refused."""
+            say_boundaries(start, Boundaries([structure]))
+            for line in _begun_with(structure, settings, numbers.start > 1):
+                console.print(line)
+            return progress(numbers, len(numbers), "steps", numbers.start - 1)
+
         with says_what_was_kept(lambda: _kept(output)):
             outcome = run(
                 calculator,
@@ -120,7 +130,7 @@ def md(
                 facts,
                 resume=resume,
                 save_every=save_every,
-                track=lambda numbers: progress(numbers, len(numbers), "steps", numbers.start - 1),
+                track=begin,
             )
     summary = {"output": str(output), **dataclasses.asdict(outcome), **_summary(Trajectory.open(output))}
     if as_json:
@@ -128,7 +138,6 @@ def md(
             json.dumps({"model": model_facts, "settings": settings.model_dump(mode="json"), **summary}, indent=1)
         )
         return
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(
         f"{output}: {outcome.frames} frames to step {outcome.steps} ({outcome.steps * timestep / 1000:g} ps) with "
         f"{', '.join(outcome.series)}; {outcome.seconds:.0f} s"
@@ -142,6 +151,25 @@ def _read_start(start: Path, index: int) -> Atoms:
 
         return Trajectory.open(start).atoms(index)
     return one_frame(start, index)
+
+
+def _begun_with(structure: Atoms, settings: Any, resumed: bool) -> list[str]:
+    """Where velocities and constraints of a run are from."""
+    from les_plugins.dynamics.integrators import keeps_velocities
+
+    lines = []
+    if resumed:
+        lines.append("velocities: of the last saved state")
+    elif keeps_velocities(structure, settings):
+        unused = "" if settings.temperature is None or settings.ensemble != "nve" else "; --temperature is not used"
+        lines.append(f"velocities: kept from START, {structure.get_temperature():.1f} K{unused}")
+    else:
+        lines.append(f"velocities: drawn at {settings.temperature:g} K, seed {settings.seed}")
+    if structure.constraints:
+        names = ", ".join(sorted({type(constraint).__name__ for constraint in structure.constraints}))
+        free = structure.get_number_of_degrees_of_freedom()
+        lines.append(f"constraints of START: {names}; {free} of {3 * len(structure)} degrees of freedom are left")
+    return lines
 
 
 def _kept(output: Path) -> str:

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from les_plugins import checkpoint, plotting
 from les_plugins import phonons as lib
-from les_plugins.cli.shared import one_crystal, open_model, progress, quiet_host
+from les_plugins.cli.shared import one_crystal, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError
 from les_plugins.evaluation import known_elements
 from les_plugins.files import whole_file
-from les_plugins.frames import check_elements_of
+from les_plugins.frames import Boundaries, check_elements_of
 
 #: A force of the undisplaced crystal, eV/Å, above which the report says that it is not relaxed.
 _RELAXED = 0.01
@@ -65,6 +65,7 @@ def phonons(
         bands = lib.bands(phonon, path)
         density = lib.density_of_states(phonon, mesh)
         files = _write(found, bands, density, output)
+    say_boundaries(structure, Boundaries([atoms]))
     report = {
         "model": facts,
         "structure": {"path": str(structure), "sha256": checkpoint.sha256(structure), "atoms": len(atoms)},

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from les_plugins import checkpoint
-from les_plugins.cli.shared import one_crystal, open_model, quiet_host
+from les_plugins.cli.shared import one_crystal, open_model, quiet_host, say_boundaries
 from les_plugins.errors import HostError
 from les_plugins.evaluation import known_elements
 from les_plugins.files import whole_file
-from les_plugins.frames import check_elements_of, check_frame
+from les_plugins.frames import Boundaries, check_elements_of, check_frame
 from les_plugins.labels import BORN
 from les_plugins.piezoelectric import (
     COULOMB_PER_SQUARE_METRE,
@@ -81,6 +81,7 @@ def piezoelectric(
         else:
             found = relaxed_piezoelectric_tensor(calculator, atoms, strain, distance, supercell)
             tensors = _tensors(found.clamped, found)
+    say_boundaries(structure, Boundaries([atoms]))
     report = {
         "model": facts,
         "structure": {"path": str(structure), "sha256": checkpoint.sha256(structure), "atoms": len(atoms)},

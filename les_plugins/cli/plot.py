@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 from les_plugins.cli import evaluate
-from les_plugins.cli.shared import one_frame, open_model, progress, quiet_host
+from les_plugins.cli.shared import one_frame, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import ConfigError
 from les_plugins.files import whole_file
-from les_plugins.frames import iterate_frames
+from les_plugins.frames import Boundaries, iterate_frames
 from les_plugins.plotting import check_available, parity_plots
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)]
@@ -76,7 +76,10 @@ def charges(
         calculator, _ = open_model(model, device, epsilon_infinity)
         from les_plugins.figures import charges_by_element, plot_charges
 
-        found = charges_by_element(calculator, progress(iterate_frames(file), None, "charges"), str(file))
+        boundaries = Boundaries()
+        frames = boundaries.watch(progress(iterate_frames(file), None, "charges"))
+        found = charges_by_element(calculator, frames, str(file))
+    say_boundaries(file, boundaries)
     picture, table = (output.with_name(f"{output.name}.{suffix}") for suffix in ("png", "csv"))
     plot_charges(picture, found)
     lines = ["element,charge_e", *(f"{element},{q:.8g}" for element, values in found.items() for q in values)]

@@ -12,10 +12,10 @@ from ase import Atoms
 from rich.console import Console
 
 from les_plugins import checkpoint
-from les_plugins.cli.shared import open_model, progress, quiet_host
+from les_plugins.cli.shared import open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError
 from les_plugins.evaluation import known_elements
-from les_plugins.frames import check_elements_of, existing_file, iterate_frames
+from les_plugins.frames import Boundaries, check_elements_of, existing_file, iterate_frames
 from les_plugins.prediction import SUFFIXES, write_predictions
 
 
@@ -40,9 +40,11 @@ def predict(
         existing_file(file)
         calculator, facts = open_model(model, device, epsilon_infinity)
         checked = progress(iterate_frames(file), None, "checking")
-        atoms = _atoms_of_frames(checked, known_elements(calculator), str(file))
+        boundaries = Boundaries()
+        atoms = _atoms_of_frames(boundaries.watch(checked), known_elements(calculator), str(file))
         frames = progress(iterate_frames(file), len(atoms), "predicting")
         written = write_predictions(calculator, frames, output, str(file), born)
+    say_boundaries(file, boundaries)
     if not as_json:
         names = ", ".join(name if count == len(atoms) else f"{name} ({count})" for name, count in written.items())
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"{output}: {len(atoms)} frames with {names}")
@@ -54,6 +56,7 @@ def predict(
         "device": device,
         "frames": len(atoms),
         "atoms": sum(atoms),
+        "boundaries": dict(boundaries.counts),
         "frames_with": written,
     }
     typer.echo(json.dumps(summary, indent=1, ensure_ascii=False))

@@ -20,7 +20,7 @@ import les_plugins
 from les_plugins import checkpoint, zoo
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, DataError, HostError
-from les_plugins.frames import read_frames
+from les_plugins.frames import Boundaries, read_frames
 
 T = TypeVar("T")
 #: s, of wall time, between lines of progress in a log file.
@@ -136,6 +136,11 @@ def one_frame(file: Path, index: int) -> Atoms:
     if not -len(frames) <= index < len(frames):
         raise DataError(f"{file}: has no frame {index}; it has {len(frames)}")
     return frames[index]
+
+
+def say_boundaries(source: str | Path, boundaries: Boundaries) -> None:
+    """On stderr, which boundary each structure is computed with."""
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"{source}: {boundaries}")
 
 
 def progress(items: Iterable[T], total: int | None, text: str, done: int = 0) -> Iterator[T]:

@@ -45,20 +45,33 @@ class Integrator:
     def __init__(self, atoms: Atoms, settings: Settings) -> None:
         self.atoms, self.settings = atoms, settings
         self._random = _random_streams(settings.seed)[1]
+        self._rests = _rests_by_itself(atoms, settings)
         self._ase = self._make()
 
     @property
     def degrees_of_freedom(self) -> int:
-        """Degrees of freedom that the temperature is counted with."""
-        return int(self.atoms.get_number_of_degrees_of_freedom())
+        """Degrees of freedom that the temperature is counted with: those that have a share of the heat."""
+        return _degrees_of_freedom(self.atoms) - 3 * self._rests
 
     def step(self, forces: Floats | None) -> Floats | None:
         """One step; `forces` are those of the present positions, where known, and the new ones are returned."""
         if self.settings.ensemble == "npt":
             self._ase.step()
+            if self._rests:
+                # the baths scale a motion of the centre of mass, be it of rounding errors, until it has all the heat
+                self._ase._p = _at_rest(self._ase._p, self.atoms)
+                self.atoms.set_momenta(self._ase._p)
             return None
         new: Floats = self._ase.step(forces)
         return new
+
+    def temperature(self) -> float:
+        """K, of the degrees of freedom that have a share of the heat."""
+        momenta = self.atoms.get_momenta()
+        if self._rests:
+            momenta = _at_rest(momenta, self.atoms)
+        kinetic = 0.5 * float((momenta**2 / self.atoms.get_masses()[:, None]).sum())
+        return 2.0 * kinetic / (max(self.degrees_of_freedom, 1) * units.kB)
 
     def conserved_offset(self) -> float:
         """Energy, eV, that makes potential + kinetic energy a constant of the motion; NaN where there is none."""
@@ -111,7 +124,7 @@ class Integrator:
                 )
             if self.atoms.constraints:
                 raise GeometryError("npt: the start has constraints, which ASE's integrator does not take")
-            return IsotropicMTKNPT(
+            mtk = IsotropicMTKNPT(
                 self.atoms,
                 timestep,
                 temperature_K=float(settings.temperature or 0.0),
@@ -119,12 +132,18 @@ class Integrator:
                 tdamp=relaxation,
                 pdamp=settings.barostat_time * units.fs,
             )
+            if self._rests:
+                _take_centre_off(mtk)
+            return mtk
         if may_hold_centre(self.atoms, settings):
             self.atoms.set_constraint(FixCom())
         if settings.thermostat == "bussi":
             if self.atoms.get_kinetic_energy() < 1e-12:
                 raise ConfigError("bussi: the start has no velocities to rescale; use velocities draw, or langevin")
-            return Bussi(self.atoms, timestep, settings.temperature, relaxation, rng=self._random)
+            bussi = Bussi(self.atoms, timestep, settings.temperature, relaxation, rng=self._random)
+            if self._rests:
+                _leave_centre_alone(bussi)
+            return bussi
         if settings.thermostat == "langevin":
             return Langevin(
                 self.atoms,
@@ -143,8 +162,58 @@ def may_hold_centre(atoms: Atoms, settings: Settings) -> bool:
     return not atoms.constraints and not pushed and len(atoms) > 1
 
 
+def _rests_by_itself(atoms: Atoms, settings: Settings) -> bool:
+    """Whether the centre of mass begins at rest, unheld, and no bath moves it: it has no share of the heat."""
+    if len(atoms) < 2 or atoms.constraints:
+        return False
+    return settings.ensemble == "npt" or not (may_hold_centre(atoms, settings) or settings.thermostat == "langevin")
+
+
+def _take_centre_off(mtk: Any) -> None:
+    """Let ASE's NPT count 3N − 3 degrees of freedom: with its 3N, N − 1 atoms' worth would get the heat of N."""
+    n_atoms = mtk._num_atoms_global
+    for part in (mtk, mtk._thermostat, mtk._barostat):
+        part._num_atoms_global = n_atoms - 1
+    mtk._thermostat._Q[0] *= (n_atoms - 1) / n_atoms
+    mtk._barostat._W *= n_atoms / (n_atoms + 1)
+
+
+def _leave_centre_alone(bussi: Any) -> None:
+    """Let ASE's Bussi scale what moves about the centre of mass, which a field may push."""
+    atoms, free = bussi.atoms, bussi.ndof - 3
+    bussi.target_kinetic_energy *= free / bussi.ndof
+    bussi.ndof = free
+
+    def scale() -> None:
+        momenta = atoms.get_momenta()
+        moving = _at_rest(momenta, atoms)
+        kinetic = 0.5 * float((moving**2 / atoms.get_masses()[:, None]).sum())
+        alpha = bussi.calculate_alpha(kinetic)
+        atoms.set_momenta(momenta + (alpha - 1.0) * moving)
+        bussi.transferred_energy += (alpha**2 - 1.0) * kinetic
+
+    bussi.scale_velocities = scale
+
+
+def _degrees_of_freedom(atoms: Atoms) -> int:
+    try:
+        return int(atoms.get_number_of_degrees_of_freedom())
+    except NotImplementedError:
+        names = ", ".join(type(constraint).__name__ for constraint in atoms.constraints)
+        raise ConfigError(
+            f"the start has the constraints {names}, and ASE cannot tell how many degrees of freedom they take: remove "
+            "them, or use one such as FixAtoms"
+        ) from None
+
+
+def keeps_velocities(atoms: Atoms, settings: Settings) -> bool:
+    """Whether a run begins with the velocities of its start."""
+    present = atoms.has("momenta") and bool(np.abs(atoms.get_momenta()).max() > 0)
+    return settings.velocities == "keep" or (settings.velocities == "auto" and present)
+
+
 def set_velocities(atoms: Atoms, settings: Settings) -> str:
-    """Velocities of the start, centre of mass at rest; says where they are from.
+    """Velocities of the start, centre of mass at rest, constraints obeyed; says where they are from.
 
     Args:
         atoms: the structure; its momenta are set in place.
@@ -153,10 +222,10 @@ def set_velocities(atoms: Atoms, settings: Settings) -> str:
     Raises:
         ConfigError: velocities are to be kept and there are none, or to be drawn without a temperature.
     """
-    present = atoms.has("momenta") and bool(np.abs(atoms.get_momenta()).max() > 0)
-    if settings.velocities == "keep" and not present:
-        raise ConfigError("velocities keep: the start has no velocities; draw them at a --temperature")
-    if settings.velocities == "keep" or (settings.velocities == "auto" and present):
+    if keeps_velocities(atoms, settings):
+        if not atoms.has("momenta") or not atoms.get_momenta().any():
+            raise ConfigError("velocities keep: the start has no velocities; draw them at a --temperature")
+        atoms.set_momenta(atoms.get_momenta())
         _rest(atoms)
         return "start"
     if settings.temperature is None:
@@ -165,7 +234,7 @@ def set_velocities(atoms: Atoms, settings: Settings) -> str:
     masses = atoms.get_masses()[:, None]
     atoms.set_momenta(random.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * settings.temperature))
     _rest(atoms)
-    free = atoms.get_number_of_degrees_of_freedom() - (3 if len(atoms) > 1 and not atoms.constraints else 0)
+    free = _degrees_of_freedom(atoms) - (3 if len(atoms) > 1 and not atoms.constraints else 0)
     kinetic = atoms.get_kinetic_energy()
     if kinetic > 0:
         # exactly the temperature that was asked for: a small system's draw alone may be far from it
@@ -180,6 +249,11 @@ def _random_streams(seed: int) -> list[np.random.Generator]:
 
 def _rest(atoms: Atoms) -> None:
     if len(atoms) > 1 and not atoms.constraints:
-        momenta = atoms.get_momenta()
-        velocity = momenta.sum(0) / atoms.get_masses().sum()
-        atoms.set_momenta(momenta - atoms.get_masses()[:, None] * velocity)
+        atoms.set_momenta(_at_rest(atoms.get_momenta(), atoms))
+
+
+def _at_rest(momenta: Floats, atoms: Atoms) -> Floats:
+    """Momenta (N, 3) about the centre of mass."""
+    masses = atoms.get_masses()
+    still: Floats = momenta - masses[:, None] * (momenta.sum(0) / masses.sum())
+    return still

@@ -230,10 +230,10 @@ class _Recorder:
         """One step, its result checked; the work of the field by the trapezoid rule."""
         self._forces = self.integrator.step(self._forces)
         energy = self.atoms.get_potential_energy()
-        if not math.isfinite(energy) or not 0 <= self._temperature() < HOTTEST:
+        if not math.isfinite(energy) or not 0 <= self.integrator.temperature() < HOTTEST:
             raise DataError(
                 f"step {self._step}: the simulation came apart (energy {energy:.4g} eV, temperature "
-                f"{self._temperature():.4g} K); try a shorter --timestep or a start nearer to equilibrium"
+                f"{self.integrator.temperature():.4g} K); try a shorter --timestep or a start nearer to equilibrium"
             )
         if self.settings.field is not None:
             before, self._power = self._power, self._field_power()
@@ -251,7 +251,7 @@ class _Recorder:
             "kinetic_energy": kinetic,
             "conserved_energy": energy + kinetic + self.integrator.conserved_offset() - self.work,
             "field_work": self.work,
-            "temperature": self._temperature(),
+            "temperature": self.integrator.temperature(),
             "positions": atoms.positions,
             "velocities": velocities,
             "cell": atoms.cell.array,
@@ -267,10 +267,6 @@ class _Recorder:
                 born = born - born.mean(0)
             found["current"] = np.einsum("nab,nb->a", born, velocities)
         return found
-
-    def _temperature(self) -> float:
-        free = max(self.integrator.degrees_of_freedom, 1)
-        return float(2.0 * self.atoms.get_kinetic_energy() / (free * units.kB))
 
     def _field_power(self) -> float:
         """Power of the field's forces, eV per ASE time."""
