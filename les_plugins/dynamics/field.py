@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
+from ase import Atoms
+from ase.constraints import FixConstraint
 from pydantic import PlainSerializer
 
 from les_plugins.errors import ConfigError
@@ -59,6 +61,32 @@ class Field:
         phase = 2.0 * math.pi * SPEED_OF_LIGHT * self.wavenumber * elapsed
         value: Floats = vector * (math.exp(-0.5 * (elapsed / self.width) ** 2) * math.cos(phase))
         return value
+
+
+class FieldSumRule(FixConstraint):
+    """Takes the mean of the field's forces off every atom, as the sum rule takes the mean of Z* off it in the current.
+
+    Without it a periodic structure would be pushed by Z* that the current does not have, and the work of the field
+    would not be ∫ E·J dt. ASE applies it to the forces of molecular dynamics; positions and momenta stay as they are.
+    """
+
+    def get_removed_dof(self, atoms: Atoms) -> int:
+        """None: it holds nothing."""
+        return 0
+
+    def adjust_positions(self, atoms: Atoms, new: Floats) -> None:
+        """Nothing."""
+
+    def adjust_momenta(self, atoms: Atoms, momenta: Floats) -> None:
+        """Nothing."""
+
+    def adjust_forces(self, atoms: Atoms, forces: Floats) -> None:
+        """Forces, eV/Å, with those of the field that the calculator returned."""
+        pushed = atoms.calc.results.get("field_forces")
+        if pushed is not None:
+            forces -= pushed.mean(0)
+
+    redistribute_forces_md = adjust_forces
 
 
 def _name_of(function: Callable[[float], Any]) -> str:

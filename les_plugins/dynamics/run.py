@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
+from les_plugins.dynamics.field import FieldSumRule
 from les_plugins.dynamics.integrators import Integrator, set_velocities
 from les_plugins.dynamics.lock import only_run
 from les_plugins.dynamics.restart import damaged_state, load_state, write_description, write_state
@@ -209,6 +210,10 @@ class _Recorder:
         self.work = 0.0
         self._forces: Floats | None = None
         self._power = 0.0
+        # the charges of open structures obey the sum rule as they are, up to the total charge, which the field pushes
+        self._sum_rule = settings.sum_rule and bool(atoms.pbc.any())
+        if settings.field is not None and self._sum_rule:
+            atoms.set_constraint([FieldSumRule(), *atoms.constraints])
 
     def begin(self, step: int, record: bool) -> None:
         """Before the evaluation that a step ends with: the field at its time, and what is to be derived with it."""
@@ -263,7 +268,7 @@ class _Recorder:
                 found[name] = results[name] if name in results else atoms.calc.get_property(name, atoms)
         if "current" in self.names:
             born = np.asarray(atoms.calc.get_property(BORN, atoms))
-            if self.settings.sum_rule:
+            if self._sum_rule:
                 born = born - born.mean(0)
             found["current"] = np.einsum("nab,nb->a", born, velocities)
         return found
@@ -271,7 +276,11 @@ class _Recorder:
     def _field_power(self) -> float:
         """Power of the field's forces, eV per ASE time."""
         pushed = self.atoms.calc.results.get("field_forces") if self.settings.field is not None else None
-        return 0.0 if pushed is None else float((pushed * self.atoms.get_velocities()).sum())
+        if pushed is None:
+            return 0.0
+        if self._sum_rule:
+            pushed = pushed - pushed.mean(0)
+        return float((pushed * self.atoms.get_velocities()).sum())
 
 
 def _check_abilities(calculator: Any, settings: Settings) -> None:

@@ -66,6 +66,23 @@ def test_the_work_of_a_static_field_is_field_times_change_of_the_dipole(tmp_path
     np.testing.assert_allclose(found["field_work"], work, atol=1e-3 * np.ptp(work))
 
 
+@pytest.mark.parametrize("sum_rule", [True, False])
+def test_the_work_of_the_field_is_the_integral_of_field_times_current(tmp_path: Path, sum_rule: bool) -> None:
+    start = molecule(1, periodic=True, formula="OHHH")  # charges that do not add up: Z* of mean 0.1 e
+    start.set_masses([16.0, 1.0, 2.0, 3.0])  # or holding the centre of mass would do what the sum rule does
+    chosen = Settings.of(
+        temperature=300.0, timestep=0.2, steps=400, every=1, field=Field((0.3, 0.0, -0.2)), sum_rule=sum_rule
+    )
+    run(Pushed(), start, tmp_path / "md.h5", chosen, save_every=0.0)
+    found = Trajectory.open(tmp_path / "md.h5")
+    power = (found["field"] * found["current"]).sum(1)
+    work = np.concatenate([[0.0], np.cumsum(0.5 * 0.2 * (power[1:] + power[:-1]))])
+    np.testing.assert_allclose(found["field_work"], work, atol=1e-9)
+    assert np.abs(work).max() > 0.01
+    # those forces move the atoms too: what they do is what potential and kinetic energy gain
+    assert np.ptp(found["conserved_energy"]) < 0.01 * np.ptp(found["field_work"])
+
+
 def test_a_pulse_does_the_work_that_the_energy_without_the_field_gains(tmp_path: Path) -> None:
     found = simulate(tmp_path / "md.h5", Field((0.0, 0.0, 1.0), center=30.0, width=8.0, wavenumber=300.0))
     assert np.ptp(found["conserved_energy"]) < 2e-3
