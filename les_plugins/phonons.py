@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,10 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
 from les_plugins.evaluation import predict
-from les_plugins.files import whole_file
 from les_plugins.frames import check_frame
+from les_plugins.isotopes import mesh_symmetry, primitive_matrix
 from les_plugins.labels import BORN
 from les_plugins.observables import enforce_asr, sum_rule_violation
+from les_plugins.phonon_files import WAVENUMBER as WAVENUMBER
+from les_plugins.phonon_files import write_bands as write_bands
+from les_plugins.phonon_files import write_born as write_born
 from les_plugins.units import COULOMB_CONSTANT
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-#: cm⁻¹ in a THz: 10¹²/(100 c).
-WAVENUMBER = 1e10 / 299792458.0
 #: Names of the directions along which Γ is approached in reports, and the directions, Cartesian.
 DIRECTIONS = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 #: Points on each segment of a band path.
@@ -103,7 +102,8 @@ def displaced_supercells(
         where: the structure's name in messages.
 
     Returns:
-        The object, its primitive cell found by phonopy, and the supercells; the undisplaced one is the last.
+        The object, its primitive cell found by phonopy (masses tell isotopes apart), and the supercells; the
+        undisplaced one is the last.
 
     Raises:
         HostError: phonopy is missing.
@@ -281,55 +281,27 @@ def check_path(phonon: Phonopy, path: str | None) -> None:
     _corners(Cell(phonon.primitive.cell), path)
 
 
+def check_mesh(mesh: float) -> None:
+    """ConfigError for a length that no mesh can be made with."""
+    if not 0.0 < mesh <= 1000.0:
+        raise ConfigError(f"--mesh is {mesh}; allowed: a length above 0, at most 1000 Å")
+
+
 def density_of_states(phonon: Phonopy, mesh: float = 50.0) -> tuple[Floats, Floats]:
     """Frequencies, THz, and density of states, 1/THz per primitive cell, by phonopy's tetrahedra.
 
     Args:
         phonon: with force constants; Z* are used where it has them.
         mesh: length, Å, that sets the mesh: N = mesh × |b| points along a reciprocal vector b (without 2π).
+
+    Raises:
+        ConfigError: a length that is not above 0, or above 1000 Å.
     """
-    phonon.run_mesh(mesh)
+    check_mesh(mesh)
+    phonon.run_mesh(mesh, is_mesh_symmetry=mesh_symmetry(phonon))
     phonon.run_total_dos()
     found: Any = phonon.total_dos
     return np.array(found.frequency_points), np.array(found.dos)
-
-
-def write_born(phonon: Phonopy, path: Path) -> None:
-    """Write phonopy's file `BORN`: unit factor, ε_∞, and Z* of the atoms that symmetry does not give.
-
-    Args:
-        phonon: with `nac_params`.
-        path: the file.
-
-    Raises:
-        HostError: no Z* were handed over.
-    """
-    from phonopy.file_IO import get_BORN_lines
-
-    if phonon.nac_params is None:
-        raise HostError(f"{path}: there are no Born charges to write")
-    parameters = phonon.nac_params
-    comment, *lines = get_BORN_lines(
-        phonon.primitive, parameters["born"], parameters["dielectric"], symprec=phonon.symmetry.tolerance
-    )
-    # phonopy reads a number at the start of the first line as the factor, and takes its own for VASP without one
-    with whole_file(path) as file:
-        file.write("\n".join([f"{COULOMB_CONSTANT:.8f} {comment}", *lines]) + "\n")
-
-
-def write_bands(found: Bands, path: Path) -> None:
-    """Write a CSV file, a row for each q-point and branch, in THz and cm⁻¹."""
-    names = ["bare", *(["with_born"] if found.corrected is not None else [])]
-    columns = [f"{name}_{unit}" for name in names for unit in ("THz", "cm-1")]
-    with whole_file(path, newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["segment", "distance_1/A", "q_a", "q_b", "q_c", "branch", *columns])
-        for segment, (qpoints, distances) in enumerate(zip(found.qpoints, found.distances, strict=True)):
-            for number, (q, distance) in enumerate(zip(qpoints, distances, strict=True)):
-                sets = [values[segment][number] for values in (found.bare, found.corrected) if values is not None]
-                for branch, values in enumerate(zip(*sets, strict=True)):
-                    shown = [f"{factor * value:.6f}" for value in values for factor in (1.0, WAVENUMBER)]
-                    table.writerow([segment, f"{distance:.8f}", *(f"{x:.8f}" for x in q), branch, *shown])
 
 
 def _new_phonopy(atoms: Atoms, matrix: NDArray[np.int64], primitive: Literal["auto", "P"], symprec: float) -> Phonopy:
@@ -345,7 +317,11 @@ def _new_phonopy(atoms: Atoms, matrix: NDArray[np.int64], primitive: Literal["au
     with warnings.catch_warnings():
         # the primitive cell is asked for by name here; phonopy warns because it was not its default before 4
         warnings.filterwarnings("ignore", message="primitive_matrix defaulted to 'auto'")
-        return Phonopy(cell, matrix, primitive_matrix=primitive, symprec=symprec)
+        chosen = primitive_matrix(cell, symprec) if primitive == "auto" else primitive
+        if not isinstance(chosen, str):
+            # the supercell's symmetry, of the elements, is that of the force constants
+            warnings.filterwarnings("ignore", message="Warning. Point group symmetries of supercell and primitive")
+        return Phonopy(cell, matrix, primitive_matrix=chosen, symprec=symprec)
 
 
 def _supercell_matrix(supercell: ArrayLike) -> NDArray[np.int64]:

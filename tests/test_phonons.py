@@ -17,7 +17,7 @@ from command_line import Done
 from rigid_ions import BORN_CHARGE, EPSILON, LATTICE, RigidIons, rock_salt
 
 from les_plugins import phonons
-from les_plugins.errors import ConfigError, GeometryError, HostError
+from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
 from les_plugins.units import COULOMB_CONSTANT, VACUUM_PERMITTIVITY
 
 phonopy = pytest.importorskip("phonopy", reason="phonopy is not installed: pip install 'les-plugins[phonons]'")
@@ -191,7 +191,46 @@ def test_density_of_states_counts_the_branches(salt: phonons.Phonons) -> None:
     assert np.trapezoid(density, frequencies) == pytest.approx(6.0, rel=0.02)  # trapezia over 201 points
 
 
+@pytest.mark.parametrize("heavy", [1, 3, 5, 7])
+def test_isotopes_are_told_apart_in_every_order_of_the_atoms(heavy: int) -> None:
+    atoms = rock_salt(cubic=True)
+    chlorine = [number for number in range(8) if atoms.symbols[number] == "Cl"]
+    masses = atoms.get_masses()
+    masses[chlorine[(heavy - 1) // 2]] = 60.0
+    atoms.set_masses(masses)
+    found = computed(atoms, (1, 1, 1), RigidIons(), born=False).phonopy
+    assert sorted(found.primitive.masses) == pytest.approx(sorted(masses))
+    # the zone centre of the eight atoms from the force constants of the cell itself, with these masses
+    constants = found.force_constants
+    root = np.repeat(np.sqrt(found.supercell.masses), 3)
+    dynamical = constants.transpose(0, 2, 1, 3).reshape(24, 24) / np.outer(root, root)
+    expected = np.linalg.eigvalsh(dynamical)
+    np.testing.assert_allclose(squared(found, phonons.gamma_frequencies(found)), expected, atol=1e-8)
+
+
+def test_a_heavy_isotope_everywhere_keeps_the_primitive_cell_and_masses_above_zero_are_asked_for() -> None:
+    atoms = rock_salt(cubic=True)
+    masses = np.where(atoms.numbers == 17, 37.0, atoms.get_masses())
+    atoms.set_masses(masses)
+    phonon, _ = phonons.displaced_supercells(atoms, (1, 1, 1))
+    assert sorted(phonon.primitive.masses) == pytest.approx([masses.min(), 37.0])
+    # layers of two isotopes along z: the primitive cell of the masses, two atoms of each element
+    masses[(atoms.numbers == 17) & (atoms.positions[:, 2] > 1.0)] = 35.0
+    atoms.set_masses(masses)
+    phonon, _ = phonons.displaced_supercells(atoms, (1, 1, 1))
+    assert sorted(phonon.primitive.masses) == pytest.approx([masses.min()] * 2 + [35.0, 37.0])
+    masses[3] = 0.0
+    atoms.set_masses(masses)
+    with pytest.raises(DataError, match="atom 3 has the mass 0 u; allowed: above 0"):
+        phonons.displaced_supercells(atoms, (1, 1, 1))
+
+
 class TestRefused:
+    @pytest.mark.parametrize("mesh", [0.0, -1.0, float("nan"), 1e6])
+    def test_a_mesh_that_is_none(self, mesh: float) -> None:
+        with pytest.raises(ConfigError, match="--mesh is"):
+            phonons.check_mesh(mesh)
+
     def test_what_is_no_crystal(self) -> None:
         slab, molecule = rock_salt(), Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]])
         slab.pbc = (True, True, False)

@@ -57,6 +57,7 @@ def phonons(
             check_elements_of(atoms, known, str(structure))
         phonon, supercells = lib.displaced_supercells(atoms, supercell, distance, symprec, str(structure))
         lib.check_path(phonon, path)
+        lib.check_mesh(mesh)
         found = lib.phonons(
             calculator, phonon, progress(supercells, len(supercells), "displacing"), where=str(structure)
         )
