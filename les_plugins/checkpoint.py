@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
 from packaging.specifiers import SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import les_plugins
 from les_plugins import plugins
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import CheckpointError, ConfigError
+from les_plugins.documents import read_json
+from les_plugins.errors import CheckpointError, ConfigError, LesPluginsError, quoted
 from les_plugins.gauge import fix_gauge, mean_born_charges
 from les_plugins.plugins import HostInfo, HostState
+from les_plugins.sizes import WeightSizes, building, check_description
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -100,16 +103,38 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         long_range = None if section is None else LongRangeConfig.parse(section, f"{folder / CONFIG}: long_range")
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
+    epsilon = None if long_range is None else long_range.epsilon_infinity
+    if config["epsilon_infinity"] != epsilon:
+        given = config["epsilon_infinity"]
+        raise CheckpointError(f"{folder / CONFIG}: epsilon_infinity is {given}, in long_range it is {epsilon}")
     try:
         tensors = load_file(folder / WEIGHTS, device="cpu")
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}") from None
     state = HostState(config["host"], config["versions"], config["model"], long_range, tensors, config["metadata"])
     try:
-        model: nn.Module = hooks.les_rebuild(state=state)
+        return _rebuilt(hooks, state), config
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from None
-    return model, config
+
+
+def _rebuilt(hooks: Any, state: HostState) -> nn.Module:
+    """The model of a state, made only after its description was found to be no larger than its tensors."""
+    sizes = WeightSizes(state.tensors)
+    for name, tensor in state.tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"weights: {quoted(name)} holds NaN or infinity")
+    check_description(state.model)
+    if state.long_range is not None:
+        sizes.width("long_range.hidden", state.long_range.hidden)
+    try:
+        with building(sizes):
+            model: nn.Module = hooks.les_rebuild(state=state)
+    except LesPluginsError:
+        raise
+    except Exception as error:  # an adapter raises whatever a nonsense argument makes its host
+        raise CheckpointError(f"{CONFIG} does not describe a model of this {state.host}: {error!r}") from error
+    return model
 
 
 def load(path: str | Path, device: str = "cpu") -> Any:
@@ -135,7 +160,7 @@ def load(path: str | Path, device: str = "cpu") -> Any:
 
 def verify(folder: Path) -> None:
     """Compare both files with the manifest, byte for byte by SHA-256; CheckpointError where they differ."""
-    manifest = _json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST)
     _check_format(manifest, folder / MANIFEST)
     hashes = manifest.get("sha256")
     if not isinstance(hashes, dict) or set(hashes) != {CONFIG, WEIGHTS}:
@@ -143,7 +168,11 @@ def verify(folder: Path) -> None:
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name} is missing")
-        if (found := sha256(folder / name)) != expected:
+        try:
+            found = sha256(folder / name)
+        except OSError as error:
+            raise CheckpointError(f"{folder / name} cannot be read: {error.strerror or error}") from None
+        if found != expected:
             raise CheckpointError(
                 f"{folder / name} has been changed: its SHA-256 is {found[:16]}…, "
                 f"the manifest says {str(expected)[:16]}…"
@@ -152,13 +181,18 @@ def verify(folder: Path) -> None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a checkpoint folder, its format checked; loads no weights and no host."""
-    config = _json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     _check_format(config, folder / CONFIG)
     for key, kind in (("host", str), ("versions", dict), ("model", dict), ("metadata", dict)):
         if not isinstance(config.get(key), kind):
             raise CheckpointError(f"{folder / CONFIG}: {key} is missing or not a {kind.__name__}")
-    if "long_range" not in config:
-        raise CheckpointError(f"{folder / CONFIG}: long_range is missing")
+    for key in ("long_range", "epsilon_infinity"):
+        if key not in config:
+            raise CheckpointError(f"{folder / CONFIG}: {key} is missing")
+    for key in ("epsilon_infinity", "susceptibility"):
+        value = config.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value)):
+            raise CheckpointError(f"{folder / CONFIG}: {key} is {quoted(value)}; expected a finite number or null")
     return config
 
 
@@ -182,7 +216,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     own = model.state_dict()
     for problem, names in (("is missing", own.keys() - tensors.keys()), ("is unknown", tensors.keys() - own.keys())):
         if names:
-            raise CheckpointError(f"weights: {sorted(names)[0]!r} {problem} ({len(names)} such in all)")
+            raise CheckpointError(f"weights: {quoted(sorted(names)[0])} {problem} ({len(names)} such in all)")
     for name, value in tensors.items():
         if value.shape != own[name].shape:
             raise CheckpointError(
@@ -201,16 +235,25 @@ def find_folder(given: str | Path) -> Path:
     """
     from les_plugins import zoo  # which reads checkpoints
 
-    path = zoo.resolve(given)
-    if path.is_dir():
+    try:
+        path = zoo.resolve(given)
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered, a NUL
+        raise CheckpointError(f"{quoted(str(given))} cannot be opened: {error}") from None
+    if is_folder:
         if not (path / MANIFEST).is_file():
             raise CheckpointError(f"{path} is not a checkpoint of les-plugins: it has no {MANIFEST}")
         return path
-    if not path.exists():
+    if not exists:
         known = f"one of the zoo: {', '.join(zoo.names())}" if zoo.names() else "the zoo is empty"
         raise CheckpointError(f"{path} does not exist; expected a checkpoint folder with {MANIFEST}, or {known}")
-    with path.open("rb") as file:
-        head = file.read(4)
+    head = b""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     if head[:2] == b"PK" or head[:1] == b"\x80":
         raise CheckpointError(
             f"{path} is a pickle (a whole PyTorch model), which can run any code when loaded and is never opened here; "
@@ -221,10 +264,10 @@ def find_folder(given: str | Path) -> Path:
 
 def _check_format(document: dict[str, Any], path: Path) -> None:
     if document.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format is {document.get('format')!r}; expected {FORMAT!r}")
+        raise CheckpointError(f"{path}: format is {quoted(document.get('format'))}; expected {FORMAT!r}")
     if document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format_version is {document.get('format_version')!r}; "
+            f"{path}: format_version is {quoted(document.get('format_version'))}; "
             f"this les-plugins ({les_plugins.__version__}) reads {FORMAT_VERSION}"
         )
 
@@ -234,22 +277,12 @@ def _check_host_version(info: HostInfo, versions: Mapping[str, Any], path: Path)
     saved = versions.get(info.distribution)
     try:
         fits = SpecifierSet(info.supported).contains(Version(str(saved)), prereleases=True)
-    except InvalidVersion:
+    except ValueError:  # no version, or one of more digits than Python reads
         fits = False
     if not fits:
-        raise CheckpointError(f"{path}: saved with {info.distribution} {saved!r}; this adapter reads {info.supported}")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return document
+        raise CheckpointError(
+            f"{path}: saved with {info.distribution} {quoted(saved)}; this adapter reads {info.supported}"
+        )
 
 
 def _strangers(folder: Path) -> set[str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from les_plugins.electrostatics.checks import DL_RANGE, SIGMA_RANGE
 from les_plugins.electrostatics.net_charge import FORMER_WARNING, WARNING_ENERGY
-from les_plugins.errors import ConfigError
+from les_plugins.errors import ConfigError, quoted
 
 MultipoleName = Literal["charge", "dipole", "quadrupole"]
 PositiveLength = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -144,51 +142,36 @@ class LongRangeConfig(BaseModel):
         if section is None:
             section = {}
         if not isinstance(section, Mapping):
-            raise ConfigError(f"{source}: expected a section of keys and values, got {section!r}; {_allowed()}")
+            raise ConfigError(f"{source}: expected a section of keys and values, got {quoted(section)}; {_allowed()}")
         try:
             return cls.model_validate(dict(section))
         except ValidationError as error:
-            raise ConfigError("\n".join(_describe(item, source) for item in error.errors())) from None
+            found = error.errors()
+            more = [f"{source}: {len(found) - 5} more problems"] * (len(found) > 5)
+            raise ConfigError("\n".join([_describe(item, source) for item in found[:5]] + more)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `parse` gives the same config back."""
         return self.model_dump(mode="json")
 
 
-def read_yaml(config_file: Path) -> dict[str, Any]:
-    """Keys and values of a host's YAML file.
-
-    Raises:
-        ConfigError: a file that cannot be read, is no YAML, or holds something else than keys and values.
-    """
-    try:
-        settings = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{config_file}: cannot be read: {getattr(error, 'strerror', error)}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{config_file}: not valid YAML: {error}") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{config_file}: expected keys and values, got {type(settings).__name__}")
-    return settings
-
-
 def _describe(item: Any, source: str) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         parent = ResponseConfig if len(item["loc"]) > 1 and item["loc"][0] == "response" else LongRangeConfig
-        return f"{source}: unknown key {key!r}; {_allowed(parent)}"
+        return f"{source}: unknown key {quoted(key)}; {_allowed(parent)}"
     if not key:
         return f"{source}: {item['msg'].removeprefix('Value error, ')}"
     if item["loc"][0] == "static_cell":
         where = "" if len(item["loc"]) == 1 else f", item {int(item['loc'][1]) + 1}"
-        return f"{source}: static_cell is {item['input']!r}{where}: input should be a list of three lengths in Å"
+        return f"{source}: static_cell is {quoted(item['input'])}{where}: input should be a list of three lengths in Å"
     if item["type"] == "tuple_type":
         names = ", ".join(get_args(MultipoleName))
-        return f"{source}: {key} is {item['input']!r}: input should be a list of: {names}"
+        return f"{source}: {key} is {quoted(item['input'])}: input should be a list of: {names}"
     if item["type"] == "model_type":
-        return f"{source}: {key} is {item['input']!r}: input should be a section; {_allowed(ResponseConfig)}"
+        return f"{source}: {key} is {quoted(item['input'])}: input should be a section; {_allowed(ResponseConfig)}"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{source}: {key} is {item['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{source}: {key} is {quoted(item['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def _allowed(model: type[BaseModel] = LongRangeConfig) -> str:

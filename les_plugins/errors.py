@@ -1,8 +1,21 @@
 """The one exception family. Every message names what was given, what is allowed, and the file or key it came from."""
 
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+#: Longest message, in characters: a file may hold megabytes in the place of a number.
+LONGEST_MESSAGE = 4000
+#: Longest value that a message quotes.
+LONGEST_VALUE = 200
+
 
 class LesPluginsError(Exception):
     """Anything les-plugins refuses; the command line prints the message without a traceback."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shortened(str(message)))
 
 
 class ConfigError(LesPluginsError, ValueError):
@@ -48,3 +61,24 @@ class InterruptionError(LesPluginsError):
 
 class LesPluginsWarning(UserWarning):
     """Something that is computed as asked for and is probably not meant; says what to do about it."""
+
+
+def quoted(value: Any, longest: int = LONGEST_VALUE) -> str:
+    """`repr` of a value for a message, cut to `longest` characters; nested and shared values are not written out."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxdict = 4, 12
+    short.maxlist = short.maxtuple = short.maxset = short.maxfrozenset = short.maxdeque = short.maxarray = 12
+    short.maxstring = short.maxlong = short.maxother = longest
+    try:
+        return shortened(short.repr(value), longest)
+    except Exception:  # an integer beyond Python's limit of digits, an object whose repr fails
+        return f"a value of type {type(value).__name__} that cannot be written out"
+
+
+def shortened(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """The text, or its beginning and its end with how much was left out between."""
+    if len(text) <= longest:
+        return text
+    head = 2 * longest // 3
+    tail = longest - head
+    return f"{text[:head]} … ({len(text) - longest} characters left out) … {text[-tail:]}"

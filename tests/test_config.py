@@ -9,7 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from les_plugins import LesPluginsError, LongRangeConfig
-from les_plugins.config import ResponseConfig, read_yaml
+from les_plugins.config import ResponseConfig
+from les_plugins.documents import read_yaml
 from les_plugins.errors import ConfigError
 
 SOURCE = "water.yaml: long_range"

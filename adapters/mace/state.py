@@ -15,8 +15,9 @@ from torch import nn
 
 from les_plugins.adapters.mace.model import LongRangeMACE
 from les_plugins.checkpoint import load_tensors
-from les_plugins.errors import CheckpointError, HostError
+from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.plugins import HostState
+from les_plugins.sizes import WeightSizes
 
 _BASES = {"MACE": modules.MACE, "ScaleShiftMACE": modules.ScaleShiftMACE}
 _CLASSES = ("interaction_cls", "interaction_cls_first", "readout_cls")
@@ -25,6 +26,11 @@ _GATES = {
     "silu": torch.nn.functional.silu,
     "tanh": torch.tanh,
     "abs": torch.abs,
+}
+#: Settings that every MACE has, and that its size follows from.
+_SIZES = {
+    *("r_max", "atomic_numbers", "num_interactions", "num_bessel", "num_elements", "max_ell", "correlation"),
+    *("hidden_irreps", "MLP_irreps", "avg_num_neighbors"),
 }
 #: Settings that choose an accelerated backend, not a model.
 _BACKEND = ("cueq_config", "oeq_config")
@@ -51,6 +57,7 @@ def rebuild(state: HostState) -> nn.Module:
     config = dict(state.model)
     base_class = _listed(config.pop("class", None), _BASES, "class")
     dtype = _listed(config.pop("dtype", None), {"float32": torch.float32, "float64": torch.float64}, "dtype")
+    _check_sizes(config, WeightSizes(state.tensors))
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -64,7 +71,49 @@ def rebuild(state: HostState) -> nn.Module:
     finally:
         torch.set_default_dtype(before)
     load_tensors(model, state.tensors)
+    base = model.base if isinstance(model, LongRangeMACE) else model
+    if abs(float(base.r_max) - config["r_max"]) > 1e-5 * config["r_max"]:  # it is a buffer too, maybe in float32
+        raise CheckpointError(f"config.json: r_max is {config['r_max']}; in the weights it is {float(base.r_max):g}")
+    if base.atomic_numbers.tolist() != config["atomic_numbers"]:
+        raise CheckpointError(
+            f"config.json: atomic_numbers is {quoted(config['atomic_numbers'])}; in the weights it is "
+            f"{quoted(base.atomic_numbers.tolist())}"
+        )
     return model
+
+
+def _check_sizes(config: Mapping[str, Any], sizes: WeightSizes) -> None:
+    """Every number that the size of a MACE follows from, against the tensors that its checkpoint holds."""
+    missing = sorted(_SIZES - config.keys())
+    if missing:
+        raise CheckpointError(f"config.json: {missing[0]} of the model is missing")
+    sizes.cutoff("r_max", config["r_max"])
+    neighbors, numbers = config["avg_num_neighbors"], config["atomic_numbers"]
+    if isinstance(neighbors, bool) or not isinstance(neighbors, int | float) or neighbors <= 0:
+        raise CheckpointError(f"config.json: avg_num_neighbors is {quoted(neighbors)}; allowed: above 0")
+    if not isinstance(numbers, list) or not all(isinstance(z, int) and 0 < z <= 118 for z in numbers):
+        raise CheckpointError(f"config.json: atomic_numbers is {quoted(numbers)}; allowed: a list of 1 … 118")
+    sizes.layers("num_interactions", config["num_interactions"], r"(?:^|\.)interactions\.(\d+)\.")
+    sizes.width("num_bessel", config["num_bessel"], 1)
+    sizes.width("num_elements", config["num_elements"], 1)
+    sizes.degree("max_ell", config["max_ell"])
+    sizes.depth("correlation", config["correlation"], 1)
+    sizes.width("radial_MLP", config.get("radial_MLP") or [])
+    heads = config.get("heads") or ["Default"]
+    if not isinstance(heads, list) or not all(isinstance(head, str) for head in heads):
+        raise CheckpointError(f"config.json: heads is {quoted(heads)}; expected a list of names")
+    sizes.listed("heads", heads)
+    hidden = sizes.irreps("hidden_irreps", config["hidden_irreps"])
+    sizes.irreps("MLP_irreps", config["MLP_irreps"])
+    if config.get("edge_irreps") is not None:
+        sizes.irreps("edge_irreps", config["edge_irreps"])
+    # masks of the first interaction hold every harmonic of every channel, U_matrix_ν every product of ν harmonics
+    harmonics = (config["max_ell"] + 1) ** 2
+    channels = sum(multiplicity for multiplicity, degree, parity in hidden if (degree, parity) == (0, "e"))
+    sizes.mask("max_ell", config["max_ell"], harmonics * channels)
+    orders = config["correlation"]
+    order = max(orders, default=1) if isinstance(orders, list) else orders
+    sizes.product("correlation", orders, harmonics**order)
 
 
 def _plain_mace_config(base: nn.Module) -> dict[str, Any]:
@@ -120,5 +169,5 @@ def _decode(key: str, value: Any) -> Any:
 
 def _listed(name: Any, allowed: Mapping[str, Any], key: str) -> Any:
     if not isinstance(name, str) or name not in allowed:
-        raise CheckpointError(f"config.json: {key} is {name!r}; allowed: {', '.join(sorted(allowed))}")
+        raise CheckpointError(f"config.json: {key} is {quoted(name)}; allowed: {', '.join(sorted(allowed))}")
     return allowed[name]

@@ -28,8 +28,9 @@ from les_plugins import checkpoint
 from les_plugins.adapters.mace.data import read_data, reading
 from les_plugins.adapters.mace.model import attach_long_range
 from les_plugins.adapters.mace.start import started_from
-from les_plugins.config import LongRangeConfig, read_yaml
+from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
+from les_plugins.documents import read_yaml
 from les_plugins.errors import ConfigError, HostError
 
 SECTION = "long_range"

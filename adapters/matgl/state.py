@@ -14,12 +14,16 @@ from torch import nn
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range, energy_model
 from les_plugins.checkpoint import load_tensors
-from les_plugins.errors import CheckpointError, HostError
+from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.plugins import HostState
+from les_plugins.sizes import WeightSizes
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 #: Options of a Potential that are kept; what it scales and shifts by is among the tensors.
 _OPTIONS = ("calc_forces", "calc_stresses", "calc_hessian")
+#: Names of tensors, by which the blocks of each architecture are counted.
+_BLOCKS = {"TensorNet": r"(?:^|\.)layers\.(\d+)\.linears_tensor\.", "M3GNet": r"(?:^|\.)graph_layers\.(\d+)\."}
+_THREE_BODY = "three_body_interactions.0.update_network_atom.layers.0.weight"
 _UNSUPPORTED = ("calc_magmom", "calc_charge", "calc_repuls")
 
 
@@ -48,6 +52,7 @@ def rebuild(state: HostState) -> nn.Module:
     problem = _problem(state.model)
     if problem is not None:
         raise CheckpointError(f"config.json: {problem}")
+    _check_sizes(state.model, WeightSizes(state.tensors))
     arguments = {key: _decode(key, value) for key, value in state.model["arguments"].items()}
     options = state.model["potential"]
     try:
@@ -59,10 +64,46 @@ def rebuild(state: HostState) -> nn.Module:
         if state.long_range is not None:
             model = attach_long_range(model, state.long_range)
         model = model.to(_DTYPES[state.model["dtype"]])
+    except CheckpointError:
+        raise
     except Exception as error:  # MatGL raises whatever a nonsense argument makes it
         raise CheckpointError(f"config.json does not describe a model of this MatGL: {error}") from None
     load_tensors(model, state.tensors)
+    for name, value in state.tensors.items():
+        if name.endswith("bond_expansion.rbf.cutoff") and abs(float(value) - arguments["cutoff"]) > 1e-5 * float(value):
+            raise CheckpointError(
+                f"config.json: cutoff is {arguments['cutoff']}; in the weights it is {float(value):g}"
+            )
     return model.eval()
+
+
+def _check_sizes(model: Mapping[str, Any], sizes: WeightSizes) -> None:
+    """Every number that the size of a model follows from: all integers among the arguments are such."""
+    arguments = model["arguments"]
+    for key in ("cutoff", "threebody_cutoff"):
+        if key in arguments:
+            sizes.cutoff(key, arguments[key])
+    if "nblocks" in arguments:
+        sizes.layers("nblocks", arguments["nblocks"], _BLOCKS[model["architecture"]])
+    for key, value in arguments.items():
+        if isinstance(value, list):
+            sizes.listed(key, value)
+        elif key in ("max_n", "max_l"):
+            sizes.degree(key, value, 1)  # symbolic functions are made of each
+        elif isinstance(value, int) and not isinstance(value, bool) and key not in ("cutoff", "threebody_cutoff"):
+            sizes.width(key, value)
+    if model["architecture"] == "M3GNet":
+        functions = [shape[0] for name, shape in sizes.shapes.items() if _THREE_BODY in name]
+        number = arguments.get("max_n", 3) * arguments.get("max_l", 3)
+        if not functions or number > functions[0]:
+            raise CheckpointError(
+                f"config.json: max_n * max_l is {number}; the weights are of {max(functions, default=0)} functions"
+            )
+    shape = None if model["potential"] is None else model["potential"]["element_refs"]
+    if shape is not None:
+        if not isinstance(shape, list) or len(shape) > 4:
+            raise CheckpointError(f"config.json: element_refs is {quoted(shape)}; expected the lengths of a tensor")
+        sizes.width("element_refs", shape)
 
 
 def _options(potential: Any) -> dict[str, Any]:
@@ -78,18 +119,18 @@ def _problem(model: Mapping[str, Any]) -> str | None:
     """What in a description cannot be used, in words; None when all can."""
     architecture = model.get("architecture")
     if architecture not in ARCHITECTURES:
-        return f"architecture is {architecture!r}; allowed: {', '.join(ARCHITECTURES)}"
+        return f"architecture is {quoted(architecture)}; allowed: {', '.join(ARCHITECTURES)}"
     if model.get("dtype") not in _DTYPES:
-        return f"dtype is {model.get('dtype')!r}; allowed: {', '.join(_DTYPES)}"
+        return f"dtype is {quoted(model.get('dtype'))}; allowed: {', '.join(_DTYPES)}"
     allowed = set(inspect.signature(ARCHITECTURES[architecture].kind).parameters)
     arguments = model.get("arguments")
     if not isinstance(arguments, Mapping) or (strange := sorted(set(arguments) - allowed)):
-        given = repr(strange[0]) if isinstance(arguments, Mapping) else f"{arguments!r}"
+        given = quoted(strange[0]) if isinstance(arguments, Mapping) else f"{quoted(arguments)}"
         return f"arguments holds {given}; allowed: {', '.join(sorted(allowed))}"
     options = model.get("potential")
     keys = {"element_refs", *_OPTIONS}
     if options is not None and (not isinstance(options, Mapping) or set(options) != keys):
-        return f"potential is {options!r}; allowed: null, or {', '.join(sorted(keys))}"
+        return f"potential is {quoted(options)}; allowed: null, or {', '.join(sorted(keys))}"
     return None
 
 

@@ -13,7 +13,6 @@ from typing import Any, cast
 import lightning
 import matgl
 import torch
-import yaml
 from ase import Atoms
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -33,7 +32,8 @@ from les_plugins.adapters.matgl.data import (
     references,
 )
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
-from les_plugins.config import LongRangeConfig, read_yaml
+from les_plugins.config import LongRangeConfig
+from les_plugins.documents import parse_yaml, read_yaml
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.section_name import refuse_near_misses
 
@@ -277,7 +277,7 @@ def _override(settings: dict[str, Any], item: str) -> None:
         target = target.setdefault(key, {})
         if not isinstance(target, dict):
             raise ConfigError(f"argument {item!r}: {key} is no section of keys and values")
-    target[keys[-1]] = yaml.safe_load(value)
+    target[keys[-1]] = parse_yaml(value, f"argument {item!r}")
 
 
 def _file(path: str) -> dict[str, str]:

@@ -13,8 +13,9 @@ from torch import nn
 from les_plugins.adapters.nequip.builder import LongRangeModel
 from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.checkpoint import load_tensors
-from les_plugins.errors import CheckpointError, HostError
+from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.plugins import HostState
+from les_plugins.sizes import WeightSizes
 
 #: Everything that a model section may name: nothing else is looked up when a checkpoint is loaded.
 BUILDERS = (
@@ -59,6 +60,7 @@ def rebuild(state: HostState) -> nn.Module:
     problem = next(_problems(state.model), None)
     if problem is not None:
         raise CheckpointError(f"config.json: {problem}")
+    _check_sizes(state.model, WeightSizes(state.tensors))
     section = None if state.long_range is None else state.long_range.to_dict()
     try:
         model: nn.Module = LongRangeModel(model=state.model, long_range=section)
@@ -67,14 +69,60 @@ def rebuild(state: HostState) -> nn.Module:
     except Exception as error:  # NequIP raises whatever a nonsense argument makes it
         raise CheckpointError(f"config.json does not describe a model of this NequIP: {error}") from None
     load_tensors(model, state.tensors)
+    r_max = state.model["r_max"]
+    for name, value in state.tensors.items():  # one number, or one of each pair of types; maybe in float32
+        own = name.endswith("edge_norm._rmax_recip") and value.numel() == 1
+        if own and abs(float(value) * r_max - 1.0) > 1e-5:
+            raise CheckpointError(f"config.json: r_max is {r_max}; in the weights it is {1 / float(value):g}")
     return model.eval()
+
+
+def _check_sizes(section: Mapping[str, Any], sizes: WeightSizes) -> None:
+    """Every number that the size of a model follows from, by the names that NequIP and Allegro give to arguments."""
+    sizes.cutoff("r_max", section.get("r_max"))
+    if "num_layers" in section:
+        pattern = (
+            r"\.allegro\.latents\.(\d+)\." if section["_target_"].startswith("allegro.") else r"\.layer(\d+)_convnet\."
+        )
+        sizes.layers("num_layers", section["num_layers"], pattern)
+    if "l_max" in section:
+        sizes.degree("l_max", section["l_max"])
+        sizes.product("l_max", section["l_max"], (section["l_max"] + 1) ** 2)
+    _check_arguments(section, sizes)
+    features = section.get("num_features")
+    if "l_max" in section and section.get("num_layers", 1) > 1 and features is not None:
+        of_degree = features if isinstance(features, list) else [features] * (section["l_max"] + 1)
+        sizes.mask(
+            "l_max", section["l_max"], sum((2 * degree + 1) * channels for degree, channels in enumerate(of_degree))
+        )
+
+
+def _check_arguments(section: Mapping[str, Any], sizes: WeightSizes) -> None:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            sizes.listed(key, value)
+            _check_arguments(value, sizes)
+        elif value is None or key in ("seed", "num_layers", "l_max"):
+            continue
+        elif "irreps" in key:
+            for irreps in value if isinstance(value, list | tuple) else [value]:
+                (sizes.degree if isinstance(irreps, int) else sizes.irreps)(key, irreps)
+        elif key.endswith("depth"):
+            sizes.depth(key, value)
+        elif key.startswith("num_") or key.endswith(("_width", "_dim", "_num_features", "num_grids")):
+            sizes.width(key, value)
+        elif isinstance(value, list | tuple):
+            sizes.listed(key, value)
+            for item in value:
+                if isinstance(item, Mapping):
+                    _check_arguments(item, sizes)
 
 
 def _problems(section: Any) -> Iterator[str]:
     """What in a model section a checkpoint must not hold, in words."""
     if not isinstance(section, Mapping) or section.get("_target_") not in BUILDERS:
         target = section.get("_target_") if isinstance(section, Mapping) else section
-        yield f"_target_ of the model is {target!r}; allowed: {', '.join(BUILDERS)}"
+        yield f"_target_ of the model is {quoted(target)}; allowed: {', '.join(BUILDERS)}"
         return
     for value in section.values():
         yield from _inner_problems(value)
@@ -85,15 +133,15 @@ def _inner_problems(value: Any) -> Iterator[str]:
         for key, item in value.items():
             if key == "_target_":
                 if item not in PARTS:
-                    yield f"_target_ is {item!r}; allowed inside a model: {', '.join(PARTS)}"
+                    yield f"_target_ is {quoted(item)}; allowed inside a model: {', '.join(PARTS)}"
             elif str(key).startswith("_"):
-                yield f"key {key!r} inside a model; allowed: arguments and _target_"
+                yield f"key {quoted(key)} inside a model; allowed: arguments and _target_"
             else:
                 yield from _inner_problems(item)
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _inner_problems(item)
     elif isinstance(value, str) and "${" in value:
-        yield f"{value!r} is an interpolation; allowed: plain values"
+        yield f"{quoted(value)} is an interpolation; allowed: plain values"
     elif not isinstance(value, str | bool | int | float | type(None) | torch.Tensor) and not hasattr(value, "item"):
         yield f"a {type(value).__name__} inside a model; allowed: JSON types"

@@ -29,7 +29,8 @@ from les_plugins.adapters.nequip.data import (
 )
 from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, referenced, run_directory
 from les_plugins.adapters.nequip.run_train import FOLDER, TRACEBACK
-from les_plugins.config import LongRangeConfig, read_yaml
+from les_plugins.config import LongRangeConfig
+from les_plugins.documents import read_yaml
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.section_name import SECTION, refuse_near_misses
 

@@ -14,8 +14,9 @@ from torch import nn
 from les_plugins.adapters.sevennet.model import attach_long_range, build_model, long_range_part
 from les_plugins.adapters.sevennet.seam import SECTION
 from les_plugins.checkpoint import load_tensors
-from les_plugins.errors import CheckpointError, HostError
+from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.plugins import HostState
+from les_plugins.sizes import WeightSizes
 
 #: Settings that make a model; a checkpoint holds these and no others.
 SETTINGS = (
@@ -91,7 +92,10 @@ def rebuild(state: HostState) -> nn.Module:
     if dtype is None:
         raise CheckpointError(f"config.json: dtype of the model is none of {', '.join(_DTYPES)}")
     if strange := sorted(config.keys() - set(SETTINGS)):
-        raise CheckpointError(f"config.json: unknown key {strange[0]!r} of the model; allowed: settings of SevenNet")
+        raise CheckpointError(
+            f"config.json: unknown key {quoted(strange[0])} of the model; allowed: settings of SevenNet"
+        )
+    _check_sizes(config, WeightSizes(state.tensors))
     try:
         config[keys.TYPE_MAP] = {int(number): int(index) for number, index in config[keys.TYPE_MAP].items()}
         model: nn.Module = build_model(config, dtype)
@@ -103,6 +107,47 @@ def rebuild(state: HostState) -> nn.Module:
         raise CheckpointError(f"config.json does not describe a model of this SevenNet: {error!r}") from None
     load_tensors(model, state.tensors)
     return model.eval()
+
+
+def _check_sizes(config: Mapping[str, Any], sizes: WeightSizes) -> None:
+    """Every number that the size of a SevenNet follows from, against the tensors that its checkpoint holds."""
+    sizes.cutoff(keys.CUTOFF, config.get(keys.CUTOFF))
+    sizes.layers(keys.NUM_CONVOLUTION, config.get(keys.NUM_CONVOLUTION), r"^(\d+)_convolution\.")
+    if keys.LMAX not in config:
+        raise CheckpointError(f"config.json: {keys.LMAX} of the model is missing")
+    for key in (keys.LMAX, keys.LMAX_EDGE, keys.LMAX_NODE):
+        sizes.degree(key, config.get(key, -1), -1)
+        sizes.product(key, config.get(key), (config.get(key, -1) + 1) ** 2)
+    if config[keys.NUM_CONVOLUTION] > 1 and not config.get(keys.IRREPS_MANUAL):  # a single layer makes scalars only
+        lmax = config[keys.LMAX_NODE] if config.get(keys.LMAX_NODE, -1) > 0 else config[keys.LMAX]
+        channels = config.get(keys.NODE_FEATURE_MULTIPLICITY)
+        sizes.width(keys.NODE_FEATURE_MULTIPLICITY, channels, 1)
+        sizes.mask(keys.LMAX, lmax, (lmax + 1) ** 2 * channels)
+    for key in (
+        keys.NODE_FEATURE_MULTIPLICITY,
+        keys.NUM_SPECIES,
+        keys.NUM_MODALITIES,
+        keys.CONVOLUTION_WEIGHT_NN_HIDDEN_NEURONS,
+        keys.READOUT_FCN_HIDDEN_NEURONS,
+    ):
+        if config.get(key) is not None:
+            sizes.width(key, config[key])
+    if config.get(keys.IRREPS_MANUAL):
+        if not isinstance(config[keys.IRREPS_MANUAL], list):
+            raise CheckpointError(
+                f"config.json: {keys.IRREPS_MANUAL} is {quoted(config[keys.IRREPS_MANUAL])}; not a list"
+            )
+        sizes.depth(keys.IRREPS_MANUAL, len(config[keys.IRREPS_MANUAL]))
+        for irreps in config[keys.IRREPS_MANUAL]:
+            sizes.irreps(keys.IRREPS_MANUAL, irreps)
+    for key in (keys.RADIAL_BASIS, keys.CUTOFF_FUNCTION, keys.TYPE_MAP, keys.MODAL_MAP):
+        value = config.get(key) or {}
+        if not isinstance(value, Mapping):
+            raise CheckpointError(f"config.json: {key} is {quoted(value)}; expected keys and values")
+        sizes.listed(key, value)
+        for name, number in value.items():
+            if isinstance(number, int):
+                sizes.width(f"{key}.{name}", number)
 
 
 def section_of(config: Mapping[str, Any]) -> dict[str, Any] | None:

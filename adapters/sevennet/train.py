@@ -34,8 +34,9 @@ from les_plugins import checkpoint, frames
 from les_plugins.adapters.sevennet.model import build_model, remember
 from les_plugins.adapters.sevennet.seam import SECTION, Built, open_seam, open_training_seam, refuse_accelerators
 from les_plugins.adapters.sevennet.state import section_of
-from les_plugins.config import LongRangeConfig, read_yaml
+from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
+from les_plugins.documents import read_yaml
 from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError
 from les_plugins.section_name import refuse_near_misses
 

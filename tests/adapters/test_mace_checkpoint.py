@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,29 @@ def test_another_long_range_section_does_not_fit_the_tensors(copy: Path) -> None
     (copy / CONFIG).write_text(json.dumps(config))
     seal(copy)
     assert "is unknown" in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_irreps": "100000x0e+100000x1o"}, "multiplicity is 100000"),
+        ({"correlation": 12}, "correlation is 12"),
+        ({"num_interactions": 1000000}, "num_interactions is 1000000"),
+        ({"max_ell": 50}, "max_ell is 50"),
+        ({"max_ell": 11}, "max_ell is 11"),
+        ({"radial_MLP": [1000000000]}, "radial_MLP is 1000000000"),
+        ({"radial_MLP": [512] * 100}, "more parameters"),
+        ({"r_max": 10**9}, "r_max is 1000000000"),
+        ({"r_max": 3.6}, "in the weights it is"),
+        ({"num_bessel": 10**9}, "num_bessel is 1000000000"),
+        ({"MLP_irreps": "1000000x0e"}, "multiplicity is 1000000"),
+        ({"heads": ["a"] * 100000}, "heads has 100000 items"),
+        ({"avg_num_neighbors": 0.0}, "avg_num_neighbors is 0.0"),
+    ],
+)
+def test_a_size_that_the_weights_do_not_hold_is_refused_before_anything_is_built(copy, changes, message):
+    """Built, these take from minutes to for ever, or more memory than there is."""
+    change_model(copy, **changes)
+    start = time.monotonic()
+    assert message in refusal(copy)
+    assert time.monotonic() - start < 20.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,29 @@ def test_what_a_checkpoint_cannot_hold_is_refused_in_words(tmp_path):
         les_plugins.save(Potential(qet), tmp_path / "qet.les", "matgl")
     with pytest.raises(HostError, match="calc_magmom=True"):
         les_plugins.save(Potential(tiny_model(), calc_magmom=True), tmp_path / "magmom.les", "matgl")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "message"),
+    [
+        ("TensorNet", {"units": 10**9}, "units is 1000000000"),
+        ("TensorNet", {"units": 512}, "more parameters"),
+        ("TensorNet", {"nblocks": 10**6}, "nblocks is 1000000"),
+        ("TensorNet", {"num_rbf": 10**9}, "num_rbf is 1000000000"),
+        ("TensorNet", {"cutoff": 1e9}, "cutoff is 1000000000.0"),
+        ("M3GNet", {"max_l": 50}, "max_l is 50"),
+        ("M3GNet", {"max_n": 11}, "max_n \\* max_l is 22"),
+        ("M3GNet", {"nlayers_set2set": 10**6}, "nlayers_set2set is 1000000"),
+        ("M3GNet", {"cutoff": 3.6}, "in the weights it is"),
+    ],
+)
+def test_a_size_that_the_weights_do_not_hold_is_refused_before_anything_is_built(
+    architecture, changes, message, tmp_path
+):
+    """Built, these take from minutes to for ever, or more memory than there is."""
+    folder = les_plugins.save(tiny_long_range(architecture), tmp_path / "model.les", "matgl")
+    arguments = json.loads((folder / "config.json").read_text())["model"]["arguments"]
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=message):
+        les_plugins.load(forge(folder, arguments={**arguments, **changes}))
+    assert time.monotonic() - start < 20.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_the_sign_convention_changes_no_energy(tmp_path):
         ({"pair_potential": [{"a": {"_target_": "os.system"}}]}, "'os.system'; allowed inside a model"),
         ({"num_bessels": "${oc.env:HOME}"}, "is an interpolation"),
         ({"pair_potential": {"_partial_": True}}, "key '_partial_'"),
-        ({"num_layers": "many"}, "does not describe a model of this NequIP"),
+        ({"num_layers": "many"}, "num_layers is 'many'; the weights have 2"),
         ({"no_such_argument": 1}, "does not describe a model of this NequIP"),
         ({"num_features": 5}, "has shape"),
     ],
@@ -131,3 +132,26 @@ def test_a_bare_model_that_is_attached_later_can_be_saved(tmp_path):
     folder = les_plugins.save(les_plugins.attach(bare, FULL), tmp_path / "model.les", "nequip")
     structure: Atoms = waters()
     assert np.isfinite(les_plugins.load(folder).get_forces(structure)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"l_max": 50}, "l_max is 50"),
+        ({"l_max": 11}, "l_max is 11"),
+        ({"num_layers": 1000000}, "num_layers is 1000000"),
+        ({"num_features": 10**9}, "num_features is 1000000000"),
+        ({"radial_mlp_depth": 1000000}, "radial_mlp_depth is 1000000"),
+        ({"radial_mlp_width": 10**9}, "radial_mlp_width is 1000000000"),
+        ({"num_bessels": 10**9}, "num_bessels is 1000000000"),
+        ({"r_max": 10**9}, "r_max is 1000000000"),
+        ({"r_max": 3.6}, "in the weights it is"),
+        ({"num_features": 512}, "which makes features of"),
+    ],
+)
+def test_a_size_that_the_weights_do_not_hold_is_refused_before_anything_is_built(saved, changes, message):
+    """Built, these take from minutes to for ever, or more memory than there is."""
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=message):
+        les_plugins.load(forge(saved, **changes))
+    assert time.monotonic() - start < 20.0

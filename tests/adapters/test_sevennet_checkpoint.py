@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,10 @@ def test_a_loaded_model_gives_exactly_the_same_numbers(dtype, settings, tmp_path
         ({"no_such_setting": 1}, "unknown key 'no_such_setting'"),
         ({"interaction_type": "os.system"}, "does not describe a model of this SevenNet"),
         ({"act_radial": "eval"}, "does not describe a model of this SevenNet"),
-        ({"num_convolution_layer": "many"}, "does not describe a model of this SevenNet"),
+        ({"num_convolution_layer": "many"}, "num_convolution_layer is 'many'; the weights have 2"),
         ({"_type_map": None}, "does not describe a model of this SevenNet"),
         ({"channel": 5}, "has shape"),
-        ({"num_convolution_layer": 3}, "is missing"),
+        ({"num_convolution_layer": 3}, "num_convolution_layer is 3; the weights have 2"),
     ],
 )
 def test_a_forged_model_section_is_refused_in_words(saved, changes, message):
@@ -105,3 +106,28 @@ def test_a_pretrained_model_takes_a_long_range_part_and_starts_exactly_where_it_
     calculator = les_plugins.load(les_plugins.save(model, tmp_path / "tuned.les", "sevennet"))
     assert calculator.has_long_range
     assert np.array_equal(calculator.get_property("forces", atoms), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lmax": 50}, "lmax is 50"),
+        ({"lmax": 11}, "lmax is 11"),
+        ({"num_convolution_layer": 1000000}, "num_convolution_layer is 1000000"),
+        ({"channel": 10**9}, "channel is 1000000000"),
+        ({"weight_nn_hidden_neurons": [1000000000]}, "weight_nn_hidden_neurons is 1000000000"),
+        ({"weight_nn_hidden_neurons": [500] * 50}, "more parameters"),
+        ({"cutoff": 10**9}, "cutoff is 1000000000"),
+        (
+            {"radial_basis": {"radial_basis_name": "bessel", "bessel_basis_num": 1000000000}},
+            "bessel_basis_num is 1000000000",
+        ),
+        ({"irreps_manual": ["4x0e"] * 100000}, "irreps_manual is 100000"),
+    ],
+)
+def test_a_size_that_the_weights_do_not_hold_is_refused_before_anything_is_built(saved, changes, message):
+    """Built, these take from minutes to for ever, or more memory than there is."""
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=message):
+        les_plugins.load(forge(saved, **changes))
+    assert time.monotonic() - start < 20.0
