@@ -13,9 +13,12 @@ from ase.calculators.calculator import all_properties
 from numpy.typing import NDArray
 
 from les_plugins.errors import DataError
+from les_plugins.extended_xyz import check_extended_xyz
 
 #: Smallest height of a periodic cell, Å: below it atoms overlap with their own images.
 SMALLEST_HEIGHT = 1.0
+#: Largest coordinate or lattice vector, Å: beyond it nothing is left of an atom's place in single precision.
+LARGEST_LENGTH = 1e6
 #: Columns of extended XYZ files in which other programs write velocities, Å/fs.
 _VELOCITIES = ("vel", "velo", "velocities")
 
@@ -31,6 +34,7 @@ def read_frames(path: str | Path, index: str = ":") -> list[Atoms]:
         DataError: the file is missing, unreadable or empty, or a frame cannot be used (see `check_frame`).
     """
     file = existing_file(path)
+    check_extended_xyz(file)
     try:
         found = ase.io.read(file, index=index)
     except Exception as error:  # ASE's readers raise whatever their format makes them
@@ -53,6 +57,7 @@ def iterate_frames(path: str | Path) -> Iterator[Atoms]:
         DataError: as `read_frames`, when the iteration comes to what is wrong.
     """
     file = existing_file(path)
+    check_extended_xyz(file)
     frames = ase.io.iread(str(file), index=":")
     number = 0
     while True:
@@ -136,6 +141,9 @@ def check_frame(atoms: Atoms, where: str) -> None:
     for name, values in (("positions", atoms.positions), ("cell", atoms.cell.array)):
         if not np.isfinite(values).all():
             raise DataError(f"{where}: {name} holds NaN or infinity")
+        if np.abs(values).max() > LARGEST_LENGTH:
+            largest = values.flat[np.abs(values).argmax()]
+            raise DataError(f"{where}: {name} holds {largest:g} Å; allowed: up to {LARGEST_LENGTH:g} Å")
     periodic = atoms.pbc
     if not periodic.any():
         return

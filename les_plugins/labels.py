@@ -14,6 +14,8 @@ from les_plugins.frames import check_elements_of, label, label_names
 from les_plugins.metrics import Floats
 
 BORN = "born_effective_charges"
+#: Largest value that a label may have, in its unit: no energy of any structure comes near, and squares stay finite.
+LARGEST_LABEL = 1e15
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ def shaped(name: str, value: Any, n_atoms: int, what: str) -> Floats:
         raise DataError(f"{what} has shape {array.shape}; expected {shape}")
     if not np.isfinite(array).all():
         raise DataError(f"{what} holds NaN or infinity")
+    if array.size and np.abs(array).max() > LARGEST_LABEL:
+        raise DataError(f"{what} holds {array.flat[np.abs(array).argmax()]:g}; allowed: up to {LARGEST_LABEL:g}")
     return array.reshape(shape)
 
 

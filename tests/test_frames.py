@@ -58,9 +58,9 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_file_that_ase_cannot_read_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "noise.xyz"
+    path = tmp_path / "noise.cif"
     path.write_text("3\nProperties=species:S:1:pos:R:3\nO 0 0\n")
-    with pytest.raises(DataError, match=r"noise\.xyz: ASE cannot read it"):
+    with pytest.raises(DataError, match=r"noise\.cif: ASE cannot read it"):
         read_frames(path)
 
 
