@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from les_plugins import checkpoint
-from les_plugins.errors import CheckpointError
+from les_plugins.documents import read_json
+from les_plugins.errors import CheckpointError, quoted
 from les_plugins.files import whole_file, whole_folder
 
 PACKAGE = "les_plugins.model_zoo"
@@ -19,6 +21,7 @@ FORMAT, FORMAT_VERSION = "les-plugins zoo", 1
 MANIFEST, CARD, METRICS, PREDICTIONS = "manifest.json", "card.md", "metrics.json", "predictions.json"
 #: What the folder of a model holds, beside its checkpoint: the card, its numbers, and results on a packaged structure.
 CARD_FILES = (CARD, METRICS, PREDICTIONS)
+_FILES = (checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.MANIFEST, *CARD_FILES)
 #: Folder of the packaged structures.
 STRUCTURES = "structures"
 
@@ -40,13 +43,15 @@ class Entry:
     @property
     def card(self) -> str:
         """The model card, Markdown."""
-        return (self.folder / CARD).read_text(encoding="utf-8")
+        try:
+            return (self.folder / CARD).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.folder / CARD} cannot be read: {error}; reinstall les-plugins") from None
 
     @property
     def metrics(self) -> dict[str, Any]:
         """What the card says, for machines."""
-        document: dict[str, Any] = json.loads((self.folder / METRICS).read_text(encoding="utf-8"))
-        return document
+        return read_json(self.folder / METRICS)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -104,7 +109,7 @@ def entry(name: str) -> Entry:
     """
     models = _manifest()
     if name not in models:
-        raise CheckpointError(f"the zoo has no model {name!r}; it has: {', '.join(sorted(models)) or 'none'}")
+        raise CheckpointError(f"the zoo has no model {quoted(name)}; it has: {', '.join(sorted(models)) or 'none'}")
     return Entry(name, root() / name, models[name])
 
 
@@ -116,7 +121,7 @@ def structure(name: str) -> Path:
     """
     known = structures()
     if name not in known:
-        raise CheckpointError(f"the zoo has no structure {name!r}; it has: {', '.join(known) or 'none'}")
+        raise CheckpointError(f"the zoo has no structure {quoted(name)}; it has: {', '.join(known) or 'none'}")
     return root() / STRUCTURES / f"{name}.xyz"
 
 
@@ -167,8 +172,7 @@ def write_manifest(folder: Path | None = None) -> Path:
     zoo = folder or root()
     models = {}
     for model in sorted(item.parent for item in zoo.glob(f"*/{CARD}")):  # a card is written last
-        files = (checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.MANIFEST, *CARD_FILES)
-        models[model.name] = {file: checkpoint.sha256(model / file) for file in files}
+        models[model.name] = {file: checkpoint.sha256(model / file) for file in _FILES}
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, "models": models}
     path = zoo / MANIFEST
     with whole_file(path) as file:
@@ -178,13 +182,28 @@ def write_manifest(folder: Path | None = None) -> Path:
 
 def _manifest() -> dict[str, dict[str, str]]:
     path = root() / MANIFEST
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; reinstall les-plugins") from None
+    try:
+        document = read_json(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; reinstall les-plugins") from None
     if document.get("format") != FORMAT or document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(f"{path} is not the manifest of a zoo that this les-plugins reads")
-    models: dict[str, dict[str, str]] = document["models"]
+    models = document.get("models")
+    if not isinstance(models, dict) or not all(_listed_whole(*item) for item in models.items()):
+        raise CheckpointError(
+            f"{path}: models must list folders of the zoo, each with the SHA-256 of {', '.join(_FILES)}; "
+            "reinstall les-plugins"
+        )
     return models
+
+
+def _listed_whole(name: str, files: Any) -> bool:
+    """Whether the entry of a model is a name, no path that leaves the zoo, and the hashes of its own files."""
+    return (
+        re.fullmatch(r"\w[\w.-]*", name) is not None
+        and isinstance(files, dict)
+        and set(files) == set(_FILES)
+        and all(isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) for value in files.values())
+    )

@@ -170,3 +170,51 @@ def test_the_commands_say_what_the_zoo_holds(folder, tmp_path, monkeypatch, caps
     assert "toy-one: 6 files as the manifest says" in capsys.readouterr().out
     commands.copy("toy-one", tmp_path / "mine")
     assert capsys.readouterr().out.strip() == str(tmp_path / "mine")
+
+
+def _entry(folder: Path) -> dict[str, str]:
+    return json.loads((folder / zoo.MANIFEST).read_text())["models"]["toy-one"]
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        lambda entry: None,
+        lambda entry: 3,
+        lambda entry: ["toy-one"],
+        lambda entry: {"toy-one": None},
+        lambda entry: {"toy-one": list(entry)},
+        lambda entry: {"toy-one": {}},
+        lambda entry: {"toy-one": {**entry, "../../secret": "0" * 64}},
+        lambda entry: {"toy-one": {**entry, "/etc/passwd": "0" * 64}},
+        lambda entry: {"toy-one": {**entry, CONFIG: None}},
+        lambda entry: {"toy-one": {**entry, CONFIG: "0" * 10**6}},
+        lambda entry: {"../toy-one": entry},
+        lambda entry: {"/tmp": entry},
+        lambda entry: {"a/b": entry},
+        lambda entry: {"..": entry},
+        lambda entry: {"": entry},
+    ],
+)
+def test_a_manifest_whose_models_are_no_folders_of_the_zoo_is_refused(folder, models):
+    document = {"format": zoo.FORMAT, "format_version": zoo.FORMAT_VERSION, "models": models(_entry(folder))}
+    (folder / zoo.MANIFEST).write_text(json.dumps(document))
+    for use in (zoo.names, zoo.entries, lambda: zoo.entry("toy-one"), lambda: les_plugins.load("toy-one")):
+        with pytest.raises(CheckpointError, match=r"manifest\.json: models must list") as caught:
+            use()
+        assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{", "null", "[" * 100_000, '{"format": 1, "format": 2}', "\x00"])
+def test_a_manifest_that_is_no_mapping_is_refused(folder, text):
+    (folder / zoo.MANIFEST).write_text(text)
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
+        zoo.names()
+
+
+@pytest.mark.parametrize("name", ["../zoo/toy-one", "toy-one/..", "/", "a\0b", "x" * 10**6, ""])
+def test_a_name_that_is_a_path_is_no_model_and_no_structure(name):
+    for use in (zoo.entry, zoo.structure):
+        with pytest.raises(CheckpointError) as caught:
+            use(name)
+        assert len(str(caught.value)) < 1000
