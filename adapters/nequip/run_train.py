@@ -18,6 +18,8 @@ def main() -> None:
     """`python -m nequip.scripts.train`, exit code 1 where it raises."""
     try:
         runpy.run_module("nequip.scripts.train", run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception:
         Path(os.environ[TRACEBACK]).write_text(traceback.format_exc(), encoding="utf-8")
         sys.exit(1)

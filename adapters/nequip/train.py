@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, 
 from les_plugins.adapters.nequip.run_train import FOLDER, TRACEBACK
 from les_plugins.config import LongRangeConfig
 from les_plugins.documents import read_yaml
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import ConfigError, HostError, InterruptionError
 from les_plugins.section_name import SECTION, refuse_near_misses
 
 #: Frames of the training set from which the sign convention of the latent charges is read off.
@@ -167,9 +168,11 @@ def _run(config_file: Path, own: Sequence[str], folder: Path) -> None:
         )
         try:
             status = process.wait()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             _wait_for_the_end(process)
-            raise HostError(f"{config_file}: interrupted; {_what_is_kept(folder)}") from None
+            number = signal.SIGINT if type(stop) is KeyboardInterrupt else signal.SIGTERM
+            text = f"{config_file}: stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}"
+            raise InterruptionError(f"{text}; {_what_is_kept(folder)}", 128 + number) from None
         if not status:
             return
         text = report.read_text(encoding="utf-8") if report.is_file() else ""
@@ -182,8 +185,10 @@ def _run(config_file: Path, own: Sequence[str], folder: Path) -> None:
 
 
 def _wait_for_the_end(process: subprocess.Popen[bytes]) -> None:
-    """NequIP has had the same Ctrl-C, and may be writing; a second one ends it."""
+    """NequIP may be writing, and has had the same Ctrl-C in a terminal only (Lightning heeds the first); a second one
+    that we get ends it."""
     try:
+        process.send_signal(signal.SIGINT)
         process.wait(_PATIENCE)
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
         process.kill()

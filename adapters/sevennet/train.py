@@ -19,7 +19,6 @@ from typing import Any, NoReturn
 import sevenn._keys as keys
 import torch
 import yaml
-from ase import Atoms
 from sevenn import parse_input
 from sevenn.atom_graph_data import AtomGraphData
 from sevenn.checkpoint import SevenNetCheckpoint
@@ -30,21 +29,18 @@ from sevenn.util import load_checkpoint as load_host_checkpoint
 from sevenn.util import unique_filepath
 from torch import nn
 
-from les_plugins import checkpoint, frames
+from les_plugins import checkpoint
+from les_plugins.adapters.sevennet.data import Found, literal_paths, read_data
 from les_plugins.adapters.sevennet.model import build_model, remember
 from les_plugins.adapters.sevennet.seam import SECTION, Built, open_seam, open_training_seam, refuse_accelerators
 from les_plugins.adapters.sevennet.state import section_of
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
 from les_plugins.documents import read_yaml
-from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError
+from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError, LesPluginsWarning
 from les_plugins.section_name import refuse_near_misses
 
 SECTIONS = ("model", "train", "data", SECTION)
-#: Frames of the training set from which the sign convention of the latent charges is read off.
-GAUGE_FRAMES = 16
-#: Data files that hold graphs or lists of files, which are SevenNet's to read.
-_NOT_STRUCTURES = (".pt", ".sevenn_data")
 
 
 def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Path | None:
@@ -66,9 +62,11 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         HostError: SevenNet gave up (its log says why), or an accelerator was asked for.
     """
     settings, section = read_config(config_file)
+    target = Path(parse_arguments([str(config_file), *arguments]).working_dir or ".") / f"{config_file.stem}.les"
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder) / config_file.name
-        own.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        data = literal_paths(settings["data"], str(config_file))
+        own.write_text(yaml.safe_dump({**settings, "data": data}), encoding="utf-8")
         args = parse_arguments([str(own), *arguments])
         with open_training_seam():
             parsed = parse_settings(own, config_file)
@@ -76,22 +74,31 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         if section is not None:
             _refuse_unsupported(args, parsed["model"])
         _check_continue(parsed["train"], section, config_file)
-        found = _check_data(parsed, section)
+        asks_for_stress = keys.IS_TRAIN_STRESS in settings["train"]
+        found = read_data(parsed, asks_for_stress, section is not None, str(config_file))
+        facts = _data_facts(found)
         start = time.time()
         built = _run(args, section is not None)
     if args.distributed and _rank(args.distributed_backend):
         return None
-    working = Path(args.working_dir or ".")
+    working = target.parent
     model, weights = _trained(working, built, start)
     facts = {
-        "training_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found["train"]],
-        "validation_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found["valid"]],
+        **facts,
         "training": {"host_options": settings_without_paths(settings), "weights": weights, **_last_errors(working)},
         **(metadata or {}),
     }
-    examples = [atoms for some in found["train"].values() for atoms in some][:GAUGE_FRAMES]
-    gauge = () if section is None or model.modal_map else examples
-    return checkpoint.save(model, working / f"{config_file.stem}.les", "sevennet", facts, gauge)
+    examples = [] if section is None or model.modal_map else found.frames()
+    if section is not None and not examples:
+        why = "a model of several fidelities" if model.modal_map else "no structure of the training set could be read"
+        warnings.warn(f"the sign of the charges is not decided: {why}", LesPluginsWarning, 2)
+    try:
+        return checkpoint.save(model, target, "sevennet", facts, examples)
+    except Exception as error:
+        kept = ", ".join(path.name for path in sorted(working.glob("checkpoint_*.pth"))) or "none"
+        raise HostError(
+            f"{target}: the trained model could not be saved: {error}; SevenNet's own checkpoints beside it: {kept}"
+        ) from error
 
 
 def load_checkpoint(path: str | Path) -> AtomGraphSequential:
@@ -190,7 +197,7 @@ def _run(args: argparse.Namespace, with_section: bool) -> Built:
         raise HostError(f"sevenn train ended with status {error.code}; its log {args.log} says why") from None
     except LesPluginsError:
         raise
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # SevenNet and torch raise whatever a setting makes them
         raise HostError(f"sevenn train failed: {type(error).__name__}: {error}") from error
     finally:
         command.global_config.clear()
@@ -246,38 +253,13 @@ def _check_continue(settings: Mapping[str, Any], section: LongRangeConfig | None
         raise ConfigError(f"{where} was trained with another {SECTION} section: {found}")
 
 
-def _check_data(
-    parsed: Mapping[str, Mapping[str, Any]], section: LongRangeConfig | None
-) -> dict[str, dict[Path, list[Atoms]]]:
-    """Frames of every structure file the run reads, after a look at each: labels, numbers, boundaries, elements."""
-    data, found = parsed["data"], {"train": {}, "valid": {}}  # type: ignore[var-annotated]
-    if not data.get(keys.LOAD_TRAINSET):
-        raise ConfigError(f"data.{keys.LOAD_TRAINSET} is missing: give the structures to train on")
-    options = data[keys.DATA_FORMAT_ARGS]
-    for kind, key in (("train", keys.LOAD_TRAINSET), ("valid", keys.LOAD_VALIDSET)):
-        for path in _files(data.get(key) or []):
-            if path.suffix in _NOT_STRUCTURES or "structure_list" in path.name or "pbc" in options:
-                continue
-            labels = options.get("energy_key") or "energy", options.get("force_key") or "forces"
-            found[kind][path] = frames.check_labels(path, *labels)
-            if section is not None:
-                frames.check_boundaries(found[kind][path], str(path))
-            types = parsed["model"][keys.TYPE_MAP]
-            if isinstance(types, Mapping):
-                frames.check_elements(found[kind][path], types, f"{path} (chemical_species)")
-    return found
-
-
-def _files(given: Sequence[Any]) -> list[Path]:
-    """Plain files, and those in the file_list of a section."""
-    names: list[str] = []
-    for item in given:
-        if isinstance(item, str):
-            names.append(item)
-        else:
-            listed = item.get("file_list") or []
-            names += [str(entry["file"]) for entry in listed if entry.get("data_format", "ase") == "ase"]
-    return [Path(name) for name in names if Path(name).is_file()]
+def _data_facts(found: Found) -> dict[str, Any]:
+    """Names and hashes of the files, taken before the training, which may last longer than they do."""
+    facts = {}
+    for key, paths in (("training_data", found.train), ("validation_data", found.others)):
+        files = [*paths, *(found.unread if key == "training_data" else ())]
+        facts[key] = [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in files]
+    return facts
 
 
 def _last_errors(working: Path) -> dict[str, Any]:
@@ -285,9 +267,12 @@ def _last_errors(working: Path) -> dict[str, Any]:
     tables = sorted(working.glob("lc*.csv"), key=lambda path: path.stat().st_mtime)
     if not tables:
         return {}
-    with tables[-1].open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {"last_errors": {key: float(value) for key, value in rows[-1].items()}} if rows else {}
+    try:
+        with tables[-1].open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {"last_errors": {key: float(value) for key, value in rows[-1].items()}} if rows else {}
+    except (OSError, ValueError, TypeError):  # the model is saved with or without
+        return {}
 
 
 def _nearest(name: Any) -> str:

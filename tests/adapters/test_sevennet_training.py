@@ -130,10 +130,11 @@ def test_a_long_range_part_is_added_to_a_checkpoint_without_one_and_trains_on(wo
     assert long_range_part(tuned).coupling.item() != 0.0
 
 
-def test_graphs_that_sevennet_built_before_are_refused_in_words(work):
+def test_graphs_that_sevennet_built_before_are_made_anew_unless_the_file_says_otherwise(work):
     train(write_config(None))
     with pytest.raises(HostError, match="remove the folder sevenn_data"):
-        train(write_config())
+        train(write_config(data={"data_format_args": {"force_reload": False}}))
+    assert les_plugins.load(train(write_config())).has_long_range
 
 
 @pytest.mark.training
@@ -200,7 +201,11 @@ def test_the_command_prints_pure_json_on_standard_output_and_takes_sevennets_opt
         ({"model": {"use_flash_tp": True}}, HostError, "FlashTP has not been tested"),
         ({"data": {"load_trainset_path": None}}, ConfigError, "load_trainset_path is missing"),
         ({"data": {"load_trainset_path": "absent.extxyz"}}, ConfigError, "Cannot find absent.extxyz"),
-        ({"data": {"data_format_args": {"energy_key": "E", "force_key": "F"}}}, DataError, "no frame has 'E' or 'F'"),
+        (
+            {"data": {"data_format_args": {"energy_key": "E", "force_key": "F"}}},
+            DataError,
+            "none of 6 frames has energy under the name 'E'",
+        ),
         ({"device": "cuda:97"}, DeviceError, "cuda"),
     ],
 )
