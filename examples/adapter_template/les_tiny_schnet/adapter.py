@@ -7,7 +7,7 @@ from torch import nn
 
 import les_plugins
 from les_plugins.calculator import LONG_RANGE_PROPERTIES, born_results, latent_results
-from les_plugins.config import read_yaml
+from les_plugins.documents import read_yaml
 from les_plugins.errors import CheckpointError, HostError
 from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.frames import check_elements, check_frame, read_frames
