@@ -200,6 +200,18 @@ def test_a_measured_curve_is_drawn_over_a_spectrum(
     assert (done.code, "holds 0 lines with two numbers" in done.errors) == (1, True)
 
 
+def test_md_says_that_a_scalar_polarizability_has_no_anisotropic_raman_spectrum(
+    command: Callable[..., Done], start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts: dict[str, Any] = {"weights_sha256": "0" * 64, "host": "toy", "epsilon_infinity": 1.78}
+    for kind in ("isotropic", "anisotropic"):
+        known = facts | {"long_range": {"response": {"dipole": kind, "charge": True}}}
+        monkeypatch.setattr(md, "open_model", lambda *given, known=known: (Parts(), known))
+        done = command("md", "m", start, "-o", tmp_path / f"{kind}.h5", "--temperature", 300, "--steps", 4)
+        assert done.code == 0
+        assert ("{dipole: anisotropic}" in done.errors) == (kind == "isotropic")
+
+
 def test_raman_of_a_constant_polarizability_is_nothing(command: Callable[..., Done], trajectory: Path) -> None:
     done = command("spectra", "raman", trajectory, "--resolution", 40, "--json")
     spectra = json.loads(done.output)["spectra"]

@@ -119,6 +119,8 @@ def md(
             say_boundaries(start, Boundaries([structure]))
             for line in _begun_with(structure, settings, numbers.start > 1):
                 console.print(line)
+            if note := _without_directions(structure, model_facts.get("long_range")):
+                console.print(note)
             return progress(numbers, len(numbers), "steps", numbers.start - 1)
 
         with says_what_was_kept(lambda: _kept(output)):
@@ -170,6 +172,18 @@ def _begun_with(structure: Atoms, settings: Any, resumed: bool) -> list[str]:
         free = structure.get_number_of_degrees_of_freedom()
         lines.append(f"constraints of START: {names}; {free} of {3 * len(structure)} degrees of freedom are left")
     return lines
+
+
+def _without_directions(structure: Atoms, section: dict[str, Any] | None) -> str:
+    """A note where the polarizability that is recorded will have no Raman spectrum but the isotropic one."""
+    response = (section or {}).get("response", {})
+    scalar = response.get("dipole") == "isotropic" and response.get("solve", "one_shot") == "one_shot"
+    if not scalar or (response.get("charge", False) and not structure.pbc.all()):
+        return ""
+    return (
+        "note: the model's polarizabilities are isotropic, and so is the one that is recorded: spectra raman needs "
+        "long_range: {response: {dipole: anisotropic}}"
+    )
 
 
 def _kept(output: Path) -> str:

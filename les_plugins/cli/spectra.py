@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,11 +114,11 @@ def raman(
         samples.temperatures()  # says which is not above 0
     kelvin = samples.temperature()
     found = spectra.raman(alphas, samples.interval, how, kelvin if bose else None, laser)
-    low, high = limits
+    ratio = found.depolarization_ratio(*limits)
     notes = {
         "Bose factor": f"at {kelvin:.1f} K" if bose else "none",
         "laser_nm": laser,
-        "depolarization ratio": found.depolarization_ratio(low, high),
+        "depolarization ratio": ratio if math.isfinite(ratio) else None,
     }
     parts = [found.isotropic, found.anisotropic, found.parallel, found.perpendicular]
     _report(parts, samples, notes, output, limits, overlay, mark, as_json, scaled=True)
@@ -143,7 +144,10 @@ def conductivity(
     samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
     currents, kelvin, volumes = samples.currents(epsilon_infinity), samples.temperatures(), samples.volumes()
     found = spectra.conductivity_spectrum(currents, samples.interval, kelvin, volumes, how)
-    static = spectra.green_kubo(currents, samples.interval, kelvin, volumes, correlation_time, blocks)
+    try:
+        static = spectra.green_kubo(currents, samples.interval, kelvin, volumes, correlation_time, blocks)
+    except DataError as error:  # the spectrum is there all the same
+        static = {"conductivity": f"none: {error}", "error": None}
     notes = {
         "temperature_K": samples.temperature(),
         "volume_A3": samples.volume(),

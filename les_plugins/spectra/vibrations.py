@@ -33,9 +33,9 @@ class Raman:
     perpendicular: Spectrum
 
     def depolarization_ratio(self, low: float, high: float) -> float:
-        """Perpendicular over parallel intensity, integrated from `low` to `high` cm⁻¹; between 0 and 3/4."""
+        """Perpendicular over parallel intensity, from `low` to `high` cm⁻¹: 0 to 3/4, NaN of no intensity."""
         crossed, straight = (part.between(low, high).value.sum() for part in (self.perpendicular, self.parallel))
-        return float(crossed / straight)
+        return float(crossed / straight) if straight > 0 else float("nan")
 
 
 def raman(

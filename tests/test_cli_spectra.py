@@ -1,0 +1,170 @@
+"""`les-plugins spectra` and `analyze` with what cannot be, and without what is not needed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from command_line import Done
+from toy_calculator import Toy, molecule
+
+from les_plugins.dynamics import Settings, run
+
+
+@pytest.fixture(scope="module")
+def trajectory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3 ps of springs and charges."""
+    output = tmp_path_factory.mktemp("md") / "md.h5"
+    chosen = Settings.of(temperature=300.0, timestep=1.0, steps=3000, every=3)
+    run(Toy(), molecule(1, periodic=True, formula="OHHOHH"), output, chosen, {"epsilon_infinity": 1.78})
+    return output
+
+
+def spoiled(trajectory: Path, folder: Path, change: Callable[[Any], None]) -> Path:
+    path = folder / "spoiled.h5"
+    shutil.copy(trajectory, path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path
+
+
+def cold(file: Any) -> None:
+    file["temperature"][...] = 0.0
+    file["velocities"][...] = 0.0
+
+
+def broken(file: Any) -> None:
+    file["current"][11, 2] = np.nan
+
+
+def scalar(file: Any) -> None:
+    file["polarizability"][...] = 2.0 * np.eye(3)
+
+
+def mobile(file: Any) -> None:
+    file["current"][...] = np.random.default_rng(1).standard_normal(file["current"].shape)
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (cold, ("ir",), "its mean temperature is 0 K; this needs one above 0"),
+        (cold, ("conductivity",), "its mean temperature is 0 K; this needs one above 0"),
+        (cold, ("dielectric",), "its mean temperature is 0 K; this needs one above 0"),
+        (cold, ("velocities",), "its mean temperature is 0 K; this needs one above 0"),
+        (cold, ("raman", "--bose"), "its mean temperature is 0 K; this needs one above 0"),
+        (cold, ("ir", "--temperature", 0), "--temperature is 0 K; allowed: above 0"),
+        (cold, ("ir", "--temperature", -300), "--temperature is -300 K; allowed: above 0"),
+        (cold, ("ir", "--temperature", "nan"), "--temperature is nan K; allowed: above 0"),
+        (broken, ("ir",), "current of frame 11 holds a value that is not finite"),
+        (broken, ("conductivity",), "current of frame 11 holds a value that is not finite"),
+        (scalar, ("raman",), "train the model with long_range: {response: {dipole: anisotropic}}"),
+        (mobile, ("dielectric",), "the dipole does not level off"),
+        (mobile, ("conductivity", "--correlation-time", "nan"), "correlation time nan fs; allowed"),
+        (mobile, ("ir", "--epsilon-infinity", 0.5), "--epsilon-infinity is 0.5; allowed: a number of at least 1"),
+        (mobile, ("ir", "--limits", 500, 100), "--limits are 500 and 100 cm⁻¹; allowed"),
+        (mobile, ("ir", "--limits", "nan", 100), "--limits are nan and 100 cm⁻¹; allowed"),
+        (mobile, ("ir", "--blocks", 0), "blocks is 0; allowed: at least 1"),
+        (mobile, ("ir", "-o", "/"), "has no name that .csv and .png could be added to"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*of the current's power lies near or above")
+def test_spectra_that_would_be_nonsense_are_refused_in_one_line(
+    les_plugins_command: Callable[..., Done],
+    trajectory: Path,
+    tmp_path: Path,
+    change: Callable[[Any], None],
+    arguments: tuple[Any, ...],
+    message: str,
+) -> None:
+    kind, *options = arguments
+    done = les_plugins_command("spectra", kind, spoiled(trajectory, tmp_path, change), "--resolution", 60, *options)
+    assert done.code == 1
+    assert message in done.errors
+    assert done.errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rdf", "--cutoff", "inf"), "cutoff inf Å; allowed: 0 < width < cutoff"),
+        (("rdf", "--cutoff", -1), "allowed: 0 < width < cutoff"),
+        (("rdf", "--width", "nan"), "allowed: 0 < width < cutoff"),
+        (("rdf", "--blocks", 0), "blocks is 0; allowed: at least 1"),
+        (("rdf", "--pair", "O-Xe"), "no atoms of atomic number 54"),
+        (("diffusion", "--blocks", 0), "blocks is 0; allowed: at least 1"),
+        (("diffusion", "--blocks", -2), "blocks is -2; allowed: at least 1"),
+        (("diffusion", "--longest", "inf"), "times from 0.5 to inf ps"),
+        (("diffusion", "--element", "Xe"), "has no Xe"),
+        (
+            ("diffusion", "--longest", 0.3, "--shortest", 0.1, "--viscosity", 0),
+            "viscosity is 0 mPa·s; allowed: above 0",
+        ),
+        (("drift", "--blocks", 0), "blocks is 0; allowed: at least 1"),
+        (("drift", "--blocks", 2), "a drift needs three blocks"),
+        (("drift", "--skip", "nan"), "skip is nan ps"),
+    ],
+)
+def test_analyses_of_impossible_options_are_refused_in_one_line(
+    les_plugins_command: Callable[..., Done], trajectory: Path, arguments: tuple[Any, ...], message: str
+) -> None:
+    kind, *options = arguments
+    done = les_plugins_command("analyze", kind, trajectory, *options)
+    assert done.code == 1
+    assert message in done.errors
+    assert done.errors.count("\n") == 1
+
+
+def test_one_block_is_drawn_without_an_error_bar(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    for kind in ("ir", "raman"):
+        common = ("spectra", kind, trajectory, "--resolution", 12, "-o", tmp_path / kind)
+        done = les_plugins_command(*common, "--blocks", 1)
+        assert done.code == 0, done.errors
+        assert "error: none, there is one block" in done.output
+        assert "error of" not in (tmp_path / f"{kind}.csv").read_text()
+        assert (tmp_path / f"{kind}.png").stat().st_size > 5_000
+    common = ("analyze", "diffusion", trajectory, "--longest", 0.3, "--shortest", 0.1, "--blocks", 1)
+    done = les_plugins_command(*common, "--json")
+    assert json.loads(done.output)["values"]["error_A2/ps"] is None
+    assert "±" not in les_plugins_command(*common).output
+    done = les_plugins_command("analyze", "rdf", trajectory, "--pair", "O-H", "--blocks", 1, "--json")
+    assert json.loads(done.output)["values"]["first_peak_error_A"] is None
+
+
+def test_a_conductivity_spectrum_needs_no_green_kubo_value(
+    les_plugins_command: Callable[..., Done], trajectory: Path
+) -> None:
+    common = ("spectra", "conductivity", trajectory, "--resolution", 40, "--correlation-time", 2000)
+    done = les_plugins_command(*common)
+    assert done.code == 0
+    assert "static_conductivity_S/m: none: a block of 3 ps is shorter than twice the correlation time" in done.output
+    assert len(json.loads(les_plugins_command(*common, "--json").output)["wavenumber"]) > 10
+
+
+def test_another_epsilon_infinity_rescales_the_current(
+    les_plugins_command: Callable[..., Done], trajectory: Path
+) -> None:
+    common = ("--resolution", 40, "--json")
+    for kind in ("ir", "conductivity"):
+        options = ("--correlation-time", 300) if kind == "conductivity" else ()
+        plain, scaled = (
+            json.loads(les_plugins_command("spectra", kind, trajectory, *common, *options, *more).output)
+            for more in ((), ("--epsilon-infinity", 1.78 * 4))
+        )
+        (first,), (second,) = plain["spectra"].values(), scaled["spectra"].values()
+        np.testing.assert_allclose(second["value"], 4.0 * np.array(first["value"]), rtol=1e-9)
+    plain, scaled = (
+        json.loads(les_plugins_command("spectra", "dielectric", trajectory, *common, *more).output)["notes"]
+        for more in ((), ("--epsilon-infinity", 1.78 * 4))
+    )
+    ions = [found["epsilon_0"] - found["epsilon_infinity"] for found in (plain, scaled)]
+    assert ions[1] == pytest.approx(4.0 * ions[0])
