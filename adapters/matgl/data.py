@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from matgl.graph.data import MGLDataset
 from matgl.utils.constants import EV_PER_ANG3_TO_GPA
 from numpy.typing import NDArray
 
-from les_plugins.errors import ConfigError, DataError
-from les_plugins.frames import check_elements, check_labels, check_no_slabs, label
+from les_plugins.errors import ConfigError, LesPluginsWarning
+from les_plugins.frames import check_elements, check_no_slabs, label, read_frames
+from les_plugins.training_data import TrainedLabel, check_training_labels
 
 #: Files, and the names of the labels in them, with MatGL's own names and defaults (MGLDatasetLoader.from_extxyz).
 DATASET_KEYS = ("train", "valid", "test", "energy_key", "forces_key", "stress_key")
@@ -30,16 +32,48 @@ def read_split(section: Mapping[str, Any], name: str) -> list[Atoms]:
         DataError: frames that cannot be used; names file and frame.
     """
     path = Path(section[name])
-    frames = check_labels(path, _key(section, "energy"), _key(section, "forces"))
+    frames = read_frames(path)
     check_no_slabs(frames, str(path))  # MatGL takes a slab for a molecule
-    for number, atoms in enumerate(frames):
-        for kind in ("energy", "forces"):
-            if label(atoms, _key(section, kind)) is None:
-                raise DataError(
-                    f"{path}, frame {number}: has no {_key(section, kind)!r}; MatGL trains on energy and forces of "
-                    "every frame"
-                )
+    labels = [TrainedLabel(kind, _key(section, kind), f"dataset.{kind}_key") for kind in ("energy", "forces")]
+    check_training_labels({path: frames}, labels)
     return frames
+
+
+def trains_on_stress(frames: Mapping[str, Sequence[Atoms]], section: Mapping[str, Any], asked_for: bool) -> bool:
+    """Whether every frame is periodic and has a stress, so that MatGL can train on it.
+
+    Args:
+        frames: of each file of the dataset section.
+        section: that section.
+        asked_for: whether the config gives a weight to the stress.
+
+    Raises:
+        ConfigError: the stress is asked for, by a weight or a name of its own, and frames lack it; names them.
+        DataError: a stress that is not finite or of the wrong size.
+
+    Warns:
+        LesPluginsWarning: some frames have a stress, others have none, so it is not trained on.
+    """
+    label_of = TrainedLabel("stress", _key(section, "stress"), "dataset.stress_key", "trainer.stress_weight: 0")
+    has = {
+        name: [label_of.read(atoms) is not None and atoms.pbc.all() for atoms in some] for name, some in frames.items()
+    }
+    if all(map(all, has.values())):
+        check_training_labels({Path(section[name]): some for name, some in frames.items()}, [label_of])
+        return True
+    where = "; ".join(
+        f"{section[name]}: {flags.count(False)} of {len(flags)} frames, the first is {flags.index(False)}"
+        for name, flags in has.items()
+        if not all(flags)
+    )
+    text = f"not every frame is periodic and has a stress ({label_of.key!r}; {where})"
+    none = not any(map(any, has.values()))
+    if asked_for or (none and "stress_key" in section):
+        option = "dataset.stress_key names a stress" if none and not asked_for else "trainer.stress_weight asks for it"
+        raise ConfigError(f"{option}, but {text}; allowed: trainer.stress_weight: 0")
+    if not none:
+        warnings.warn(f"the stress is not trained on, for {text}", LesPluginsWarning, 2)
+    return False
 
 
 def dataset_of(frames: Sequence[Atoms], model: Any, section: Mapping[str, Any], where: str) -> MGLDataset:
@@ -54,7 +88,7 @@ def dataset_of(frames: Sequence[Atoms], model: Any, section: Mapping[str, Any], 
         "energies": [_energy(atoms, section) for atoms in frames],
         "forces": [_forces(atoms, section).tolist() for atoms in frames],
     }
-    if has_stress(frames, section):
+    if _has_stress(frames, section):
         labels["stresses"] = [(_stress(atoms, section) * EV_PER_ANG3_TO_GPA).tolist() for atoms in frames]
     bare = [Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc) for atoms in frames]
     converter = Atoms2Graph(elements, float(model.cutoff))
@@ -62,8 +96,7 @@ def dataset_of(frames: Sequence[Atoms], model: Any, section: Mapping[str, Any], 
         return MGLDataset(structures=bare, converter=converter, labels=labels, save_cache=False, root=root)
 
 
-def has_stress(frames: Sequence[Atoms], section: Mapping[str, Any]) -> bool:
-    """Whether every frame is periodic and has a stress."""
+def _has_stress(frames: Sequence[Atoms], section: Mapping[str, Any]) -> bool:
     key = _key(section, "stress")
     return all(atoms.pbc.all() and label(atoms, key) is not None for atoms in frames)
 
@@ -96,7 +129,10 @@ def references(
             f"{where}.element_refs is {given!r}; allowed: fit, null, or one energy in eV for each of "
             f"{', '.join(elements)}"
         )
-    return np.array([float(given[symbol]) for symbol in elements])
+    try:
+        return np.array([float(given[symbol]) for symbol in elements])
+    except (TypeError, ValueError):
+        raise ConfigError(f"{where}.element_refs is {given!r}; allowed: one energy in eV for each element") from None
 
 
 def force_scale(frames: Sequence[Atoms], section: Mapping[str, Any]) -> float:

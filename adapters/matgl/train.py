@@ -16,6 +16,7 @@ import torch
 from ase import Atoms
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 from matgl.apps.pes import Potential
 from matgl.utils.training import MGLPotentialTrainer
 from torch import nn
@@ -27,9 +28,9 @@ from les_plugins.adapters.matgl.data import (
     dataset_of,
     elements_of,
     force_scale,
-    has_stress,
     read_split,
     references,
+    trains_on_stress,
 )
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
 from les_plugins.config import LongRangeConfig
@@ -38,8 +39,9 @@ from les_plugins.errors import ConfigError, HostError
 from les_plugins.section_name import refuse_near_misses
 
 SECTION = "long_range"
-#: Frames of the training set from which the sign convention of the latent charges is read off.
-GAUGE_FRAMES = 16
+_LOSSES = ("huber_loss", "mse_loss", "smooth_l1_loss", "l1_loss")
+#: Keys that hold the name of a file or a folder.
+_PATHS = ("dataset.train", "dataset.valid", "dataset.test", "model.load", "trainer.save_path", "trainer.ckpt_path")
 #: Keys of the model section that are no arguments of the host's class.
 _MODEL_KEYS = ("architecture", "load")
 #: What of MGLPotentialTrainer this command decides itself.
@@ -67,7 +69,7 @@ def train(config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[st
 
     Returns:
         The checkpoint folder `<save_path>.les`, of the epoch with the lowest validation loss; beside it `save_path`,
-        which `matgl.load_model` reads.
+        which `matgl.load_model` reads. None in all but the first process of a distributed training.
 
     Raises:
         ConfigError: unknown keys or values that cannot be used.
@@ -78,25 +80,31 @@ def train(config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[st
     dataset, trainer = settings["dataset"], {**_DEFAULTS, **settings["trainer"]}
     long_range = settings[SECTION]
     frames = {name: read_split(dataset, name) for name in ("train", "valid", "test") if dataset.get(name)}
+    weight = _number(trainer, "stress_weight", config_file)
+    on_stress = weight != 0.0 and trains_on_stress(frames, dataset, bool(weight))
+    trainer["stress_weight"] = (0.1 if weight is None else weight) if on_stress else 0.0
     frames.setdefault("test", frames["valid"])
     model, scaling = _model(settings["model"], long_range, frames["train"], trainer, dataset, config_file)
     data = {
         name: dataset_of(some, model, dataset, str(dataset.get(name) or dataset["valid"]))
         for name, some in frames.items()
     }
-    trainer["stress_weight"] = _stress_weight(trainer["stress_weight"], frames, dataset, config_file)
+    facts = {"training_data": [_file(dataset["train"])], "validation_data": [_file(dataset["valid"])]}
 
     folder = Path(trainer["save_path"])
-    potential, best = _fit(model, data, trainer, scaling, folder, config_file)
-    potential.save(folder)
-    facts = {
-        "training_data": [_file(dataset["train"])],
-        "validation_data": [_file(dataset["valid"])],
-        "training": {"host_options": _plain(trainer), "last_validation": best},
-        **(metadata or {}),
-    }
     where = folder.with_name(f"{folder.name}.les")
-    return checkpoint.save(potential, where, "matgl", facts, frames["train"][:GAUGE_FRAMES])
+    potential, best = _fit(model, data, trainer, scaling, folder, config_file)
+    if rank_zero_only.rank:
+        return None
+    facts = {**facts, "training": {"host_options": _plain(trainer), "last_validation": best}, **(metadata or {})}
+    try:
+        potential.save(folder)
+        return checkpoint.save(potential, where, "matgl", facts, frames["train"])
+    except Exception as error:
+        raise HostError(
+            f"{where}: the trained model could not be saved: {error}; Lightning's checkpoints are kept: "
+            f"{', '.join(path.name for path in sorted(folder.glob('*.ckpt'))) or 'none'} in {folder}"
+        ) from error
 
 
 def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str, Any]:
@@ -120,11 +128,15 @@ def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str,
             raise ConfigError(f"{config_file}: dataset.{name} is missing: give an extended XYZ file")
     _check_model(settings["model"], f"{config_file}: model")
     _check_keys(settings["trainer"], _trainer_keys(), f"{config_file}: trainer")
+    loss = settings["trainer"].get("loss", _LOSSES[0])
+    if loss not in _LOSSES:  # MatGL takes the last one for every name that it does not know
+        raise ConfigError(f"{config_file}: trainer.loss is {loss!r}; allowed: {', '.join(_LOSSES)}")
     save_path = settings["trainer"].get("save_path", _DEFAULTS["save_path"])
     if not isinstance(save_path, str) or not Path(save_path).name:
         raise ConfigError(f"{config_file}: trainer.save_path is {save_path!r}; allowed: the name of a folder")
     extra = settings["trainer"].get("trainer_kwargs") or {}
-    _check_keys(extra, inspect.signature(lightning.Trainer).parameters, f"{config_file}: trainer.trainer_kwargs")
+    allowed = [name for name in inspect.signature(lightning.Trainer).parameters if name != "callbacks"]
+    _check_keys(extra, allowed, f"{config_file}: trainer.trainer_kwargs")
     section = settings.get(SECTION)
     present = SECTION in settings
     settings[SECTION] = LongRangeConfig.parse(section, f"{config_file}: {SECTION}") if present else None
@@ -140,9 +152,12 @@ def _model(
     source: Path,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The energy model, and element_refs, data_mean and data_std: the file's, or those of the model that is loaded."""
-    torch.manual_seed(int(trainer.get("seed", 42)))
+    torch.manual_seed(int(_number(trainer, "seed", source, 42) or 0))
     if "load" in section:
-        potential = matgl.load_model(section["load"])
+        try:
+            potential = matgl.load_model(section["load"])
+        except Exception as error:  # MatGL looks for unknown names on the network
+            raise ConfigError(f"{source}: model.load: MatGL cannot load {section['load']!r}: {error}") from None
         if not isinstance(potential, Potential):
             raise ConfigError(f"{source}: model.load is a {type(potential).__name__}; allowed: a Potential of MatGL")
         refs = potential.element_refs
@@ -157,8 +172,8 @@ def _model(
     scale = trainer.get("data_std", 1.0)
     scaling = {
         "element_refs": references(trainer["element_refs"], frames, elements, dataset, f"{source}: trainer"),
-        "data_mean": float(trainer.get("data_mean", 0.0)),
-        "data_std": force_scale(frames, dataset) if scale == "forces" else float(scale),
+        "data_mean": _number(trainer, "data_mean", source, 0.0),
+        "data_std": force_scale(frames, dataset) if scale == "forces" else _number(trainer, "data_std", source, 1.0),
     }
     name = section.get("architecture", "TensorNet")
     own = {"use_warp": False} if name == "TensorNet" else {}
@@ -201,7 +216,9 @@ def _fit(
             fitter.fit(data, atomrefs=scaling["element_refs"], ckpt_path=trainer.get("ckpt_path"))
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise HostError(f"{source}: MatGL's trainer refused: {error}") from error
-    if keep.best_model_path:
+        except Exception as error:  # MatGL, Lightning and torch raise whatever an option makes them
+            raise HostError(f"{source}: the training of MatGL failed: {type(error).__name__}: {error}") from error
+    if keep.best_model_path and not rank_zero_only.rank:
         # plain tensors and numbers: MatGL keeps Lightning's checkpoints readable without pickled code
         state = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         fitter.lit_module.load_state_dict(state)
@@ -221,18 +238,13 @@ class BestNumbers(lightning.Callback):
             self.best = {**found, "epoch": float(trainer.current_epoch)}
 
 
-def _stress_weight(
-    given: Any, frames: Mapping[str, Sequence[Atoms]], dataset: Mapping[str, Any], source: Path
-) -> float:
-    """MatGL's default of 0.1 where every frame has a stress, as `mgl train` has it; 0 otherwise."""
-    labelled = all(has_stress(some, dataset) for some in frames.values())
-    if given is None:
-        return 0.1 if labelled else 0.0
-    if given and not labelled:
-        raise ConfigError(
-            f"{source}: trainer.stress_weight is {given}, but not every frame is periodic and has a stress; allowed: 0"
-        )
-    return float(given)
+def _number(trainer: Mapping[str, Any], key: str, source: Path, default: float | None = None) -> float | None:
+    given = trainer.get(key, default)
+    if given is not None and (
+        isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given)
+    ):
+        raise ConfigError(f"{source}: trainer.{key} is {given!r}; allowed: a number")
+    return None if given is None else float(given)
 
 
 def _check_model(section: dict[str, Any], where: str) -> None:
@@ -277,7 +289,9 @@ def _override(settings: dict[str, Any], item: str) -> None:
         target = target.setdefault(key, {})
         if not isinstance(target, dict):
             raise ConfigError(f"argument {item!r}: {key} is no section of keys and values")
-    target[keys[-1]] = parse_yaml(value, f"argument {item!r}")
+    # a path stands as it is: brackets, braces and # would mean something in YAML
+    literal = name in _PATHS and value[:1] not in ("'", '"')
+    target[keys[-1]] = value if literal else parse_yaml(value, f"argument {item!r}")
 
 
 def _file(path: str) -> dict[str, str]:
@@ -288,4 +302,6 @@ def _plain(options: Any) -> Any:
     """The options that say how a model was trained, in JSON types; paths of one machine are left out."""
     if isinstance(options, Mapping):
         return {str(key): _plain(value) for key, value in options.items() if "/" not in str(value)}
-    return [_plain(item) for item in options] if isinstance(options, list | tuple) else options
+    if isinstance(options, list | tuple):
+        return [_plain(item) for item in options]
+    return options if options is None or isinstance(options, bool | int | float | str) else str(options)

@@ -227,6 +227,9 @@ def test_a_model_of_matgl_is_loaded_and_gets_a_long_range_part_that_starts_at_it
         ({"model": {"load": "a"}}, r"model: unknown key 'architecture'.*allowed keys: load"),
         ({"trainer": {"max_epoch": 3}}, r"trainer: unknown key 'max_epoch' \(did you mean 'max_epochs'\?\)"),
         ({"trainer": {"trainer_kwargs": {"loger": 1}}}, r"trainer_kwargs: unknown key 'loger'"),
+        ({"trainer": {"trainer_kwargs": {"callbacks": []}}}, r"trainer_kwargs: unknown key 'callbacks'"),
+        ({"trainer": {"long_range": {}}}, r"long_range stands under trainer, where it is not read"),
+        ({"dataset": {"long-range": {}}}, r"unknown key 'long-range' \(did you mean 'long_range'\?\) under dataset"),
         ({"trainer": {"save_path": "."}}, r"save_path is '.'; allowed: the name of a folder"),
         ({"trainer": {"trainer_kwargs": 3}}, r"trainer_kwargs is 3; expected a section"),
     ],
@@ -262,12 +265,15 @@ def test_wrong_files_and_arguments_are_refused_in_words(work):
     ("sections", "error", "message"),
     [
         ({"dataset": {"train": "absent.xyz"}}, DataError, "no such file"),
-        ({"dataset": {"energy_key": "E"}}, DataError, "has no 'E'"),
+        ({"dataset": {"energy_key": "E"}}, DataError, "none of 9 frames has energy under the name 'E'"),
         ({"model": {"element_types": ["H", "C"]}}, DataError, "train.extxyz, frame 0: the model does not know O"),
         ({"model": {"rbf_type": "no such"}}, ConfigError, "MatGL's TensorNet refuses these arguments"),
         ({"trainer": {"stress_weight": 1.0}}, ConfigError, "not every frame is periodic and has a stress"),
         ({"trainer": {"element_refs": {"H": 1.0}}}, ConfigError, "one energy in eV for each of H, O"),
         ({"trainer": {"trainer_kwargs": {"max_epochs": 3}}}, HostError, "MatGL's trainer refused"),
+        ({"trainer": {"data_std": "rms"}}, ConfigError, r"trainer\.data_std is 'rms'; allowed: a number"),
+        ({"trainer": {"loss": "huber"}}, ConfigError, r"trainer\.loss is 'huber'; allowed: huber_loss, mse_loss"),
+        ({"trainer": {"batch_size": 0}}, HostError, "MatGL's trainer refused: batch_size"),
     ],
 )
 def test_wrong_values_are_refused_in_words(work, sections, error, message):
