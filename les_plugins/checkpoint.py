@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -19,8 +21,9 @@ import les_plugins
 from les_plugins import plugins
 from les_plugins.config import LongRangeConfig
 from les_plugins.documents import read_json
-from les_plugins.errors import CheckpointError, ConfigError, LesPluginsError, quoted
-from les_plugins.gauge import fix_gauge, mean_born_charges
+from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError, LesPluginsWarning, quoted
+from les_plugins.folders import replacing
+from les_plugins.gauge import Sign, change_sign, mean_susceptibility, read_sign
 from les_plugins.plugins import HostInfo, HostState
 from les_plugins.sizes import WeightSizes, building, check_description
 
@@ -40,31 +43,83 @@ def save(
     metadata: Mapping[str, Any] | None = None,
     frames: Sequence[Atoms] = (),
 ) -> Path:
-    """Write a model to a checkpoint folder.
+    """Write a model to a checkpoint folder, which appears whole or not at all.
+
+    The model is written first as it is; then the sign of its moments and the susceptibility of its material are read
+    off the frames, and it is written again with them. Whatever fails there is a warning, and the model is kept.
 
     Args:
-        model: a host model with its long-range part, or without.
-        path: the folder to write; made if needed, an existing checkpoint in it is replaced.
+        model: a host model with its long-range part, or without; it is not changed.
+        path: the folder to write; made if needed, an existing checkpoint or link in its place is replaced.
         host: name of the adapter, such as "mace".
         metadata: JSON-compatible facts to keep, such as training data hashes, command, licence of the data.
-        frames: some structures of the training set, from whose Born charges the sign convention is read off
-            (electronegative elements are negative, `gauge.fix_gauge`); without any the sign stays as it is.
+        frames: structures of the training set, all of them: from the Born charges of some the sign convention is read
+            off (electronegative elements are negative, `gauge.read_sign`), from the periodic ones the mean electronic
+            susceptibility. Without any the sign stays as training left it.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: the folder holds files that are not a checkpoint's, or a tensor is not finite.
+        CheckpointError: the folder holds files that are not a checkpoint's or cannot be written, or a tensor is not
+            finite.
+
+    Warns:
+        LesPluginsWarning: frames were given and the sign could not be decided.
     """
     folder = Path(path)
-    if folder.exists() and (not folder.is_dir() or _strangers(folder)):
-        raise CheckpointError(f"{folder} exists and is not a checkpoint: choose another path")
-    if frames:
-        fix_gauge(model, *mean_born_charges(model, host, frames))
-    state: HostState = plugins.host(host).les_state(model=model)
+    check_target(folder)
+    hooks = plugins.host(host)
+    state: HostState = hooks.les_state(model=model)
     for name, tensor in state.tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{folder}: the tensor {name!r} holds NaN or infinity, the model is not saved")
+    facts = dict(metadata or {})
+    _write(folder, state, facts, None)
+    if state.long_range is None or not len(frames):
+        return folder
+    sign, susceptibility = _look_at_frames(model, hooks, state, frames)
+    if not sign.decided:
+        warnings.warn(
+            f"{folder}: the sign of the charges is not certain ({sign.reason}): look at them before you use them",
+            LesPluginsWarning,
+            2,
+        )
+    if sign.turned:
+        turned = copy.deepcopy(model)
+        change_sign(turned)
+        state = hooks.les_state(model=turned)
+    _write(folder, state, {**facts, "gauge": sign.facts()}, susceptibility)
+    return folder
+
+
+def check_target(folder: Path) -> None:
+    """Raise CheckpointError where a checkpoint cannot be written because something else stands there.
+
+    Called by trainers before they begin: after hours of training it is too late.
+    """
+    if folder.exists() and (not folder.is_dir() or _strangers(folder)):
+        raise CheckpointError(f"{folder} exists and is not a checkpoint: choose another path")
+
+
+def _look_at_frames(
+    model: nn.Module, hooks: Any, state: HostState, frames: Sequence[Atoms]
+) -> tuple[Sign, float | None]:
+    """Sign of the moments and mean susceptibility; whatever goes wrong is told in the sign's reason."""
+    sign, susceptibility = Sign(False), None
+    try:
+        device = next(model.parameters()).device
+        # heads of the host share the moments: any of them will do
+        metadata = {"head": next(iter(state.extra.get("heads", ())), None)}
+        calculator = hooks.les_calculator(model=copy.deepcopy(model), metadata=metadata, device=str(device))
+        sign = read_sign(calculator, frames)
+        susceptibility = mean_susceptibility(calculator, frames)
+    except Exception as error:  # the model has been written: nothing that happens here may end a training
+        sign = sign if sign.decided else Sign(False, reason=f"{type(error).__name__}: {error}")
+    return sign, susceptibility
+
+
+def _write(folder: Path, state: HostState, metadata: Mapping[str, Any], susceptibility: float | None) -> None:
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -74,16 +129,23 @@ def save(
         "units": UNITS,
         "long_range": None if state.long_range is None else state.long_range.to_dict(),
         "epsilon_infinity": None if state.long_range is None else state.long_range.epsilon_infinity,
+        "susceptibility": susceptibility,
         "model": dict(state.model),
-        "metadata": {**state.extra, **(metadata or {})},
+        "metadata": {**state.extra, **metadata},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True), encoding="utf-8")
-    save_file(dict(state.tensors), folder / WEIGHTS, metadata={"format": FORMAT})
-    hashes = {name: sha256(folder / name) for name in (CONFIG, WEIGHTS)}
-    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": hashes}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    return folder
+    try:
+        text = json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: metadata must be JSON-compatible: {error}") from None
+    try:
+        with replacing(folder) as new:
+            (new / CONFIG).write_text(text, encoding="utf-8")
+            save_file(dict(state.tensors), new / WEIGHTS, metadata={"format": FORMAT})
+            hashes = {name: sha256(new / name) for name in (CONFIG, WEIGHTS)}
+            manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": hashes}
+            (new / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -137,25 +199,33 @@ def _rebuilt(hooks: Any, state: HostState) -> nn.Module:
     return model
 
 
-def load(path: str | Path, device: str = "cpu") -> Any:
+def load(path: str | Path, device: str = "cpu", head: str | None = None) -> Any:
     """ASE calculator of a checkpoint folder, or of a model of the zoo.
 
     Args:
         path: the folder, or a name such as "water-mace" (`les-plugins zoo list`).
         device: torch device to run on, "cpu" or "cuda"; wherever the checkpoint was saved.
+        head: of a model with several heads, the one to use.
 
     Returns:
         The calculator of its host, with energy, forces, stress, charges, dipole and born_effective_charges.
 
     Raises:
-        CheckpointError, HostError: see `load_model`.
+        CheckpointError, HostError: see `load_model`; HostError also for a head that the model has not.
         DeviceError: the device does not exist on this machine.
     """
     from les_plugins.devices import check_device
 
     check_device(device)
     model, config = load_model(path)
-    return plugins.host(config["host"]).les_calculator(model=model, metadata=config, device=device)
+    if head is None:
+        return plugins.host(config["host"]).les_calculator(model=model, metadata=config, device=device)
+    calculator = plugins.host(config["host"]).les_calculator(
+        model=model, metadata={**config, "head": head}, device=device
+    )
+    if getattr(calculator, "head", None) != head:
+        raise HostError(f"head is {head!r}, but models of {config['host']} have no heads to choose from")
+    return calculator
 
 
 def verify(folder: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
-from les_plugins import plugins
+from les_plugins.errors import LesPluginsError
 from les_plugins.long_range import LongRange
 
 if TYPE_CHECKING:
@@ -23,60 +25,135 @@ _PAULING = """
 """
 ELECTRONEGATIVITY = {number: float(value) for number, value in enumerate(_PAULING.split(), 1)}
 
+#: Frames that the sign is read off, at least and at most: Born charges cost several evaluations each.
+_FEWEST, _MOST = 2, 16
+#: How many times its own scatter the covariance must be, and how large at least, e: below it is round-off.
+_SIGNIFICANT, _SMALLEST = 3.0, 1e-6
 
-#: Frames that the sign is read off, at most: Born charges cost several evaluations each.
-_FRAMES = 4
+
+@dataclass(frozen=True)
+class Sign:
+    """The common sign of the latent moments, as read off some structures.
+
+    Attributes:
+        decided: whether the covariance of electronegativity and Born charge stands out from its scatter.
+        turned: whether the sign has to be changed for electronegative elements to be negative.
+        covariance: over atoms, of Pauling electronegativity and tr Z*/3, e.
+        noise: standard error of it, from the scatter of the charges of each element, e.
+        frames: number of structures that it was read off.
+        reason: why it could not be decided.
+    """
+
+    decided: bool
+    turned: bool = False
+    covariance: float = 0.0
+    noise: float = 0.0
+    frames: int = 0
+    reason: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {key: value for key, value in asdict(self).items() if key != "reason" or value}
 
 
-def fix_gauge(model: nn.Module, mean_charge: Mapping[int, float], count: Mapping[int, int] | None = None) -> bool:
-    """Choose the sign of the latent moments so that electronegative elements are negative.
+def read_sign(calculator: Any, frames: Sequence[Atoms]) -> Sign:
+    """Look whether electronegative elements are negative, in frames of more than one element from the whole set.
 
-    The covariance, over atoms, of Pauling electronegativity and charge becomes negative. All elements count: the charge
-    of the most electronegative one alone can be a small difference, as that of nitrogen in methylammonium is.
+    Z* rather than latent charges, which leave out what the latent dipoles carry. All elements count: the charge of the
+    most electronegative one alone can be a small difference, as that of nitrogen in methylammonium is.
 
     Args:
-        model: a host model; nothing happens to one without a long-range part.
-        mean_charge: mean charge of every element (by atomic number), e.
-        count: atoms of every element; one each when None.
-
-    Returns:
-        Whether the sign was changed. Energy and forces never change.
+        calculator: of a model with a long-range part.
+        frames: structures, as a training set has them; some of them are looked at.
     """
-    rated = [z for z in mean_charge if ELECTRONEGATIVITY.get(z, 0)]
-    parts = [module for module in model.modules() if isinstance(module, LongRange)]
-    if not rated or not parts:
-        return False
-    weight = {z: 1 if count is None else count[z] for z in rated}
-    total = sum(weight.values())
-    mean = sum(weight[z] * ELECTRONEGATIVITY[z] for z in rated) / total
-    # one element alone has no contrast: then its own sign decides
-    pull = {z: ELECTRONEGATIVITY[z] - mean if len(rated) > 1 else 1.0 for z in rated}
-    if sum(weight[z] * pull[z] * mean_charge[z] for z in rated) <= 0.0:
-        return False
-    for part in parts:
-        part.flip_gauge()
-    return True
-
-
-def mean_born_charges(model: nn.Module, host: str, frames: Sequence[Atoms]) -> tuple[dict[int, float], dict[int, int]]:
-    """Mean isotropic Born charge tr Z*/3, e, of every element (by atomic number), and how many atoms it is of.
-
-    Z* rather than latent charges, which leave out what the latent dipoles carry.
-
-    Args:
-        model: a host model; empty results for one without a long-range part. It is not changed.
-        host: name of the adapter.
-        frames: structures; the first few are used.
-    """
-    if not any(isinstance(module, LongRange) for module in model.modules()):
-        return {}, {}
-    device = next(model.parameters()).device
-    calculator = plugins.host(host).les_calculator(model=copy.deepcopy(model), metadata={}, device=str(device))
+    candidates = [number for number, atoms in enumerate(frames) if _has_contrast(atoms)]
+    if not candidates:
+        return Sign(False, reason="no structure has elements of different electronegativity")
     charges: dict[int, list[float]] = {}
-    for atoms in frames[:_FRAMES]:
-        bare = atoms.copy()  # without the labels that a file may have put into its calculator
-        born = calculator.get_property("born_effective_charges", bare)
-        for number, tensor in zip(bare.numbers, born, strict=True):
-            charges.setdefault(int(number), []).append(float(tensor.trace()) / 3.0)
-    means = {number: sum(values) / len(values) for number, values in charges.items()}
-    return means, {number: len(values) for number, values in charges.items()}
+    used, failure = 0, ""
+    covariance = noise = 0.0
+    for number in _spread(candidates):
+        bare = frames[number].copy()  # without the labels that a file may have put into its calculator
+        try:
+            born = calculator.get_property("born_effective_charges", bare)
+        except (LesPluginsError, RuntimeError, ValueError) as error:
+            failure = failure or f"frame {number}: {error}"
+            continue
+        traces = np.trace(np.asarray(born, dtype=float), axis1=1, axis2=2) / 3.0
+        if not np.isfinite(traces).all():
+            failure = failure or f"frame {number}: the Born effective charges are not finite"
+            continue
+        for element, charge in zip(bare.numbers, traces, strict=True):
+            charges.setdefault(int(element), []).append(float(charge))
+        used += 1
+        covariance, noise = covariance_with_electronegativity(charges)
+        if used >= _FEWEST and _significant(covariance, noise):
+            break
+    if not used:
+        return Sign(False, reason=f"Born effective charges could not be computed: {failure}")
+    if not _significant(covariance, noise):
+        what = f"the covariance of electronegativity and Born charge, {covariance:.1e} e, does not stand out"
+        turned = covariance > _SMALLEST  # the likelier of the two, where it is more than round-off
+        return Sign(False, turned, covariance, noise, used, f"{what} from its scatter, {noise:.1e} e")
+    return Sign(True, covariance > 0.0, covariance, noise, used)
+
+
+def covariance_with_electronegativity(charges: Mapping[int, Sequence[float]]) -> tuple[float, float]:
+    """Covariance, over atoms, of Pauling electronegativity and charge, e, and its standard error.
+
+    The error is that of the mean charges of the elements: what one element's atoms differ by among themselves.
+
+    Args:
+        charges: of the atoms of each element (by atomic number), e; elements without an electronegativity are left out.
+    """
+    rated = {z: np.asarray(values) for z, values in charges.items() if ELECTRONEGATIVITY.get(z, 0) and len(values)}
+    total = sum(map(len, rated.values()))
+    if not total:
+        return 0.0, 0.0
+    mean = sum(len(values) * ELECTRONEGATIVITY[z] for z, values in rated.items()) / total
+    covariance = variance = 0.0
+    for z, values in rated.items():
+        pull = (ELECTRONEGATIVITY[z] - mean) * len(values) / total
+        covariance += pull * float(values.mean())
+        if len(values) > 1:
+            variance += pull**2 * float(values.var(ddof=1)) / len(values)
+    return covariance, math.sqrt(variance)
+
+
+def mean_susceptibility(calculator: Any, frames: Sequence[Atoms]) -> float | None:
+    """Mean electronic susceptibility χ = tr α/3/(ε0 V) over some periodic structures; None without any, or without α.
+
+    Args:
+        calculator: of a model with a long-range part.
+        frames: structures, as a training set has them; some of the periodic ones are looked at.
+    """
+    periodic = [number for number, atoms in enumerate(frames) if atoms.pbc.all()]
+    found = []
+    for number in _spread(periodic):
+        atoms = frames[number].copy()
+        calculator.get_property("energy", atoms)
+        if (susceptibility := calculator.results.get("susceptibility")) is None:
+            return None
+        found.append(float(susceptibility))
+    return float(np.mean(found)) or None if found else None
+
+
+def change_sign(model: nn.Module) -> None:
+    """Change the common sign of all latent moments of a host model; energy and forces do not change."""
+    for part in model.modules():
+        if isinstance(part, LongRange):
+            part.flip_gauge()
+
+
+def _has_contrast(atoms: Atoms) -> bool:
+    return len({ELECTRONEGATIVITY.get(int(z), 0) for z in atoms.numbers} - {0}) > 1
+
+
+def _significant(covariance: float, noise: float) -> bool:
+    return abs(covariance) > max(_SIGNIFICANT * noise, _SMALLEST)
+
+
+def _spread(numbers: Sequence[int]) -> list[int]:
+    """At most `_MOST` of some numbers, evenly through the list."""
+    step = max(1.0, len(numbers) / _MOST)
+    return [numbers[int(i * step)] for i in range(min(len(numbers), _MOST))]

@@ -64,7 +64,7 @@ class LongRange(nn.Module):
         self.heads: nn.Module = hooks.les_make_heads(features=layout, config=config)
         self.electrostatics: LatentElectrostatics = hooks.les_make_solver(config=config)
         self.electrostatics.response_model = hooks.les_make_response(config=config)
-        # E is even in the moments, so their common sign is a convention: see `fix_gauge`
+        # E is even in the moments, so their common sign is a convention: see `gauge.read_sign`
         self.register_buffer("gauge", torch.ones(()))
         self.coupling = nn.Parameter(torch.zeros(())) if config.zero_init else None
 

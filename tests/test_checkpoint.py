@@ -301,6 +301,11 @@ def test_saving_never_replaces_what_is_no_checkpoint(tmp_path: Path, model: nn.M
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
+def test_a_head_is_refused_by_hosts_without_heads(saved: Path) -> None:
+    with pytest.raises(HostError, match="head is 'pbe', but models of toy have no heads"):
+        les_plugins.load(saved, head="pbe")
+
+
 def test_a_model_with_nan_is_not_saved(tmp_path: Path, model: nn.Module) -> None:
     model.weight.data[0, 0] = float("nan")
     with pytest.raises(CheckpointError, match="'weight' holds NaN or infinity"):

@@ -20,6 +20,7 @@ from les_plugins.calculator import (
     LongRangeCalculator,
 )
 from les_plugins.devices import check_device
+from les_plugins.errors import HostError
 
 
 class LesMACECalculator(LongRangeCalculator, MACECalculator):
@@ -32,6 +33,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
             the model's own when None.
         metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
         default_dtype: "float32" or "float64"; the model's own when empty.
+        head: of a model with several heads, the one to use, unless `metadata` says it or there is one called Default.
 
     Properties beyond MACE's: `les_plugins.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
     computed only when asked for.
@@ -39,6 +41,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
     Raises:
         DataError: a structure with NaN, a singular cell, or an element that the model does not know.
         DeviceError: a device that this machine does not have.
+        HostError: a head that the model has not, or none where it has several.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         self.implemented_properties = list(type(self).implemented_properties)  # MACE extends the list in place
         if not default_dtype:
             default_dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        kwargs["head"] = _head(model, kwargs.get("head", (metadata or {}).get("head")))
         root = logging.getLogger()
         level = root.level
         root.setLevel(logging.WARNING)
@@ -107,3 +111,21 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         unit, length = self.energy_units_to_eV, self.length_units_to_A
         energy, forces = output["energy"] * unit, output["forces"] * (unit / length)
         return energy, forces, output["stress"] * (unit / length**3) if stress else None
+
+
+def _head(model: nn.Module, wanted: str | None) -> str | None:
+    """The head to use; MACE takes the last one for a name that it does not know."""
+    heads = list(getattr(model, "heads", None) or ["Default"])
+    if wanted is not None:
+        if wanted not in heads:
+            raise HostError(f"head is {wanted!r}; allowed with this model: {', '.join(heads)}")
+        return wanted
+    if len(heads) == 1:
+        return str(heads[0])
+    for name in heads:
+        if name.lower() == "default":
+            return str(name)
+    raise HostError(
+        f"this model has the heads {', '.join(heads)}, one for each kind of labels: choose one with "
+        f"head={heads[0]!r} or --head {heads[0]}"
+    )

@@ -49,7 +49,10 @@ def take_apart(model: nn.Module) -> HostState:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     versions = {name: importlib.metadata.version(name) for name in ("mace-torch", "e3nn", "torch")}
     dtype = str(next(base.parameters()).dtype).removeprefix("torch.")
-    return HostState("mace", versions, {"class": type(base).__name__, "dtype": dtype, **encoded}, long_range, tensors)
+    described = {"class": type(base).__name__, "dtype": dtype, **encoded}
+    heads = list(getattr(base, "heads", None) or [])
+    extra = {"heads": heads} if len(heads) > 1 else {}
+    return HostState("mace", versions, described, long_range, tensors, extra)
 
 
 def rebuild(state: HostState) -> nn.Module:

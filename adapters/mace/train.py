@@ -1,42 +1,31 @@
-"""`les-plugins train mace`: MACE's own trainer, unchanged but for the model that it is given.
-
-MACE names no plugin point for the model, so its `run` is called with one function substituted for that call:
-`mace.cli.run_train.configure_model`. The version range of the adapter and a test guard the seam.
-"""
+"""`les-plugins train mace`: MACE's own trainer, unchanged but for the model that it is given (seam.py)."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import torch
 import yaml
-from mace.cli import run_train
 from mace.tools import build_default_arg_parser, get_tag
 from rich.console import Console
 from rich.progress import Progress
-from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from les_plugins import checkpoint
 from les_plugins.adapters.mace.data import read_data, reading
-from les_plugins.adapters.mace.model import attach_long_range
-from les_plugins.adapters.mace.start import started_from
+from les_plugins.adapters.mace.seam import Built, model_seam, run
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
 from les_plugins.documents import read_yaml
 from les_plugins.errors import ConfigError, HostError
+from les_plugins.section_name import SECTION, is_near_miss, refuse_near_misses
 
-SECTION = "long_range"
 START = "start_from"
-#: Frames of the training set from which the sign convention of the latent charges is read off.
-GAUGE_FRAMES = 16
 
 
 def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Path | None:
@@ -61,15 +50,20 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     args = parse_arguments(settings, arguments, config_file)
     _refuse_unsupported(args, long_range, start)
     check_device(args.device)
+    folder = Path(args.model_dir or args.work_dir) / f"{args.name}.les"
+    checkpoint.check_target(folder)
     found = read_data(args, long_range, config_file)
+    data = {
+        "training_data": [file for path in [*found.train, *found.binary] for file in _files(path)],
+        "validation_data": [file for path in found.valid for file in _files(path)],
+    }
 
     with model_seam(long_range, start) as built, reading(found), _progress(built):
-        run_train.run(args)
-    if args.dry_run or built.model is None or not _is_first_process():
+        stopped = run(args, built, config_file)
+    if args.dry_run or built.model is None or not built.first:
         return None
     facts = {
-        "training_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found.train],
-        "validation_data": [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in found.valid],
+        **data,
         "training": {
             "host_options": _plain({**vars(args), **found.keys}),
             "last_validation": _last_validation(args),
@@ -77,13 +71,18 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         },
         **(metadata or {}),
     }
-    frames = [atoms for some in found.train.values() for atoms in some][:GAUGE_FRAMES]
-    return checkpoint.save(built.model, Path(args.model_dir) / f"{args.name}.les", "mace", facts, frames)
+    structures = [atoms for some in found.train.values() for atoms in some]
+    checkpoint.save(built.model, folder, "mace", facts, built.frames() if found.binary else structures)
+    if stopped is not None:
+        raise HostError(f"{stopped}; the training had come to its end, and its model is in {folder}") from stopped
+    return folder
 
 
 def split_config(config_file: Path) -> tuple[dict[str, Any], Any, str | None]:
     """MACE's own settings, the `long_range:` section and `start_from:` (None when absent) of a YAML file."""
     settings = read_yaml(config_file)
+    heads = settings.get("heads")
+    refuse_near_misses(settings, str(config_file), host_keys=tuple(heads) if isinstance(heads, dict) else ())
     start = settings.pop(START, None)
     if start is not None and not isinstance(start, str):
         raise ConfigError(f"{config_file}: {START} is {start!r}; expected a .les folder or a name of the zoo")
@@ -97,17 +96,24 @@ def parse_arguments(settings: Mapping[str, Any], arguments: Sequence[str], confi
     """MACE's argument namespace of its settings and further command-line options."""
     parser = build_default_arg_parser()
     known = {option.lstrip("-") for action in parser._actions for option in action.option_strings}
+    known_here = known | {SECTION, START}
     unknown = [key for key in settings if str(key) not in known]
     if unknown:
         raise ConfigError(
-            f"{config_file}: unknown key {unknown[0]!r}{_nearest(unknown[0], known)}; allowed: MACE's own options "
-            f"(mace_run_train --help) and {SECTION}"
+            f"{config_file}: unknown key {unknown[0]!r}{_nearest(unknown[0], known_here)}; allowed: MACE's own options "
+            f"(mace_run_train --help), {SECTION} and {START}"
         )
     stray = [item for item in arguments if item.startswith("--") and item[2:].split("=")[0] not in known]
     if stray:
-        raise ConfigError(
-            f"unknown option {stray[0]!r}{_nearest(stray[0].lstrip('-'), known)}; see mace_run_train --help"
-        )
+        name = stray[0][2:].split("=")[0]
+        if name in (SECTION, START) or is_near_miss(name):
+            raise ConfigError(f"unknown option {stray[0]!r}: {SECTION} and {START} stand in the config file")
+        raise ConfigError(f"unknown option {stray[0]!r}{_nearest(name, known)}; see mace_run_train --help")
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{config_file}: {message}; see mace_run_train --help")
+
+    parser.error = refuse
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(dict(settings), file)
         file.flush()
@@ -116,40 +122,14 @@ def parse_arguments(settings: Mapping[str, Any], arguments: Sequence[str], confi
     return args
 
 
-class Built:
-    """What MACE built while the seam was open: the model that it trains, and how many steps it is going to make."""
-
-    model: nn.Module | None = None
-    steps: int | None = None
-
-
-@contextmanager
-def model_seam(long_range: LongRangeConfig | None, start: str | None = None) -> Iterator[Built]:
-    """While open, every model that MACE's `run` configures gets a long-range part (none for long_range None)."""
-    original = run_train.configure_model
-    built = Built()
-
-    def configure_model(args: Any, train_loader: Any, *rest: Any, **named: Any) -> tuple[nn.Module, Any]:
-        model, output_args = original(args, train_loader, *rest, **named)
-        built.steps = len(train_loader) * args.max_num_epochs
-        if start is not None:
-            model = started_from(model, start, long_range)
-        elif long_range is not None:
-            model = attach_long_range(model, long_range)
-        built.model = model
-        logging.info("Long-range part: %s", "none" if long_range is None else long_range.to_dict())
-        return built.model, output_args
-
-    run_train.configure_model = configure_model
-    try:
-        yield built
-    finally:
-        run_train.configure_model = original
-
-
 def _refuse_unsupported(args: Any, long_range: LongRangeConfig | None, start: str | None) -> None:
     if start is not None and args.foundation_model is not None:
         raise ConfigError(f"{START} and foundation_model both say where to begin: give one of them")
+    if args.foundation_model is not None and Path(args.foundation_model).is_dir():
+        raise ConfigError(
+            f"foundation_model is {args.foundation_model}, a folder; allowed: a model of MACE. A checkpoint of "
+            f"les-plugins goes under {START}"
+        )
     for flag in ("enable_cueq", "enable_oeq", "lora"):
         if long_range is not None and getattr(args, flag, False):
             raise HostError(f"--{flag} converts MACE's own classes only; it cannot be combined with {SECTION} yet")
@@ -160,7 +140,9 @@ def _refuse_unsupported(args: Any, long_range: LongRangeConfig | None, start: st
 @contextmanager
 def _progress(built: Built) -> Iterator[None]:
     """A bar on standard error that counts optimizer steps; MACE's own log goes on beside it."""
-    with Progress(*Progress.get_default_columns(), console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    columns = Progress.get_default_columns()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("training", total=None)
 
         def count(*_: Any) -> None:
@@ -176,15 +158,18 @@ def _progress(built: Built) -> Iterator[None]:
 def _last_validation(args: Any) -> dict[str, float]:
     """The last line that MACE wrote about the validation set."""
     path = Path(args.results_dir) / f"{get_tag(name=args.name, seed=args.seed)}_train.txt"
-    if not path.is_file():
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError):  # the model is to be saved with or without
         return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     last: dict[str, Any] = next((line for line in reversed(lines) if line.get("mode") == "eval"), {})
     return {key: float(value) for key, value in last.items() if isinstance(value, int | float)}
 
 
-def _is_first_process() -> bool:
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+def _files(path: Path) -> list[dict[str, str]]:
+    """Names and SHA-256 of a file, or of the files of a folder."""
+    files = sorted(item for item in path.iterdir() if item.is_file()) if path.is_dir() else [path]
+    return [{"file": file.name, "sha256": checkpoint.sha256(file)} for file in files]
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

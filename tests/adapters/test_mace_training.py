@@ -172,19 +172,20 @@ def test_the_same_from_python_without_the_seam(work):
 
 
 def test_the_seam_is_closed_after_success_and_after_failure(work):
-    from les_plugins.adapters.mace.train import model_seam, run_train
+    from les_plugins.adapters.mace.seam import model_seam, run_train, tools
     from les_plugins.config import LongRangeConfig
 
-    original = run_train.configure_model
+    original = run_train.configure_model, tools.train
 
     def fail_inside() -> None:
         with model_seam(LongRangeConfig()):
-            assert run_train.configure_model is not original
+            assert run_train.configure_model is not original[0]
+            assert tools.train is not original[1]
             raise RuntimeError("inside")
 
     with pytest.raises(RuntimeError, match="inside"):
         fail_inside()
-    assert run_train.configure_model is original
+    assert (run_train.configure_model, tools.train) == original
 
 
 def test_dry_run_writes_no_checkpoint(work):

@@ -1,0 +1,191 @@
+"""MACE's `run` with our model in it: what it builds, what it trained, and its errors in words.
+
+MACE names no plugin point for the model, so its `run` is called with two functions substituted for that call:
+`mace.cli.run_train.configure_model` and `mace.tools.train`. The version range of the adapter and a test guard the seam.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+from mace import tools
+from mace.cli import run_train
+from mace.tools.checkpoint import CheckpointIO, CheckpointState
+from torch import nn
+
+from les_plugins.adapters.mace.data_set import check_data_set
+from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
+from les_plugins.adapters.mace.start import started_from
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import ConfigError, HostError, LesPluginsError
+
+#: Frames of a binary data set that are looked at for the sign of the charges.
+_SAMPLE = 200
+
+
+class Built:
+    """What MACE built while the seam was open.
+
+    Attributes:
+        model: the model that it trains.
+        steps: how many optimizer steps it is going to make.
+        first: whether this process is the first of a distributed training; MACE ends the group before it returns.
+        data: the training set, as MACE's loader has it.
+        trained: the arguments of MACE's training loop when that has come to its end, else None.
+    """
+
+    model: nn.Module | None = None
+    steps: int | None = None
+    first: bool = True
+    data: Sequence[Any] = ()
+    trained: Mapping[str, Any] | None = None
+
+    def frames(self) -> list[Atoms]:
+        """Structures of the training set, evenly through it, of whatever format it is."""
+        if self.model is None:
+            return []
+        count = len(self.data)
+        chosen = range(0, count, max(1, -(-count // _SAMPLE)))
+        numbers = self.model.atomic_numbers.cpu()
+        return [_atoms(item, numbers) for item in (self.data[i] for i in chosen) if item is not None]
+
+    def load_best(self) -> None:
+        """Put the weights that MACE kept last into the model, as it does itself for its evaluation at the end."""
+        assert self.trained is not None
+        state = CheckpointState(*(self.trained[name] for name in ("model", "optimizer", "lr_scheduler")))
+        for stage_two in (True, False) if self.trained["swa"] is not None else (False,):
+            try:
+                self.trained["checkpoint_handler"].load_latest(state, swa=stage_two, device=self.trained["device"])
+                return
+            except Exception:  # MACE raises whatever its files make it raise: then the weights stay those of the end
+                logging.debug("no checkpoint of MACE, stage two %s", stage_two, exc_info=True)
+
+
+@contextmanager
+def model_seam(long_range: LongRangeConfig | None, start: str | None = None) -> Iterator[Built]:
+    """While open, every model that MACE's `run` configures gets a long-range part (none for long_range None)."""
+    configure, train = run_train.configure_model, tools.train
+    built = Built()
+
+    def configure_model(args: Any, train_loader: Any, *rest: Any, **named: Any) -> tuple[nn.Module, Any]:
+        check_data_set(train_loader.dataset, args)
+        foundation = rest[1] if len(rest) > 1 else named.get("model_foundation")
+        if isinstance(foundation, LongRangeMACE):
+            raise ConfigError(
+                f"foundation_model is {args.foundation_model}, a model of les-plugins with a long-range part: give its "
+                "checkpoint, the .les folder written beside it, as start_from in the config file instead"
+            )
+        model, output_args = configure(args, train_loader, *rest, **named)
+        built.steps = len(train_loader) * args.max_num_epochs
+        built.data = train_loader.dataset
+        built.first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        if start is not None:
+            model = started_from(model, start, long_range)
+        elif long_range is not None:
+            model = attach_long_range(model, long_range)
+        if args.restart_latest:
+            _check_restart(model, args)
+        built.model = model
+        logging.info("Long-range part: %s", "none" if long_range is None else long_range.to_dict())
+        return built.model, output_args
+
+    def train_and_remember(*positional: Any, **named: Any) -> Any:
+        result = train(*positional, **named)
+        built.trained = named
+        return result
+
+    run_train.configure_model, tools.train = configure_model, train_and_remember
+    try:
+        yield built
+    finally:
+        run_train.configure_model, tools.train = configure, train
+
+
+def run(args: Any, built: Built, source: Path) -> HostError | None:
+    """MACE's run.
+
+    Args:
+        args: MACE's options.
+        built: of the open seam.
+        source: the config file, for messages.
+
+    Returns:
+        None, or what MACE failed with after it had trained the model, whose best weights `built.model` has then.
+
+    Raises:
+        HostError: MACE failed before; one line that says where.
+    """
+    dtype = torch.get_default_dtype()  # MACE sets that of the whole process
+    try:
+        run_train.run(args)
+    except LesPluginsError:
+        raise
+    except Exception as error:
+        logging.debug("MACE stopped", exc_info=True)
+        stopped = HostError(f"{source}: MACE stopped with {in_words(error)}")
+        if built.trained is None:
+            raise stopped from error
+        built.load_best()
+        stopped.__cause__ = error
+        return stopped
+    finally:
+        torch.set_default_dtype(dtype)
+    return None
+
+
+def in_words(error: BaseException) -> str:
+    """An exception as one line; of an assertion without words, the line of code that failed."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if not text:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{last.line} ({Path(last.filename).name}, line {last.lineno})"
+    return f"{type(error).__name__}: {text[:300]}"
+
+
+def _check_restart(model: nn.Module, args: Any) -> None:
+    """MACE goes on from a checkpoint with strict=False: what does not fit it would be dropped in silence."""
+    files = CheckpointIO(args.checkpoints_dir, tools.get_tag(name=args.name, seed=args.seed))
+    found = [info for path in files._list_file_paths() if (info := files._parse_checkpoint_path(path)) is not None]
+    own = [info for info in found if info.tag == files.tag]
+    if not own:
+        return
+    latest = max(own, key=lambda info: (info.swa, info.epochs))
+    try:
+        kept = torch.load(latest.path, map_location="cpu", weights_only=False)
+        theirs = {name: value.shape for name, value in kept["model"].items()}
+        groups = kept["optimizer"]["param_groups"]
+    except Exception as error:  # torch.load raises whatever a damaged file makes it raise
+        raise HostError(f"restart_latest: {latest.path} cannot be read: {in_words(error)}") from None
+    ours = {name: value.shape for name, value in model.state_dict().items()}
+    different = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
+    if different:
+        raise ConfigError(
+            f"restart_latest: {latest.path} is of another model than this config file describes: {different[0]!r} is "
+            f"{_shape(ours, different[0])} here and {_shape(theirs, different[0])} there ({len(different)} differences)"
+            "; restore the settings, or train under another name"
+        )
+    if args.swa and not latest.swa and not all("swa_lr" in group for group in groups):
+        raise ConfigError(
+            f"swa: stage two was not switched on when {latest.path} was written, and MACE cannot add it at a restart "
+            "(restart_latest); train from the beginning with swa: true, or begin a new run with start_from, which "
+            "takes the .les folder of this one"
+        )
+
+
+def _shape(shapes: Mapping[str, Any], name: str) -> str:
+    return f"of shape {tuple(shapes[name])}" if name in shapes else "absent"
+
+
+def _atoms(item: Any, numbers: torch.Tensor) -> Atoms:
+    """The structure of an item of MACE's data set."""
+    pbc = [bool(flag) for flag in item.pbc.view(-1)]
+    cell = item.cell.view(3, 3).cpu().double().numpy() if any(pbc) else None  # MACE makes one up for open structures
+    elements = numbers[item.node_attrs.argmax(1).cpu()].tolist()
+    return Atoms(elements, item.positions.detach().cpu().double().numpy(), cell=cell, pbc=pbc)
