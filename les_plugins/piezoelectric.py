@@ -251,6 +251,9 @@ def _at_strain(calculator: Any, atoms: Atoms, eta: Floats, forces: bool) -> _AtS
     copy.positions = atoms.positions @ (np.eye(3) + eta)
     names = ["dipole", "charges", *(["forces"] if forces else [])]
     found = [np.asarray(calculator.get_property(name, copy), dtype=float).copy() for name in names]
+    for name, values in zip(names, found, strict=True):
+        if not np.isfinite(values).all():
+            raise DataError(f"{name} of the crystal strained by {np.abs(eta).max():g} is not finite")
     latent = getattr(calculator, "results", {}).get("latent_charges")
     size = 0.0 if latent is None else float(np.linalg.norm(latent))
     root = float(np.linalg.norm(found[1])) / size if size > 0 else 1.0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
-from les_plugins.errors import ConfigError, GeometryError
+from les_plugins.errors import ConfigError, DataError, GeometryError
 from les_plugins.metrics import Floats
 
 #: cm⁻¹ of sqrt(eV/(Å² u)).
@@ -58,6 +58,7 @@ def zone_center(calculator: Any, atoms: Atoms, distance: float = 0.01) -> ZoneCe
     Raises:
         GeometryError: not periodic along three axes, a single atom.
         ConfigError: a distance that is not between 0 and 1 Å.
+        DataError: a mass that is not above 0, forces that are not finite.
     """
     if not atoms.pbc.all() or len(atoms) < 2:
         raise GeometryError(
@@ -66,6 +67,9 @@ def zone_center(calculator: Any, atoms: Atoms, distance: float = 0.01) -> ZoneCe
         )
     if not 0 < distance < 1:
         raise ConfigError(f"displacement is {distance}; allowed: a length above 0 and below 1 Å")
+    for number, mass in enumerate(atoms.get_masses()):
+        if not 0 < mass < math.inf:
+            raise DataError(f"atom {number} has the mass {mass:g} u; allowed: above 0")
     size = 3 * len(atoms)
     rows = np.zeros((size, size))
     for number in range(size):
@@ -74,7 +78,10 @@ def zone_center(calculator: Any, atoms: Atoms, distance: float = 0.01) -> ZoneCe
             moved = atoms.copy()
             moved.set_constraint()
             moved.positions[number // 3, number % 3] += sign * distance
-            forces.append(np.asarray(calculator.get_property("forces", moved), dtype=float).copy())
+            found = np.asarray(calculator.get_property("forces", moved), dtype=float).copy()
+            if not np.isfinite(found).all():
+                raise DataError(f"forces are not finite with atom {number // 3} displaced by {distance:g} Å")
+            forces.append(found)
         rows[number] = (forces[1] - forces[0]).ravel() / (2.0 * distance)
     constants = 0.5 * (rows + rows.T)
     violation = float(np.abs(constants.reshape(-1, len(atoms), 3).sum(1)).max())

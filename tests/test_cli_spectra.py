@@ -15,6 +15,7 @@ from command_line import Done
 from toy_calculator import Toy, molecule
 
 from les_plugins.dynamics import Settings, run
+from les_plugins.errors import LesPluginsWarning
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +169,29 @@ def test_another_epsilon_infinity_rescales_the_current(
     )
     ions = [found["epsilon_0"] - found["epsilon_infinity"] for found in (plain, scaled)]
     assert ions[1] == pytest.approx(4.0 * ions[0])
+
+
+def test_marks_and_overlays_that_are_none_are_refused(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "curve.png"
+    picture.write_bytes(bytes(range(256)))
+    for options, message in (
+        (("--mark", "nan"), "--mark is nan cm⁻¹; allowed: a finite number"),
+        (("--overlay", picture), "is not a text file in UTF-8"),
+        (("--overlay", tmp_path), "is not a file"),
+    ):
+        done = les_plugins_command("spectra", "ir", trajectory, "--resolution", 60, *options)
+        assert (done.code, done.errors.count("\n")) == (1, 1)
+        assert message in done.errors
+
+
+def test_a_trajectory_in_a_pulse_is_no_equilibrium(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path
+) -> None:
+    def pulse(file: Any) -> None:
+        field = {"vector": [0.0, 0.0, 0.1], "center": 100.0, "width": 20.0, "wavenumber": 0.0}
+        file.attrs["settings"] = json.dumps(json.loads(file.attrs["settings"]) | {"field": field})
+
+    with pytest.warns(LesPluginsWarning, match="ran in a field that changes with time"):
+        les_plugins_command("spectra", "ir", spoiled(trajectory, tmp_path, pulse), "--resolution", 60)

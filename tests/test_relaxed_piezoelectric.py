@@ -185,3 +185,32 @@ def test_forces_move_ions_by_the_inverse_force_constants_and_never_the_whole_cry
     back = np.einsum("iajb,jb->ia", center.force_constants, moved)
     np.testing.assert_allclose(back, push - push.mean(0), atol=1e-10)
     assert center.translation_violation < 1e-9
+
+
+class Lost(Springs):
+    """Forces that are NaN once an atom has left its place, or the cell its size."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what = what
+
+    def calculate(self, atoms: Atoms | None = None, *arguments: Any, **named: Any) -> None:
+        super().calculate(atoms, *arguments, **named)
+        assert atoms is not None
+        moved = abs(atoms.get_volume() - zinc_blende().get_volume()) > 1e-9
+        if self._what == "strain":
+            if moved:
+                self.results["dipole"] = np.full(3, np.nan)
+        elif not moved and np.abs(atoms.positions - zinc_blende().positions).max() > 1e-6:
+            self.results["forces"] = np.full((len(atoms), 3), np.nan)
+
+
+def test_results_that_are_not_finite_and_masses_that_are_none_are_refused() -> None:
+    with pytest.raises(DataError, match=r"forces are not finite with atom 0 displaced by 0\.01 Å"):
+        zone_center(Lost("displacement"), zinc_blende())
+    with pytest.raises(DataError, match=r"dipole of the crystal strained by 0\.001 is not finite"):
+        piezoelectric_tensor(Lost("strain"), zinc_blende())
+    weightless = zinc_blende()
+    weightless.set_masses([0.0, 30.0])
+    with pytest.raises(DataError, match="atom 0 has the mass 0 u; allowed: above 0"):
+        zone_center(Springs(), weightless)

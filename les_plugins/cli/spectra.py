@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from les_plugins.errors import ConfigError, DataError
+from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 from les_plugins.plotting import check_available
 
 Trajectories = Annotated[
@@ -232,7 +233,16 @@ def velocities(
 def _samples(trajectories: list[Path], skip: float) -> Any:
     from les_plugins.spectra import Samples
 
-    return Samples.open(trajectories, skip)
+    samples = Samples.open(trajectories, skip)
+    for each in samples.trajectories:
+        field = each.settings.get("field")
+        if isinstance(field, str) or (isinstance(field, dict) and field.get("center") is not None):
+            warnings.warn(
+                f"{each.path}: ran in a field that changes with time; spectra are of fluctuations in equilibrium",
+                LesPluginsWarning,
+                stacklevel=2,
+            )
+    return samples
 
 
 def check_limits(limits: tuple[float, float], output: Path | None) -> None:
@@ -265,6 +275,8 @@ def _report(
     from les_plugins.spectra.output import Curve, plot, read_curve, write_csv
 
     check_limits(limits, output)
+    if strange := [mark for mark in marks or () if not math.isfinite(mark)]:
+        raise ConfigError(f"--mark is {strange[0]} cm⁻¹; allowed: a finite number")
     if output is not None:
         check_available()
     reference = None if overlay is None else read_curve(overlay)

@@ -15,7 +15,9 @@ from les_plugins.units import BOLTZMANN, VACUUM_PERMITTIVITY
 
 #: Relaxation times that the longest of M trajectories must hold, over sqrt(M); a random walk looks like one of
 #: fewer in nine of ten cases, in 3,000 synthetic dipoles.
-_FEWEST_TIMES = 4.0
+_FEWEST_TIMES = 5.0
+#: Relaxation times at which what is refused widens the error of what is not by sqrt(2).
+_SELECTION = 7.0
 #: Relaxation times from which on the scatter of ten blocks says the error, and not the relaxation time.
 _MANY_TIMES = 100.0
 #: Share of a current's power above 0.7 of Nyquist's wavenumber from which on there is a warning.
@@ -40,8 +42,8 @@ def static_dielectric_constant(
         blocks: blocks of each trajectory, where it is much longer than the relaxation.
 
     Returns:
-        ε_0 and half the width of its 68 % interval: sqrt(2τ/(3 T)) over the factor above, relative to the fluctuation;
-        from the scatter of blocks (Student's t) where T is above 100 τ.
+        ε_0 and half the width of its 68 % interval: sqrt(2τ/(3 T)) over the factor above, relative to the fluctuation,
+        and wider where T is below some 15 τ; from the scatter of blocks (Student's t) where T is above 100 τ.
 
     Raises:
         ConfigError: ε_∞ below 1, a temperature or a volume that is not above 0.
@@ -79,6 +81,8 @@ def static_dielectric_constant(
     fluctuation = _pooled(own, lengths, time)
     kept = (lengths * _kept(lengths / time)).sum() / lengths.sum()
     error = fluctuation * np.sqrt(2.0 * time / (3.0 * lengths.sum())) / kept
+    # of short trajectories those pass as levelling off that look longer than they are, and their values are too small
+    error *= np.hypot(1.0, _SELECTION * time / (float(lengths.max()) * np.sqrt(len(lengths))))
     return float(epsilon_infinity + fluctuation), float(error)
 
 

@@ -43,9 +43,13 @@ def read_curve(path: Path) -> Curve:
         DataError: no such file, or fewer than two points in it.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not a text file in UTF-8; a curve needs two columns, x and y") from None
     points = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         words = line.replace(",", " ").replace(";", " ").split()
         try:
             points.append((float(words[0]), float(words[1])))

@@ -145,7 +145,7 @@ def diffusion(
     longest: float,
     shortest: float,
     blocks: int = 5,
-    cell: Floats | None = None,
+    box: float | Floats | None = None,
     temperature: float | None = None,
     viscosity: float | None = None,
 ) -> Diffusion:
@@ -159,7 +159,7 @@ def diffusion(
         longest: ps, the longest time of the straight line.
         shortest: ps, the shortest one.
         blocks: blocks of each trajectory; the error is the scatter of their slopes.
-        cell: (3, 3) Å, of any shape, for the finite-size correction.
+        box: Å, edge of a cube, or (3, 3) cell of any shape, for the finite-size correction.
         temperature: K, for the correction.
         viscosity: mPa·s, for the correction.
 
@@ -198,7 +198,8 @@ def diffusion(
     slopes: Floats = np.polyfit(time[first:], all_curves[:, first:].T, 1)[0]
     coefficient, error = mean_and_error(slopes / 6.0, weights)
     correction = None
-    if viscosity is not None and cell is not None and temperature is not None:
+    if viscosity is not None and box is not None and temperature is not None:
+        cell = np.asarray(box, dtype=float) * (np.eye(3) if np.ndim(box) == 0 else 1.0)
         correction = diffusion_correction(cell, check_temperature(temperature), viscosity)
     mean, spread = mean_and_error(all_curves, weights)
     return Diffusion(float(coefficient), None if error is None else float(error), correction, time, mean, spread)

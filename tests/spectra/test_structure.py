@@ -77,7 +77,7 @@ def test_the_finite_size_correction_is_that_of_yeh_and_hummer() -> None:
         0.5,
         0.1,
         blocks=2,
-        cell=12.42 * np.eye(3),
+        box=12.42,
         temperature=298.15,
         viscosity=0.89,
     )
