@@ -6,8 +6,10 @@ that of one of its own modules: it is not called ipi.py. `python -m les_plugins.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,9 @@ from ipi.utils.units import unit_to_internal, unit_to_user
 
 import les_plugins
 from les_plugins.engines.evaluation import Evaluation, check_born, evaluate
-from les_plugins.errors import ConfigError, GeometryError, HostError
+from les_plugins.errors import ConfigError, GeometryError, HostError, LesPluginsWarning
 from les_plugins.evaluation import known_elements
-from les_plugins.frames import check_elements_of, read_frames
+from les_plugins.frames import boundary_of, check_elements_of, read_frames
 from les_plugins.metrics import Floats
 
 __DRIVER_NAME__ = "les"
@@ -36,8 +38,9 @@ class LesDriver(Dummy_driver):  # type: ignore[misc]
     Args:
         model: checkpoint folder of les-plugins.
         template: structure file of ASE, its last frame taken, or ase.Atoms: elements in the order of i-PI's atoms, and
-            which directions are periodic. Its positions and cell are not used.
-        pbc: true, false, or three letters T or F, in place of the template's; i-PI always has a cell.
+            which directions are periodic. Its positions and cell are not used, but i-PI's.
+        pbc: true, false, or three letters T or F, in place of the template's; needed where the template does not say,
+            as a plain xyz file or one of i-PI's own.
         device: torch device.
         epsilon_infinity: ε_∞ of the material, in place of the model's own.
         born: send Z* to i-PI with every structure, as its electric-field ensembles need; several times the cost.
@@ -45,7 +48,7 @@ class LesDriver(Dummy_driver):  # type: ignore[misc]
         verbose: as i-PI's other drivers; not used.
 
     Raises:
-        ConfigError: an option that is missing, unknown or of the wrong kind.
+        ConfigError: an option that is missing, unknown or of the wrong kind; a template without lattice, and no pbc.
         DataError: a template that cannot be read, or with elements that the model does not know.
         HostError: Born charges asked of a model that has none; others of `les_plugins.load`.
     """
@@ -73,6 +76,7 @@ class LesDriver(Dummy_driver):  # type: ignore[misc]
         self.template = _template(template, pbc)
         self.calculator: Any = None
         self._reported = False
+        messages.info(f" @LES: {len(self.template)} atoms, {boundary_of(self.template)}", messages.verbosity.low)
         super().__init__(verbose=verbose)
 
     def make_calculator(self) -> Any:
@@ -165,6 +169,20 @@ def _template(given: str | Atoms | None, pbc: bool | str | None) -> Atoms:
         )
     atoms = given.copy() if isinstance(given, Atoms) else read_frames(Path(str(given)), "-1")[0]
     atoms.calc = None
+    if atoms.constraints:
+        atoms.set_constraint()
+        warnings.warn(
+            "i-PI driver: the constraints of the template are not used: i-PI moves the atoms, and holds those of its "
+            "own <fixatoms>",
+            LesPluginsWarning,
+            stacklevel=2,
+        )
+    if pbc is None and not atoms.cell.rank and not atoms.pbc.any() and not _says_that_it_is_open(given):
+        raise ConfigError(
+            f"i-PI driver: template {'of ase.Atoms' if isinstance(given, Atoms) else given} has no lattice and does "
+            "not say whether anything is periodic: give pbc=true (i-PI's cell is taken), pbc=false (open), or three "
+            "letters as pbc=TTF"
+        )
     if isinstance(pbc, bool):
         atoms.pbc = pbc
     elif pbc is not None:
@@ -173,6 +191,15 @@ def _template(given: str | Atoms | None, pbc: bool | str | None) -> Atoms:
             raise ConfigError(f"i-PI driver: pbc is {pbc!r}; allowed: true, false, or three letters T or F, as TTT")
         atoms.pbc = [flag == "T" for flag in flags]
     return atoms
+
+
+def _says_that_it_is_open(given: str | Atoms) -> bool:
+    """Whether a file says pbc in so many words, as ASE writes for a molecule; a plain xyz file cannot."""
+    if isinstance(given, Atoms):
+        return False
+    with contextlib.suppress(OSError, UnicodeDecodeError), Path(given).open(encoding="utf-8") as file:
+        return any("pbc=" in line for _, line in zip(range(2), file, strict=False))
+    return False
 
 
 if __name__ == "__main__":

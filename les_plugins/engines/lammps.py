@@ -28,6 +28,12 @@ from les_plugins.metrics import Floats
 _RUNNING = ("command", "commands_list", "commands_string", "file")
 #: Space around a molecule in its box, which LAMMPS then shrinks and grows with the atoms, Å.
 _PADDING = 1.0
+#: A mass is that of an element within this relative difference; other isotopes lie further off.
+_SAME_MASS = 0.01
+#: Masses of isotopes and of atoms that gave some of theirs to hydrogens, in units of the element's.
+_MASS_RANGE = (0.4, 1.5)
+#: u, tritium and hydrogens that were made heavy for longer steps.
+_HEAVIEST_HYDROGEN = 4.1
 
 
 class ExternalForces:
@@ -43,7 +49,14 @@ class ExternalForces:
     """
 
     def __init__(
-        self, lmp: Any, calculator: Any, elements: Sequence[str], fix: str, field: Floats | None, sum_rule: bool
+        self,
+        lmp: Any,
+        calculator: Any,
+        elements: Sequence[str],
+        fix: str,
+        field: Floats | None,
+        sum_rule: bool,
+        masses_are_theirs: bool = True,
     ) -> None:
         self.calculator, self.elements, self.field = calculator, tuple(elements), field
         self.atoms: Atoms | None = None
@@ -51,6 +64,7 @@ class ExternalForces:
         self.failure: BaseException | None = None
         self._lmp, self._fix, self._sum_rule = lmp, fix, sum_rule
         self._stopped: int | None = None
+        self._masses_to_check = masses_are_theirs
 
     def __call__(
         self, caller: Any, step: int, n_atoms: int, ids: NDArray[Any], positions: Floats, forces: Floats
@@ -76,6 +90,9 @@ class ExternalForces:
 
     def _forces(self, step: int, n_atoms: int, ids: NDArray[Any], positions: Floats) -> Floats:
         lmp = self._lmp
+        if self._masses_to_check:
+            check_masses(lmp, self.elements)  # they may have been set after the model was attached
+            self._masses_to_check = False
         types = np.array(lmp.numpy.extract_atom("type")[:n_atoms])
         order = np.argsort(ids)  # LAMMPS sorts its atoms by place now and then; the model sees them by id
         cell, origin, periodic = _box(lmp)
@@ -107,6 +124,7 @@ def attach(
     fix: str = "les",
     field: ArrayLike | None = None,
     sum_rule: bool = True,
+    other_masses: bool = False,
 ) -> ExternalForces:
     """Let a model give energy, forces and virial of every atom of a LAMMPS instance.
 
@@ -117,17 +135,18 @@ def attach(
         lmp: `lammps.lammps` with units metal, a box and atoms, on one MPI rank; with `pair_style zero`, or a pair
             style whose forces are added to the model's.
         calculator: ASE calculator, as of `les_plugins.load`.
-        elements: chemical symbol of every type, in the order of the types.
+        elements: chemical symbol of every type, in the order of the types; the masses of the types must be theirs.
         fix: id of the fix.
         field: (3,) V/Å, static, in LAMMPS' frame: forces E·Z* are added, and nothing to energy and virial, so that
             the total energy changes by the field's work.
         sum_rule: take the mean of Z* off every atom, so that the field does not push the whole.
+        other_masses: let the types have any masses, such as those of heavy hydrogens of a rigid body.
 
     Returns:
         The object that LAMMPS calls, with the last structure and its results.
 
     Raises:
-        ConfigError: units, elements, field or the fix's id that cannot be used; no box.
+        ConfigError: units, elements, masses, field or the fix's id that cannot be used; no box.
         DataError: an element that the model does not know.
         HostError: several MPI ranks; a field on a model without Born charges.
     """
@@ -151,13 +170,44 @@ def attach(
         if vector.shape != (3,) or not np.isfinite(vector).all():
             raise ConfigError(f"LAMMPS: field is {vector.tolist()}; allowed: three finite numbers in V/Å")
         check_born(calculator, "LAMMPS: field")
-    external = ExternalForces(lmp, calculator, elements, fix, vector, sum_rule)
+    if not other_masses:
+        check_masses(lmp, elements)
+    external = ExternalForces(lmp, calculator, elements, fix, vector, sum_rule, not other_masses)
     lmp.command(f"fix {fix} all external pf/callback 1 1")
     lmp.command(f"fix_modify {fix} energy yes virial yes")
     lmp.set_fix_external_callback(fix, external, None)
     for name in _RUNNING:
         setattr(lmp, name, _raising(getattr(lmp, name), external))
     return external
+
+
+def check_masses(lmp: Any, elements: Sequence[str]) -> None:
+    """Compare the masses of LAMMPS' types with those of the elements; types without a mass yet are left out.
+
+    Isotopes and hydrogens of up to 4 u are as good as the element; another element of the list, or a mass that no
+    isotope has, is not.
+
+    Raises:
+        ConfigError: a mass that contradicts its element.
+    """
+    given = lmp.numpy.extract_atom("mass")
+    if given is None:
+        return
+    for kind, (symbol, mass) in enumerate(
+        zip(elements, np.ravel(given)[1 : len(elements) + 1].tolist(), strict=False), 1
+    ):
+        own = float(atomic_masses[atomic_numbers[symbol]])
+        if not mass > 0 or abs(mass / own - 1.0) < _SAME_MASS:
+            continue
+        others = {other: float(atomic_masses[atomic_numbers[other]]) for other in elements if other != symbol}
+        twins = [other for other, standard in others.items() if abs(mass / standard - 1.0) < _SAME_MASS]
+        lightest, heaviest = _MASS_RANGE
+        if twins or not lightest * own <= mass <= max(heaviest * own, _HEAVIEST_HYDROGEN if symbol == "H" else 0.0):
+            hint = f", {twins[0]} has that: are the elements in the order of the types?" if twins else ""
+            raise ConfigError(
+                f"LAMMPS: type {kind} has the mass {mass:g} u and is given as {symbol}, of {own:g} u{hint}"
+                f" elements: {list(elements)}; other_masses=True allows any"
+            )
 
 
 def new_lammps(*arguments: str) -> Any:
@@ -197,9 +247,15 @@ def create_atoms(lmp: Any, atoms: Atoms, elements: Sequence[str]) -> Floats:
 
     Raises:
         ConfigError: elements of the structure that are not in the list; atoms of one element with several masses.
-        DataError, GeometryError: a structure that cannot be used; slabs and wires; a left-handed cell.
+        DataError, GeometryError: a structure that cannot be used; slabs and wires; a left-handed cell; constraints.
     """
     check_frame(atoms, "LAMMPS: structure")
+    if atoms.constraints:
+        raise GeometryError(
+            f"LAMMPS: the structure has constraints of ASE ({type(atoms.constraints[0]).__name__}), which LAMMPS does "
+            "not know: remove them, and leave the atoms that shall not move out of the group that is integrated "
+            "(group frozen id 1:4; group mobile subtract all frozen; fix 1 mobile nve)"
+        )
     if atoms.pbc.any() and not atoms.pbc.all():
         raise GeometryError(f"LAMMPS: pbc is {atoms.pbc.tolist()}; allowed: three periodic directions, or none")
     if atoms.pbc.all() and atoms.cell.handedness < 0:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from numpy.typing import NDArray
 
 from les_plugins.errors import GeometryError, HostError
@@ -27,12 +27,14 @@ class OpenMMSystem(NamedTuple):
         topology: `openmm.app.Topology` with the atoms in their order, one residue, no bonds.
         positions: (N, 3) nm.
         rotation: (3, 3), proper; a vector v of the ASE structure is rotation @ v in OpenMM.
+        velocities: (N, 3) nm/ps for `Context.setVelocities`; None where the structure has none.
     """
 
     system: Any
     topology: Any
     positions: NDArray[np.float64]
     rotation: NDArray[np.float64]
+    velocities: NDArray[np.float64] | None = None
 
 
 def system_from_atoms(atoms: Atoms, calculator: Any) -> OpenMMSystem:
@@ -73,7 +75,10 @@ def system_from_atoms(atoms: Atoms, calculator: Any) -> OpenMMSystem:
     system = MLPotential("ase").createSystem(topology, calculator=calculator)
     for number, mass in enumerate(atoms.get_masses()):
         system.setParticleMass(number, float(mass))
-    return OpenMMSystem(system, topology, atoms.positions @ rotation.T / NANOMETRE, rotation)
+    velocities = None
+    if atoms.has("momenta"):
+        velocities = atoms.get_velocities() @ rotation.T * (1000.0 * units.fs / NANOMETRE)
+    return OpenMMSystem(system, topology, atoms.positions @ rotation.T / NANOMETRE, rotation, velocities)
 
 
 def box_vectors(atoms: Atoms) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:

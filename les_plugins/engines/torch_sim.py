@@ -5,6 +5,7 @@ torch-sim 0.3 has one flag for the periodicity of all systems of a state; `state
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from ase import Atoms
 from torch import Tensor
 
 from les_plugins.batch import evaluate
-from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
+from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, LesPluginsWarning
 from les_plugins.frames import check_elements_of, check_frame
 
 try:
@@ -73,6 +74,8 @@ def state_from_atoms(frames: Sequence[Atoms], model: CalculatorModel) -> Any:
 
     torch-sim's own conversion takes a structure that is periodic along one or two axes for an open one.
 
+    A state holds no velocities and torch-sim draws some; a warning says so where the structures have their own.
+
     Args:
         frames: structures, all of them periodic along three axes or all of them open.
         model: what will evaluate them.
@@ -100,7 +103,23 @@ def state_from_atoms(frames: Sequence[Atoms], model: CalculatorModel) -> Any:
             )
         if atoms.constraints:
             raise DataError(f"{where}: has constraints of ASE, which torch-sim does not know: remove them")
+    if moving := [number for number, atoms in enumerate(frames) if atoms.has("momenta") and atoms.get_momenta().any()]:
+        warnings.warn(
+            f"structure {moving[0]} has velocities, which a state of torch-sim does not hold: its integrators draw new "
+            "ones; to keep them set momenta_of(frames, model) as the momenta of the integrator's state",
+            LesPluginsWarning,
+            stacklevel=2,
+        )
     return torch_sim.io.atoms_to_state(list(frames), model.device, model.dtype)
+
+
+def momenta_of(frames: Sequence[Atoms], model: CalculatorModel) -> Tensor:
+    """Momenta (N, 3) of structures, u Å per unit of time of torch-sim's metal units (as ASE's), for an MD state.
+
+    An integrator's own state has them: `state = begin(state_from_atoms(frames, model)); state.momenta = momenta_of(…)`.
+    """
+    momenta = np.concatenate([atoms.get_momenta() for atoms in frames])
+    return torch.as_tensor(momenta, dtype=model.dtype, device=model.device)
 
 
 def atoms_of(state: Any) -> list[Atoms]:

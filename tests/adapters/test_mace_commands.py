@@ -84,6 +84,9 @@ def labelled(atoms: Atoms) -> Atoms:
     return atoms
 
 
+BOUNDARIES = "{}: 3 frames: 2 periodic, 1 open (no lattice in the file)\n"
+
+
 def write(path: Path, frames: list[Atoms]) -> Path:
     ase.io.write(path, frames, format="extxyz")
     return path
@@ -91,7 +94,9 @@ def write(path: Path, frames: list[Atoms]) -> Path:
 
 def test_predict_writes_what_the_calculator_gives(command: Callable[..., Done], model: Path, file: Path) -> None:
     output = file.with_name("out.xyz")
-    assert command("predict", model, file, "-o", output, "--born") == Done(0, "", done_line(output))
+    assert command("predict", model, file, "-o", output, "--born") == Done(
+        0, "", BOUNDARIES.format(file) + done_line(output)
+    )
     calculator = les_plugins.load(model)
     frames = ase.io.read(output, ":")
     assert len(frames) == 3
@@ -136,7 +141,7 @@ def test_a_short_range_model_predicts_what_it_has(command: Callable[..., Done], 
 def test_predict_sums_itself_up_as_json(command: Callable[..., Done], model: Path, file: Path) -> None:
     output = file.with_name("out.xyz")
     done = command("predict", model, file, "-o", output, "--json")
-    assert (done.code, done.errors) == (0, "")
+    assert (done.code, done.errors) == (0, BOUNDARIES.format(file))
     summary = json.loads(done.output)
     assert summary["model"]["weights_sha256"] == checkpoint.sha256(model / checkpoint.WEIGHTS)
     assert summary["output"]["sha256"] == checkpoint.sha256(output)
@@ -149,7 +154,7 @@ def test_predictions_evaluate_to_zero_error(command: Callable[..., Done], model:
     labels = tmp_path / "labels.xyz"
     assert command("predict", model, bare, "-o", labels, "--born").code == 0
     done = command("evaluate", model, labels, "--json", "--plots", tmp_path / "plots")
-    assert (done.code, done.errors) == (0, "")
+    assert (done.code, done.errors) == (0, f"{labels}: 4 frames: 2 periodic, 2 open (no lattice in the file)\n")
     report = json.loads(done.output)
     metrics = report["metrics"]
     assert set(metrics) == {
@@ -172,7 +177,7 @@ def test_predictions_evaluate_to_zero_error(command: Callable[..., Done], model:
 
 def test_evaluate_prints_a_table(command: Callable[..., Done], model: Path, file: Path) -> None:
     done = command("evaluate", model, file)
-    assert (done.code, done.errors) == (0, "")
+    assert (done.code, done.errors) == (0, BOUNDARIES.format(file))
     for word in ("Energy, offset", "meV/Å", "O off-diagonal", "acoustic sum rule", "not in the file: Polarizability"):
         assert word in done.output
 
@@ -203,7 +208,7 @@ def test_json_is_all_that_reaches_standard_output(model: Path, file: Path) -> No
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert json.loads(done.stdout)["file"]["frames"] == 3
-    assert done.stderr == ""
+    assert done.stderr == BOUNDARIES.format(file)
 
 
 def unlabelled(atoms: Atoms) -> None:

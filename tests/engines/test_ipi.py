@@ -15,13 +15,14 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
 from rigid_ions import RigidIons
 from skew_ions import BORN, EXCESS, POLARIZABILITY, SkewIons, crystal, signs
 from toy_calculator import Toy, molecule
 
 import les_plugins
-from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
+from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, LesPluginsWarning
 
 pytest.importorskip("ipi", reason="i-PI is not installed: pip install 'les-plugins[ipi]'")
 
@@ -199,7 +200,7 @@ def test_an_open_structure_has_no_cell_and_no_virial(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(LesDriver, "make_calculator", lambda self: toy)
     boxed = molecule(0, periodic=True)  # i-PI has a cell whatever the template says
     for driver in (
-        LesDriver(template=water),
+        LesDriver(template=water, pbc=False),
         LesDriver(template=boxed, pbc=False),
         LesDriver(template=boxed, pbc="FFF"),
     ):
@@ -234,7 +235,8 @@ def test_options_reach_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         ({"born": "yes"}, ConfigError, "born is 'yes'; allowed: true, false"),
         ({"sum_rule": 0}, ConfigError, "sum_rule is 0; allowed: true, false"),
         ({"pbc": "TT"}, ConfigError, "pbc is 'TT'; allowed: true, false, or three letters"),
-        ({"template": molecule(0)}, DataError, "the model does not know H, O"),
+        ({"template": molecule(0), "pbc": False}, DataError, "the model does not know H, O"),
+        ({"template": molecule(0)}, ConfigError, r"has no lattice and does not say .*: give pbc=true"),
     ],
 )
 def test_wrong_options_are_refused_in_words(options: dict[str, Any], error: Any, words: str) -> None:
@@ -351,3 +353,27 @@ def test_i_pi_says_why_it_stops_when_the_model_refuses(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert "template is missing: i-PI sends no elements" in (tmp_path / "i-pi.log").read_text(encoding="utf-8")
+
+
+def test_a_template_of_i_pis_own_format_needs_pbc_and_then_takes_i_pis_cell(tmp_path: Path) -> None:
+    atoms, own, plain = upright(), tmp_path / "init.xyz", tmp_path / "plain.xyz"
+    rows = [f"{symbol} {x} {y} {z}" for symbol, (x, y, z) in zip(atoms.symbols, atoms.positions, strict=True)]
+    own.write_text("\n".join([str(len(atoms)), "# CELL(abcABC): 11 11 11 90 90 90 positions{angstrom}", *rows, ""]))
+    ase.io.write(plain, atoms, format="xyz")
+    for path in (own, plain):
+        with pytest.raises(ConfigError, match=rf"template .*{path.name} has no lattice .* give pbc=true"):
+            Skew(template=str(path))
+        energy = sent(Skew(template=str(path), pbc=True), atoms)[0]
+        assert energy == pytest.approx(SkewIons().get_potential_energy(atoms), rel=I_PI_UNITS)
+    ase.io.write(tmp_path / "open.xyz", Atoms(atoms.symbols, atoms.positions))  # says pbc="F F F"
+    assert not Skew(template=str(tmp_path / "open.xyz")).template.pbc.any()
+
+
+def test_constraints_of_a_template_are_not_used_and_that_is_said() -> None:
+    atoms = upright()
+    atoms.set_constraint(FixAtoms([0]))
+    with pytest.warns(LesPluginsWarning, match="constraints of the template are not used"):
+        driver = Skew(template=atoms)
+    forces = sent(driver, atoms)[1]
+    np.testing.assert_allclose(forces, SkewIons().get_forces(upright()), rtol=I_PI_UNITS, atol=3e-7)
+    assert np.abs(forces[0]).max() > 1e-3

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
 from rigid_ions import RigidIons, rock_salt
 from skew_ions import BORN, SkewIons, crystal, signs
@@ -261,6 +262,12 @@ def with_isotopes() -> Atoms:
     return atoms
 
 
+def frozen() -> Atoms:
+    atoms = crystal()
+    atoms.set_constraint(FixAtoms([0]))
+    return atoms
+
+
 def slab() -> Atoms:
     atoms = crystal()
     atoms.pbc = (True, True, False)
@@ -273,6 +280,7 @@ def slab() -> Atoms:
         (left_handed(), GeometryError, "left-handed"),
         (slab(), GeometryError, "three periodic directions, or none"),
         (with_isotopes(), ConfigError, "Na has masses from"),
+        (frozen(), GeometryError, r"has constraints of ASE \(FixAtoms\)"),
         (molecule(0), ConfigError, "H, O of the structure is not in the elements"),
     ],
 )
@@ -281,3 +289,45 @@ def test_structures_that_lammps_does_not_take_are_refused_in_words(
 ) -> None:
     with pytest.raises(error, match=words):
         create_atoms(lmp, atoms, ELEMENTS)
+
+
+@pytest.mark.parametrize(
+    ("masses", "message"),
+    [
+        ((22.99, 35.45), None),
+        ((21.99, 37.0), None),  # isotopes
+        ((35.45, 22.99), r"type 1 has the mass 35\.45 u and is given as Na, of 22\.9898 u, Cl has that"),
+        ((22.99, 22.99), r"type 2 has the mass 22\.99 u and is given as Cl, of 35\.45 u, Na has that"),
+        ((22.99, 79.904), r"type 2 has the mass 79\.904 u and is given as Cl"),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_masses_must_be_those_of_the_elements(lmp: Any, masses: Any, message: str | None, late: bool) -> None:
+    def attached() -> None:
+        create_atoms(lmp, crystal(), ELEMENTS)
+        lmp.commands_list(PAIRS)
+        orders = [f"mass {kind} {mass}" for kind, mass in enumerate(masses, 1)]
+        if not late:
+            lmp.commands_list(orders)
+        attach(lmp, RigidIons(), ELEMENTS)
+        lmp.commands_list([*orders, "run 0"])
+
+    if message is None:
+        attached()
+        assert np.isfinite(lmp.get_thermo("pe"))
+        return
+    with pytest.raises(ConfigError, match=message):
+        attached()
+
+
+def test_heavy_hydrogens_and_any_masses_that_are_asked_for_are_taken(lmp: Any) -> None:
+    water = molecule(0)
+    create_atoms(lmp, water, ("H", "O"))
+    lmp.commands_list([*PAIRS, "mass 1 4.03", "mass 2 9.95"])
+    attach(lmp, Toy(), ("H", "O"))
+    lmp.command("run 0")
+    lmp.commands_list(["mass 1 1.0", "mass 2 1.0"])
+    with pytest.raises(ConfigError, match=r"type 2 has the mass 1 u and is given as O, of 15\.999 u, H has that"):
+        attach(lmp, Toy(), ("H", "O"), fix="two")
+    attach(lmp, Toy(), ("H", "O"), fix="two", other_masses=True)
+    lmp.command("run 0")

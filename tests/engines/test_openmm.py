@@ -158,6 +158,21 @@ def test_a_barostat_moves_the_box_that_the_calculator_sees() -> None:
     assert energy == pytest.approx(RigidIons().get_property("energy", now), abs=1e-10)  # rounding
 
 
+def test_velocities_of_the_structure_are_kept() -> None:
+    atoms = turned(rock_salt(cubic=True))
+    assert engine.system_from_atoms(atoms, RigidIons()).velocities is None
+    atoms.set_velocities(np.random.default_rng(0).normal(size=(len(atoms), 3)))
+    made = engine.system_from_atoms(atoms, RigidIons())
+    assert made.velocities is not None
+    at = context(made)
+    at.setVelocities(made.velocities)
+    kinetic = at.getState(energy=True).getKineticEnergy().value_in_unit(unit.kilojoules_per_mole)
+    # positions have not moved: the Verlet integrator shifts velocities by half a step of forces, which are zero here
+    assert kinetic * KJ_PER_MOL == pytest.approx(atoms.get_kinetic_energy(), rel=1e-6)
+    angstrom_per_fs = atoms.get_velocities() * ase_units.fs
+    np.testing.assert_allclose(made.velocities @ made.rotation, 100.0 * angstrom_per_fs, rtol=1e-12)
+
+
 def test_masses_of_isotopes_are_kept() -> None:
     atoms = molecule(0)
     atoms.set_masses([15.999, 2.014, 1.008])

@@ -16,7 +16,7 @@ from toy_calculator import Toy, molecule
 
 from les_plugins import plugins
 from les_plugins.batch import BatchResult, evaluate_one_by_one
-from les_plugins.errors import ConfigError, DataError, GeometryError
+from les_plugins.errors import ConfigError, DataError, GeometryError, LesPluginsWarning
 from les_plugins.labels import BORN
 from les_plugins.long_range import LongRange
 from les_plugins.testing import waters
@@ -25,7 +25,7 @@ ts = pytest.importorskip("torch_sim", reason="torch-sim is not installed: pip in
 from torch_sim.models.interface import validate_model_outputs  # noqa: E402 (skipped above where it is missing)
 from torch_sim.units import MetalUnits  # noqa: E402
 
-from les_plugins.engines.torch_sim import CalculatorModel, atoms_of, state_from_atoms  # noqa: E402
+from les_plugins.engines.torch_sim import CalculatorModel, atoms_of, momenta_of, state_from_atoms  # noqa: E402
 
 HOSTS = {"mace": "mace", "nequip": "nequip", "sevennet": "sevenn", "matgl": "matgl"}
 INSTALLED = [name for name, module in HOSTS.items() if find_spec(module)]
@@ -221,6 +221,19 @@ def test_langevin_through_torch_sims_runner_brings_every_system_to_its_temperatu
     # friction 40/ps over 0.6 ps: some ten independent samples of 24 degrees of freedom, 9 % of standard error
     assert ((temperature > 200.0) & (temperature < 400.0)).all()
     assert temperature[0] != temperature[1]
+
+
+def test_velocities_of_structures_are_not_lost_in_silence() -> None:
+    model, frames = CalculatorModel(RigidIons(), compute_stress=False), salts()
+    for number, atoms in enumerate(frames):
+        atoms.set_momenta(np.random.default_rng(number).normal(size=(len(atoms), 3)))
+    kT = torch.tensor(0.025, dtype=torch.float64)
+    begin, _ = ts.nve(model, dt=torch.tensor(1e-3, dtype=torch.float64), kT=kT)
+    with pytest.warns(LesPluginsWarning, match="structure 0 has velocities, which a state of torch-sim does not hold"):
+        state = begin(state_from_atoms(frames, model), seed=5)
+    state.momenta = momenta_of(frames, model)
+    kinetic = ts.calc_kinetic_energy(momenta=state.momenta, masses=state.masses, system_idx=state.system_idx)
+    np.testing.assert_allclose(kinetic.numpy(), [atoms.get_kinetic_energy() for atoms in frames], rtol=1e-12)
 
 
 class TestRefused:
