@@ -157,7 +157,7 @@ class LongRangeConfig(BaseModel):
 
 def _describe(item: Any, source: str) -> str:
     key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
+    if item["type"] in ("extra_forbidden", "invalid_key"):
         parent = ResponseConfig if len(item["loc"]) > 1 and item["loc"][0] == "response" else LongRangeConfig
         return f"{source}: unknown key {quoted(key)}; {_allowed(parent)}"
     if not key:
