@@ -16,6 +16,7 @@ from ase.constraints import dict2constraint
 from ase.io import jsonio
 from numpy.typing import NDArray
 
+from les_plugins.dynamics.storage import check_storage, check_values
 from les_plugins.errors import ConfigError, DataError, LesPluginsError
 from les_plugins.files import reason
 from les_plugins.metrics import Floats
@@ -94,7 +95,7 @@ class Trajectory:
         with reading(file) as h5:
             check_layout(h5, file)
             attributes = h5.attrs
-            return cls(
+            found = cls(
                 file,
                 np.array(h5["numbers"]),
                 np.array(h5["masses"]),
@@ -108,6 +109,8 @@ class Trajectory:
                 str(attributes.get("run", "")),
                 float(attributes["susceptibility"]) if "susceptibility" in attributes else None,
             )
+        check_values(found)
+        return found
 
     @property
     def interval(self) -> float:
@@ -182,6 +185,7 @@ def check_layout(h5: Any, file: Path) -> None:
         raise DataError(f"{file}: is not a trajectory of les-plugins md")
     if int(h5.attrs["format_version"]) != FORMAT_VERSION:
         raise DataError(f"{file}: format version {h5.attrs['format_version']}; this version reads {FORMAT_VERSION}")
+    check_storage(h5, file)
     missing = [name for name in ("numbers", "masses", "pbc", WRITTEN, *ALWAYS) if name not in h5]
     missing += [name for name in ("settings", "facts", "degrees_of_freedom") if name not in h5.attrs]
     if missing:
