@@ -142,9 +142,9 @@ class LongRange(nn.Module):
         """Size the grid of compiled code: the longest lattice vectors that it has to cover, Å.
 
         Raises:
-            ConfigError: not three positive lengths.
+            ConfigError: not three positive lengths, or too long ones.
         """
-        check_static_cell(lengths)
+        check_static_cell(lengths, self.config.dl)
         self._section["static_cell"] = None if lengths is None else list(lengths)
         self.electrostatics.static_cell = lengths
 

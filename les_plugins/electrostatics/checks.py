@@ -13,6 +13,10 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from les_plugins.electrostatics.mesh_size import TOLERANCES
 from les_plugins.errors import ConfigError
 
+#: A grid of more reciprocal-lattice points than this is refused rather than left to exhaust the memory …
+MOST_GRID_POINTS = 50_000_000
+#: … of which each takes so many bytes at the peak of an energy with forces, as measured.
+BYTES_PER_POINT = 150
 PRECISIONS = {"double": torch.float64, "single": torch.float32}
 #: Å. The number of wave vectors grows as dl⁻³; few are left of a molecule's size beyond the other end.
 DL_RANGE = (0.3, 6.0)
@@ -69,7 +73,7 @@ def check_settings(
         raise ConfigError(
             f"net_charge_warning is {net_charge_warning!r}; allowed: a positive energy in meV an atom, or None"
         )
-    check_static_cell(static_cell)
+    check_static_cell(static_cell, dl)
     one_of("method", method, ("auto", "direct", "mesh"))
     one_of("response", response, ("one_shot", "self_consistent", None))
     one_of("precision", precision, tuple(PRECISIONS))
@@ -79,10 +83,16 @@ def check_settings(
         raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
 
 
-def check_static_cell(lengths: Any) -> None:
-    """Refuse a `static_cell` that is not three positive lengths, or None."""
+def check_static_cell(lengths: Any, dl: float) -> None:
+    """Refuse a `static_cell` that is not three positive lengths, or None, or that needs too large a grid at `dl`."""
     if lengths is None:
         return
     if not (isinstance(lengths, Sequence) and len(lengths) == 3 and all(is_number(x) and x > 0.0 for x in lengths)):
         shown = list(lengths) if isinstance(lengths, tuple) else lengths
         raise ConfigError(f"static_cell is {shown!r}; allowed: three positive lengths in Å, or none")
+    points = math.prod(2.0 * math.floor(length / dl) + 1.0 for length in lengths) / 2.0
+    if points > MOST_GRID_POINTS:
+        raise ConfigError(
+            f"static_cell is {list(lengths)!r} Å, a grid of {points:.3g} reciprocal vectors at dl = {dl:g} Å; allowed: "
+            f"{MOST_GRID_POINTS}"
+        )

@@ -13,8 +13,9 @@ from les_plugins.errors import GeometryError
 from les_plugins.multipoles import Multipoles
 
 PERIODIC_FIELD = ("refuse", "dipoles")
-#: A field leans out of the directions that positions are defined along when more than this fraction of it does.
-LEANING = 1e-9
+#: A field leans out of the directions that positions are defined along when more than this fraction of it does:
+#: the normal of a cell in float32 is that far from the one in float64.
+LEANING = 1e-6
 
 
 def in_external_field(

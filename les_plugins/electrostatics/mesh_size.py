@@ -47,11 +47,12 @@ def mesh_of(
         GeometryError: the cell needs more than MOST_MESH_POINTS.
     """
     mesh = _mesh(vectors, sigma, cutoff, order, tolerance, spline or SPLINE_ORDER[order])
-    points = math.prod(mesh.sizes)
+    points = math.prod(map(float, mesh.sizes))
     if points > MOST_MESH_POINTS:
+        sizes = " × ".join(f"{float(size):.4g}" for size in mesh.sizes)
         raise GeometryError(
-            f"the cell {vectors.tolist()} needs a mesh of {' × '.join(map(str, mesh.sizes))} = {points} points at "
-            f"mesh_tolerance = {tolerance:g}; allowed: {MOST_MESH_POINTS}. Use a larger mesh_tolerance, a reduced "
+            f"the cell {vectors.tolist()} needs a mesh of {sizes} = {points:.3g} points at mesh_tolerance = "
+            f"{tolerance:g}; allowed: {MOST_MESH_POINTS}. Use a larger mesh_tolerance, a reduced "
             "cell, or an open boundary for an isolated molecule"
         )
     return mesh
@@ -121,7 +122,9 @@ def _mesh(vectors: Tensor, sigma: float, cutoff: float, order: int, tolerance: f
     for length, factor in zip(lengths.tolist(), stretch.tolist(), strict=True):
         rounded = 1.1 ** math.ceil(math.log(factor) / math.log(1.1) - 1e-6)  # few values: each costs milliseconds once
         spacing = mesh_spacing(sigma, cutoff, order, spline, rounded, tolerance)
-        sizes.append(_transformable(max(spline, math.ceil(length / spacing))))
+        sizes.append(max(spline, math.ceil(length / spacing)))
+    if math.prod(sizes) <= MOST_MESH_POINTS:  # products of small primes are far apart among large numbers
+        sizes = [_transformable(size) for size in sizes]
     first, second, third = sizes
     return Mesh((first, second, third), spline)
 

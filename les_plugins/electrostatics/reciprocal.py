@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.checks import BYTES_PER_POINT, MOST_GRID_POINTS
 from les_plugins.electrostatics.fractional import cartesian_fields, fractional_moments, with_known_gradients
 from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
 from les_plugins.electrostatics.reduction import Ranks, reduce_sum
@@ -28,8 +29,6 @@ from les_plugins.units import RECIPROCAL_PREFACTOR
 
 #: A cell whose volume is below this fraction of the product of its edges is refused as singular.
 SMALLEST_RELATIVE_VOLUME = 1e-6
-#: A grid of more reciprocal-lattice points than this is refused rather than left to exhaust the memory.
-MOST_GRID_POINTS = 50_000_000
 #: A vector on the cutoff sphere belongs to it, however the rounding falls: |k| may exceed k_c by this fraction.
 ROUNDING = 1e-9
 #: Slabs of the grid are at least this thick and at most this many: thinner ones follow the sphere more closely.
@@ -123,13 +122,13 @@ def _build_grid(cell: tuple[float, ...], cutoff: float, device: torch.device) ->
     vectors = torch.tensor(cell, dtype=torch.float64).view(3, 3)
     # |n_a| = |k·a| / 2π ≤ |k| |a| / 2π: no vector inside the sphere lies outside these bounds, however skewed the cell
     reach = cutoff * (1.0 + ROUNDING)
-    bounds = (reach * torch.linalg.norm(vectors, dim=1) / (2.0 * math.pi)).floor().long().tolist()
-    points = math.prod(2 * b + 1 for b in bounds) // 2
+    bounds = [math.floor(n) for n in (reach * torch.linalg.norm(vectors, dim=1) / (2.0 * math.pi)).tolist()]
+    points = math.prod(2.0 * b + 1.0 for b in bounds) / 2.0
     if points > MOST_GRID_POINTS:
         raise GeometryError(
-            f"the cell {vectors.tolist()} needs a grid of {points} reciprocal vectors at dl = "
-            f"{2.0 * math.pi / cutoff:g} Å; allowed: {MOST_GRID_POINTS}. Use a larger dl, a reduced cell, or an open "
-            "boundary for an isolated molecule"
+            f"the cell {vectors.tolist()} needs a grid of {points:.3g} reciprocal vectors at dl = "
+            f"{2.0 * math.pi / cutoff:g} Å, some {points * BYTES_PER_POINT / 1e9:.3g} GB; allowed: "
+            f"{MOST_GRID_POINTS}. Use a larger dl, a reduced cell, or an open boundary for an isolated molecule"
         )
     axes = tuple(sorted(range(3), key=lambda axis: -bounds[axis]))  # the longest axis makes the rows
     extent = tuple(bounds[axis] for axis in axes)

@@ -107,8 +107,8 @@ def solve_structures(
         energy = energy.index_add(0, batch.new_tensor([i]), total[None])
         pieces.append((atoms, contract(mine, fields), fields))
 
-    if not pieces:
-        return PermanentResult(energy, positions[:, 0], positions[:, 0], positions)
+    if not pieces:  # no atom at all; a sum over none has a graph
+        return PermanentResult(energy + positions.sum(), positions[:, 0], positions[:, 0], positions)
     place = torch.argsort(torch.cat([atoms for atoms, _, _ in pieces]))
     return PermanentResult(
         energy,

@@ -193,3 +193,13 @@ def test_field_of_two_plates_is_the_external_field_that_replaces_them(make_syste
     within, alone = solve(both, **FINE), solve(system, **FINE)
     # 8 × 8 charges smeared by 1 Å are a homogeneous plate, 9 Å away
     torch.testing.assert_close(within.field[:5] - alone.field, field.expand(5, 3), rtol=1e-7, atol=1e-7)
+
+
+def test_the_normal_of_a_cell_in_float32_is_along_the_normal(make_system, solve):
+    system = make_system(periodic="slab")
+    normal = torch.linalg.cross(system.cell[0, 2], system.cell[0, 0])
+    field = 0.1 * normal / normal.norm()
+    expected = solve(system, external_field=field).energy
+    rounded = system._replace(positions=system.positions.float(), cell=system.cell.float())
+    found = solve(rounded, external_field=field).energy
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)  # float32

@@ -170,8 +170,34 @@ def test_singular_cell_is_refused(make_system, solve):
 
 def test_cell_that_needs_too_many_vectors_is_refused(make_system, solve):
     system = make_system()._replace(cell=2000.0 * torch.eye(3, dtype=torch.float64)[None])
-    with pytest.raises(GeometryError, match=r"needs a grid of \d+ reciprocal vectors at dl = 1.2 Å; allowed: \d+"):
+    with pytest.raises(
+        GeometryError, match=r"needs a grid of \S+ reciprocal vectors at dl = 1.2 Å, some \S+ GB; allowed: \d+"
+    ):
         solve(system)
+
+
+@pytest.mark.parametrize("edge", [1e3, 1e12, 1e19, 1e102])
+@pytest.mark.parametrize("method", ["auto", "direct", "mesh"])
+@pytest.mark.parametrize("periodic", [True, "slab"])
+def test_cells_of_any_size_are_refused_at_once(edge, method, periodic, make_system, solve):
+    system = make_system(periodic=periodic)._replace(cell=edge * torch.eye(3, dtype=torch.float64)[None])
+    with pytest.raises(GeometryError, match=r"needs a (grid|mesh) of|span an area of inf"):
+        solve(system, method=method, dl=0.3)
+
+
+def test_a_static_cell_that_needs_too_large_a_grid_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"static_cell is \[2000.0, .* a grid of 3.7e\+10 reciprocal vectors at dl = 1.2"
+    ):
+        LatentElectrostatics(static_cell=(2000.0, 2000.0, 4000.0))
+
+
+def test_a_batch_without_atoms_has_an_energy_with_a_gradient(make_system, solve_with_forces):
+    for periodic in (True, False, "slab"):
+        none = make_system(periodic=periodic).select(torch.zeros(0, dtype=torch.long))
+        result, forces = solve_with_forces(none)
+        assert result.energy.tolist() == [0.0]
+        assert forces.shape == (0, 3)
 
 
 @pytest.mark.parametrize("name", ["positions", "cell", "charge", "dipole", "quadrupole", "softness", "polarizability"])
