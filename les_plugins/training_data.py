@@ -20,7 +20,7 @@ from ase.constraints import FixAtoms, FixCartesian
 from numpy.typing import NDArray
 
 from les_plugins.errors import DataError, LesPluginsWarning
-from les_plugins.frames import label_names
+from les_plugins.frames import label_names, read_frames
 from les_plugins.labels import shaped
 
 #: Weight of a quantity ("energy", "forces", …) of a frame in the host's loss; zero: the frame needs no such label.
@@ -108,6 +108,22 @@ def check_training_labels(
     for label in labels:
         if label.quantity == "forces":
             _say_fixed(label, files)
+
+
+def read_labelled_frames(path: Path) -> list[Atoms]:
+    """Frames of a file, each with energy and forces under ASE's names, for a host that asks ASE for them.
+
+    Constraints are taken off, since ASE's `get_forces` gives zero for the atoms that they fix.
+
+    Raises:
+        DataError: as `read_frames` and `check_training_labels`.
+    """
+    frames = read_frames(path)
+    labels = [TrainedLabel(name, name, f"{name} of ASE", places=("calc",)) for name in ("energy", "forces")]
+    check_training_labels({path: frames}, labels)
+    for atoms in frames:
+        atoms.set_constraint()
+    return frames
 
 
 def fixed_atoms(atoms: Atoms) -> NDArray[np.bool_]:

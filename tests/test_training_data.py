@@ -10,7 +10,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from les_plugins.errors import DataError, LesPluginsWarning
-from les_plugins.training_data import TrainedLabel, check_training_labels, check_unconstrained_forces, fixed_atoms
+from les_plugins.training_data import (
+    TrainedLabel,
+    check_training_labels,
+    check_unconstrained_forces,
+    fixed_atoms,
+    read_labelled_frames,
+)
 
 FILE = Path("train.xyz")
 ENERGY = TrainedLabel("energy", "REF_energy", "energy_key", "energy_weight: 0")
@@ -69,6 +75,20 @@ def test_a_frame_of_weight_zero_needs_no_label() -> None:
     del frames[1].arrays["REF_forces"]
     check_training_labels({FILE: frames}, [FORCES], lambda atoms, quantity: float(atoms is frames[0]))
     assert "1 of 2" in refusal({FILE: frames}, [FORCES])
+
+
+def test_frames_for_hosts_that_ask_ase_have_every_label_and_no_constraint(tmp_path: Path) -> None:
+    frames = [frame() for _ in range(3)]
+    for atoms in frames:
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.ones((2, 3)))
+        atoms.set_constraint(FixAtoms([0]))
+    ase.io.write(tmp_path / "a.xyz", frames, format="extxyz")
+    for atoms in read_labelled_frames(tmp_path / "a.xyz"):
+        assert (atoms.get_forces() == 1.0).all()
+    del frames[1].calc.results["forces"]
+    ase.io.write(tmp_path / "a.xyz", frames, format="extxyz")
+    with pytest.raises(DataError, match=r"a\.xyz: 1 of 3 frames \(frame 1\) without forces under the name 'forces'"):
+        read_labelled_frames(tmp_path / "a.xyz")
 
 
 @pytest.mark.parametrize("weight", [np.nan, -1.0, np.inf, "much", None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import les_plugins
 from les_plugins.calculator import LONG_RANGE_PROPERTIES
 from les_plugins.checkpoint import load_model
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import HostError, LesPluginsError
+from les_plugins.errors import HostError, LesPluginsError, LesPluginsWarning
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import labelled_waters, waters
 
@@ -136,6 +137,21 @@ class Workflow(ContractHost):
             self.train(tmp_path, labelled_waters(6), self.section)
         in_words(refusal.value)
         assert name in str(refusal.value), f"does not name the key {name}: {refusal.value}"
+
+    @pytest.mark.parametrize("label", ["energy", "forces"])
+    def test_a_training_frame_without_a_label_is_said_in_words(
+        self, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # trainers take what is missing for zero, or stumble over it after hours; a host may leave it out of its loss
+        monkeypatch.chdir(tmp_path)
+        frames = labelled_waters(6)
+        del frames[1].calc.results[label]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", LesPluginsWarning)
+            with pytest.raises((LesPluginsError, LesPluginsWarning)) as refusal:
+                self.train(tmp_path, frames, self.section)
+        in_words(refusal.value)
+        assert label in str(refusal.value), f"does not name {label}: {refusal.value}"
 
     def test_the_adapter_is_described_without_importing_the_host(self) -> None:
         package = type(self.make_model()).__module__.split(".")[0]

@@ -10,12 +10,13 @@ from les_plugins.calculator import LONG_RANGE_PROPERTIES, born_results, latent_r
 from les_plugins.documents import read_yaml
 from les_plugins.errors import CheckpointError, HostError
 from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.frames import check_elements, check_frame, read_frames
+from les_plugins.frames import check_elements, check_frame
 from les_plugins.hookspecs import hookimpl
 from les_plugins.long_range import LongRange
 from les_plugins.plugins import HostInfo, HostState
 from les_plugins.results import exact
 from les_plugins.section_name import refuse_near_misses
+from les_plugins.training_data import read_labelled_frames
 
 
 class LongRangeSchNet(nn.Module):
@@ -117,9 +118,8 @@ def les_train(config_file, arguments, metadata):
 
     config = read_yaml(config_file)
     refuse_near_misses(config, str(config_file))  # this host reads the keys that it knows and no others
-    model, frames = TinySchNet(**config["model"]).double(), read_frames(config_file.parent / config["data"])
-    if "long_range" in config:
-        model = les_plugins.attach(model, config["long_range"])
+    model, frames = TinySchNet(**config["model"]).double(), read_labelled_frames(config_file.parent / config["data"])
+    model = les_plugins.attach(model, config["long_range"]) if "long_range" in config else model
     train(model, frames, config["epochs"], config["learning_rate"])
     return les_plugins.save(model, config["checkpoint"], "tiny_schnet", metadata, frames)
 
