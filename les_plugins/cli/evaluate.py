@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from les_plugins import checkpoint, plotting
-from les_plugins.cli.shared import open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Head, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError, HostError
 from les_plugins.evaluation import POLARIZABILITY_UNITS, QUANTITIES, Evaluation, known_elements
 from les_plugins.evaluation import evaluate as evaluate_frames
@@ -39,6 +39,7 @@ def evaluate(
     epsilon_infinity: Annotated[
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
     ] = None,
+    head: Head = None,
     born: Annotated[
         bool | None, typer.Option("--born/--no-born", help="Born charges; default: when the file has them.")
     ] = None,
@@ -83,6 +84,7 @@ def evaluate(
             born_transposed,
             polarizability_unit.value,
             born_symmetric,
+            head,
         )
         pictures = [] if plots is None else plotting.parity_plots(result, plots)
     if as_json:
@@ -101,6 +103,7 @@ def compare(
     born_transposed: bool = False,
     polarizability_unit: str = _OURS.value,
     born_symmetric: bool = False,
+    head: str | None = None,
 ) -> tuple[Evaluation, Survey, dict[str, Any]]:
     """The evaluation of a checkpoint on a file, what the file holds, and what identifies the model; arguments as above.
 
@@ -109,7 +112,7 @@ def compare(
     """
     keys = keys or LabelKeys.of()
     existing_file(file)
-    calculator, facts = open_model(model, device, epsilon_infinity)
+    calculator, facts = open_model(model, device, epsilon_infinity, head)
     if born and BORN not in calculator.implemented_properties:
         raise HostError(f"--born: {model} does not predict Born charges: it has no long-range part")
     checked = progress(iterate_frames(file), None, "checking")

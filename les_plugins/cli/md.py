@@ -15,7 +15,7 @@ from rich.console import Console
 
 from les_plugins import checkpoint
 from les_plugins.cli.interruption import command_line, says_what_was_kept
-from les_plugins.cli.shared import one_frame, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Head, one_frame, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.evaluation import known_elements
 from les_plugins.frames import Boundaries, check_elements_of
@@ -74,6 +74,7 @@ def md(
     epsilon_infinity: Annotated[
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
     ] = None,
+    head: Head = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Simulate START with MODEL and record positions, velocities, J(t), P(t) and α(t) to an HDF5 file."""
@@ -102,7 +103,7 @@ def md(
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     with quiet_host():
         structure = _read_start(start, index)
-        calculator, model_facts = open_model(model, device, epsilon_infinity)
+        calculator, model_facts = open_model(model, device, epsilon_infinity, head)
         known = known_elements(calculator)
         if known is not None:
             check_elements_of(structure, known, str(start))
@@ -110,6 +111,7 @@ def md(
             "model_weights_sha256": model_facts["weights_sha256"],
             "host": model_facts["host"],
             "epsilon_infinity": model_facts["epsilon_infinity"],
+            **({} if head is None else {"head": head}),
             "start_sha256": checkpoint.sha256(start),
             "start_index": index,
         }

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from les_plugins import checkpoint, plotting
 from les_plugins import phonons as lib
-from les_plugins.cli.shared import one_crystal, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Head, one_crystal, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError
 from les_plugins.evaluation import known_elements
 from les_plugins.files import whole_file
@@ -43,6 +43,7 @@ def phonons(
     epsilon_infinity: Annotated[
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
     ] = None,
+    head: Head = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Phonons of the crystal in STRUCTURE by phonopy, from a model's forces."""
@@ -50,7 +51,7 @@ def phonons(
     _check_output(output, model)
     with quiet_host():
         atoms = one_crystal(structure)
-        calculator, facts = open_model(model, device, epsilon_infinity)
+        calculator, facts = open_model(model, device, epsilon_infinity, head)
         if born:
             lib.check_born_charges(calculator)
         if (known := known_elements(calculator)) is not None:

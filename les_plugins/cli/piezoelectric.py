@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from les_plugins import checkpoint
-from les_plugins.cli.shared import one_crystal, open_model, quiet_host, say_boundaries
+from les_plugins.cli.shared import Head, one_crystal, open_model, quiet_host, say_boundaries
 from les_plugins.errors import HostError
 from les_plugins.evaluation import known_elements
 from les_plugins.files import whole_file
@@ -57,13 +57,14 @@ def piezoelectric(
     epsilon_infinity: Annotated[
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
     ] = None,
+    head: Head = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Piezoelectric tensor of the crystal in STRUCTURE at zero field: clamped-ion and relaxed-ion."""
     with quiet_host():
         atoms = one_crystal(structure)
         check_frame(atoms, str(structure))
-        calculator, facts = open_model(model, device, epsilon_infinity)
+        calculator, facts = open_model(model, device, epsilon_infinity, head)
         if BORN not in calculator.implemented_properties or not getattr(calculator, "has_long_range", True):
             raise HostError(f"{model} has no polarization: it has no long-range part")
         if (known := known_elements(calculator)) is not None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from les_plugins.cli import evaluate
-from les_plugins.cli.shared import one_frame, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Head, one_frame, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import ConfigError
 from les_plugins.files import whole_file
 from les_plugins.frames import Boundaries, iterate_frames
@@ -47,12 +47,13 @@ def parity(
     ] = None,
     device: Device = "cpu",
     epsilon_infinity: Epsilon = None,
+    head: Head = None,
     as_json: AsJson = False,
 ) -> None:
     """Predicted against reference values of everything FILE has labels of; `evaluate --plots` prints the errors too."""
     check_available()
     with quiet_host():
-        result, _, _ = evaluate.compare(model, file, device, epsilon_infinity, born=born)
+        result, _, _ = evaluate.compare(model, file, device, epsilon_infinity, born=born, head=head)
         pictures = parity_plots(result, output.parent, f"{output.name}_")
     if as_json:
         typer.echo(json.dumps({"metrics": result.metrics(), "files": [str(path) for path in pictures]}, indent=1))

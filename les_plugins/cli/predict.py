@@ -12,7 +12,7 @@ from ase import Atoms
 from rich.console import Console
 
 from les_plugins import checkpoint
-from les_plugins.cli.shared import open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Head, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError
 from les_plugins.evaluation import known_elements
 from les_plugins.frames import Boundaries, check_elements_of, existing_file, iterate_frames
@@ -30,6 +30,7 @@ def predict(
     epsilon_infinity: Annotated[
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
     ] = None,
+    head: Head = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Predict every frame of FILE and write them to an extended XYZ file that ASE reads back."""
@@ -38,7 +39,7 @@ def predict(
     _refuse_overwriting(output, model, file)
     with quiet_host():
         existing_file(file)
-        calculator, facts = open_model(model, device, epsilon_infinity)
+        calculator, facts = open_model(model, device, epsilon_infinity, head)
         checked = progress(iterate_frames(file), None, "checking")
         boundaries = Boundaries()
         atoms = _atoms_of_frames(boundaries.watch(checked), known_elements(calculator), str(file))

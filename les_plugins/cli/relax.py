@@ -15,7 +15,7 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from rich.console import Console
 
 from les_plugins import checkpoint
-from les_plugins.cli.shared import one_crystal, open_model, progress, quiet_host
+from les_plugins.cli.shared import Head, one_crystal, open_model, progress, quiet_host
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.evaluation import known_elements
 from les_plugins.files import check_place, whole_file
@@ -54,13 +54,14 @@ def relax(
     ] = None,
     symprec: Annotated[float, typer.Option(help="Tolerance of the symmetry search, Å.")] = 1e-3,
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",
+    head: Head = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Bring positions and cell of STRUCTURE to rest (positions alone of slabs and open structures)."""
     with quiet_host():
         atoms = one_crystal(structure)
         form = _format(output, atoms, model, structure)
-        calculator, facts = open_model(model, device)
+        calculator, facts = open_model(model, device, head=head)
         if (known := known_elements(calculator)) is not None:
             check_elements_of(atoms, known, str(structure))
         if facts.get("long_range") is not None:

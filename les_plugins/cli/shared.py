@@ -10,8 +10,9 @@ import warnings
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO, TypeVar, cast
+from typing import Annotated, Any, TextIO, TypeVar, cast
 
+import typer
 from ase import Atoms
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,6 +24,9 @@ from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.frames import Boundaries, read_frames
 
 T = TypeVar("T")
+
+#: Option of every command that evaluates a model.
+Head = Annotated[str | None, typer.Option(help="Of a model with several heads, the one to use.", show_default=False)]
 #: s, of wall time, between lines of progress in a log file.
 SECONDS_BETWEEN_LINES = 60.0
 
@@ -79,13 +83,16 @@ class _WithoutNoise(io.TextIOBase):
         super().close()
 
 
-def open_model(path: Path, device: str, epsilon_infinity: float | None = None) -> tuple[Any, dict[str, Any]]:
+def open_model(
+    path: Path, device: str, epsilon_infinity: float | None = None, head: str | None = None
+) -> tuple[Any, dict[str, Any]]:
     """The ASE calculator of a checkpoint folder, and what identifies the model in reports.
 
     Args:
         path: the folder, or the name of a model of the zoo.
         device: torch device.
         epsilon_infinity: ε_∞ in the place of the model's own, or None.
+        head: of a model with several heads, the one to use.
 
     Raises:
         CheckpointError, HostError, DeviceError: see `les_plugins.load`.
@@ -95,7 +102,7 @@ def open_model(path: Path, device: str, epsilon_infinity: float | None = None) -
     if epsilon_infinity is not None and not 1.0 <= epsilon_infinity < float("inf"):
         raise ConfigError(f"--epsilon-infinity is {epsilon_infinity}; allowed: a number of at least 1")
     path = zoo.resolve(path)
-    calculator = les_plugins.load(path, device=device)
+    calculator = les_plugins.load(path, device=device, head=head)
     config = checkpoint.read_config(path)
     if epsilon_infinity is not None:
         if config["long_range"] is None:
@@ -110,6 +117,7 @@ def open_model(path: Path, device: str, epsilon_infinity: float | None = None) -
         "les_plugins": config["les_plugins"],
         "long_range": config["long_range"],
         "epsilon_infinity": epsilon_infinity or config["epsilon_infinity"],
+        **({} if head is None else {"head": head}),
     }
     return calculator, facts
 

@@ -71,7 +71,7 @@ def refusal(error: type[LesPluginsError], *arguments: str, **changes: Any) -> st
     return str(caught.value)
 
 
-def test_a_model_of_two_heads_is_saved_and_each_of_them_can_be_loaded() -> None:
+def test_a_model_of_two_heads_is_saved_and_each_of_them_can_be_loaded(les_plugins_command: Any) -> None:
     frames = ase.io.read("train.xyz", ":")
     for atoms in frames:
         atoms.info["REF_energy"] += 30.0
@@ -91,6 +91,10 @@ def test_a_model_of_two_heads_is_saved_and_each_of_them_can_be_loaded() -> None:
         les_plugins.load(folder)
     with pytest.raises(HostError, match=r"head is 'ccsd'; allowed with this model: .*pbe"):
         les_plugins.load(folder, head="ccsd")
+    done = les_plugins_command("predict", folder, "valid.xyz", "-o", "hse.extxyz", "--head", "hse", "--json")
+    assert json.loads(done.output)["model"]["head"] == "hse"
+    predicted = ase.io.read("hse.extxyz", 0)
+    assert predicted.get_potential_energy() == pytest.approx(hse.get_potential_energy(predicted), abs=1e-6)
 
 
 def test_what_fails_after_the_last_epoch_does_not_lose_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
