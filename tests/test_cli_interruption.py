@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from command_line import Done
 from toy_calculator import Toy, molecule
 
-from les_plugins.cli import md, predict, shared
+from les_plugins.cli import md, predict, shared, train
 from les_plugins.dynamics import Trajectory
 
 FACTS = {"weights_sha256": "0" * 64, "host": "toy", "epsilon_infinity": 1.78}
@@ -83,6 +84,34 @@ def test_an_interrupted_prediction_leaves_nothing(command: Callable[..., Done], 
     assert done.code == 130
     assert done.errors.splitlines()[-1].startswith("stopped by Ctrl-C: files that were written are whole; to begin")
     assert [path.name for path in tmp_path.iterdir()] == [start]
+
+
+def _as_lightning() -> None:
+    """It shuts down gracefully, and then exits."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+@pytest.mark.parametrize("interrupt", [raising(KeyboardInterrupt()), _as_lightning])
+def test_an_interrupted_training_says_how_its_host_goes_on(
+    monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., Done], interrupt: Callable[[], None]
+) -> None:
+    class Host:
+        def offers(self, name: str) -> bool:
+            return True
+
+        def les_train(self, **named: Any) -> None:
+            interrupt()
+
+    monkeypatch.setattr(train.plugins, "host", lambda name: Host())
+    done = les_plugins_command("train", "mace", "--config", "config.yaml", "--seed", 3)
+    assert done.code == 130
+    assert done.errors.splitlines()[-1] == (
+        "stopped by Ctrl-C: the checkpoints that the host has saved stay; to go on from the last one: "
+        "les-plugins train mace --config config.yaml --seed 3 --restart_latest"
+    )
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def _command(host: str) -> Callable[..., None]:
 def _trained(host: str, config: Path, arguments: tuple[str, ...], metadata: dict[str, str]) -> Path | None:
     def kept() -> str:
         return (
-            "no checkpoint of les-plugins was written; what the host itself saved stays; to go on from it: "
+            "the checkpoints that the host has saved stay; to go on from the last one: "
             f"{command_line(*_GOING_ON.get(host, ()))}{_MORE.get(host, '')}"
         )
 

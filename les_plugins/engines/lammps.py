@@ -203,10 +203,10 @@ def check_masses(lmp: Any, elements: Sequence[str]) -> None:
         twins = [other for other, standard in others.items() if abs(mass / standard - 1.0) < _SAME_MASS]
         lightest, heaviest = _MASS_RANGE
         if twins or not lightest * own <= mass <= max(heaviest * own, _HEAVIEST_HYDROGEN if symbol == "H" else 0.0):
-            hint = f", {twins[0]} has that: are the elements in the order of the types?" if twins else ""
+            hint = f" ({twins[0]} has that: are the elements in the order of the types?)" if twins else ""
             raise ConfigError(
-                f"LAMMPS: type {kind} has the mass {mass:g} u and is given as {symbol}, of {own:g} u{hint}"
-                f" elements: {list(elements)}; other_masses=True allows any"
+                f"LAMMPS: type {kind} has the mass {mass:g} u and is given as {symbol}, of {own:g} u{hint}; "
+                f"elements: {list(elements)}; other_masses=True allows any"
             )
 
 

@@ -296,8 +296,8 @@ def test_structures_that_lammps_does_not_take_are_refused_in_words(
     [
         ((22.99, 35.45), None),
         ((21.99, 37.0), None),  # isotopes
-        ((35.45, 22.99), r"type 1 has the mass 35\.45 u and is given as Na, of 22\.9898 u, Cl has that"),
-        ((22.99, 22.99), r"type 2 has the mass 22\.99 u and is given as Cl, of 35\.45 u, Na has that"),
+        ((35.45, 22.99), r"type 1 has the mass 35\.45 u and is given as Na, of 22\.9898 u \(Cl has that"),
+        ((22.99, 22.99), r"type 2 has the mass 22\.99 u and is given as Cl, of 35\.45 u \(Na has that"),
         ((22.99, 79.904), r"type 2 has the mass 79\.904 u and is given as Cl"),
     ],
 )
@@ -327,7 +327,7 @@ def test_heavy_hydrogens_and_any_masses_that_are_asked_for_are_taken(lmp: Any) -
     attach(lmp, Toy(), ("H", "O"))
     lmp.command("run 0")
     lmp.commands_list(["mass 1 1.0", "mass 2 1.0"])
-    with pytest.raises(ConfigError, match=r"type 2 has the mass 1 u and is given as O, of 15\.999 u, H has that"):
+    with pytest.raises(ConfigError, match=r"type 2 has the mass 1 u and is given as O, of 15\.999 u \(H has that"):
         attach(lmp, Toy(), ("H", "O"), fix="two")
     attach(lmp, Toy(), ("H", "O"), fix="two", other_masses=True)
     lmp.command("run 0")
