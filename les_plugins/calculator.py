@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from les_plugins.batch import BatchResult, evaluate_one_by_one
+from les_plugins.cautions import Cautions
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.frames import check_elements_of, check_frame
 from les_plugins.long_range import LongRange, LongRangeResult
@@ -109,6 +110,7 @@ class LongRangeCalculator(Material):
     results: dict[str, Any]
     always: tuple[str, ...] = ()
     _observation: Observation | None = None
+    _cautions: Cautions | None = None
     _long_waves_seen: bool = False
 
     def watch(self, part: nn.Module) -> None:
@@ -117,13 +119,17 @@ class LongRangeCalculator(Material):
         self.implemented_properties = [*self.implemented_properties, *PERIODIC_PROPERTIES]
 
     def check(self, atoms: Atoms, where: str = "structure") -> None:
-        """Before the host's evaluation: what it cannot use, or what would give nonsense.
+        """Before the host's evaluation: errors for what it cannot use, one warning for what it does not read.
 
         Raises:
             DataError: no atoms, NaN, a singular cell, atoms in one place, an element that the model does not know.
         """
         check_frame(atoms, where)
         check_elements_of(atoms, self.known_elements, where)
+        if self._cautions is None:
+            self._cautions = Cautions()
+        screened = self.has_long_range and self.epsilon_infinity > 1.0
+        self._cautions.look(atoms, where, screened, self.takes_total_charge)
 
     @contextmanager
     def observing(self, properties: Sequence[str] | None, positions: Tensor | None = None) -> Iterator[None]:

@@ -12,6 +12,7 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from numpy.typing import NDArray
 
 from les_plugins.errors import DataError, HostError, LesPluginsError
+from les_plugins.given_charge import ChargedFrames
 from les_plugins.index_order import IndexOrder
 from les_plugins.labels import BORN, LabelKeys, labels_of, shaped, voigt
 from les_plugins.metrics import ALL, Errors, Floats, composition_residual, grouped_errors
@@ -162,9 +163,10 @@ def evaluate(
         LesPluginsError: what the calculator refuses, with the frame it was.
     """
     keys = keys or LabelKeys()
-    gathered, order = _Gathered(), IndexOrder()
+    gathered, order, charged = _Gathered(), IndexOrder(), ChargedFrames()
     for number, atoms in enumerate(frames):
         where = f"{source}, frame {number}"
+        charged.add(atoms)
         references = {name: value for name, (_, value) in labels_of(atoms, keys, where).items()}
         if not born and references.pop(BORN, None) is not None:
             gathered.skip(BORN, "not asked for")
@@ -188,6 +190,8 @@ def evaluate(
         gathered.add(atoms, references, predictions)
     result = gathered.evaluation()
     if not born_symmetric and (note := order.note(born_transposed)) is not None:
+        result.notes.append(note)
+    if (note := charged.note(calculator)) is not None:
         result.notes.append(note)
     return result
 

@@ -12,6 +12,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import all_properties
 from numpy.typing import NDArray
 
+from les_plugins.close_atoms import check_distances
 from les_plugins.errors import DataError
 from les_plugins.extended_xyz import check_extended_xyz
 
@@ -135,7 +136,7 @@ def _with_columns_of_gpumd(atoms: Atoms, where: str) -> Atoms:
 
 
 def check_frame(atoms: Atoms, where: str) -> None:
-    """Raise DataError for a structure with no atoms, with NaN, or with a cell that is singular or too small."""
+    """Raise DataError for no atoms, NaN, a cell that is singular or too small, or two atoms in one place."""
     if len(atoms) == 0:
         raise DataError(f"{where}: has no atoms")
     for name, values in (("positions", atoms.positions), ("cell", atoms.cell.array)):
@@ -144,9 +145,13 @@ def check_frame(atoms: Atoms, where: str) -> None:
         if np.abs(values).max() > LARGEST_LENGTH:
             largest = values.flat[np.abs(values).argmax()]
             raise DataError(f"{where}: {name} holds {largest:g} Å; allowed: up to {LARGEST_LENGTH:g} Å")
+    if atoms.pbc.any():
+        _check_cell(atoms, where)
+    check_distances(atoms, where)
+
+
+def _check_cell(atoms: Atoms, where: str) -> None:
     periodic = atoms.pbc
-    if not periodic.any():
-        return
     lengths = atoms.cell.lengths()
     if periodic.all() and atoms.cell.volume <= 1e-6 * max(float(np.prod(lengths)), 1e-30):
         raise DataError(f"{where}: pbc is {_flags(periodic)} but the cell {atoms.cell.array.tolist()} is singular")

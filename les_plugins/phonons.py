@@ -18,6 +18,7 @@ from ase.cell import Cell
 from ase.dft.kpoints import parse_path_string
 from numpy.typing import ArrayLike, NDArray
 
+from les_plugins.cautions import warn_of_vacuum_in_phonons
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
 from les_plugins.evaluation import predict
 from les_plugins.frames import check_frame
@@ -192,6 +193,7 @@ def with_born_charges(
     if epsilon is None:
         raise HostError(f"--born: {type(calculator).__name__} has no epsilon_infinity; give ε_∞")
     supercell = found.phonopy.supercell
+    warn_of_vacuum_in_phonons(_ase_atoms(supercell), where)
     born = predict(calculator, _ase_atoms(supercell), [BORN], f"{where}, supercell")[BORN]
     of_unit_cell = born[np.asarray(supercell.u2s_map)]
     violation = set_born_charges(found.phonopy, of_unit_cell, float(epsilon) * np.eye(3))

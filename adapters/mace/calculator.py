@@ -68,6 +68,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         self.metadata = dict(metadata or {})
         self.known_elements = [int(z) for z in self.z_table.zs]
         self.has_long_range = isinstance(model, LongRangeMACE)
+        self.takes_total_charge = "total_charge" in (getattr(model, "embedding_specs", None) or {})
         own = model.long_range.config.epsilon_infinity if isinstance(model, LongRangeMACE) else 1.0
         self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
         self.implemented_properties += LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES

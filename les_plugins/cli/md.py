@@ -19,6 +19,7 @@ from les_plugins.cli.shared import Head, one_frame, open_model, progress, quiet_
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.evaluation import known_elements
 from les_plugins.frames import Boundaries, check_elements_of
+from les_plugins.given_charge import given_charge, ignored_charge
 
 Ensemble = Enum("Ensemble", {name: name for name in ("nve", "nvt", "npt")}, type=str)  # type: ignore[misc]
 Thermostat = Enum("Thermostat", {name: name for name in ("bussi", "langevin")}, type=str)  # type: ignore[misc]
@@ -136,7 +137,14 @@ def md(
                 save_every=save_every,
                 track=begin,
             )
-    summary = {"output": str(output), **dataclasses.asdict(outcome), **_summary(Trajectory.open(output))}
+    given = None if getattr(calculator, "takes_total_charge", False) else given_charge(structure)
+    notes = [] if given is None else [ignored_charge(given, str(start))]
+    summary = {
+        "output": str(output),
+        **dataclasses.asdict(outcome),
+        **_summary(Trajectory.open(output)),
+        "notes": notes,
+    }
     if as_json:
         typer.echo(
             json.dumps({"model": model_facts, "settings": settings.model_dump(mode="json"), **summary}, indent=1)
@@ -147,6 +155,8 @@ def md(
         f"{', '.join(outcome.series)}; {outcome.seconds:.0f} s"
     )
     console.print(f"temperature {summary['temperature_mean']:.1f} K on average")
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
 
 
 def _read_start(start: Path, index: int) -> Atoms:

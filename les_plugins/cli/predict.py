@@ -16,6 +16,7 @@ from les_plugins.cli.shared import Head, open_model, progress, quiet_host, say_b
 from les_plugins.errors import DataError
 from les_plugins.evaluation import known_elements
 from les_plugins.frames import Boundaries, check_elements_of, existing_file, iterate_frames
+from les_plugins.given_charge import ChargedFrames
 from les_plugins.prediction import SUFFIXES, write_predictions
 
 
@@ -41,14 +42,18 @@ def predict(
         existing_file(file)
         calculator, facts = open_model(model, device, epsilon_infinity, head)
         checked = progress(iterate_frames(file), None, "checking")
-        boundaries = Boundaries()
-        atoms = _atoms_of_frames(boundaries.watch(checked), known_elements(calculator), str(file))
+        boundaries, charged = Boundaries(), ChargedFrames()
+        atoms = _atoms_of_frames(boundaries.watch(checked), known_elements(calculator), str(file), charged)
         frames = progress(iterate_frames(file), len(atoms), "predicting")
         written = write_predictions(calculator, frames, output, str(file), born)
     say_boundaries(file, boundaries)
+    note = charged.note(calculator)
     if not as_json:
         names = ", ".join(name if count == len(atoms) else f"{name} ({count})" for name, count in written.items())
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"{output}: {len(atoms)} frames with {names}")
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(f"{output}: {len(atoms)} frames with {names}")
+        if note is not None:
+            console.print(f"note: {note}", markup=False)
         return
     summary = {
         "model": facts,
@@ -59,14 +64,18 @@ def predict(
         "atoms": sum(atoms),
         "boundaries": dict(boundaries.counts),
         "frames_with": written,
+        "notes": [] if note is None else [note],
     }
     typer.echo(json.dumps(summary, indent=1, ensure_ascii=False))
 
 
-def _atoms_of_frames(frames: Iterable[Atoms], known: Sequence[int] | None, source: str) -> list[int]:
+def _atoms_of_frames(
+    frames: Iterable[Atoms], known: Sequence[int] | None, source: str, charged: ChargedFrames
+) -> list[int]:
     """Numbers of atoms, after a check of all frames before the first is computed."""
     counts = []
     for number, frame in enumerate(frames):
+        charged.add(frame)
         if known is not None:
             check_elements_of(frame, known, f"{source}, frame {number}")
         counts.append(len(frame))

@@ -169,7 +169,9 @@ class Workflow(ContractHost):
             les_plugins.attach(self.model, dict(self.section))
         in_words(refusal.value)
 
-    @pytest.mark.parametrize("what", ["wire", "unknown element", "NaN", "singular cell", "no atoms"])
+    @pytest.mark.parametrize(
+        "what", ["wire", "unknown element", "NaN", "singular cell", "no atoms", "atoms in one place"]
+    )
     def test_a_wrong_structure_is_refused_in_words(self, what: str) -> None:
         with pytest.raises(LesPluginsError) as refusal:
             self.calculator(self.model).get_property("energy", wrong(what))
@@ -198,6 +200,8 @@ def wrong(what: str) -> Atoms:
         atoms.numbers[0] = 79
     elif what == "NaN":
         atoms.positions[0, 0] = np.nan
+    elif what == "atoms in one place":
+        atoms.positions[4] = atoms.positions[1] + atoms.cell[0]
     elif what == "singular cell":
         atoms.cell[2] = atoms.cell[1]
     else:

@@ -54,6 +54,7 @@ class ZooChecks:
     def test_stored_predictions_are_reproduced(self, name: str) -> None:
         atoms = stored_predictions(zoo.entry(name))
         stored, found = atoms.calc.results, calculator(name)
+        found.reference_susceptibility = None  # stored Z* have the structure's own χ where the checkpoint has none
         # 1e-6 of the largest value: weights and features are float32
         energy = found.get_property("energy", atoms)
         assert energy == pytest.approx(stored["energy"], rel=1e-6)

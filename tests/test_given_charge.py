@@ -1,0 +1,72 @@
+"""A total charge that a structure brings is said to be ignored, once a calculator, and in what commands report."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from toy_calculator import Toy, labelled, molecule
+
+from les_plugins.cautions import Cautions
+from les_plugins.errors import LesPluginsWarning
+from les_plugins.evaluation import evaluate
+from les_plugins.given_charge import ChargedFrames, given_charge
+
+
+def ion(**info: Any) -> Atoms:
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]])
+    atoms.info.update(info)
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"charge": -1}, "info['charge'] = -1"),
+        ({"total_charge": 2.0}, "info['total_charge'] = 2"),
+        ({"charge": 0, "total_charge": np.array([1])}, "info['total_charge'] = 1"),
+        ({"charge": "-1"}, "info['charge'] = -1"),
+        ({"charge": 0}, None),
+        ({"charge": "neutral"}, None),
+        ({"charge": [0.4, -0.4]}, None),
+        ({"charge": float("nan")}, None),
+        ({}, None),
+    ],
+)
+def test_a_charge_counts_where_it_is_a_number_other_than_zero(info: dict[str, Any], expected: str | None) -> None:
+    assert given_charge(ion(**info)) == expected
+
+
+def test_initial_charges_count_by_their_sum() -> None:
+    atoms = ion()
+    atoms.set_initial_charges([-0.4, 0.4])
+    assert given_charge(atoms) is None
+    atoms.set_initial_charges([-1.0, 0.0])
+    assert given_charge(atoms) == "initial charges that add up to -1"
+
+
+def test_a_calculator_says_it_once_and_not_where_the_model_reads_it() -> None:
+    cautions = Cautions()
+    with pytest.warns(LesPluginsWarning, match=r"structure: has info\['charge'\] = -1 e, which this model does not"):
+        cautions.look(ion(charge=-1), "structure", screened=False, reads_charge=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cautions.look(ion(charge=-2), "structure", screened=False, reads_charge=False)
+        Cautions().look(ion(charge=-1), "structure", screened=False, reads_charge=True)
+
+
+def test_an_evaluation_notes_how_many_frames_have_one() -> None:
+    frames = [labelled(molecule(seed)) for seed in range(3)]
+    frames[1].info["charge"] = 1
+    line = "1 of 3 frames have a total charge (frame 1: info['charge'] = 1 e), which the model does not read"
+    assert line in evaluate(Toy(), frames).notes
+    charged = ChargedFrames()
+    for atoms in frames:
+        charged.add(atoms)
+    assert charged.note(Toy()) == line
+    toy = Toy()
+    toy.takes_total_charge = True
+    assert charged.note(toy) is None
