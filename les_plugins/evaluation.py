@@ -15,7 +15,7 @@ from les_plugins.errors import DataError, HostError, LesPluginsError
 from les_plugins.given_charge import ChargedFrames
 from les_plugins.index_order import IndexOrder
 from les_plugins.labels import BORN, LabelKeys, labels_of, shaped, voigt
-from les_plugins.metrics import ALL, Errors, Floats, composition_residual, grouped_errors
+from les_plugins.metrics import ALL, Errors, Floats, composition_residual, grouped_errors, r2_within
 
 OFFSET_REMOVED = "energy_offset_removed"
 #: Net charge of an open structure, e, from which on a comparison of dipoles carries a warning.
@@ -81,6 +81,20 @@ class Comparison:
         """By (element or "all", part or "all"); see `metrics.grouped_errors`."""
         return grouped_errors(self.reference, self.predicted, self.elements, self.diagonal)
 
+    def r2_within_elements(self) -> dict[str, float | None]:
+        """R² against the mean of each element, of diagonal and off-diagonal components; of quantities that have both.
+
+        Elements of opposite charge give the R² of all elements a value near 1 for free.
+        """
+        if self.elements is None or self.diagonal is None:
+            return {}
+        parts = {"diagonal": self.diagonal, "off_diagonal": ~self.diagonal}
+        return {
+            name: r2_within(self.reference[part], self.predicted[part], self.elements[part])
+            for name, part in parts.items()
+            if part.any()
+        }
+
 
 @dataclass(frozen=True)
 class SumRule:
@@ -120,13 +134,18 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
 
     def metrics(self) -> dict[str, Any]:
-        """Every number as JSON types: by quantity, its unit, then all, diagonal, off_diagonal and by_element."""
+        """Every number as JSON types: by quantity, its unit, then all, diagonal, off_diagonal and by_element.
+
+        Born charges have `r2_within_elements` besides.
+        """
         tables: dict[str, Any] = {}
         for name, comparison in self.comparisons.items():
             table: dict[str, Any] = {"unit": comparison.quantity.unit}
             for (element, part), found in comparison.errors().items():
                 group = table if element == ALL else table.setdefault("by_element", {}).setdefault(element, {})
                 group[part] = found.to_dict()
+            if within := comparison.r2_within_elements():
+                table["r2_within_elements"] = within
             tables[name] = table
         if self.sum_rule is not None:
             tables[BORN]["acoustic_sum_rule"] = vars(self.sum_rule).copy()

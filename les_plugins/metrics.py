@@ -111,6 +111,31 @@ def grouped_errors(
     return found
 
 
+def r2_within(reference: ArrayLike, predicted: ArrayLike, groups: ArrayLike) -> float | None:
+    """R² against the mean of each group: what is predicted beyond the group that a value belongs to.
+
+    Charges of elements of opposite sign have an R² near 1 for any model that tells the elements apart; this one does
+    not count that.
+
+    Args:
+        reference: (M,) values.
+        predicted: (M,) values.
+        groups: (M,) label of each value, such as its atomic number.
+
+    Returns:
+        1 − Σ(p − r)² / Σ(r − mean r of the group)²; None where the references of every group are constant.
+
+    Raises:
+        DataError: as `errors`.
+    """
+    r, p = _pair(reference, predicted)
+    label = np.asarray(groups)
+    each = [r[label == one] for one in np.unique(label)]
+    # a constant group has no spread, whatever the rounding of its mean
+    spread = sum(float(np.sum((values - values.mean()) ** 2)) for values in each if np.ptp(values) > 0)
+    return None if spread <= 0 else 1.0 - float(np.sum((p - r) ** 2)) / spread
+
+
 def composition_residual(values: ArrayLike, fractions: ArrayLike) -> Floats | None:
     """What is left of per-atom values after the best fit of one constant per element.
 

@@ -71,6 +71,10 @@ def test_born_charges_are_read_row_major_and_split_into_diagonal_and_rest() -> N
     assert errors["H", "off_diagonal"].rmse == 0.0
     assert errors["O", "off_diagonal"].largest == pytest.approx(0.9)
     assert found.comparisons["born_effective_charges"].reference[1] == pytest.approx(0.9)
+    metrics = found.metrics()["born_effective_charges"]
+    assert metrics["all"]["r2"] > 0.5  # that charges of O and H differ
+    assert metrics["r2_within_elements"]["off_diagonal"] == pytest.approx(-0.2)  # one value of six of O: variance 5/36
+    assert metrics["r2_within_elements"]["diagonal"] is None
     turned = evaluate(Toy(), [atoms], born_transposed=True)
     assert turned.comparisons["born_effective_charges"].reference[3] == pytest.approx(0.9)
     halves = evaluate(Toy(), [atoms], born_symmetric=True).comparisons["born_effective_charges"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from les_plugins.errors import DataError
-from les_plugins.metrics import composition_residual, errors, grouped_errors
+from les_plugins.metrics import composition_residual, errors, grouped_errors, r2_within
 
 
 def test_errors_of_a_hand_made_case() -> None:
@@ -83,3 +83,17 @@ def test_the_residual_of_one_composition_is_the_distance_to_the_mean() -> None:
 def test_too_few_frames_leave_nothing_to_compare() -> None:
     assert composition_residual([1.0], [[1.0]]) is None
     assert composition_residual([1.0, 2.0], np.eye(2)) is None
+
+
+def test_r2_within_does_not_count_that_groups_differ() -> None:
+    """Every atom given the mean of its element: R² near 1 over both elements, 0 within them."""
+    random = np.random.default_rng(0)
+    elements = np.repeat([1, 8], [200, 100])
+    means = np.where(elements == 1, 0.5, -1.0)
+    reference = means + 0.05 * random.standard_normal(300)
+    predicted = np.where(elements == 1, reference[:200].mean(), reference[200:].mean())
+    assert errors(reference, predicted).r2 > 0.99
+    assert r2_within(reference, predicted, elements) == pytest.approx(0.0, abs=1e-12)
+    halfway = 0.5 * (reference + predicted)  # a quarter of the squares is left
+    assert r2_within(reference, halfway, elements) == pytest.approx(0.75)
+    assert r2_within(means, predicted, elements) is None

@@ -161,7 +161,7 @@ def test_the_commands_say_what_the_zoo_holds(folder, tmp_path, monkeypatch, caps
     commands.list_models()
     printed = capsys.readouterr().out
     line = next(line for line in printed.splitlines() if "toy-one" in line)
-    assert [word.strip() for word in line.split("│")[1:-1]] == ["toy-one", "toy", "q u", "12.3", "0.50", "-"]
+    assert [word.strip() for word in line.split("│")[1:-1]] == ["toy-one", "toy", "q u", "12.3", "0.50", "-", "-"]
     assert "licence of the data of toy-one: CC0" in printed
     assert max(map(len, printed.splitlines())) < 80
     commands.info("toy-one")

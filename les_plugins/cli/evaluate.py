@@ -15,12 +15,12 @@ from rich.table import Table
 from les_plugins import checkpoint, plotting
 from les_plugins.cli.shared import Head, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError, HostError
-from les_plugins.evaluation import POLARIZABILITY_UNITS, QUANTITIES, Evaluation, known_elements
+from les_plugins.evaluation import POLARIZABILITY_UNITS, QUANTITIES, Comparison, Evaluation, known_elements
 from les_plugins.evaluation import evaluate as evaluate_frames
 from les_plugins.files import make_folder
 from les_plugins.frames import Boundaries, existing_file, iterate_frames
 from les_plugins.labels import BORN, LabelKeys, Survey, survey
-from les_plugins.metrics import ALL
+from les_plugins.metrics import ALL, Errors
 
 PolarizabilityUnit = Enum("PolarizabilityUnit", {name: name for name in POLARIZABILITY_UNITS}, type=str)  # type: ignore[misc]
 _OURS = PolarizabilityUnit("e2A2/eV")
@@ -169,14 +169,21 @@ def _print(result: Evaluation, found: Survey, facts: dict[str, Any], file: Path,
         table.add_column(column, justify="right")
     for name, comparison in result.comparisons.items():
         quantity = QUANTITIES[name]
-        for (element, part), errors in comparison.errors().items():
+        for place, ((element, part), errors) in enumerate(_rows(comparison)):
             of = " ".join(word.replace("_", "-") for word in (element, part) if word != ALL) or ALL
             lengths = (quantity.shown_factor * value for value in (errors.rmse, errors.mae, errors.largest))
             ratios = (_ratio(value) for value in (errors.r2, errors.slope))
-            first = quantity.title if of == ALL else ""
+            first = "" if place else quantity.title
             table.add_row(first, of, quantity.shown_unit, *map(_digits, lengths), *ratios, str(errors.count))
         table.add_section()
     console.print(table)
+    born = result.comparisons.get(BORN)
+    if born is not None and (within := born.r2_within_elements()).get("diagonal") is not None:
+        console.print(
+            f"Z*, R² against the mean of each element: diagonal {_ratio(within['diagonal'])}, off-diagonal "
+            f"{_ratio(within.get('off_diagonal'))}; elements of opposite charge raise the R² of all elements for free",
+            soft_wrap=True,
+        )
     if (rule := result.sum_rule) is not None:
         console.print(
             f"acoustic sum rule, mean Z* per atom (RMS, largest): predicted {rule.predicted_rms:.2g}, "
@@ -192,6 +199,16 @@ def _print(result: Evaluation, found: Survey, facts: dict[str, Any], file: Path,
         console.print(f"note: {escape(line)}", soft_wrap=True)
     for path in pictures:
         console.print(f"plot: {escape(str(path))}", soft_wrap=True)
+
+
+def _rows(comparison: Comparison) -> list[tuple[tuple[str, str], Errors]]:
+    """Groups in the order of the table: of Z*, what lies within an element comes first."""
+    rows = list(comparison.errors().items())
+    if comparison.name != BORN:
+        return rows
+    elements = list(dict.fromkeys(element for (element, _), _ in rows if element != ALL))
+    parts = ("diagonal", "off_diagonal", ALL)
+    return sorted(rows, key=lambda row: ([*elements, ALL].index(row[0][0]), parts.index(row[0][1])))
 
 
 def _digits(value: float) -> str:

@@ -37,18 +37,20 @@ def list_models(as_json: AsJson = False) -> None:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     table = Table()
-    for column in ("name", "host", "terms", "forces\nmeV/Å", "energy\nmeV/atom", "Z*\nR²"):
+    for column in ("name", "host", "terms", "forces\nmeV/Å", "energy\nmeV/atom", "Z*\ne", "Z* R²\nwithin"):
         table.add_column(column, no_wrap=True, justify="right" if "\n" in column else "left")
     for row in rows:
         errors = row["summary"]
         numbers = (
             _number(errors["forces_rmse_meV_per_A"], 1),
             _number(errors["energy_rmse_meV_per_atom"], 2),
-            _number(errors.get("born_r2"), 3),
+            _number(errors.get("born_rmse_e"), 3),
+            _number(errors.get("born_diagonal_r2_within_elements"), 3),
         )
         table.add_row(row["name"], row["host"], row["terms"], *numbers)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table, soft_wrap=False)
+    console.print("RMSE on validation frames; R² within: diagonal Z* against each element's mean")
     for licence in sorted({row["data"]["licence"] for row in rows}):  # below: a narrow terminal would cut them
         of = ", ".join(row["name"] for row in rows if row["data"]["licence"] == licence)
         console.print(f"licence of the data of {of}: {licence}", markup=False)

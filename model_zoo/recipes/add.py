@@ -29,6 +29,8 @@ HERE = Path(__file__).parent
 DEFAULT_SIGMA = LongRangeConfig().sigma
 #: How the names of recipes end whose data are those of `pretraining` in data.json.
 PRETRAINING = "-pretraining"
+#: Components of Z*, as `Evaluation.metrics` has them.
+PARTS = ("diagonal", "off_diagonal")
 
 
 def main() -> None:
@@ -127,7 +129,7 @@ class Remembered:
         key = b"".join(part.tobytes() for part in structure) + " ".join(properties).encode()
         if key not in self.known:
             self.calculator.calculate(atoms, properties, changes)
-            self.known[key] = dict(self.calculator.results)
+            self.known[key] = self.calculator.results.copy()  # a dictionary of its own kind
         self.results = self.known[key]
 
 
@@ -194,6 +196,16 @@ def summary(errors: dict) -> dict:
     if "born" in errors:
         born = errors["born"]["metrics"][BORN]["all"]
         found |= {"born_rmse_e": born["rmse"], "born_r2": born["r2"], "born_slope": born["slope"]}
+        table = errors["born"]["metrics"][BORN]
+        found["born_diagonal_r2_within_elements"] = table["r2_within_elements"]["diagonal"]
+        found["born_by_element"] = {
+            element: {
+                "diagonal_r2": parts["diagonal"]["r2"],
+                "diagonal_rmse_e": parts["diagonal"]["rmse"],
+                "off_diagonal_rmse_e": parts["off_diagonal"]["rmse"],
+            }
+            for element, parts in table["by_element"].items()
+        }
     return found
 
 
@@ -227,7 +239,8 @@ def card(metrics: dict, facts: dict) -> str:
         lines.append(f"- ε_∞ = {metrics['epsilon_infinity']} scales dipoles and Born charges; an input, not a result.")
     if metrics["sigma"] not in (None, DEFAULT_SIGMA):
         lines.append(
-            f"- σ = {metrics['sigma']} Å was chosen by the slope of Z* below; no weight was trained on any Z*."
+            f"- σ = {metrics['sigma']} Å was chosen by the slope of Z* on the frames that Z* is scored on below, so their slope is no "
+            f"test; no weight was trained on any Z*. {facts['born_other']}"
         )
     lines += [
         f"- Weights: SHA-256 {metrics['weights_sha256']}",
@@ -240,7 +253,8 @@ def card(metrics: dict, facts: dict) -> str:
         "",
         "## Errors",
         "",
-        f"`les-plugins evaluate {metrics['name']} $DATA/{errors['valid']['file']}` ({errors['valid']['frames']} frames):",
+        f"`les-plugins evaluate {metrics['name']} $DATA/{errors['valid']['file']}` ({errors['valid']['frames']} frames: validation, "
+        "by which the training chose its epoch, so these are no errors of a test set):",
         "",
         "| quantity | of | unit | RMSE | MAE | R² | slope |",
         "|---|---|---|---:|---:|---:|---:|",
@@ -256,6 +270,8 @@ def card(metrics: dict, facts: dict) -> str:
             "| quantity | of | unit | RMSE | MAE | R² | slope |",
             "|---|---|---|---:|---:|---:|---:|",
             *rows({BORN: errors["born"]["metrics"][BORN]}),
+            "",
+            *within_elements(errors["born"]["metrics"][BORN]),
         ]
         other = errors["born"]["other_order_of_indices"]["all"]
         lines += [
@@ -283,10 +299,12 @@ def rows(tables: dict) -> list[str]:
     found = []
     for name, table in tables.items():
         factor, unit = (1000.0, "m" + table["unit"]) if name != BORN else (1.0, table["unit"])
-        groups = [("all", table["all"])] + [
-            (part, table[part]) for part in ("diagonal", "off_diagonal") if part in table
-        ]
-        groups += [(element, parts["all"]) for element, parts in table.get("by_element", {}).items()]
+        everything = [(part, table[part]) for part in ("all", "diagonal", "off_diagonal") if part in table]
+        elements = table.get("by_element", {}).items()
+        groups = [*everything, *((element, parts["all"]) for element, parts in elements)]
+        if name == BORN:  # what lies within an element first: opposite charges alone give an R² near 1
+            inside = [(f"{element} {part}", parts[part]) for element, parts in elements for part in PARTS]
+            groups = [*inside, *everything[1:], everything[0]]
         for of, each in groups:
             ratios = " | ".join("-" if each[key] is None else f"{each[key]:.4f}" for key in ("r2", "slope"))
             title = name.replace("_", " ")
@@ -294,6 +312,12 @@ def rows(tables: dict) -> list[str]:
                 f"| {title} | {of.replace('_', '-')} | {unit} | {factor * each['rmse']:.3g} | {factor * each['mae']:.3g} | {ratios} |"
             )
     return found
+
+
+def within_elements(table: dict) -> list[str]:
+    """What the R² of Z* is worth."""
+    within = ", ".join(f"{part.replace('_', '-')} {value:.3f}" for part, value in table["r2_within_elements"].items())
+    return [f"R² of Z* against the mean of each element: {within}. The R² of all elements counts that their charges differ."]
 
 
 def write_json(path: Path, document: dict, sort_keys: bool = False) -> None:

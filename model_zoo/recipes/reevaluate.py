@@ -3,7 +3,7 @@
     python model_zoo/recipes/reevaluate.py DATA_FOLDER NAME …
 
 For when data.json says something else about the data than it did. Run in the environment of the checkpoints' host,
-from the root of the repository.
+from the root of the repository. `--errors FILE.json` takes what `add.errors_of` gave before instead of computing it.
 """
 
 import argparse
@@ -21,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("names", nargs="+")
+    parser.add_argument("--errors", type=Path, help="JSON of the errors, of one model")
     given = parser.parse_args()
     systems = json.loads((HERE / "data.json").read_text(encoding="utf-8"))
     for name in given.names:
@@ -28,8 +29,11 @@ def main() -> None:
         metrics = json.loads((folder / zoo.METRICS).read_text(encoding="utf-8"))
         facts = next(facts for facts in systems.values() if facts["system"] == metrics["data"]["system"])
         facts = {**facts, "licence": metrics["data"]["licence"]}
-        with_born = checkpoint.read_config(folder)["long_range"] is not None
-        metrics["errors"] = errors_of(les_plugins.load(folder), given.data, facts, with_born)
+        if given.errors is not None:
+            metrics["errors"] = json.loads(given.errors.read_text(encoding="utf-8"))
+        else:
+            with_born = checkpoint.read_config(folder)["long_range"] is not None
+            metrics["errors"] = errors_of(les_plugins.load(folder), given.data, facts, with_born)
         metrics["summary"] = summary(metrics["errors"])
         write_json(folder / zoo.METRICS, metrics)
         (folder / zoo.CARD).write_text(card(metrics, facts), encoding="utf-8")
