@@ -85,11 +85,18 @@ def write_map(path: Path, found: ChargeMap) -> None:
 
 
 def plot_map(path: Path, found: ChargeMap, axis: str = "z") -> None:
-    """Latent charges to a PNG file: in each panel one element, coloured about its mean, the other atoms grey.
+    """Latent charges to a PNG file; arguments and errors as of `plot_atoms`."""
+    plot_atoms(path, found.atoms, found.latent, "latent charge (e)", axis)
+
+
+def plot_atoms(path: Path, atoms: Atoms, values: Floats, label: str, axis: str = "z") -> None:
+    """A number of each atom to a PNG file: in each panel one element, coloured about its mean, the other atoms grey.
 
     Args:
         path: the file.
-        found: result of `charge_map`.
+        atoms: the structure, wrapped into its cell where periodic.
+        values: (N,), in e.
+        label: of the colour bars.
         axis: x, y or z, the Cartesian axis that points at the reader; nearer atoms hide farther ones.
 
     Raises:
@@ -103,16 +110,16 @@ def plot_map(path: Path, found: ChargeMap, axis: str = "z") -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    elements = [int(z) for z in np.unique(found.atoms.numbers)]
+    elements = [int(z) for z in np.unique(atoms.numbers)]
     columns = min(len(elements), _MOST_COLUMNS)
     rows = math.ceil(len(elements) / columns)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_PANEL * columns, 0.95 * _PANEL * rows), dpi=_DPI, layout="constrained")
         panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
         for axes, z in zip(panels, elements, strict=False):
-            drawn = _draw(axes, found, z, axis)
+            drawn = _draw(axes, atoms, values, z, axis)
             bar = figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0.0, 0.05, 1.0)))
-            bar.set_label("latent charge (e)")
+            bar.set_label(label)
             bar.ax.axhline(float(drawn.norm.vcenter), color="black", linewidth=0.8)
         for axes in panels[len(elements) :]:
             axes.set_axis_off()
@@ -120,25 +127,25 @@ def plot_map(path: Path, found: ChargeMap, axis: str = "z") -> None:
             figure.savefig(file, format="png")
 
 
-def _draw(axes: Axes, found: ChargeMap, element: int, axis: str) -> Any:
+def _draw(axes: Axes, atoms: Atoms, of_atoms: Floats, element: int, axis: str) -> Any:
     """One panel; the coloured circles, for a colour bar."""
     from matplotlib.collections import EllipseCollection
     from matplotlib.colors import CenteredNorm
     from matplotlib.ticker import MaxNLocator
 
     first, second = AXES[axis]
-    depth = found.atoms.positions[:, "xyz".index(axis)]
-    _outline(axes, found.atoms, first, second)
-    chosen = found.atoms.numbers == element
-    values = found.latent[chosen]
+    depth = atoms.positions[:, "xyz".index(axis)]
+    _outline(axes, atoms, first, second)
+    chosen = atoms.numbers == element
+    values = of_atoms[chosen]
     reach = float(np.abs(values - values.mean()).max()) or 0.01
     norm = CenteredNorm(vcenter=float(values.mean()), halfrange=reach)
 
     def circles(which: NDArray[np.bool_], **look: Any) -> Any:
         order = np.flatnonzero(which)[np.argsort(depth[which])]
-        radii = np.maximum(_SIZE * covalent_radii[found.atoms.numbers[order]], _SMALLEST)
-        places = found.atoms.positions[order][:, [first, second]]
-        numbers = {"array": found.latent[order]} if "norm" in look else {}
+        radii = np.maximum(_SIZE * covalent_radii[atoms.numbers[order]], _SMALLEST)
+        places = atoms.positions[order][:, [first, second]]
+        numbers = {"array": of_atoms[order]} if "norm" in look else {}
         shapes = EllipseCollection(
             2 * radii, 2 * radii, 0.0 * radii, units="xy", offsets=places, offset_transform=axes.transData,
             **numbers, **look,
@@ -147,7 +154,7 @@ def _draw(axes: Axes, found: ChargeMap, element: int, axis: str) -> Any:
 
     circles(~chosen, facecolors="0.93", edgecolors="0.8", linewidths=0.3, zorder=1)
     drawn = circles(chosen, norm=norm, cmap=_COLOURS, edgecolors="0.25", linewidths=0.3, zorder=2)
-    corners = _corners(found.atoms)[:, [first, second]]
+    corners = _corners(atoms)[:, [first, second]]
     low, high = corners.min(0), corners.max(0)
     room = 0.04 * float((high - low).max()) + 0.6
     axes.set(xlim=(low[0] - room, high[0] + room), ylim=(low[1] - room, high[1] + room), aspect="equal")

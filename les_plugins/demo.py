@@ -21,6 +21,8 @@ from les_plugins.labels import BORN, LabelKeys
 from les_plugins.units import SPEED_OF_LIGHT
 
 TRAJECTORY = "md.h5"
+#: Measured bands of liquid water, cm⁻¹: libration, bend, stretch (Bertie and Lan, Appl. Spectrosc. 50, 1047, 1996).
+BANDS = (686.0, 1644.0, 3404.0)
 #: Interval of the demo's frames, fs: resolves 4,170 cm⁻¹, above the O–H stretch.
 TIMESTEP, EVERY = 1.0, 4
 
@@ -92,6 +94,10 @@ def simulate(
 
 
 def resolution(trajectory: Trajectory) -> float:
-    """The finest resolution of a spectrum with two blocks, cm⁻¹."""
-    half = trajectory.frames // 2 * trajectory.interval
-    return 1.0 / (SPEED_OF_LIGHT * half)
+    """The resolution of a spectrum of one segment, the whole trajectory, cm⁻¹."""
+    return 1.0 / (SPEED_OF_LIGHT * trajectory.frames * trajectory.interval)
+
+
+def mean_born_charges(born: Any) -> Any:
+    """(N,) e, a third of the trace of each atom's Z*."""
+    return np.trace(born, axis1=1, axis2=2) / 3.0

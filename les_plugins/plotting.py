@@ -44,6 +44,8 @@ STYLE: Any = {
     "ytick.minor.visible": True,
     "mathtext.fontset": "dejavusans",
 }
+#: Points below which a plot has neither the line of parity nor R²: both say little of so few.
+_FEWEST = 20
 #: Inches of one square panel, and dots per inch.
 _PANEL, _DPI = 3.3, 300
 #: Room around the data, as a fraction of its range.
@@ -179,7 +181,8 @@ def _draw(axes: Axes, comparison: Comparison, chosen: NDArray[np.bool_], title: 
     x, y = factor * (reference - zero), factor * (predicted - zero)
 
     low, high = _limits(x, y)
-    axes.plot([low, high], [low, high], color="0.55", linewidth=0.7, zorder=1)
+    if len(x) >= _FEWEST:
+        axes.plot([low, high], [low, high], color="0.55", linewidth=0.7, zorder=1)
     _scatter(axes, x, y, elements)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     shift = f" {'+' if zero < 0 else '−'} {abs(zero):.2f} {quantity.unit}" if zero else ""
@@ -265,7 +268,9 @@ def _limits(reference: Floats, predicted: Floats) -> tuple[float, float]:
 
 def _summary(found: Errors, factor: float, unit: str) -> str:
     lines = [f"RMSE = {_short(factor * found.rmse)} {unit}", f"MAE = {_short(factor * found.mae)} {unit}"]
-    if found.r2 is not None:
+    if found.count < _FEWEST:
+        lines.append(f"{found.count} {'point' if found.count == 1 else 'points'}")
+    elif found.r2 is not None:
         lines.append(f"$R^2 = {found.r2:.3f}$" if found.r2 > -10 else "$R^2 < -10$")
     return "\n".join(lines)
 

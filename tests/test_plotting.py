@@ -56,6 +56,20 @@ def test_numbers_on_the_axes_stay_short() -> None:
     assert plotting._axis_zero(np.array([-1.0, 2.0]), np.array([-1.0, 2.0])) == 0.0
 
 
+@pytest.mark.parametrize("count", [19, 20])
+def test_few_points_have_neither_line_nor_r2(count: int) -> None:
+    from matplotlib.figure import Figure
+
+    reference = np.random.default_rng(0).normal(size=count)
+    axes = Figure().subplots()
+    comparison = Comparison("dipole", reference, reference + 0.01)
+    plotting._draw(axes, comparison, np.ones(count, dtype=bool), "")
+    assert len(axes.lines) == (count >= 20)
+    (text,) = (each.get_text() for each in axes.texts)
+    assert ("R^2" in text) is (count >= 20)
+    assert ("19 points" in text) is (count < 20)
+
+
 def test_the_errors_are_written_where_there_are_no_points() -> None:
     high, low = np.full(50, 0.95), np.full(50, 0.05)
     assert plotting._corners(high, low, 0.0, 1.0)[0] == "upper left"

@@ -8,7 +8,11 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+try:
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+except ImportError:  # torch 2.4 has one mode of this kind, under another name
+    from torch.fx.experimental.proxy_tensor import get_innermost_proxy_mode as get_proxy_mode
 
 from les_plugins.electrostatics.mesh_size import TOLERANCES
 from les_plugins.errors import ConfigError

@@ -1,6 +1,7 @@
 """torch-sim: an ASE calculator as a model, and states of structures that both can take. Users call this.
 
-torch-sim 0.3 has one flag for the periodicity of all systems of a state; `state_from_atoms` refuses what does not fit.
+torch-sim has one periodicity for all systems of a state (0.3: one flag, newer: three); `state_from_atoms` refuses what
+does not fit.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def state_from_atoms(frames: Sequence[Atoms], model: CalculatorModel) -> Any:
             check_elements_of(atoms, known, where)
         if atoms.pbc.any() and not atoms.pbc.all():
             flags = " ".join("T" if flag else "F" for flag in atoms.pbc)
-            raise GeometryError(f"{where}: pbc is {flags}; torch-sim has T T T or F F F for all systems of a state")
+            raise GeometryError(f"{where}: pbc is {flags}; allowed in a state of torch-sim: T T T or F F F")
         if atoms.pbc.all() != frames[0].pbc.all():
             raise GeometryError(
                 f"{where} is {'periodic' if atoms.pbc.all() else 'open'}, structure 0 is not: torch-sim has one "
@@ -128,7 +129,7 @@ def atoms_of(state: Any) -> list[Atoms]:
     numbers, system = _array(state.atomic_numbers), _array(state.system_idx)
     borders = np.flatnonzero(np.diff(system)) + 1
     pieces = zip(np.split(numbers, borders), np.split(positions, borders), cells, strict=True)
-    pbc = bool(state.pbc)
+    pbc = np.array(np.broadcast_to(_array(torch.as_tensor(state.pbc)), 3))  # one flag in 0.3, three since 0.4
     return [Atoms(number, place, cell=cell, pbc=pbc) for number, place, cell in pieces]
 
 

@@ -94,6 +94,8 @@ def plot(
     reference: Curve | None = None,
     scale_reference: bool = False,
     marks: Sequence[float] = (),
+    marks_label: str = "",
+    resolution: float | None = None,
 ) -> None:
     """Curves with their error bands to a PNG file.
 
@@ -106,6 +108,8 @@ def plot(
         reference: a measured curve, dashed.
         scale_reference: give it the height of the first curve, for spectra in arbitrary units.
         marks: positions on the x axis, such as those of measured bands: dotted lines.
+        marks_label: what they are, for the legend.
+        resolution: drawn as a bar of that length, in the unit of x.
 
     Raises:
         HostError: matplotlib is missing.
@@ -131,13 +135,27 @@ def plot(
                 height = height * (curves[0].y.max() / shown.max() if len(shown) and shown.max() > 0 else 1.0)
                 label += ", scaled"
             axes.plot(reference.x, height, color="0.25", linewidth=1.0, linestyle="--", label=label, zorder=4)
-        for mark in marks:
-            axes.axvline(mark, color="0.25", linewidth=0.8, linestyle=":", zorder=1)
+        for place, mark in enumerate(marks):
+            first = marks_label if marks_label and not place else None
+            axes.axvline(mark, color="0.25", linewidth=0.8, linestyle=":", zorder=1, label=first)
+        if resolution is not None:
+            _bar(axes, inside, resolution)
         axes.axhline(0.0, color="0.7", linewidth=0.6, zorder=1)
         axes.set(xlim=inside, xlabel=x_label, ylabel=y_label)
         if title:
             axes.set_title(title)
-        if len(curves) > 1 or reference is not None:
+        if len(curves) > 1 or reference is not None or (marks and marks_label):
             axes.legend(frameon=False)
         with whole_file(path, "wb") as file:
             figure.savefig(file, format="png")
+
+
+def _bar(axes: Any, inside: tuple[float, float], resolution: float) -> None:
+    """A bar as long as the resolution, in the upper left corner, where the legend is not."""
+    left = inside[0] + 0.04 * (inside[1] - inside[0])
+    height = axes.get_xaxis_transform()
+    axes.plot(
+        [left, left + resolution], [0.93, 0.93], color="0.25", linewidth=1.5, transform=height, solid_capstyle="butt"
+    )
+    paper = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.0}
+    axes.text(left, 0.91, f"resolution {resolution:.0f} cm⁻¹", transform=height, ha="left", va="top", bbox=paper)

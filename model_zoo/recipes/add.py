@@ -98,6 +98,8 @@ def errors_of(calculator: object, data: Path, facts: dict, with_born: bool) -> d
     errors = {}
     for kind in ("valid", "born") if with_born else ("valid",):
         path = data / facts[kind]
+        if getattr(calculator, "metadata", {}).get("susceptibility") is None:
+            calculator.reference_susceptibility = None  # of this file's first frame, as in the command on the card
         predictions, turned = Remembered(calculator), kind == "born" and facts.get("born_transposed", False)
         found = evaluate(predictions, read_frames(path), facts[kind], born_transposed=turned)
         only_born = kind == "born" and facts.get("born_only", False)
@@ -317,7 +319,9 @@ def rows(tables: dict) -> list[str]:
 def within_elements(table: dict) -> list[str]:
     """What the R² of Z* is worth."""
     within = ", ".join(f"{part.replace('_', '-')} {value:.3f}" for part, value in table["r2_within_elements"].items())
-    return [f"R² of Z* against the mean of each element: {within}. The R² of all elements counts that their charges differ."]
+    return [
+        f"R² of Z* against the mean of each element: {within}. The R² of all elements counts that their charges differ."
+    ]
 
 
 def write_json(path: Path, document: dict, sort_keys: bool = False) -> None:
