@@ -72,6 +72,8 @@ def mobile(file: Any) -> None:
         (mobile, ("ir", "--limits", 500, 100), "--limits are 500 and 100 cm⁻¹; allowed"),
         (mobile, ("ir", "--limits", "nan", 100), "--limits are nan and 100 cm⁻¹; allowed"),
         (mobile, ("ir", "--blocks", 0), "blocks is 0; allowed: at least 1"),
+        (mobile, ("ir", "--temperature", 1e-300), "--temperature is 1e-300 K; allowed: above 0 (0.001 to 1e9)"),
+        (mobile, ("ir", "--temperature", 1, "--correction", "schofield"), "is not finite at"),
         (mobile, ("ir", "-o", "/"), "has no name that .csv and .png could be added to"),
     ],
 )

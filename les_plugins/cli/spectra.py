@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -281,6 +282,11 @@ def _report(
         check_available()
     reference = None if overlay is None else read_curve(overlay)
     shown = [part.between(*limits) for part in found]
+    for part in shown:
+        finite = np.isfinite(part.value + (0.0 if part.error is None else part.error))
+        if not finite.all():
+            place = part.wavenumber[int(np.argmin(finite))]
+            raise DataError(f"{part.name} is not finite at {place:.0f} cm⁻¹: what was given is too large or too small")
     if not len(shown[0].wavenumber):
         raise DataError(f"no point of the spectrum lies between {limits[0]:g} and {limits[1]:g} cm⁻¹")
     curves = [Curve(part.name, part.wavenumber, part.value, part.error) for part in shown]

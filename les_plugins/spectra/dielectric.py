@@ -136,7 +136,7 @@ def _pooled(own: Floats, lengths: Floats, time: float) -> float:
 def _relaxation_time(scaled: Sequence[Floats]) -> float:
     """τ in frames, from ½⟨|M(s + t) − M(s)|²⟩ ≈ c + a (1 − e^(−t/τ)), 0 ≤ c, all trajectories together."""
     longest = max(len(values) for values in scaled)
-    lags = np.unique(np.round(np.geomspace(max(longest / 200.0, 1.0), longest / 2.0, 20)).astype(int))
+    lags = np.unique(np.round(np.geomspace(max(longest / 200.0, 1.0), longest // 2, 20)).astype(int))
     rise = np.zeros(len(lags))
     for place, lag in enumerate(lags):
         used = [values for values in scaled if len(values) >= 2 * lag]

@@ -107,8 +107,9 @@ class Spectrum:
 
     def times(self, factor: Floats | float, name: str, unit: str) -> Spectrum:
         """The spectrum times a number or a function of the wavenumber."""
-        error = None if self.error is None else np.abs(factor) * self.error
-        return replace(self, value=factor * self.value, error=error, name=name, unit=unit)
+        with np.errstate(over="ignore", invalid="ignore"):  # a quantum correction may be infinite where nobody looks
+            value, error = factor * self.value, None if self.error is None else np.abs(factor) * self.error
+        return replace(self, value=value, error=error, name=name, unit=unit)
 
     def between(self, low: float, high: float) -> Spectrum:
         """The part from `low` to `high` cm⁻¹."""
@@ -195,10 +196,10 @@ def check_temperature(temperature: float, name: str = "temperature") -> float:
     """The temperature, K.
 
     Raises:
-        ConfigError: it is not a finite number above 0.
+        ConfigError: it is not between 0.001 and 1e9 K.
     """
-    if not 0 < temperature < float("inf"):
-        raise ConfigError(f"{name} is {temperature:g} K; allowed: above 0")
+    if not 1e-3 <= temperature <= 1e9:
+        raise ConfigError(f"{name} is {temperature:g} K; allowed: above 0 (0.001 to 1e9)")
     return temperature
 
 

@@ -177,5 +177,6 @@ def _correction(wavenumber: Floats, temperature: float, correction: Correction) 
         return np.ones_like(wavenumber)
     x = boltzmann_exponent(wavenumber, temperature)
     harmonic = np.where(x > 1e-8, x / -np.expm1(-np.maximum(x, 1e-8)), 1.0)
-    factor: Floats = (2.0 / (1.0 + np.exp(-x)) if correction == "standard" else np.exp(0.5 * x)) / harmonic
+    with np.errstate(over="ignore"):
+        factor: Floats = (2.0 / (1.0 + np.exp(-x)) if correction == "standard" else np.exp(0.5 * x)) / harmonic
     return factor

@@ -134,8 +134,8 @@ class Samples:
         scales = [value / common if self.is_periodic and None not in known else 1.0 for value in kept]
         if epsilon_infinity is None:
             return scales
-        if not 1.0 <= epsilon_infinity < float("inf"):
-            raise ConfigError(f"--epsilon-infinity is {epsilon_infinity}; allowed: a number of at least 1")
+        if not 1.0 <= epsilon_infinity <= 1e6:
+            raise ConfigError(f"--epsilon-infinity is {epsilon_infinity}; allowed: a number of at least 1, at most 1e6")
         if not self.is_periodic:
             raise ConfigError("--epsilon-infinity: the structures are not periodic, nothing screens their charges")
         if self.epsilon_infinity is None:

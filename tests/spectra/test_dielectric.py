@@ -75,6 +75,12 @@ def test_a_dipole_that_does_not_level_off_has_no_dielectric_constant() -> None:
         static_dielectric_constant(mixed, KELVIN, VOLUME, 1.78)
 
 
+@pytest.mark.parametrize("frames", [40, 41, 43, 167])
+def test_short_trajectories_of_any_length_have_a_value(frames: int) -> None:
+    value, error = static_dielectric_constant([relaxing(frames, 0.5, 3)], KELVIN, VOLUME, 1.78)
+    assert abs(value - 1.78 - FLUCTUATION) < 5.0 * error
+
+
 def test_without_fluctuations_the_electronic_constant_is_left() -> None:
     assert static_dielectric_constant([np.ones((100, 3))], KELVIN, VOLUME, 1.78) == (1.78, 0.0)
 
