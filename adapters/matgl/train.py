@@ -93,6 +93,7 @@ def train(config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[st
 
     folder = Path(trainer["save_path"])
     where = folder.with_name(f"{folder.name}.les")
+    checkpoint.check_target(where)
     potential, best = _fit(model, data, trainer, scaling, folder, config_file)
     if rank_zero_only.rank:
         return None

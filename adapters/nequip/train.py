@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,11 @@ from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, 
 from les_plugins.adapters.nequip.run_train import FOLDER, TRACEBACK
 from les_plugins.config import LongRangeConfig
 from les_plugins.documents import read_yaml
-from les_plugins.errors import ConfigError, HostError, InterruptionError
+from les_plugins.errors import ConfigError, HostError, InterruptionError, LesPluginsWarning
 from les_plugins.section_name import SECTION, refuse_near_misses
 
-#: Frames of the training set from which the sign convention of the latent charges is read off.
-GAUGE_FRAMES = 16
+#: Frames of the training set, at most, that are kept for the sign convention of the latent charges.
+GAUGE_FRAMES = 64
 #: Where NequIP's log goes: standard output is for the summary that `--json` asks for.
 _STANDARD_ERROR = 2
 #: Seconds that NequIP has for its own end after Ctrl-C.
@@ -72,6 +73,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     runs = settings.get("run") or []
     trains = "train" in ([runs] if isinstance(runs, str) else list(runs))
     target = folder / f"{config_file.stem}.les"
+    checkpoint.check_target(target)
     sets = _check_data(config, settings) if trains else {}
     examples = spread(sets["train"], GAUGE_FRAMES) if trains else []
     facts = _data_facts(sets)
@@ -80,6 +82,12 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     _run(config_file, overrides(arguments), folder)
     if not trains or rank_zero_only.rank:
         return None
+    if not examples and any(True for _ in _our_sections(settings)):
+        warnings.warn(
+            "the sign of the charges is not decided: no structure of the training set names its elements",
+            LesPluginsWarning,
+            2,
+        )
     written = newest_checkpoint(folder)
     facts = {**facts, "training": {"host_checkpoint": written.name}, **(metadata or {})}
     try:

@@ -63,6 +63,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     """
     settings, section = read_config(config_file)
     target = Path(parse_arguments([str(config_file), *arguments]).working_dir or ".") / f"{config_file.stem}.les"
+    checkpoint.check_target(target)
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder) / config_file.name
         data = literal_paths(settings["data"], str(config_file))

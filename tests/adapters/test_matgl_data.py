@@ -18,7 +18,7 @@ from ase.constraints import FixAtoms
 import les_plugins
 from les_plugins.adapters.matgl import train as training
 from les_plugins.adapters.matgl.contract import training_settings
-from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
+from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsWarning
 from les_plugins.testing import labelled_waters
 
 pytestmark = [
@@ -151,3 +151,11 @@ def test_nothing_after_the_training_loses_the_model_and_other_processes_write_no
         training.train(config)
     monkeypatch.setattr(training.rank_zero_only, "rank", 1)
     assert training.train(config) is None
+
+
+def test_what_stands_in_the_checkpoints_place_is_found_before_the_training(work):
+    config = write(labelled_waters(4))
+    Path("run.les").mkdir()
+    Path("run.les/notes.txt").touch()
+    with pytest.raises(CheckpointError, match="exists and is not a checkpoint"):
+        training.train(config)

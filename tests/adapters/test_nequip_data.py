@@ -20,7 +20,7 @@ from les_plugins.adapters.nequip import train as training
 from les_plugins.adapters.nequip.builder import TARGET
 from les_plugins.adapters.nequip.data import spread
 from les_plugins.adapters.nequip.hydra_config import overrides, run_directory
-from les_plugins.errors import ConfigError, DataError
+from les_plugins.errors import CheckpointError, ConfigError, DataError
 from les_plugins.testing import labelled_waters
 
 #: Characters that Hydra's grammar, the shell or both take for something else.
@@ -76,7 +76,7 @@ def test_labelled_frames_start_and_the_signs_frames_come_from_all_over_the_set(w
     monkeypatch.setattr(training, "spread", lambda *given: seen.extend(spread(*given)))
     with pytest.raises(NequIPStartsError):
         training.train(Path("water.yaml"), [])
-    assert 8 <= len(seen) <= 16
+    assert len(seen) == 20
     assert all(len(set(atoms.numbers)) == 2 for atoms in seen)
     assert all(atoms.calc is None for atoms in seen)
     places = [next(n for n, f in enumerate(frames(20)) if np.allclose(f.positions, a.positions)) for a in seen]
@@ -272,3 +272,11 @@ def test_overrides_that_hydra_understands_are_left_alone(work):
     for wrong in ("--multirun", "-m", "nothing"):
         with pytest.raises(ConfigError, match="allowed: overrides of Hydra"):
             overrides([wrong])
+
+
+def test_what_stands_in_the_checkpoints_place_is_found_before_the_training(work):
+    config = write(frames())
+    Path("run/water.les").mkdir(parents=True)
+    Path("run/water.les/notes.txt").touch()
+    with pytest.raises(CheckpointError, match="exists and is not a checkpoint"):
+        training.train(config, ["hydra.run.dir=run"])

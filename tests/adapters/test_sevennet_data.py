@@ -21,7 +21,7 @@ import les_plugins
 from les_plugins.adapters.sevennet import train as training
 from les_plugins.adapters.sevennet.contract import training_settings
 from les_plugins.adapters.sevennet.seam import open_training_seam
-from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
+from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsWarning
 from les_plugins.testing import labelled_waters
 
 
@@ -213,3 +213,19 @@ def test_nothing_after_the_training_loses_the_model(work, monkeypatch):
     Path("checkpoint_best.pth").touch()
     with pytest.raises(HostError, match=r"could not be saved: disk full; SevenNet's own .*checkpoint_best\.pth"):
         start(write(labelled_waters(4)))
+
+
+def test_what_stands_in_the_checkpoints_place_is_found_before_the_training(work):
+    config = write(labelled_waters(4))
+    Path("water.les").mkdir()
+    Path("water.les/notes.txt").touch()
+    with pytest.raises(CheckpointError, match="exists and is not a checkpoint"):
+        start(config)
+
+
+def test_other_processes_of_a_distributed_training_write_no_checkpoint(work, monkeypatch):
+    monkeypatch.setattr(training, "_run", lambda *given: training.Built())
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert training.train(write(labelled_waters(4)), ["-d"]) is None
+    assert not Path("water.les").exists()
