@@ -108,8 +108,8 @@ def test_of_slabs_and_molecules_the_positions_move_and_a_note_says_so() -> None:
         relax(RigidIons(), start, symmetry=True)
 
 
-def test_a_molecule_of_springs_goes_to_the_origin() -> None:
-    found = relax(Toy(), molecule(0), largest_force=1e-6)
+def test_an_atom_on_a_spring_goes_to_the_origin() -> None:
+    found = relax(Toy(), molecule(0, formula="H"), largest_force=1e-6)
     np.testing.assert_allclose(found.atoms.positions, 0.0, atol=1e-5)
 
 
@@ -147,7 +147,8 @@ def test_what_belongs_to_the_old_positions_is_left_out() -> None:
 def command(monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., Done]) -> Callable[..., Done]:
     """Run `les-plugins relax ARGUMENTS` in this process with rigid ions in the place of a checkpoint."""
     monkeypatch.setattr(
-        "les_plugins.cli.relax.open_model", lambda *given: (RigidIons(), {"path": str(given[0]), "long_range": {}})
+        "les_plugins.cli.relax.open_model",
+        lambda *given, **named: (RigidIons(), {"path": str(given[0]), "long_range": {}}),
     )
     return lambda *arguments: les_plugins_command("relax", *arguments)
 
@@ -179,7 +180,7 @@ def test_not_at_rest_is_exit_code_one_and_the_file_is_there(command: Any, crysta
     code, _, errors = command("m.les", crystal, "-o", tmp_path / "out.xyz", "--steps", 1)
     assert code == 1
     assert "not at rest after 1 steps: largest force" in errors
-    assert len(errors.strip().splitlines()) == 1
+    assert [line for line in errors.splitlines() if line.startswith("error")] == errors.strip().splitlines()[-1:]
     assert ase.io.read(tmp_path / "out.xyz").get_volume() < ase.io.read(crystal).get_volume()
 
 

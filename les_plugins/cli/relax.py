@@ -15,11 +15,11 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from rich.console import Console
 
 from les_plugins import checkpoint
-from les_plugins.cli.shared import Head, one_crystal, open_model, progress, quiet_host
+from les_plugins.cli.shared import Head, one_crystal, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.evaluation import known_elements
 from les_plugins.files import check_place, whole_file
-from les_plugins.frames import check_boundaries, check_elements_of
+from les_plugins.frames import Boundaries, check_boundaries, check_elements_of
 from les_plugins.relaxation import Relaxation, State
 from les_plugins.relaxation import relax as relax_structure
 
@@ -79,6 +79,7 @@ def relax(
             track=lambda numbers: progress(numbers, len(numbers), "relaxing"),
         )
         _write(found, output, form)
+    say_boundaries(structure, Boundaries([atoms]))
     report = {
         "model": facts,
         "structure": {"path": str(structure), "sha256": checkpoint.sha256(structure), "atoms": len(atoms)},

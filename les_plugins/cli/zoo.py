@@ -37,7 +37,7 @@ def list_models(as_json: AsJson = False) -> None:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     table = Table()
-    for column in ("name", "host", "terms", "forces\nmeV/Å", "energy\nmeV/atom", "Z*\ne", "Z* R²\nwithin"):
+    for column in ("name", "host", "terms", "forces\nmeV/Å", "energy\nmeV/atom", "Z*\ne", "Z*\nR²"):
         table.add_column(column, no_wrap=True, justify="right" if "\n" in column else "left")
     for row in rows:
         errors = row["summary"]
@@ -50,7 +50,7 @@ def list_models(as_json: AsJson = False) -> None:
         table.add_row(row["name"], row["host"], row["terms"], *numbers)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table, soft_wrap=False)
-    console.print("RMSE on validation frames; R² within: diagonal Z* against each element's mean")
+    console.print("RMSE on validation frames; R²: diagonal Z* against the mean of each element")
     for licence in sorted({row["data"]["licence"] for row in rows}):  # below: a narrow terminal would cut them
         of = ", ".join(row["name"] for row in rows if row["data"]["licence"] == licence)
         console.print(f"licence of the data of {of}: {licence}", markup=False)
