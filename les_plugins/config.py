@@ -12,6 +12,7 @@ from les_plugins.electrostatics.net_charge import FORMER_WARNING, WARNING_ENERGY
 from les_plugins.errors import ConfigError, quoted
 
 MultipoleName = Literal["charge", "dipole", "quadrupole"]
+RANGES = {"sigma": SIGMA_RANGE, "dl": DL_RANGE}
 PositiveLength = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -170,6 +171,9 @@ def _describe(item: Any, source: str) -> str:
         return f"{source}: {key} is {quoted(item['input'])}: input should be a list of: {names}"
     if item["type"] == "model_type":
         return f"{source}: {key} is {quoted(item['input'])}: input should be a section; {_allowed(ResponseConfig)}"
+    if key in RANGES:
+        low, high = RANGES[key]
+        return f"{source}: {key} is {item['input']!r}: input should be a number from {low:g} to {high:g}, in Å"
     message = item["msg"].removeprefix("Value error, ")
     return f"{source}: {key} is {quoted(item['input'])}: {message[0].lower()}{message[1:]}"
 

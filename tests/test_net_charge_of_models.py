@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles
+from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles, long_range
+from les_plugins.electrostatics import net_charge
 from les_plugins.errors import GeometryError
 from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.heads import LatentVariables
@@ -115,3 +116,35 @@ def test_layers_pickled_before_warn_at_the_default_energy() -> None:
     old = LatentElectrostatics.__new__(LatentElectrostatics)
     old.__setstate__(state)
     assert old.net_charge_warning == 1.0
+
+
+def test_the_mean_is_that_of_the_atoms_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks hold two and three atoms of one structure; the other's contribution is put in by hand."""
+
+    class Ranks:
+        others = ([3.0], [0.6])  # atoms and charge of the other rank
+
+        def __init__(self) -> None:
+            self.calls = iter(self.others)
+
+        def sum(self, value: Tensor) -> Tensor:
+            return value.detach() + torch.tensor(next(self.calls), dtype=value.dtype)
+
+    charge, periodic = torch.tensor([0.5, -0.1], dtype=torch.float64), torch.ones(1, 3, dtype=torch.bool)
+    batch = torch.zeros(2, dtype=torch.long)
+    found = net_charge.neutralized(charge, periodic, batch, "shift", Ranks())  # type: ignore[arg-type]
+    torch.testing.assert_close(found, charge - 1.0 / 5.0)
+
+    given = []
+
+    def listening(*arguments: Any) -> Tensor:
+        given.append(arguments[-1])
+        return CHARGE
+
+    part = model({"neutralize": "shift"})
+    part.electrostatics.ranks = ranks = Ranks()  # type: ignore[assignment]
+    monkeypatch.setattr(long_range, "neutralized", listening)
+    monkeypatch.setattr(LatentElectrostatics, "forward", lambda self, *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(part)
+    assert given == [ranks]
