@@ -216,7 +216,8 @@ def test_softness_is_positive_and_polarizability_positive_semidefinite(layout: F
 @RESPONSES
 @pytest.mark.parametrize("zero_init", [False, True])
 def test_every_parameter_gets_a_gradient_from_the_energy(layout: FeatureLayout, response: str, zero_init: bool) -> None:
-    part = LongRange(layout, config(response, zero_init=zero_init))
+    # the structure is open: a constant in the charges has no effect where their mean is taken off
+    part = LongRange(layout, config(response, zero_init=zero_init, neutralize="keep"))
     if part.coupling is not None:
         torch.nn.init.ones_(part.coupling)  # at zero it alone has one, see below
     evaluate(part, layout).energy.sum().backward()
@@ -269,10 +270,12 @@ def test_zero_init_gives_no_energy_and_no_force_at_the_start() -> None:
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_zero_init_grows_whichever_way_the_target_pulls_it(sign: float) -> None:
     """A start that anticorrelates with the target must not freeze: the heads change, then the energy fits."""
-    part = LongRange(VECTORS, config(zero_init=True, multipoles=["charge", "dipole"]))
+    # open: a constant in the charges has an effect only where their mean is kept
+    settings = {"multipoles": ["charge", "dipole"], "neutralize": "keep"}
+    part = LongRange(VECTORS, config(zero_init=True, **settings))
     places = positions()
     given, boundary = features(VECTORS, places), open_boundary()
-    twin = LongRange(VECTORS, config(multipoles=["charge", "dipole"]))
+    twin = LongRange(VECTORS, config(**settings))
     twin.heads.load_state_dict(part.heads.state_dict())
     target = 2.0 * sign * twin(given, places, *boundary).energy.detach()
 
