@@ -184,7 +184,9 @@ def _rebuilt(hooks: Any, state: HostState) -> nn.Module:
     """The model of a state, made only after its description was found to be no larger than its tensors."""
     sizes = WeightSizes(state.tensors)
     for name, tensor in state.tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.element_size() == 1 and tensor.is_floating_point():  # PyTorch has no isfinite for these
+            raise CheckpointError(f"weights: {quoted(name)} is {tensor.dtype}, which no host computes with")
+        if not bool(tensor.isfinite().all()):
             raise CheckpointError(f"weights: {quoted(name)} holds NaN or infinity")
     check_description(state.model)
     if state.long_range is not None:

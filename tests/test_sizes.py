@@ -186,6 +186,13 @@ def test_tensors_that_do_not_fit_the_file_are_refused(saved: Path, entry: dict[s
     assert WEIGHTS in refusal(saved)
 
 
+def test_weights_of_eight_bits_are_refused_by_name(saved: Path) -> None:
+    text = json.dumps({"weight": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    (saved / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    seal(saved)
+    assert "'weight' is torch.float8_e4m3fn" in refusal(saved)
+
+
 def test_tensors_that_share_their_bytes_are_refused(saved: Path) -> None:
     entry = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
     text = json.dumps({"weight": entry, "bias": entry}).encode()
