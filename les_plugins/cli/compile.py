@@ -41,7 +41,11 @@ def compile_model(
     (info,) = (info for info in plugins.hosts() if info.name == config["host"])
     if output.is_dir() or not output.parent.is_dir():
         raise DataError(f"{output}: cannot be written; allowed: a file in a folder that exists")
-    facts = {"checkpoint": path.name, "weights_sha256": checkpoint.sha256(path / checkpoint.WEIGHTS)}
+    facts = {
+        "checkpoint": path.name,
+        "weights_sha256": checkpoint.sha256(path / checkpoint.WEIGHTS),
+        "susceptibility": config.get("susceptibility"),
+    }
     if not host.offers("les_compile"):
         targets = ", ".join(info.compile_targets) or "none"
         raise HostError(
