@@ -36,7 +36,7 @@ def command(monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., 
     """Run `les-plugins ARGUMENTS` in this process, every model being the toy."""
     facts = {"weights_sha256": "0" * 64, "host": "toy", "epsilon_infinity": 1.78}
     for module in (md, plot):
-        monkeypatch.setattr(module, "open_model", lambda path, device, epsilon=None: (Parts(), facts))
+        monkeypatch.setattr(module, "open_model", lambda *given, **named: (Parts(), facts))
     return les_plugins_command
 
 
@@ -206,7 +206,7 @@ def test_md_says_that_a_scalar_polarizability_has_no_anisotropic_raman_spectrum(
     facts: dict[str, Any] = {"weights_sha256": "0" * 64, "host": "toy", "epsilon_infinity": 1.78}
     for kind in ("isotropic", "anisotropic"):
         known = facts | {"long_range": {"response": {"dipole": kind, "charge": True}}}
-        monkeypatch.setattr(md, "open_model", lambda *given, known=known: (Parts(), known))
+        monkeypatch.setattr(md, "open_model", lambda *given, known=known, **named: (Parts(), known))
         done = command("md", "m", start, "-o", tmp_path / f"{kind}.h5", "--temperature", 300, "--steps", 4)
         assert done.code == 0
         assert ("{dipole: anisotropic}" in done.errors) == (kind == "isotropic")

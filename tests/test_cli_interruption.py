@@ -41,7 +41,7 @@ def command(monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., 
 
     def run(calculator: Toy, *arguments: object) -> Done:
         for module in (md, predict):
-            monkeypatch.setattr(module, "open_model", lambda *_: (calculator, FACTS))
+            monkeypatch.setattr(module, "open_model", lambda *given, **named: (calculator, FACTS))
         return les_plugins_command(*arguments)
 
     return run

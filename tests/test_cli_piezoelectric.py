@@ -24,7 +24,9 @@ def command(monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., 
 
     def run(*arguments: object, calculator: Any = None) -> Done:
         model = calculator or Springs()
-        monkeypatch.setattr("les_plugins.cli.piezoelectric.open_model", lambda *given: (model, {"path": str(given[0])}))
+        monkeypatch.setattr(
+            "les_plugins.cli.piezoelectric.open_model", lambda *path, **_: (model, {"path": str(path[0])})
+        )
         return les_plugins_command("piezoelectric", *arguments)
 
     return run

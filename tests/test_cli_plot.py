@@ -40,7 +40,7 @@ def command(monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., 
 
     def run(*arguments: object, calculator: Any = None) -> Done:
         for module in (evaluate, plot):
-            monkeypatch.setattr(module, "open_model", lambda *given: (calculator or Latent(spring=0.31), {}))
+            monkeypatch.setattr(module, "open_model", lambda *given, **named: (calculator or Latent(spring=0.31), {}))
         return les_plugins_command("plot", *arguments)
 
     return run

@@ -272,7 +272,7 @@ def command(monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., 
 
     def run(*arguments: object, calculator: Any = None) -> Done:
         model = calculator or RigidIons()
-        monkeypatch.setattr("les_plugins.cli.phonons.open_model", lambda *given: (model, {"path": str(given[0])}))
+        monkeypatch.setattr("les_plugins.cli.phonons.open_model", lambda *path, **_: (model, {"path": str(path[0])}))
         return les_plugins_command("phonons", *arguments)
 
     return run

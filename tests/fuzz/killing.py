@@ -39,10 +39,11 @@ class _Clock:
             due = self.now()
             if due and not self.after:
                 _die()
-            found = function(*arguments, **named)
-            if due:
-                _die()
-            return found
+            try:
+                return function(*arguments, **named)
+            finally:
+                if due:
+                    _die()
 
         return counted
 

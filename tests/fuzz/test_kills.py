@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from killing import FAILED, FINISHED, HUNG, KILLED, sitting  # isort: skip
+from test_checkpoint import ToyHost
+from torch import nn
 from toy_calculator import Toy, molecule
 
+import les_plugins
+from les_plugins import checkpoint
 from les_plugins.dynamics import Settings, Trajectory, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
@@ -82,3 +88,29 @@ def test_runs_that_are_killed_at_every_operation_and_again_when_they_go_on(
             assert ended == FINISHED, f"run {number}: {ended}\n{log.read_text() if log.exists() else ''}"
             assert_whole(output, never_killed[name], length)
         number += 1
+
+
+def test_a_checkpoint_that_is_saved_over_is_the_old_or_the_new_one_whenever_the_process_is_killed(
+    tmp_path: Path, with_plugins: Callable[..., None]
+) -> None:
+    with_plugins(toy=ToyHost())
+    old, new = nn.Linear(3, 1), nn.Linear(3, 1)
+    folder, log, seen = tmp_path / "model.les", tmp_path / "log", set()
+    les_plugins.save(old, folder, "toy")
+    for after in (False, True):
+        at, ended = 0, KILLED
+        while ended == KILLED:
+            ended, _ = sitting(lambda: les_plugins.save(new, folder, "toy"), at, after, log)
+            assert ended in (KILLED, FINISHED), f"operation {at}: {ended}\n{log.read_text()}"
+            found, _ = checkpoint.load_model(folder)
+            (weights,) = [
+                name
+                for name, model in (("old", old), ("new", new))
+                if all(torch.equal(value, found.state_dict()[key]) for key, value in model.state_dict().items())
+            ]
+            seen.add(weights)
+            les_plugins.save(old, folder, "toy")  # what was left behind is in nobody's way
+            assert torch.equal(checkpoint.load_model(folder)[0].state_dict()["weight"], old.weight)
+            at += 1
+        assert at > 5
+    assert seen == {"old", "new"}
