@@ -100,7 +100,7 @@ def test_spectra_that_would_be_nonsense_are_refused_in_one_line(
         (("rdf", "--cutoff", -1), "allowed: 0 < width < cutoff"),
         (("rdf", "--width", "nan"), "allowed: 0 < width < cutoff"),
         (("rdf", "--blocks", 0), "blocks is 0; allowed: at least 1"),
-        (("rdf", "--pair", "O-Xe"), "no atoms of atomic number 54"),
+        (("rdf", "--pair", "O-Xe"), "md.h5: the structures have no Xe"),
         (("diffusion", "--blocks", 0), "blocks is 0; allowed: at least 1"),
         (("diffusion", "--blocks", -2), "blocks is -2; allowed: at least 1"),
         (("diffusion", "--longest", "inf"), "times from 0.5 to inf ps"),
@@ -171,6 +171,19 @@ def test_another_epsilon_infinity_rescales_the_current(
     )
     ions = [found["epsilon_0"] - found["epsilon_infinity"] for found in (plain, scaled)]
     assert ions[1] == pytest.approx(4.0 * ions[0])
+
+
+def test_a_breathing_cell_does_not_diffuse(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path
+) -> None:
+    def breathing(file: Any) -> None:
+        scales = 1.0 + 0.02 * np.sin(0.05 * np.arange(len(file["time"])))[:, None, None]
+        file["positions"][...] = (file["positions"][0] + np.array([200.0, 0.0, 0.0])) * scales
+        file["cell"][...] = file["cell"][0] * scales
+
+    path = spoiled(trajectory, tmp_path, breathing)
+    done = les_plugins_command("analyze", "diffusion", path, "--longest", 0.3, "--shortest", 0.1, "--json")
+    assert abs(json.loads(done.output)["values"]["diffusion_A2/ps"]) < 1e-9  # as recorded: 0.1 Å²/ps and more
 
 
 def test_marks_and_overlays_that_are_none_are_refused(

@@ -46,7 +46,10 @@ def rdf(
     if cutoff is None:
         cell = samples.trajectories[0].part("cell", 0, 1)[0]
         cutoff = 0.5 / float(np.linalg.norm(np.linalg.inv(cell), axis=0).max())
-    found = radial_distribution(samples.frames(every), numbers, cutoff, width, blocks * len(trajectories))
+    try:
+        found = radial_distribution(samples.frames(every), numbers, cutoff, width, blocks * len(trajectories))
+    except DataError as error:
+        raise DataError(f"{trajectories[0]}: {error}") from None
     values = {
         "first_peak_A": found.peak,
         "first_peak_error_A": found.peak_error,

@@ -64,11 +64,12 @@ class Welch:
                 f"resolution is {self.resolution:g} cm⁻¹; allowed for frames {interval:g} fs apart: below "
                 f"{1.0 / (1.5 * SPEED_OF_LIGHT * interval):.0f} cm⁻¹"
             )
-        for values in series:
+        for number, values in enumerate(series, 1):
             length = len(values)
             if length < segment:
+                which = "a trajectory" if len(series) == 1 else f"trajectory {number} of the {len(series)},"
                 raise DataError(
-                    f"a trajectory of {length * interval / 1000:.3g} ps is too short for a resolution of "
+                    f"{which} of {length * interval / 1000:.3g} ps is too short for a resolution of "
                     f"{self.resolution:g} cm⁻¹, which needs {segment * interval / 1000:.3g} ps: simulate longer, or "
                     "give a coarser --resolution"
                 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
@@ -101,11 +102,12 @@ def radial_distribution(
             raise DataError(f"pbc is {atoms.pbc.tolist()}; a radial distribution needs three periodic directions")
         first, second = (np.flatnonzero(atoms.numbers == number) for number in pair)
         if not len(first) or not len(second):
-            raise DataError(f"the structures have no atoms of atomic number {pair[0] if not len(first) else pair[1]}")
+            missing = pair[0] if not len(first) else pair[1]
+            raise DataError(f"the structures have no {chemical_symbols[missing]}")
         others = len(second) - (pair[0] == pair[1])
         if not others:
             raise DataError(
-                f"the structures have one atom of atomic number {pair[0]}: it has no pair, its own images do not count"
+                f"the structures have one {chemical_symbols[pair[0]]}: it has no pair, its own images do not count"
             )
         chosen = np.union1d(first, second)
         centre, other, distance = neighbor_list("ijd", atoms[chosen], float(edges[-1]))
