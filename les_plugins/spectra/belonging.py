@@ -71,6 +71,8 @@ def _same_way(one: Trajectory, other: Trajectory) -> None:
         if None not in known and known[0] != known[1]:
             shown = [str(value)[:12] if key.endswith("sha256") else value for value in known]
             _refuse(one, other, words, *shown)
+    if one.facts and other.facts and one.facts.get("head") != other.facts.get("head"):
+        _refuse(one, other, "head of the model", *(each.facts.get("head", "the default") for each in (one, other)))
     if one.settings.get("field") != other.settings.get("field"):
         _refuse(one, other, "field", *(_field_of(each) for each in (one, other)))
     if one.constraints_text != other.constraints_text or one.degrees_of_freedom != other.degrees_of_freedom:

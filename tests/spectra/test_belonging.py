@@ -82,6 +82,7 @@ def attribute(key: str, value: Any) -> Callable[[Any], None]:
         (setting("thermostat", "langevin"), r"Langevin friction is 0\.01/fs and that of .* is 0/fs"),
         (fact("model_weights_sha256", "b" * 64), r"weights of the model \(SHA-256\) is bbbbbbbbbbbb and that of"),
         (fact("epsilon_infinity", 1.78), r"ε_∞ is 1\.78 and that of .* is 2\.0"),
+        (fact("head", "pbe"), "head of the model is pbe and that of .* is the default"),
         (fact("host", "other"), "host is other and that of"),
         (data("temperature", lambda t: 1.5 * t), r"mean temperature is 450\.0 K and that of .* is 300\.0 K"),
         (data("cell", lambda c: 1.05 * c), r"volume is 388\.962 Å³ and that of .* is 336 Å³"),
