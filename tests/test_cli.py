@@ -159,3 +159,11 @@ def test_a_training_that_wrote_nothing_says_so(command: Callable[..., Done], wit
     with_plugins(toy=Trainer())
     done = command("train", "toy", "--config", "a.yaml", "--dry_run")
     assert (done.code, done.errors) == (0, "no checkpoint was written by this process\n")
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "\udc80", "\u202eback", "bell\x07", "[bold]"])
+def test_a_message_holds_nothing_that_a_terminal_obeys_or_cannot_write(les_plugins_command, name):
+    done = les_plugins_command("zoo", "info", name)
+    assert done.code == 1
+    assert done.errors.startswith("error: ")
+    assert done.errors.rstrip("\n").isprintable()

@@ -134,9 +134,14 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def _say(message: str, mark: str = "[bold red]error:[/] ") -> None:
     """One line on standard error, never longer than anybody would read."""
-    line = " ".join(message.splitlines())
+    line = "".join(map(_visible, " ".join(message.splitlines())))
     shown = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}… ({len(line)} characters)"
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"{mark}{_escape(shown)}")
+
+
+def _visible(character: str) -> str:
+    """What a terminal would obey, or cannot write, by its code: names and values in messages come from files."""
+    return character if character.isprintable() or character == "\xa0" else ascii(character)[1:-1]
 
 
 def _escape(text: str) -> str:

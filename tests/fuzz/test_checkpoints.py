@@ -161,6 +161,8 @@ def forge_config(folder: Path, dice: random.Random) -> bool:
         roots = ("model", "model", "model", "long_range", "versions", "") if dice.random() < 0.8 else ("",)
         root = dice.choice(roots)
         found = [place for place in places(config) if not root or place[0] == root]
+        if not found:  # what was there is gone
+            break
         *path, last = dice.choice(found)
         target = config
         for key in path:
