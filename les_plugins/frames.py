@@ -199,33 +199,6 @@ def label(atoms: Atoms, key: str) -> NDArray[np.float64] | float | None:
     return atoms.arrays.get(key)
 
 
-def check_labels(path: Path, energy_key: str, forces_key: str) -> list[Atoms]:
-    """Frames of a training file; DataError where none has a label or a label is not finite.
-
-    Args:
-        path: extended XYZ file.
-        energy_key: name of the energy, as the host's config gives it.
-        forces_key: name of the forces.
-    """
-    frames = read_frames(path)
-    labelled = 0
-    for number, atoms in enumerate(frames):
-        for key in (energy_key, forces_key):
-            value = label(atoms, key)
-            if value is None:
-                continue
-            labelled += 1
-            if not np.isfinite(np.asarray(value, dtype=float)).all():
-                raise DataError(f"{path}, frame {number}: {key} holds NaN or infinity")
-    if not labelled:
-        present = sorted(label_names(frames[0]))
-        raise DataError(
-            f"{path}: no frame has {energy_key!r} or {forces_key!r}; found: {', '.join(present) or 'no labels'}. "
-            "Give the names with energy_key and forces_key"
-        )
-    return frames
-
-
 def check_boundaries(frames: Iterable[Atoms], where: str) -> None:
     """Raise DataError for the first frame that is periodic along one axis only, which has no long-range sum."""
     for number, atoms in enumerate(frames):

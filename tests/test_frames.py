@@ -15,7 +15,6 @@ from les_plugins.frames import (
     check_boundaries,
     check_elements,
     check_frame,
-    check_labels,
     check_no_slabs,
     describe_boundaries,
     iterate_frames,
@@ -149,24 +148,6 @@ def test_left_handed_and_skewed_cells_are_fine() -> None:
 
 def test_an_open_structure_needs_no_cell() -> None:
     check_frame(water(), "x")
-
-
-def test_frames_without_labels_are_refused_with_the_labels_that_are_there(tmp_path: Path) -> None:
-    atoms = labelled()
-    atoms.info["dft_energy"] = -2.0
-    path = written(tmp_path, atoms)
-    with pytest.raises(DataError, match=r"no frame has 'REF_energy' or 'REF_forces'; found: .*dft_energy"):
-        check_labels(path, "REF_energy", "REF_forces")
-    assert len(check_labels(path, "dft_energy", "REF_forces")) == 1
-
-
-@pytest.mark.parametrize(("energy", "force", "key"), [(np.nan, 0.1, "energy"), (-1.0, np.inf, "forces")])
-def test_labels_that_are_not_finite_are_refused_with_their_name(
-    tmp_path: Path, energy: float, force: float, key: str
-) -> None:
-    path = written(tmp_path, labelled(), labelled(energy, force))
-    with pytest.raises(DataError, match=f"frame 1: {key} holds NaN or infinity"):
-        check_labels(path, "energy", "forces")
 
 
 def test_a_label_is_found_wherever_it_was_put() -> None:
