@@ -106,11 +106,11 @@ def test_one_atom_has_no_pair_and_its_own_images_are_none() -> None:
         radial_distribution([single] * 4, ARGON, 8.0)
     # an ideal gas of three atoms in a small cell: 1 also where only images are
     random = np.random.default_rng(1)
-    frames = [Atoms("Ar3", random.uniform(0, 4, (3, 3)), cell=[4.0] * 3, pbc=True) for _ in range(400)]
-    found = radial_distribution(frames, ARGON, 8.0, 0.5)
+    frames = [Atoms("Ar3", random.uniform(0, 4, (3, 3)), cell=[4.0] * 3, pbc=True) for _ in range(120)]
+    found = radial_distribution(frames, ARGON, 6.0, 0.5)
     far = found.distance > 3.5
-    assert found.value[far].mean() == pytest.approx(1.0, abs=0.02)
-    # without the peaks of an atom's own images, at 4, 5.7, 6.9 Å
+    assert found.value[far].mean() == pytest.approx(1.0, abs=0.04)
+    # without the peaks of an atom's own images, at 4 and 5.7 Å
     assert found.value[far].max() < 1.2
 
 
