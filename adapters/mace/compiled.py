@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from les_plugins.adapters.mace.calculator import LesMACECalculator
 from les_plugins.adapters.mace.torchscript import ABOUT
-from les_plugins.calculator import LONG_RANGE_PROPERTIES
+from les_plugins.calculator import LONG_RANGE_PROPERTIES, SHORT_RANGE_PROPERTIES
 from les_plugins.compiled import compiled_result
 from les_plugins.devices import check_device
 from les_plugins.electrostatics import LatentElectrostatics
@@ -48,7 +48,8 @@ class LesCompiledCalculator(LesMACECalculator):
         self._compiled = _Remembering(model)
         super().__init__(self._compiled, device=device, metadata=about, **kwargs)
         self.has_long_range = True
-        self.implemented_properties = [*type(self).implemented_properties, *LONG_RANGE_PROPERTIES]
+        plain = [name for name in self.implemented_properties if name not in SHORT_RANGE_PROPERTIES]
+        self.implemented_properties = [*plain, *LONG_RANGE_PROPERTIES]
         own = float(about["epsilon_infinity"])
         self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
         first, second, third = (float(length) for length in about["static_cell"])
