@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -145,10 +146,13 @@ def checkpoint_section(path: str | Path) -> dict[str, Any]:
     """The model section of NequIP that a checkpoint of NequIP was trained with, without a long-range part around it.
 
     Args:
-        path: a `.ckpt` file; it is a pickle: load files only that you trust.
+        path: a `.ckpt` file; NequIP itself opens it as a pickle: load files only that you trust.
     """
-    section: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)["hyper_parameters"]["model"]
-    return _origin(section)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # settings that are more than numbers and text
+        loaded = torch.load(path, map_location="cpu", weights_only=False)
+    return _origin(loaded["hyper_parameters"]["model"])
 
 
 def _origin(section: dict[str, Any]) -> dict[str, Any]:

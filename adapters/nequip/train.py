@@ -244,6 +244,8 @@ def _compared(config: ComposedConfig, names: Sequence[str], type_names: Sequence
         section = config.resolved(f"training_module.{name}")
         if not isinstance(section, dict):
             continue
+        if not type_names:  # they stand in a checkpoint: which fields are compared does not depend on them
+            section = _without_types(section)
         try:
             entries = list(instantiate(section, type_names=list(type_names)).entries.values())
         except Exception as error:  # hydra and NequIP raise whatever the section makes them
@@ -254,6 +256,13 @@ def _compared(config: ComposedConfig, names: Sequence[str], type_names: Sequence
             if isinstance(wanted, str) and "edge" not in wanted:
                 found[wanted] = entry.ignore_nan and found.get(wanted, True)
     return [Metric(field, ignores) for field, ignores in found.items()]
+
+
+def _without_types(value: Any) -> Any:
+    """Metrics without what they say of single types."""
+    if isinstance(value, Mapping):
+        return {key: _without_types(item) for key, item in value.items() if not str(key).startswith("per_type")}
+    return [_without_types(item) for item in value] if isinstance(value, list) else value
 
 
 def _type_names(config: ComposedConfig, settings: Mapping[str, Any]) -> list[str]:

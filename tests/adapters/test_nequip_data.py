@@ -249,6 +249,21 @@ def test_a_section_can_stand_at_the_top_and_be_referred_to(work):
         training.train(path, [])
 
 
+def test_metrics_of_single_types_are_read_for_a_model_that_brings_its_types(work):
+    path = write(frames())
+    settings = yaml.safe_load(path.read_text())
+    module = settings["training_module"]
+    module["model"] = {"_target_": "les_plugins.adapters.nequip.PretrainedModel", "checkpoint": "water-nequip"}
+    module["loss"] = {
+        "_target_": "nequip.train.EnergyForceLoss",
+        "coeffs": {"total_energy": 1.0, "forces": 1.0},
+        "per_type_forces_coeffs": {"H": 1.0, "O": 2.0},
+    }
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(NequIPStartsError):
+        training.train(path, [])
+
+
 def test_folders_and_files_of_odd_names_reach_nequip_as_they_are(work, monkeypatch):
     place = work / ODD
     place.mkdir()
