@@ -79,7 +79,7 @@ def main() -> None:
         device=torch.device("cpu"),
         log_errors="PerAtomRMSE",
     )
-    les_plugins.save(model, options.out, host="mace", frames=frames["train"][:16])
+    les_plugins.save(model, options.out, host="mace", frames=frames["train"])
 
 
 def read(path: Path) -> list:

@@ -296,6 +296,8 @@ def _check_zero_of_energy(
                 f"{isolated[0][0]}: has isolated atoms (config_type={_ISOLATED}), but none of {_symbols(missing)}: "
                 "MACE takes the energies of all elements from such frames as soon as there is one"
             )
+        surplus = {int(atoms.numbers[0]) for *_, atoms in isolated} - needed
+        _check_surplus(surplus, args, f"{isolated[0][0]}: config_type={_ISOLATED}")
         if given is not None and not _replays(args):
             warnings.warn(
                 f"{where}E0s is {given!r}, but {isolated[0][0]} has isolated atoms, from which MACE takes them",
@@ -327,6 +329,14 @@ def _check_zero_of_energy(
         energies = _literal(given, dict, f"{where}E0s")
         if missing := needed - {int(z) for z in energies}:
             raise ConfigError(f"{where}E0s is {given!r}: has no energy of {_symbols(missing)}")
+        _check_surplus({int(z) for z in energies} - needed, args, f"{where}E0s")
+
+
+def _check_surplus(surplus: set[int], args: Any, where: str) -> None:
+    """MACE's table of energies has a column for each of them, its models only for the elements of the data."""
+    if surplus and args.foundation_model is None and not args.heads:
+        ways = "take them out, or name all elements in atomic_numbers"
+        raise ConfigError(f"{where} has energies of {_symbols(surplus)}, which the data do not have; {ways}")
 
 
 def _check_elements(args: Any, found: Found) -> None:
@@ -361,8 +371,7 @@ def _give_names_mace_can_read(args: Any, heads: Mapping[str, dict[str, Any]]) ->
 
 def _config_type_weights(given: Any, where: str) -> dict[str, float]:
     """MACE passes over a text that it cannot read, and then weights nothing."""
-    weights: dict[str, float] = _literal(given, dict, f"{where}config_type_weights")
-    return weights
+    return dict(_literal(given, dict, f"{where}config_type_weights"))
 
 
 def _literal(given: Any, kind: type, where: str) -> Any:

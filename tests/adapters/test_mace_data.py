@@ -269,6 +269,7 @@ def test_weights_of_config_types_of_a_head_reach_mace(two_heads: Path) -> None:
     [
         ({"E0s": None}, ConfigError, "E0s is missing"),
         ({"E0s": "{1: 0.0}"}, ConfigError, "has no energy of O"),
+        ({"E0s": "{1: 0.0, 6: 0.0, 8: 0.0}"}, ConfigError, "has energies of C, which the data do not have"),
         ({"E0s": "nonsense"}, ConfigError, "E0s is 'nonsense'"),
         ({"E0s": "foundation"}, ConfigError, "foundation_model; none is given"),
         ({"config_type_weights": "bulk: 2"}, ConfigError, "config_type_weights is 'bulk: 2'"),
