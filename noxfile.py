@@ -72,6 +72,16 @@ def tests_core(session: nox.Session) -> None:
     session.run("pytest", *FAST, "--ignore=tests/adapters", *session.posargs)
 
 
+@nox.session(name="torch-versions")
+@nox.parametrize("torch", [nox.param("torch==2.4.0", id="oldest"), nox.param("torch", id="newest")])
+@in_environment
+def torch_versions(session: nox.Session, torch: str) -> None:
+    """The core under the oldest torch that is allowed and the newest that pip finds; each downloads gigabytes."""
+    session.install(torch, "-e", ".[plot,dev]", "e3nn>=0.5", "torch-pme>=0.5")
+    session.run("python", "-c", "import torch; print('torch', torch.__version__)")
+    session.run("pytest", *FAST, "--ignore=tests/adapters", *session.posargs)
+
+
 @nox.session(name="tests-nvalchemi")
 def tests_nvalchemi(session: nox.Session) -> None:
     """`method: nvalchemi`; most of its minute of processor time compiles kernels, which Warp keeps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def compile_model(
         typer.Option(help="Longest lattice vectors to be covered, Å; default: the checkpoint's.", show_default=False),
     ] = None,
     device: Annotated[str, typer.Option(help="Torch device that the file is to run on.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Compile MODEL to OUTPUT, a file that runs where les-plugins is not installed."""
     check_device(device)
@@ -58,6 +60,11 @@ def compile_model(
             written = host.les_compile(
                 model=built, output=begun, static_cell=static_cell, device=device, metadata=facts
             )
+    if as_json:
+        made = output.with_name(written.name)
+        report = {"model": facts, "output": {"path": str(made), "sha256": checkpoint.sha256(made)}, "device": device}
+        typer.echo(json.dumps({**report, "host": info.name, "targets": list(info.compile_targets)}, indent=1))
+        return
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         f"{output.with_name(written.name)}: {info.name}, {', '.join(info.compile_targets)}"
     )

@@ -219,7 +219,8 @@ class LatentElectrostatics(torch.nn.Module):
         dtype = positions.dtype if positions.is_floating_point() else torch.float64
         batch = batch.long()
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
-        moments = moments._replace(charge=self._net_charge_seen_to(coordinates, lattice, pbc, batch, moments.charge))
+        charge = self._net_charge_seen_to(coordinates, lattice, pbc, batch, moments.charge)
+        moments = Multipoles(charge, moments.dipole, moments.quadrupole)  # torch 2.4 compiles no _replace
         if moments.charge.dim() == 2:
             if external_field is not None:
                 raise GeometryError("external_field with charge channels, shape (N, channels): give charge as (N,)")

@@ -271,7 +271,8 @@ def _quiet() -> Iterator[None]:
     import torch._dynamo
     import torch._functorch.config
 
-    with torch._functorch.config.patch(donated_buffer=False):
+    keep = {"donated_buffer": False} if hasattr(torch._functorch.config, "donated_buffer") else {}  # torch 2.4 has none
+    with torch._functorch.config.patch(keep):
         yield
     torch._dynamo.reset()
 

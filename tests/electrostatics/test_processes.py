@@ -31,7 +31,9 @@ def found(tmp_path_factory):
         process.join(300)  # seconds on an idle machine, minutes on a crowded one
         process.kill()
     assert [process.exitcode for process in processes] == [0] * 4
-    return {size: [torch.load(folder / f"{size}-{rank}.pt") for rank in range(size)] for size in (2, 4)}
+    return {
+        size: [torch.load(folder / f"{size}-{rank}.pt", weights_only=True) for rank in range(size)] for size in (2, 4)
+    }
 
 
 KINDS = {"step": {}, "shifted": {"neutralize": "shift"}, "mesh": {"method": "mesh"}}

@@ -106,6 +106,9 @@ def test_what_the_grid_does_not_cover_is_nan_when_traced_and_an_error_when_not(c
         run(pbc, positions, other, *moments)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.4."), reason="torch.compile of torch 2.4 knows no max of attributes"
+)
 def test_torch_compile_sees_a_grid_of_numbers_and_compiles_once_for_all_sizes():
     """The floats of a layer are symbols to dynamic=True: a grid whose sizes are expressions of them compiles slowly."""
     graphs: list[torch.fx.GraphModule] = []
