@@ -33,9 +33,9 @@ def bytes_per_step(
     One exchange of flags, 8 for the energy of a structure, and sums over the grid: of the direct sum 32 for each point,
     which is the structure factor of +k and −k in its real and imaginary parts, of the mesh 8. One sum, and with forces
     of a response two. A self-consistent response sums the grid once more for each iteration and for its forces, and
-    two numbers of each structure for each iteration, four with a fixed total charge. Not counted: net charges, for
-    which `neutralize` "shift" or "refuse" sends 8 to 24 a structure; with a fixed total charge 16 a structure for
-    gradients in softness or polarizability.
+    two numbers of each structure for each iteration, four and one more with a fixed total charge. Not
+    counted: net charges, for which `neutralize` "shift" or "refuse" sends 8 to 24 a structure; with a fixed total
+    charge 16 a structure for gradients in softness or polarizability.
 
     Args:
         layer: with the settings; it need not have a process group. Its mode, training or evaluation, counts.
@@ -59,7 +59,7 @@ def bytes_per_step(
     size += _grids(layer, cell, int(polarizability)) * (operations + int(forces))
     sums = 1 + int(warm) + 2 * iterations
     if softness and model.total_charge == "fixed":
-        sums += 2 * (1 + int(warm) + operations)
+        sums += 2 * (1 + int(warm) + operations) + 1
     agreement = 0 if layer.training else 1  # whether all have a last solution to start from
     return size + NUMBER * (len(cell) * sums + agreement)
 

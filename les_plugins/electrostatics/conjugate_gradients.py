@@ -22,6 +22,7 @@ def conjugate_gradients(
     tolerance: float,
     most: int,
     guess: tuple[Tensor, Tensor] | None = None,
+    floor: Tensor | float = 0.0,
 ) -> tuple[Tensor, Tensor, int]:
     """Solve A v = right, where W A is symmetric and positive definite on the range of the positive semidefinite W.
 
@@ -36,6 +37,7 @@ def conjugate_gradients(
         tolerance: largest remaining ‖A v − right‖ over ‖right‖, in the norm of W, of every structure.
         most: iterations.
         guess: a v and its A v; a structure starts there if that is nearer than zero.
+        floor: (B,) squared norm of W that is rounding: nothing below it is solved for.
 
     Returns:
         v (N, d), right − A v, and the number of iterations.
@@ -49,7 +51,7 @@ def conjugate_gradients(
 
     residual, solution = right, torch.zeros_like(right)
     square = dot(residual, weigh(residual))
-    limit = tolerance**2 * square
+    limit = torch.clamp(tolerance**2 * square, min=floor)
     if guess is not None:
         closer = right - guess[1]
         nearer = dot(closer, weigh(closer))

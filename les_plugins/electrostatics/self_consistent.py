@@ -35,6 +35,8 @@ from les_plugins.response import InteractingResponse, Response
 #: More iterations than this mean that something is wrong: natural systems need some ten.
 MOST_ITERATIONS = 500
 TOLERANCES = (1e-14, 1e-2)
+#: Of the drive before the mean potential is taken out, relative.
+ROUNDING = 1e-14
 
 
 class SelfConsistentResponse(InteractingResponse):
@@ -253,9 +255,13 @@ class _Problem:
             def weigh(v: Tensor) -> Tensor:
                 return _times(weight, v)
 
-            solution = _Solution(
-                *conjugate_gradients(operator, weigh, right, batch, total, self.tolerance, MOST_ITERATIONS, guess)
-            )
+            # a fixed charge takes the mean potential out: what is left of it is rounding, where nothing else is
+            floor: Tensor | float = 0.0
+            if self.fixed_charge:
+                whole = drive.detach()
+                floor = ROUNDING**2 * total((whole * weigh(whole)).sum(1)).clamp(min=0.0)
+            settings = (self.tolerance, MOST_ITERATIONS, guess, floor)
+            solution = _Solution(*conjugate_gradients(operator, weigh, right, batch, total, *settings))
         found: Tensor = _InducedMoments.apply(self, solution.v, drive, capacity, positions, cell)  # type: ignore[no-untyped-call]
         return found, solution
 

@@ -299,3 +299,18 @@ def test_tracing_is_refused_in_words(make_system):
 def test_settings_of_the_response_are_checked():
     with pytest.raises(ConfigError, match="tolerance of the response is nan"):
         SelfConsistentResponse(tolerance=math.nan)
+
+
+@pytest.mark.parametrize("periodic", [True, False, "slab"])
+@pytest.mark.parametrize("n_atoms", [1, 2])
+def test_where_a_fixed_charge_leaves_nothing_to_answer_nothing_is_induced(n_atoms, periodic, make_system, solve):
+    """One atom, or two in one place, have one potential: what the projection leaves of it is rounding."""
+    for seed in range(5):
+        system = make_system(n_atoms, periodic=periodic, order=0, size=5.0, seed=seed)
+        system = system.select(torch.zeros(n_atoms, dtype=torch.long))
+        system = system._replace(charge=torch.tensor([0.56, 0.44], dtype=torch.float64)[:n_atoms])
+        settings = {"remove_self_interaction": False, "response_tolerance": 1e-12, "net_charge_warning": None}
+        found = solve(system, response="self_consistent", total_charge="fixed", **settings)
+        alone = solve(system, response=None, **settings)
+        torch.testing.assert_close(found.energy, alone.energy, rtol=1e-12, atol=1e-12)  # rounding
+        torch.testing.assert_close(found.charge, alone.charge, rtol=1e-12, atol=1e-12)
