@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 from matgl.apps.pes import Potential
 from torch import nn
 
@@ -23,6 +24,7 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _OPTIONS = ("calc_forces", "calc_stresses", "calc_hessian")
 #: Names of tensors, by which the blocks of each architecture are counted.
 _BLOCKS = {"TensorNet": r"(?:^|\.)layers\.(\d+)\.linears_tensor\.", "M3GNet": r"(?:^|\.)graph_layers\.(\d+)\."}
+_ELEMENTS = frozenset(chemical_symbols[1:])
 _THREE_BODY = "three_body_interactions.0.update_network_atom.layers.0.weight"
 _UNSUPPORTED = ("calc_magmom", "calc_charge", "calc_repuls")
 
@@ -83,6 +85,9 @@ def _check_sizes(model: Mapping[str, Any], sizes: WeightSizes) -> None:
     for key in ("cutoff", "threebody_cutoff"):
         if key in arguments:
             sizes.cutoff(key, arguments[key])
+    elements = arguments.get("element_types", [])
+    if not isinstance(elements, list) or not all(isinstance(name, str) and name in _ELEMENTS for name in elements):
+        raise CheckpointError(f"config.json: element_types is {quoted(elements)}; expected a list of chemical symbols")
     if "nblocks" in arguments:
         sizes.layers("nblocks", arguments["nblocks"], _BLOCKS[model["architecture"]])
     for key, value in arguments.items():

@@ -129,6 +129,8 @@ def test_what_a_checkpoint_cannot_hold_is_refused_in_words(tmp_path):
         ("M3GNet", {"max_n": 11}, "max_n \\* max_l is 22"),
         ("M3GNet", {"nlayers_set2set": 10**6}, "nlayers_set2set is 1000000"),
         ("M3GNet", {"cutoff": 3.6}, "in the weights it is"),
+        ("TensorNet", {"element_types": ["H", "Xx"]}, "element_types is .'H', 'Xx'.; expected"),
+        ("TensorNet", {"element_types": None}, "element_types is None"),
     ],
 )
 def test_a_size_that_the_weights_do_not_hold_is_refused_before_anything_is_built(
