@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ LARGEST_JSON = 16 * 2**20
 LARGEST_YAML = 2**20
 #: Values that a YAML file may stand for once its aliases are written out.
 MOST_VALUES = 100_000
+#: Levels of brackets in a document. Python's own limit is no guard: a library may have raised it, and then the parser,
+#: which is compiled, overflows the stack of the process.
+DEEPEST = 500
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -28,12 +32,22 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if not path.exists():
             raise CheckpointError(f"{path} is missing")
-        document = json.loads(_text(path, LARGEST_JSON), object_pairs_hook=_no_key_twice)
+        document = parse_json(_text(path, LARGEST_JSON))
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise CheckpointError(f"{path} cannot be read: {error or type(error).__name__}") from None
     if not isinstance(document, dict):
         raise CheckpointError(f"{path}: expected a JSON object")
     return document
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text stands for.
+
+    Raises:
+        ValueError: no JSON, a key that is given twice, nested too deeply.
+    """
+    _check_nesting(text, strings=True)
+    return json.loads(text, object_pairs_hook=_no_key_twice)
 
 
 def read_yaml(config_file: Path) -> dict[str, Any]:
@@ -64,6 +78,7 @@ def parse_yaml(text: str, source: str) -> Any:
         ConfigError: no YAML, a key that is given twice, or aliases that make it endless.
     """
     try:
+        _check_nesting(text, strings=False)  # YAML has other strings too; none of them is full of open brackets
         value = yaml.load(text, Loader=_Loader)
         size = _written_out(value, {})
     except yaml.YAMLError as error:
@@ -112,6 +127,21 @@ def _text(path: Path, largest: int) -> str:
     if len(data) > largest:
         raise ValueError(f"larger than {largest // 2**20} MiB")
     return data.decode("utf-8-sig")
+
+
+def _check_nesting(text: str, strings: bool) -> None:
+    """ValueError where brackets are nested beyond DEEPEST; with `strings`, those in double quotes do not count."""
+    depth, in_string = 0, False
+    for match in re.finditer(r'\\.|["\[{\]}]', text, re.DOTALL):
+        token = match.group()
+        if token == '"':
+            in_string = strings and not in_string
+        elif not in_string and token in "[{":
+            depth += 1
+            if depth > DEEPEST:
+                raise ValueError("nested too deeply")
+        elif not in_string and token in "]}":
+            depth -= 1
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from pathlib import Path
 
@@ -124,6 +126,26 @@ def test_json_that_is_no_object_of_ours_is_refused_by_name(tmp_path: Path, conte
         read_json(path)
     assert str(path) in str(caught.value)
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a": ' * 100_000, b'{"a\\"[": ' * 100_000])
+def test_nesting_is_bounded_where_a_library_has_raised_pythons_own_limit(tmp_path: Path, content: bytes) -> None:
+    path, before = tmp_path / "config.json", sys.getrecursionlimit()
+    path.write_bytes(content)
+    sys.setrecursionlimit(10**6)  # the compiled parser would overflow the stack of the process
+    try:
+        with pytest.raises(CheckpointError, match="nested too deeply"):
+            read_json(path)
+        with pytest.raises(ConfigError, match="nested too deeply"):
+            read_yaml(path)
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_brackets_in_strings_are_no_nesting(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"a": "[" * 10_000, '"[[': '\\"{{' * 1000}))
+    assert read_json(path)["a"] == "[" * 10_000
 
 
 def test_no_message_is_longer_than_a_page_and_both_ends_of_it_are_kept() -> None:

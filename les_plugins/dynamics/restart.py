@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from les_plugins.documents import parse_json
 from les_plugins.dynamics.settings import Settings
 from les_plugins.dynamics.trajectory import Trajectory, described_constraints
 from les_plugins.dynamics.writer import is_empty
@@ -120,7 +121,7 @@ def _check_description(output: Path, before: Trajectory) -> None:
     if not path.exists():
         return
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = parse_json(path.read_text(encoding="utf-8"))
         settings, facts = dict(described["settings"]), dict(described["facts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

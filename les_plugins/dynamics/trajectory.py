@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ase.constraints import dict2constraint
 from ase.io import jsonio
 from numpy.typing import NDArray
 
+from les_plugins.documents import parse_json
 from les_plugins.dynamics.storage import check_storage, check_values
 from les_plugins.errors import ConfigError, DataError, LesPluginsError
 from les_plugins.files import reason
@@ -102,8 +102,8 @@ class Trajectory:
                 np.array(h5["pbc"], dtype=bool),
                 int(h5[WRITTEN][()]),
                 tuple(name for name in SERIES if name in h5),
-                json.loads(attributes["settings"]),
-                json.loads(attributes["facts"]),
+                parse_json(attributes["settings"]),
+                parse_json(attributes["facts"]),
                 int(attributes["degrees_of_freedom"]),
                 str(attributes.get("constraints", "[]")),
                 str(attributes.get("run", "")),
