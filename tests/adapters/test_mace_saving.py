@@ -121,8 +121,13 @@ def test_a_place_where_the_checkpoint_cannot_be_written_is_refused_before_traini
 
 
 def test_training_leaves_the_default_dtype_of_the_process_alone() -> None:
-    train("--dry_run", default_dtype="float64")
-    assert torch.get_default_dtype() == torch.float32
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        train("--dry_run", default_dtype="float64")
+        assert torch.get_default_dtype() == torch.float32
+    finally:
+        torch.set_default_dtype(before)
 
 
 @pytest.mark.training
