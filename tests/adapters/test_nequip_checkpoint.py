@@ -82,6 +82,7 @@ def test_the_same_energy_in_a_fresh_process(saved):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*the sign of the charges is not certain")  # of random weights
 def test_the_sign_convention_changes_no_energy(tmp_path):
     model = tiny_long_range("nequip", FULL)
     before = model(batch_of([waters()]))["total_energy"].item()
