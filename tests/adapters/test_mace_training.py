@@ -1,8 +1,10 @@
 """MACE's own trainer with a long-range part in the model: from the command line and from Python."""
 
 import json
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,10 @@ from mace_models import waters
 import les_plugins
 from les_plugins import checkpoint, plugins
 from les_plugins.adapters.mace import contract
-from les_plugins.errors import CheckpointError, ConfigError, DataError, DeviceError
+from les_plugins.errors import CheckpointError, ConfigError, DataError, DeviceError, LesPluginsWarning
 
 SETTINGS = contract.SETTINGS | {"model": "ScaleShiftMACE", "max_num_epochs": 2}
+README = Path(__file__).parents[2] / "README.md"
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "epsilon_infinity": 1.5}
 
 
@@ -324,3 +327,18 @@ def test_fine_tuning_is_refused_where_the_weights_mean_nothing(work, changes, wo
     given = {"start_from": str(first), **changes}
     with pytest.raises((ConfigError, CheckpointError), match=words):
         train(write_config(work, name="second", **given))
+
+
+def test_the_section_of_the_readme_sets_off_no_warning_of_ours_after_two_epochs(work, recwarn):
+    """In periodic cells, doubled ones too: charges add up to zero, and no charge is induced that screens long waves."""
+    (block,) = re.findall(r"^    long_range:\n(?:      .*\n)+", README.read_text(encoding="utf-8"), re.MULTILINE)
+    folder = train(write_config(work, yaml.safe_load(block)["long_range"]))
+    warnings.simplefilter("always", LesPluginsWarning)
+    calculator, atoms = les_plugins.load(folder), waters(8)
+    for frame in (atoms, atoms.repeat((2, 1, 1))):
+        charges = calculator.get_property("latent_charges", frame)
+        calculator.get_property("born_effective_charges", frame)
+        assert abs(charges.sum()) < 1e-5  # float32 heads
+        assert np.abs(charges).max() > 1e-4
+    ours = [str(warning.message) for warning in recwarn if issubclass(warning.category, LesPluginsWarning)]
+    assert [text for text in ours if "sign of the charges" not in text] == []  # two epochs leave it open
