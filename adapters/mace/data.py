@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +20,13 @@ import ase
 import ase.io
 from ase import Atoms
 from ase.calculators.calculator import all_properties
-from ase.data import chemical_symbols
 from mace.data import utils as mace_data
 from mace.tools.scripts_utils import check_path_ase_read
 
 from les_plugins import frames
+from les_plugins.adapters.mace.atomic_energies import ISOLATED, check_zero_of_energy, literal, replays
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
+from les_plugins.errors import ConfigError, DataError
 from les_plugins.training_data import TrainedLabel, check_training_labels
 
 #: Labels that MACE and ScaleShiftMACE can be trained on, and where MACE looks for them.
@@ -67,7 +66,6 @@ _NAME_KEYS = tuple(
     f"{name}_key"
     for name in (*_PLACES, "dipole", "polarizability", "head", "charges", "total_charge", "total_spin", "elec_temp")
 )
-_ISOLATED = "IsolatedAtom"
 Files = dict[Path, list[Atoms]]
 
 
@@ -76,13 +74,14 @@ class Found:
     """Frames of every structure file that the run reads; binary data sets are MACE's own to read.
 
     Attributes:
-        train, valid: frames by file.
+        train, valid, test: frames by file.
         binary: HDF5 and LMDB files and folders of the training set.
         keys: the names of labels that the user gave, where MACE is given others.
     """
 
     train: Files = field(default_factory=dict)
     valid: Files = field(default_factory=dict)
+    test: Files = field(default_factory=dict)
     binary: list[Path] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
 
@@ -103,10 +102,10 @@ def read_data(args: Any, long_range: LongRangeConfig | None, source: Path) -> Fo
     heads = _heads(args, source)
     for name, head in heads.items():
         where = f"{source}: heads.{name}: " if args.heads else f"{source}: "
-        files = {kind: _files(head, args, kind) for kind in ("train", "valid")}
+        files = {kind: _files(head, args, kind) for kind in ("train", "valid", "test")}
         if not files["train"]:
             raise ConfigError(f"{where}train_file is missing: give it in the config file or as --train_file FILE")
-        own: dict[str, Files] = {"train": {}, "valid": {}}
+        own: dict[str, Files] = {"train": {}, "valid": {}, "test": {}}
         for kind, paths in files.items():
             for path in paths:
                 if not _readable(path, where):
@@ -127,7 +126,7 @@ def read_data(args: Any, long_range: LongRangeConfig | None, source: Path) -> Fo
 @contextmanager
 def reading(found: Found) -> Iterator[None]:
     """While open, MACE reads frames that hold labels of ASE's names under names of their own; files of `found` once."""
-    known = {**found.valid, **found.train}
+    known = {**found.test, **found.valid, **found.train}
 
     def read(path: Any, index: Any = ":", **named: Any) -> Any:
         got = known.get(Path(path))
@@ -241,7 +240,7 @@ def _check_head(args: Any, head: Mapping[str, Any], own: Mapping[str, Files], wh
         (path, number, atoms)
         for path, some in own["train"].items()
         for number, atoms in enumerate(some)
-        if len(atoms) == 1 and atoms.info.get("config_type") == _ISOLATED
+        if len(atoms) == 1 and atoms.info.get("config_type") == ISOLATED
     ]
     left_out = set() if head.get("keep_isolated_atoms", args.keep_isolated_atoms) else {id(a) for *_, a in isolated}
 
@@ -256,8 +255,9 @@ def _check_head(args: Any, head: Mapping[str, Any], own: Mapping[str, Files], wh
     if own["train"] and sum(map(len, own["train"].values())) == len(left_out):
         raise DataError(f"{where}{', '.join(map(str, own['train']))}: nothing but isolated atoms, which give E0s only")
     check_training_labels(own["train"], labels, weight)
-    if own["valid"]:
-        check_training_labels(own["valid"], labels, weight)
+    for kind in ("valid", "test"):
+        if own[kind]:
+            check_training_labels(own[kind], labels, weight)
     if own["train"]:
         trained = {
             (path, number): atoms
@@ -268,87 +268,27 @@ def _check_head(args: Any, head: Mapping[str, Any], own: Mapping[str, Files], wh
         needed = {int(z) for atoms in trained.values() for z in atoms.numbers}
         needed |= {int(z) for some in own["valid"].values() for atoms in some for z in atoms.numbers}
         given = head.get("atomic_numbers", args.atomic_numbers)
-        needed = set(_literal(given, list, f"{where}atomic_numbers")) if given else needed
-        _check_zero_of_energy(args, head, isolated, trained, needed, where)
-
-
-def _check_zero_of_energy(
-    args: Any,
-    head: Mapping[str, Any],
-    isolated: Sequence[tuple[Path, int, Atoms]],
-    trained: Mapping[tuple[Path, int], Atoms],
-    needed: set[int],
-    where: str,
-) -> None:
-    """Energies of isolated atoms, from frames where there are any, otherwise from E0s, for every element."""
-    energy = TrainedLabel("energy", key_of("energy", head, args), "energy_key")
-    given = head.get("E0s", args.E0s)
-    if isolated:
-        for path, number, atoms in isolated:
-            if energy.read(atoms) is None:
-                raise DataError(
-                    f"{path}, frame {number}: is an isolated atom (config_type={_ISOLATED}) without {energy.key!r} "
-                    f"(energy_key): MACE would take 0 eV for all {atoms.symbols}; it holds: "
-                    f"{', '.join(sorted(frames.label_names(atoms)))}"
-                )
-        if missing := needed - {int(atoms.numbers[0]) for *_, atoms in isolated}:
-            raise DataError(
-                f"{isolated[0][0]}: has isolated atoms (config_type={_ISOLATED}), but none of {_symbols(missing)}: "
-                "MACE takes the energies of all elements from such frames as soon as there is one"
-            )
-        surplus = {int(atoms.numbers[0]) for *_, atoms in isolated} - needed
-        _check_surplus(surplus, args, f"{isolated[0][0]}: config_type={_ISOLATED}")
-        if given is not None and not _replays(args):
-            warnings.warn(
-                f"{where}E0s is {given!r}, but {isolated[0][0]} has isolated atoms, from which MACE takes them",
-                LesPluginsWarning,
-                4,
-            )
-    elif given is None:
-        if head.get("statistics_file", args.statistics_file) is None:
-            raise ConfigError(
-                f"{where}E0s is missing; allowed: average, a mapping from atomic numbers to eV, the name of a .json "
-                f"file, or frames of isolated atoms (config_type={_ISOLATED}) in the training file"
-            )
-    elif str(given).lower() == "average":
-        if _replays(args):
-            raise ConfigError(
-                f"{where}E0s is 'average', which MACE does not take with multiheads_finetuning; allowed: foundation, "
-                "estimated, a mapping from atomic numbers to eV, or multiheads_finetuning: false"
-            )
-        lacking = [f"{path}, frame {number}" for (path, number), atoms in trained.items() if energy.read(atoms) is None]
-        if lacking:
-            raise DataError(
-                f"{lacking[0]}: has no {energy.key!r} (energy_key; {len(lacking)} of {len(trained)} frames): E0s: "
-                "average needs the energy of every training frame"
-            )
-    elif str(given).lower() in ("foundation", "estimated"):
-        if args.foundation_model is None:
-            raise ConfigError(f"{where}E0s is {given!r}, which takes them from a foundation_model; none is given")
-    elif not str(given).endswith(".json"):
-        energies = _literal(given, dict, f"{where}E0s")
-        if missing := needed - {int(z) for z in energies}:
-            raise ConfigError(f"{where}E0s is {given!r}: has no energy of {_symbols(missing)}")
-        _check_surplus({int(z) for z in energies} - needed, args, f"{where}E0s")
-
-
-def _check_surplus(surplus: set[int], args: Any, where: str) -> None:
-    """MACE's table of energies has a column for each of them, its models only for the elements of the data."""
-    if surplus and args.foundation_model is None and not args.heads:
-        ways = "take them out, or name all elements in atomic_numbers"
-        raise ConfigError(f"{where} has energies of {_symbols(surplus)}, which the data do not have; {ways}")
+        needed = set(literal(given, list, f"{where}atomic_numbers")) if given else needed
+        energy = TrainedLabel("energy", key_of("energy", head, args), "energy_key")
+        check_zero_of_energy(args, head, energy, isolated, trained, needed, where)
+    count = sum(map(len, own["train"].values())) - len(left_out)
+    if own["train"] and count < args.batch_size and not args.lbfgs and not args.heads:
+        raise ConfigError(
+            f"{where}batch_size is {args.batch_size}, with {count} training frames: MACE leaves out batches that are "
+            "not full, and there would be none; allowed: as many as there are frames, or fewer"
+        )
 
 
 def _check_elements(args: Any, found: Found) -> None:
     if args.foundation_model is not None:
         return
     if args.atomic_numbers:
-        allowed = _literal(args.atomic_numbers, list, "atomic_numbers")
-        for path, some in {**found.train, **found.valid}.items():
+        allowed = literal(args.atomic_numbers, list, "atomic_numbers")
+        for path, some in {**found.train, **found.valid, **found.test}.items():
             frames.check_elements(some, allowed, f"{path} (atomic_numbers)")
         return
     known = {int(z) for some in found.train.values() for atoms in some for z in atoms.numbers}
-    for path, some in found.valid.items() if known else ():
+    for path, some in {**found.valid, **found.test}.items() if known else ():
         frames.check_elements(some, known, f"{path} (elements of the training files)")
 
 
@@ -371,30 +311,8 @@ def _give_names_mace_can_read(args: Any, heads: Mapping[str, dict[str, Any]]) ->
 
 def _config_type_weights(given: Any, where: str) -> dict[str, float]:
     """MACE passes over a text that it cannot read, and then weights nothing."""
-    return dict(_literal(given, dict, f"{where}config_type_weights"))
-
-
-def _literal(given: Any, kind: type, where: str) -> Any:
-    try:
-        value = ast.literal_eval(given) if isinstance(given, str) else given
-    except (ValueError, SyntaxError):
-        value = None
-    if not isinstance(value, kind):
-        raise ConfigError(f"{where} is {given!r}; expected a {kind.__name__}")
-    return value
+    return dict(literal(given, dict, f"{where}config_type_weights"))
 
 
 def _loss(args: Any) -> str:
-    return "universal" if _replays(args) else str(args.loss)
-
-
-def _replays(args: Any) -> bool:
-    """Whether MACE trains a second head on data of the foundation model, as it decides it."""
-    own = args.foundation_model in ("small", "medium", "large")
-    return bool(
-        args.foundation_model is not None and args.multiheads_finetuning and (own or args.pt_train_file is not None)
-    )
-
-
-def _symbols(numbers: Iterable[int]) -> str:
-    return ", ".join(chemical_symbols[z] for z in sorted(numbers))
+    return "universal" if replays(args) else str(args.loss)

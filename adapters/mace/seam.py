@@ -24,7 +24,7 @@ from les_plugins.adapters.mace.data_set import check_data_set
 from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
 from les_plugins.adapters.mace.start import started_from
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import ConfigError, HostError, LesPluginsError
+from les_plugins.errors import ConfigError, GeometryError, HostError, LesPluginsError
 
 #: Frames of a binary data set that are looked at for the sign of the charges.
 _SAMPLE = 200
@@ -125,6 +125,9 @@ def run(args: Any, built: Built, source: Path) -> HostError | None:
     dtype = torch.get_default_dtype()  # MACE sets that of the whole process
     try:
         run_train.run(args)
+    except GeometryError as error:  # every frame was looked at before: what is not finite comes from the weights
+        hint = "" if built.model is None else "; the weights may have grown without bound: try a lower lr"
+        raise HostError(f"{source}: MACE stopped with {in_words(error)}{hint}") from error
     except LesPluginsError:
         raise
     except Exception as error:

@@ -113,8 +113,8 @@ def referenced(config: Mapping[Any, Any]) -> set[str]:
 
 
 def _composed(config_file: Path, arguments: list[str], with_hydra: bool = False) -> DictConfig:
-    if config_file.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{config_file}: the name of a NequIP config ends in .yaml or .yml")
+    if config_file.suffix != ".yaml":  # of others Hydra says that there is no such file
+        raise ConfigError(f"{config_file}: the name of a NequIP config ends in .yaml")
     try:
         with initialize_config_dir(config_dir=str(config_file.resolve().parent), version_base=None):
             return compose(config_name=config_file.name, overrides=arguments, return_hydra_config=with_hydra)

@@ -49,7 +49,14 @@ def write(name: str, frames: list[Atoms]) -> None:
 
 
 def read(**settings: Any) -> tuple[Any, Found]:
-    defaults = {"name": "t", "train_file": "train.xyz", "valid_file": "valid.xyz", "E0s": "average", **ASE_NAMES}
+    defaults = {
+        "name": "t",
+        "train_file": "train.xyz",
+        "valid_file": "valid.xyz",
+        "E0s": "average",
+        "batch_size": 2,
+        **ASE_NAMES,
+    }
     given = {key: value for key, value in {**defaults, **settings}.items() if value is not None}
     args = parse_arguments(given, [], CONFIG)
     return args, read_data(args, LongRangeConfig(), CONFIG)
@@ -165,6 +172,32 @@ def test_an_isolated_atom_without_its_energy_is_refused(files: Path) -> None:
     assert "energy_dft" in message
 
 
+@pytest.mark.parametrize(("energies", "words"), [((-13.5, -13.6), "frame 2: is an"), ((np.nan, np.nan), "frame 1:")])
+def test_isolated_atoms_of_one_element_agree(files: Path, energies: tuple[float, ...], words: str) -> None:
+    atoms = [Atoms("H", info={"config_type": "IsolatedAtom"}) for _ in energies]
+    for atom, energy in zip(atoms, energies, strict=True):
+        atom.calc = SinglePointCalculator(atom, energy=energy)
+    write("train.xyz", [frame(0), *atoms])
+    assert f"train.xyz, {words}" in refusal(DataError, E0s=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"1": -1.0, "8": -2.0, "6": 0.0}', "has energies of C"),
+        ('{"1": -1.0}', "has no energy of O"),
+        ('{"1": -1.0, "O": -2.0}', "e0.json has 'O'"),
+        ('{"1": -1.0, "8": NaN}', "e0.json has 8: nan"),
+        ('{"1": -1.0', "cannot be read as JSON"),
+    ],
+)
+def test_energies_of_atoms_in_a_json_file_are_looked_at(files: Path, text: str, words: str) -> None:
+    Path("e0.json").write_text('{"1": -1.0, "8": -2}', encoding="utf-8")
+    read(E0s="e0.json")
+    Path("e0.json").write_text(text, encoding="utf-8")
+    assert words in refusal(ConfigError, E0s="e0.json")
+
+
 def test_isolated_atoms_of_some_elements_only_are_refused(files: Path) -> None:
     atom = Atoms("O", info={"config_type": "IsolatedAtom"})
     atom.calc = SinglePointCalculator(atom, energy=-432.0)
@@ -190,6 +223,16 @@ def test_labels_of_the_validation_file_are_looked_at(files: Path) -> None:
     del bare.calc.results["forces"]
     write("valid.xyz", [bare])
     assert "valid.xyz: none of 1 frames has forces" in refusal(DataError)
+
+
+def test_labels_and_elements_of_the_test_file_are_looked_at(files: Path) -> None:
+    sulphur, bare = frame(3), frame(4)
+    sulphur.numbers[0], bare.calc = 16, None
+    write("test.xyz", [sulphur])
+    assert "test.xyz" in (message := refusal(DataError, test_file="test.xyz"))
+    assert "does not know S" in message
+    write("test.xyz", [bare])
+    assert "test.xyz: none of 1 frames has energy" in refusal(DataError, test_file="test.xyz")
 
 
 def test_frames_of_weight_zero_need_no_label(files: Path) -> None:
@@ -271,9 +314,13 @@ def test_weights_of_config_types_of_a_head_reach_mace(two_heads: Path) -> None:
         ({"E0s": "{1: 0.0}"}, ConfigError, "has no energy of O"),
         ({"E0s": "{1: 0.0, 6: 0.0, 8: 0.0}"}, ConfigError, "has energies of C, which the data do not have"),
         ({"E0s": "nonsense"}, ConfigError, "E0s is 'nonsense'"),
+        ({"E0s": "{'H': -1.0, 'O': -2.0}"}, ConfigError, "E0s has 'H': -1.0; expected atomic numbers"),
+        ({"E0s": {1: -1.0, 8: "x"}}, ConfigError, "E0s has 8: 'x'; expected atomic numbers"),
+        ({"E0s": "absent.json"}, ConfigError, "absent.json"),
         ({"E0s": "foundation"}, ConfigError, "foundation_model; none is given"),
         ({"config_type_weights": "bulk: 2"}, ConfigError, "config_type_weights is 'bulk: 2'"),
         ({"atomic_numbers": "[8]"}, DataError, "does not know H"),
+        ({"batch_size": 5}, ConfigError, "batch_size is 5, with 4 training frames"),
         ({"loss": "dipole"}, ConfigError, "loss is 'dipole'"),
         ({"valid_file": "absent.xyz"}, DataError, "absent.xyz: no such file"),
         ({"heads": "nonsense"}, ConfigError, "heads is 'nonsense'"),

@@ -185,6 +185,7 @@ def test_stage_two_and_other_models_at_a_restart_are_refused() -> None:
         ((), {"hidden_irreps": "2x0e + 3x1o"}, HostError, "c.yaml: MACE stopped with AssertionError: All channels"),
         ((), {"MLP_irreps": "nonsense"}, HostError, "c.yaml: MACE stopped with ValueError"),
         ((), {"foundation_model": "absent.model"}, HostError, "absent.model"),
+        ((), {"lr": 1e200}, HostError, "try a lower lr"),
     ],
 )
 def test_impossible_options_are_one_line(
