@@ -136,7 +136,7 @@ def _with_columns_of_gpumd(atoms: Atoms, where: str) -> Atoms:
 
 
 def check_frame(atoms: Atoms, where: str) -> None:
-    """Raise DataError for no atoms, NaN, a cell that is singular or too small, or two atoms in one place."""
+    """Raise DataError for no atoms, NaN, a cell that is singular or too small, two atoms in one place, no mass."""
     if len(atoms) == 0:
         raise DataError(f"{where}: has no atoms")
     for name, values in (("positions", atoms.positions), ("cell", atoms.cell.array)):
@@ -145,9 +145,28 @@ def check_frame(atoms: Atoms, where: str) -> None:
         if np.abs(values).max() > LARGEST_LENGTH:
             largest = values.flat[np.abs(values).argmax()]
             raise DataError(f"{where}: {name} holds {largest:g} Å; allowed: up to {LARGEST_LENGTH:g} Å")
+    _check_motion(atoms, where)
     if atoms.pbc.any():
         _check_cell(atoms, where)
     check_distances(atoms, where)
+
+
+def _check_motion(atoms: Atoms, where: str) -> None:
+    """Masses and momenta that a file gives: of every atom, finite, masses above 0."""
+    if atoms.has("masses"):
+        masses = atoms.get_masses()
+        bad = ~(np.isfinite(masses) & (masses > 0))
+        if bad.any():
+            atom = int(bad.argmax())
+            raise DataError(f"{where}: the mass of atom {atom} is {masses[atom]:g} u; allowed: above 0")
+    if atoms.has("momenta"):
+        momenta = atoms.arrays["momenta"]
+        if momenta.shape != (len(atoms), 3):
+            raise DataError(f"{where}: momenta have {momenta.size // len(atoms)} number(s) an atom; expected three")
+        if not (np.abs(momenta) < LARGEST_LENGTH).all():
+            raise DataError(
+                f"{where}: momenta holds NaN or more than {LARGEST_LENGTH:g} u Å in ASE's unit of time (10.18 fs)"
+            )
 
 
 def _check_cell(atoms: Atoms, where: str) -> None:

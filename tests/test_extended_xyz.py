@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +83,52 @@ def test_a_file_that_does_not_fit_itself_is_refused_by_name(
     assert time.monotonic() - start < 5.0
     assert str(caught.value).startswith(str(path))
     assert len(str(caught.value)) < 5000
+
+
+@pytest.mark.parametrize("suffix", [".xyz", ".xyz.gz", ".extxyz.bz2", ".xyz.xz"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "\n" + GOOD, "a blank line at byte"),
+        (first("1000000000"), "frame 0: "),
+        (GOOD.replace("H 1.0 0.0 0.0", "H 1.0 0.0 0.0 7.0"), "expected 4 columns"),
+        (GOOD.replace(LATTICE, f"{LATTICE} pbc=T T F"), "pbc is 'T T F'; expected three of T and F in quotes"),
+        (GOOD.replace(LATTICE, f"{LATTICE} pbc=TTF"), "pbc is 'TTF'; expected three of T and F in quotes"),
+        (GOOD.replace(LATTICE, f'{LATTICE} PBC="F F F"'), "the key 'PBC'; expected pbc"),
+        (GOOD.replace("Lattice", "lattice"), "the key 'lattice'; expected Lattice"),
+        (GOOD.replace("Properties", "properties"), "the key 'properties'; expected Properties"),
+        (GOOD.replace(LATTICE, f"{LATTICE} {LATTICE}"), "the key 'Lattice' twice"),
+        (GOOD.replace(LATTICE, f"{LATTICE} energy=-1 energy=-2"), "the key 'energy' twice"),
+    ],
+)
+def test_what_ase_would_drop_is_named_in_compressed_files_too(
+    tmp_path: Path, suffix: str, text: str, message: str
+) -> None:
+    path = tmp_path / f"water{suffix}"
+    with {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix, open)(path, "wb") as file:
+        file.write(text.encode())
+    with pytest.raises(DataError, match=message):
+        read_frames(path)
+
+
+def test_a_compressed_file_is_read_and_a_damaged_one_named(tmp_path: Path) -> None:
+    path = tmp_path / "water.xyz.gz"
+    path.write_bytes(gzip.compress((GOOD + GOOD).encode()))
+    assert [len(atoms) for atoms in read_frames(path)] == [2, 2]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"water\.xyz\.gz: cannot be read"):
+        read_frames(path)
+
+
+@pytest.mark.parametrize(
+    "addition",
+    ["pbc=F", "pbc=T n=1", 'pbc="F F F"', 'pbc="true true true"', 'config="a=1 a=2"', "lattice=fcc", "a=[[1,2],[3,4]]"],
+)
+def test_what_ase_understands_is_read(tmp_path: Path, addition: str) -> None:
+    path = tmp_path / "water.xyz"
+    path.write_text(GOOD.replace(LATTICE, f"{LATTICE} {addition}"))
+    (atoms,) = read_frames(path)
+    assert atoms.pbc.tolist() == [not addition.lower().startswith(("pbc=f", 'pbc="f'))] * 3
 
 
 def test_what_other_programs_write_is_read(tmp_path: Path) -> None:

@@ -193,6 +193,12 @@ def test_names_of_ase_win_over_those_of_other_programs(tmp_path: Path) -> None:
         ("mass:R:1", "0", "the column mass holds 0 u"),
         ("vel:R:3", "0 0 nan", "column vel"),
         ("vel:R:1", "1", "column vel"),
+        ("masses:R:1", "0", "the mass of atom 0 is 0 u; allowed: above 0"),
+        ("masses:R:1", "-5", "the mass of atom 0 is -5 u"),
+        ("masses:R:1", "nan", "the mass of atom 0 is nan u"),
+        ("momenta:R:2", "1 2", "momenta have 2"),
+        ("momenta:R:3", "nan 0 0", "momenta holds NaN"),
+        ("momenta:R:3", "1e200 0 0", "momenta holds NaN or more than"),
     ],
 )
 def test_columns_that_cannot_be_meant_are_named(tmp_path: Path, column: str, value: str, message: str) -> None:
