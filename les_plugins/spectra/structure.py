@@ -155,7 +155,7 @@ def diffusion(
 
     Args:
         positions: (T, N, 3) Å of each trajectory, unwrapped.
-        masses: (N,) u; the centre of mass is taken off.
+        masses: (N,) u; the centre of mass is taken off, but along axes that an atom is held on.
         chosen: (N,) bool, the atoms that are followed.
         interval: fs between frames.
         longest: ps, the longest time of the straight line.
@@ -192,6 +192,8 @@ def diffusion(
                 "simulate longer, or give fewer --blocks or a shorter --longest"
             )
         centre = np.einsum("n,tna->ta", masses / masses.sum(), values)
+        # atoms that are held (FixAtoms, FixCartesian) are what the others move against, and the centre may wander
+        centre[:, (np.ptp(values, axis=0) == 0).any(0)] = 0.0
         followed = values[:, chosen] - centre[:, None]
         curves += [squared_displacement(followed[b * size : (b + 1) * size], last) for b in range(blocks)]
         weights += [size] * blocks

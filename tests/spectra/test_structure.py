@@ -100,6 +100,22 @@ def test_the_correction_of_a_long_cell_is_that_of_its_own_lattice_sum() -> None:
     assert diffusion_correction(np.diag([8.0, 8.0, 80.0]), 300.0, 0.89) < 0.0 < cube
 
 
+def test_an_ion_among_held_atoms_moves_against_them_and_not_against_the_centre() -> None:
+    positions = np.zeros((20_000, 6, 3))
+    positions[:, 1:] = np.arange(5.0)[:, None]
+    positions[:, :1] = walk(20_000, 1, 0.1)
+    masses, ion = np.array([7.0, *[16.0] * 5]), np.arange(6) == 0
+    free = diffusion([positions[:, :1]], masses[:1] * 1e-9, ion[:1], 1.0, 0.02, 0.002)
+    found = diffusion([positions], masses, ion, 1.0, 0.02, 0.002)
+    assert free.coefficient == pytest.approx(0.0, abs=1e-12)  # one atom is its own centre
+    assert found.coefficient == pytest.approx(0.5 * 0.1**2 / 1e-3, rel=0.05)
+    # held along z only: the centre is taken off along x and y
+    positions[:, 1:, :2] += 1e-9 * np.arange(20_000)[:, None, None]
+    kept = 1.0 - 7.0 / 87.0
+    along = diffusion([positions], masses, ion, 1.0, 0.02, 0.002)
+    assert along.coefficient == pytest.approx(found.coefficient * (2.0 * kept**2 + 1.0) / 3.0, rel=0.05)
+
+
 def test_one_atom_has_no_pair_and_its_own_images_are_none() -> None:
     single = Atoms("ArO", [[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]], cell=[5.0] * 3, pbc=True)
     with pytest.raises(DataError, match="the structures have one Ar: it has no pair"):
