@@ -23,10 +23,11 @@ from les_plugins.section_name import refuse_near_misses
 #: How a config names the two functions below.
 TARGET = "les_plugins.adapters.nequip.LongRangeModel"
 PRETRAINED = "les_plugins.adapters.nequip.PretrainedModel"
+_ABSENT: Mapping[str, Any] = {}
 
 
 def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
-    model: Mapping[str, Any] | None = None, long_range: Mapping[str, Any] | None = None, **unknown: Any
+    model: Mapping[str, Any] | None = None, long_range: Mapping[str, Any] | None = _ABSENT, **unknown: Any
 ) -> GraphModel:
     """A NequIP or Allegro model with a long-range part, to be named in a NequIP config::
 
@@ -38,7 +39,8 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
 
     Args:
         model: the model section as it was: any builder of NequIP or Allegro, ModelFromCheckpoint, ModelFromPackage.
-        long_range: the section of that name; None leaves the model without a long-range part.
+        long_range: the section of that name; an empty one, None in YAML, is a full model with every default. Not given,
+            the model is left without a long-range part.
 
     Returns:
         The model that NequIP's trainer, checkpoints and calculator take.
@@ -52,7 +54,7 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
         raise ConfigError(f"LongRangeModel: unknown key {next(iter(unknown))!r}; allowed keys: model, long_range")
     if not isinstance(model, Mapping) or not isinstance(model.get("_target_"), str):
         raise ConfigError("LongRangeModel: model must be the model section of NequIP, with its _target_")
-    config = None if long_range is None else LongRangeConfig.parse(long_range, "LongRangeModel: long_range")
+    config = None if long_range is _ABSENT else LongRangeConfig.parse(long_range, "LongRangeModel: long_range")
     if not global_state_initialized():
         set_global_state()
     section = copy.deepcopy(dict(model))

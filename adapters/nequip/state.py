@@ -61,9 +61,9 @@ def rebuild(state: HostState) -> nn.Module:
     if problem is not None:
         raise CheckpointError(f"config.json: {problem}")
     _check_sizes(state.model, WeightSizes(state.tensors))
-    section = None if state.long_range is None else state.long_range.to_dict()
+    section = {} if state.long_range is None else {"long_range": state.long_range.to_dict()}
     try:
-        model: nn.Module = LongRangeModel(model=state.model, long_range=section)
+        model: nn.Module = LongRangeModel(model=state.model, **section)
     except CheckpointError:
         raise
     except Exception as error:  # NequIP raises whatever a nonsense argument makes it

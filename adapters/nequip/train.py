@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ GAUGE_FRAMES = 64
 _STANDARD_ERROR = 2
 #: Seconds that NequIP has for its own end after Ctrl-C.
 _PATIENCE = 30.0
+#: Seconds by which the clock of a file system may be behind.
+_CLOCK = 2.0
 _FUNCTIONS = ("LongRangeModel", "PretrainedModel")
 #: What of a training module's metrics needs labels, and of which set.
 _METRICS = {"train": ("loss", "train_metrics"), "val": ("val_metrics",)}
@@ -70,6 +73,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     config = ComposedConfig.of_file(config_file, arguments, folder)
     settings = config.plain()
     check_config(settings, str(config_file))
+    _say_bare(settings, config_file)
     runs = settings.get("run") or []
     trains = "train" in ([runs] if isinstance(runs, str) else list(runs))
     target = folder / f"{config_file.stem}.les"
@@ -79,6 +83,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     facts = _data_facts(sets)
     sets.clear()  # NequIP reads the data again in its own process
 
+    begin = time.time()
     _run(config_file, overrides(arguments), folder)
     if not trains or rank_zero_only.rank:
         return None
@@ -88,7 +93,8 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
             LesPluginsWarning,
             2,
         )
-    written = newest_checkpoint(folder)
+    # a run that goes on from a checkpoint may have had its best epoch before
+    written = newest_checkpoint(folder, 0.0 if settings.get("ckpt_path") else begin - _CLOCK)
     facts = {**facts, "training": {"host_checkpoint": written.name}, **(metadata or {})}
     try:
         return checkpoint.save(load_checkpoint(written), target, "nequip", facts, examples)
@@ -153,9 +159,27 @@ def check_config(settings: Mapping[str, Any], source: str) -> None:
         )
 
 
-def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint that NequIP wrote: the newest called best*, else the newest."""
-    found = sorted(folder.rglob("*.ckpt"), key=lambda path: (path.name.startswith("best"), path.stat().st_mtime))
+def _say_bare(settings: Mapping[str, Any], source: Path) -> None:
+    for path, found in _our_sections(settings):
+        inner = found.get("model")
+        bare = SECTION not in found and isinstance(inner, Mapping) and "ModelFrom" not in str(inner.get("_target_"))
+        if bare:
+            warnings.warn(
+                f"{source}: {path} names LongRangeModel and has no {SECTION}: the model is NequIP's alone; an empty "
+                f"{SECTION} section gives it a long-range part",
+                LesPluginsWarning,
+                3,
+            )
+
+
+def newest_checkpoint(folder: Path, since: float = 0.0) -> Path:
+    """The checkpoint that NequIP wrote: the newest called best*, else the newest; none from before `since`, s."""
+    written = [(path, path.stat().st_mtime) for path in folder.rglob("*.ckpt")]
+    found = [
+        path
+        for path, when in sorted(written, key=lambda item: (item[0].name.startswith("best"), item[1]))
+        if when >= since
+    ]
     if not found:
         raise HostError(
             f"nequip-train wrote no checkpoint under {folder}: add lightning.pytorch.callbacks.ModelCheckpoint with "
@@ -227,7 +251,7 @@ def _check_data(config: ComposedConfig, settings: Mapping[str, Any]) -> dict[str
     type_names = _type_names(config, settings)
     kinds = {kind: _compared(config, names, type_names) for kind, names in _METRICS.items()}
     sets = read_datasets(data, kinds, type_names, source)
-    long_range = any(section.get(SECTION) is not None for _, section in _our_sections(settings))
+    long_range = any(SECTION in section for _, section in _our_sections(settings))
     check_frames(sets, kinds, long_range or PRETRAINED in str(settings))
     for kind, some in sets.items():
         loader = data.get(f"{kind}_dataloader") or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from les_plugins.adapters.nequip import train as training
 from les_plugins.adapters.nequip.builder import TARGET
 from les_plugins.adapters.nequip.data import spread
 from les_plugins.adapters.nequip.hydra_config import overrides, run_directory
-from les_plugins.errors import CheckpointError, ConfigError, DataError
+from les_plugins.adapters.nequip.model import long_range_part
+from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsWarning
 from les_plugins.testing import labelled_waters
 
 #: Characters that Hydra's grammar, the shell or both take for something else.
@@ -247,6 +249,35 @@ def test_a_section_can_stand_at_the_top_and_be_referred_to(work):
     path.write_text(yaml.safe_dump(settings))
     with pytest.raises(NequIPStartsError):
         training.train(path, [])
+
+
+@pytest.mark.parametrize(("section", "has"), [({"long_range": None}, True), ({"long_range": {}}, True), ({}, False)])
+def test_an_empty_section_is_a_full_model_as_in_every_host(work, section, has):
+    built = LongRangeModel(model=HOST_SECTIONS["nequip"], **section)
+    assert (long_range_part(built) is not None) == has
+
+
+def test_our_builder_without_a_section_says_that_the_model_is_nequips_alone(work):
+    config = write(frames())
+    with (
+        pytest.warns(LesPluginsWarning, match="LongRangeModel and has no long_range"),
+        pytest.raises(NequIPStartsError),
+    ):
+        training.train(config, ["~training_module.model.long_range"])
+
+
+def test_checkpoints_of_an_earlier_run_in_the_same_folder_are_not_taken_for_this_ones(work, monkeypatch):
+    folder = work / "run"
+    folder.mkdir()
+    (folder / "best.ckpt").write_bytes(b"old")
+    os.utime(folder / "best.ckpt", (1e9, 1e9))
+    monkeypatch.setattr(training, "_run", lambda config_file, own, folder: None)
+    arguments = [f"hydra.run.dir={folder}"]
+    with pytest.raises(HostError, match="wrote no checkpoint"):
+        training.train(write(frames()), arguments)
+    (folder / "last.ckpt").write_bytes(b"new")
+    assert training.newest_checkpoint(folder, 1e9 + 1.0).name == "last.ckpt"
+    assert training.newest_checkpoint(folder).name == "best.ckpt"  # a run that goes on from the older one
 
 
 def test_metrics_of_single_types_are_read_for_a_model_that_brings_its_types(work):
