@@ -124,7 +124,8 @@ def references(
         counts = np.array([[atoms.get_chemical_symbols().count(symbol) for symbol in elements] for atoms in frames])
         fitted, *_ = np.linalg.lstsq(counts.astype(float), np.array([_energy(a, section) for a in frames]), rcond=None)
         return np.asarray(fitted, dtype=float)
-    if not isinstance(given, Mapping) or set(given) != set(elements):
+    good = isinstance(given, Mapping) and set(given) == set(elements)
+    if not good or not all(isinstance(energy, int | float) and np.isfinite(energy) for energy in given.values()):
         raise ConfigError(
             f"{where}.element_refs is {given!r}; allowed: fit, null, or one energy in eV for each of "
             f"{', '.join(elements)}"

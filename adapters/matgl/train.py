@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ from les_plugins.adapters.matgl.data import (
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
 from les_plugins.config import LongRangeConfig
 from les_plugins.documents import parse_yaml, read_yaml
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import ConfigError, GeometryError, HostError
 from les_plugins.section_name import refuse_near_misses
 
 SECTION = "long_range"
@@ -46,6 +47,14 @@ _PATHS = ("dataset.train", "dataset.valid", "dataset.test", "model.load", "train
 _MODEL_KEYS = ("architecture", "load")
 #: What of MGLPotentialTrainer this command decides itself.
 _NOT_OURS_TO_SET = {"model", "magmom_weight", "charge_weight"}
+_NOT_NEGATIVE, _ABOVE = ("from 0 on", lambda value: value >= 0.0), ("above 0", lambda value: value > 0.0)
+_WHOLE = ("without a fraction, 1 or more", lambda value: value >= 1.0 and value.is_integer())
+#: Numbers of the trainer section, which MatGL and torch stumble over later, or train with.
+_NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(("energy_weight", "force_weight"), _NOT_NEGATIVE),
+    **dict.fromkeys(("lr", "data_std"), _ABOVE),
+    **dict.fromkeys(("batch_size", "max_epochs", "decay_steps"), _WHOLE),
+}
 #: What the best epoch is chosen by.
 _LOSS = "val_Total_Loss"
 #: Warnings of Lightning about its own insides and about small training sets.
@@ -132,8 +141,19 @@ def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str,
     loss = settings["trainer"].get("loss", _LOSSES[0])
     if loss not in _LOSSES:  # MatGL takes the last one for every name that it does not know
         raise ConfigError(f"{config_file}: trainer.loss is {loss!r}; allowed: {', '.join(_LOSSES)}")
+    for key, (allowed, holds) in _NUMBERS.items():
+        if key in settings["trainer"] and not (key == "data_std" and settings["trainer"][key] == "forces"):
+            value = _number(settings["trainer"], key, config_file)
+            if value is None or not holds(value):
+                raise ConfigError(
+                    f"{config_file}: trainer.{key} is {settings['trainer'][key]!r}; allowed: a number {allowed}"
+                )
+            settings["trainer"][key] = int(value) if value.is_integer() else value
+    cutoff = settings["model"].get("cutoff", 1.0)
+    if not isinstance(cutoff, int | float) or not 0.0 < cutoff < math.inf:
+        raise ConfigError(f"{config_file}: model.cutoff is {cutoff!r}; allowed: a length in Å above 0")
     save_path = settings["trainer"].get("save_path", _DEFAULTS["save_path"])
-    if not isinstance(save_path, str) or not Path(save_path).name:
+    if not isinstance(save_path, str) or Path(save_path).name in ("", ".."):
         raise ConfigError(f"{config_file}: trainer.save_path is {save_path!r}; allowed: the name of a folder")
     extra = settings["trainer"].get("trainer_kwargs") or {}
     allowed = [name for name in inspect.signature(lightning.Trainer).parameters if name != "callbacks"]
@@ -215,6 +235,9 @@ def _fit(
             warnings.filterwarnings("ignore", message, category)
         try:
             fitter.fit(data, atomrefs=scaling["element_refs"], ckpt_path=trainer.get("ckpt_path"))
+        except GeometryError as error:  # every frame was looked at before
+            hint = "the weights may have grown without bound: try a lower lr"
+            raise HostError(f"{source}: the training of MatGL failed: {error}; {hint}") from error
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise HostError(f"{source}: MatGL's trainer refused: {error}") from error
         except Exception as error:  # MatGL, Lightning and torch raise whatever an option makes them
@@ -241,6 +264,9 @@ class BestNumbers(lightning.Callback):
 
 def _number(trainer: Mapping[str, Any], key: str, source: Path, default: float | None = None) -> float | None:
     given = trainer.get(key, default)
+    if isinstance(given, str):  # YAML takes 1e-3, without a point, for text
+        with contextlib.suppress(ValueError):
+            given = float(given)
     if given is not None and (
         isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given)
     ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import difflib
+import math
 import os
 import tempfile
 import time
@@ -20,6 +21,7 @@ import sevenn._keys as keys
 import torch
 import yaml
 from sevenn import parse_input
+from sevenn._const import TRAINING_CONFIG_CONDITION
 from sevenn.atom_graph_data import AtomGraphData
 from sevenn.checkpoint import SevenNetCheckpoint
 from sevenn.logger import Logger
@@ -37,7 +39,14 @@ from les_plugins.adapters.sevennet.state import section_of
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
 from les_plugins.documents import read_yaml
-from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError, LesPluginsWarning
+from les_plugins.errors import (
+    CheckpointError,
+    ConfigError,
+    GeometryError,
+    HostError,
+    LesPluginsError,
+    LesPluginsWarning,
+)
 from les_plugins.section_name import refuse_near_misses
 
 SECTIONS = ("model", "train", "data", SECTION)
@@ -135,10 +144,32 @@ def read_config(config_file: Path) -> tuple[dict[str, Any], LongRangeConfig | No
     for key in SECTIONS[:3]:
         if not isinstance(settings.get(key), dict):
             raise ConfigError(f"{config_file}: {key} is missing or not a section; SevenNet needs model, train and data")
+    _check_values(settings, config_file)
     if SECTION not in settings:
         return settings, None
     section = LongRangeConfig.parse(settings.pop(SECTION), f"{config_file}: {SECTION}")
     return {**settings, "model": {**settings["model"], SECTION: section.to_dict()}}, section
+
+
+def _check_values(settings: Mapping[str, Any], source: Path) -> None:
+    """What SevenNet stumbles over without saying where, or trains with."""
+    cutoff = settings["model"].get(keys.CUTOFF, 1.0)
+    if not isinstance(cutoff, int | float) or not 0.0 < cutoff < math.inf:
+        raise ConfigError(f"{source}: model.{keys.CUTOFF} is {cutoff!r}; allowed: a length in Å above 0")
+    resume, allowed = settings["train"].get(keys.CONTINUE) or {}, TRAINING_CONFIG_CONDITION[keys.CONTINUE]
+    if not isinstance(resume, Mapping):
+        raise ConfigError(
+            f"{source}: train.{keys.CONTINUE} is {resume!r}; expected a section such as {{checkpoint: FILE}}"
+        )
+    for key in resume:
+        if key not in allowed:
+            raise ConfigError(f"{source}: train.{keys.CONTINUE}: unknown key {key!r}; allowed: {', '.join(allowed)}")
+    rate = (settings["train"].get(keys.OPTIM_PARAM) or {}).get("lr", 1.0)
+    if not isinstance(rate, int | float):
+        raise ConfigError(
+            f"{source}: train.{keys.OPTIM_PARAM}.lr is {rate!r}; allowed: a number, with a point in it (YAML "
+            "takes 1e-3 for text, 1.0e-3 for a number)"
+        )
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -196,6 +227,9 @@ def _run(args: argparse.Namespace, with_section: bool) -> Built:
             command.run(args)
     except SystemExit as error:
         raise HostError(f"sevenn train ended with status {error.code}; its log {args.log} says why") from None
+    except GeometryError as error:  # every frame was looked at before
+        hint = "the weights may have grown without bound: try a lower lr"
+        raise HostError(f"sevenn train failed: {error}; {hint}") from error
     except LesPluginsError:
         raise
     except Exception as error:  # SevenNet and torch raise whatever a setting makes them

@@ -159,3 +159,28 @@ def test_what_stands_in_the_checkpoints_place_is_found_before_the_training(work)
     Path("run.les/notes.txt").touch()
     with pytest.raises(CheckpointError, match="exists and is not a checkpoint"):
         training.train(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("trainer", {"lr": -1}, r"trainer\.lr is -1; allowed: a number above 0"),
+        ("trainer", {"lr": "fast"}, r"trainer\.lr is 'fast'; allowed: a number"),
+        ("trainer", {"max_epochs": 1.5}, r"trainer\.max_epochs is 1\.5"),
+        ("trainer", {"energy_weight": -1.0}, r"trainer\.energy_weight is -1\.0; allowed: a number from 0 on"),
+        ("trainer", {"data_std": 0.0}, r"trainer\.data_std is 0\.0; allowed: a number above 0"),
+        ("trainer", {"save_path": ".."}, r"trainer\.save_path is '\.\.'"),
+        ("trainer", {"element_refs": {"H": float("nan"), "O": 0.0}}, r"trainer\.element_refs"),
+        ("model", {"cutoff": -1.0}, r"model\.cutoff is -1\.0; allowed: a length"),
+    ],
+)
+def test_numbers_that_matgl_would_stumble_over_or_train_with_are_refused(work, section, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        training.train(write(labelled_waters(6), **{section: changes}))
+
+
+def test_a_number_that_yaml_takes_for_text_is_a_number(work):
+    config = write(labelled_waters(6))
+    config.write_text(config.read_text().replace("trainer:\n", "trainer:\n  lr: 1e-3\n"))
+    _, trainer = started(config)
+    assert trainer["lr"] == 1e-3

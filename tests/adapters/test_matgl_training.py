@@ -273,7 +273,12 @@ def test_wrong_files_and_arguments_are_refused_in_words(work):
         ({"trainer": {"trainer_kwargs": {"max_epochs": 3}}}, HostError, "MatGL's trainer refused"),
         ({"trainer": {"data_std": "rms"}}, ConfigError, r"trainer\.data_std is 'rms'; allowed: a number"),
         ({"trainer": {"loss": "huber"}}, ConfigError, r"trainer\.loss is 'huber'; allowed: huber_loss, mse_loss"),
-        ({"trainer": {"batch_size": 0}}, HostError, "MatGL's trainer refused: batch_size"),
+        (
+            {"trainer": {"batch_size": 0}},
+            ConfigError,
+            r"trainer\.batch_size is 0; allowed: a number without a fraction",
+        ),
+        ({"trainer": {"lr": 1e30}}, HostError, "try a lower lr"),
     ],
 )
 def test_wrong_values_are_refused_in_words(work, sections, error, message):

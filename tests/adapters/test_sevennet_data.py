@@ -229,3 +229,40 @@ def test_other_processes_of_a_distributed_training_write_no_checkpoint(work, mon
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert training.train(write(labelled_waters(4)), ["-d"]) is None
     assert not Path("water.les").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("model", {"cutoff": -1.0}, r"model\.cutoff is -1\.0; allowed: a length"),
+        (
+            "train",
+            {"continue": "checkpoint_best.pth"},
+            r"train\.continue is 'checkpoint_best\.pth'; expected a section",
+        ),
+        (
+            "train",
+            {"continue": {"chekpoint": "a.pth"}},
+            r"train\.continue: unknown key 'chekpoint'; allowed: checkpoint",
+        ),
+        (
+            "train",
+            {"optim_param": {"lr": "1e-3"}},
+            r"train\.optim_param\.lr is '1e-3'; allowed: a number, with a point",
+        ),
+    ],
+)
+def test_values_that_sevennet_would_stumble_over_or_train_with_are_refused(work, section, changes, message):
+    config = write(labelled_waters(6))
+    settings = yaml.safe_load(config.read_text())
+    settings[section].update(changes)
+    config.write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigError, match=message):
+        start(config)
+
+
+def test_a_training_that_diverges_names_the_learning_rate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("valid.extxyz", labelled_waters(2, seed=100))
+    with pytest.raises(HostError, match="try a lower lr"):
+        start(write(labelled_waters(6), optim_param={"lr": 1e30}))
