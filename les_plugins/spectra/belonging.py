@@ -27,7 +27,7 @@ def check_together(trajectories: Sequence[Trajectory]) -> None:
     """DataError where two trajectories cannot be averaged, with both files and what each has.
 
     Compared: atoms and their order, masses, periodic directions, interval and time step, model, ε_∞, χ, field, sum rule
-    of the current, constraints, Langevin's friction, cell and volume, temperature. Volumes and temperatures may differ
+    of the current, constraints, Langevin's friction, cell and volume, temperature, pressure. Volumes and temperatures may differ
     by what they fluctuate; each trajectory is then scaled by its own.
     """
     one, seen = trajectories[0], dict[str, Trajectory]()
@@ -68,8 +68,9 @@ def _same_way(one: Trajectory, other: Trajectory) -> None:
             _refuse(one, other, name, one.settings.get(name), other.settings.get(name))
     for key, words in _FACTS.items():
         known = [each.facts.get(key) for each in (one, other)]
-        if None not in known and known[0] != known[1]:
+        if key in one.facts and key in other.facts and known[0] != known[1]:
             shown = [str(value)[:12] if key.endswith("sha256") else value for value in known]
+            shown = ["not given" if value is None else text for text, value in zip(shown, known, strict=True)]
             _refuse(one, other, words, *shown)
     if one.facts and other.facts and one.facts.get("head") != other.facts.get("head"):
         _refuse(one, other, "head of the model", *(each.facts.get("head", "the default") for each in (one, other)))
@@ -102,9 +103,10 @@ def _same_state(one: Trajectory, other: Trajectory) -> None:
         ratio = lengths[1][one.pbc] / lengths[0][one.pbc]
         if np.abs(ratio - 1.0).max() > _SAME_LENGTH or np.abs(angles[1] - angles[0]).max() > 90.0 * _SAME_LENGTH:
             _refuse(one, other, "cell", *(np.round(cell_to_cellpar(cell), 3).tolist() for cell in cells))
-    baths = [_bath(each) for each in (one, other)]
-    if None not in baths and baths[0] != baths[1]:
-        _refuse(one, other, "temperature", *(f"{each:g} K" for each in baths))
+    for name, unit in (("temperature", "K"), ("pressure", "bar")):
+        asked = [_asked_for(each, name) for each in (one, other)]
+        if None not in asked and asked[0] != asked[1]:
+            _refuse(one, other, name, *(f"{each:.12g} {unit}" for each in asked))
     means = [float(each["temperature"].mean()) for each in (one, other)]
     middle = 0.5 * sum(means)
     # the energy of a simulation that is left alone is that of its start, whose temperature scatters by T/sqrt(N_f)
@@ -127,10 +129,10 @@ def _no_copies(trajectories: Sequence[Trajectory]) -> None:
         known.append((each, each.part("positions", 0, 1)[0]))
 
 
-def _bath(trajectory: Trajectory) -> float | None:
-    """Temperature that was asked for, of a bath or of the velocities that were drawn, where it is known."""
-    temperature = trajectory.settings.get("temperature")
-    return None if temperature is None else float(temperature)
+def _asked_for(trajectory: Trajectory, name: str) -> float | None:
+    """Temperature of a bath or of the velocities that were drawn, or pressure, where it was given."""
+    value = trajectory.settings.get(name)
+    return None if value is None else float(value)
 
 
 def _friction(trajectory: Trajectory) -> float:

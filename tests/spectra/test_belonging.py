@@ -82,6 +82,8 @@ def attribute(key: str, value: Any) -> Callable[[Any], None]:
         (setting("thermostat", "langevin"), r"Langevin friction is 0\.01/fs and that of .* is 0/fs"),
         (fact("model_weights_sha256", "b" * 64), r"weights of the model \(SHA-256\) is bbbbbbbbbbbb and that of"),
         (fact("epsilon_infinity", 1.78), r"ε_∞ is 1\.78 and that of .* is 2\.0"),
+        (fact("epsilon_infinity", None), r"ε_∞ is not given and that of .* is 2\.0"),
+        (setting("temperature", 300.0001), r"temperature is 300\.0001 K and that of .* is 300 K"),
         (fact("head", "pbe"), "head of the model is pbe and that of .* is the default"),
         (fact("host", "other"), "host is other and that of"),
         (data("temperature", lambda t: 1.5 * t), r"mean temperature is 450\.0 K and that of .* is 300\.0 K"),
@@ -101,6 +103,15 @@ def test_what_does_not_belong_together_is_refused_with_both_values(
         Samples.open([one, two])
     assert str(one) in str(refused.value)
     assert str(two) in str(refused.value)
+
+
+def test_constant_pressures_differ_where_volumes_hardly_do(base: Path, tmp_path: Path) -> None:
+    def npt(pressure: float) -> Callable[[Any], None]:
+        return lambda file: (setting("ensemble", "npt")(file), setting("pressure", pressure)(file))
+
+    one, two = (copied(base, tmp_path, npt(pressure), f"{pressure}.h5") for pressure in (1.0, 1e4))
+    with pytest.raises(DataError, match="pressure is 10000 bar and that of .* is 1 bar"):
+        Samples.open([one, two])
 
 
 def test_a_run_counts_once(base: Path, tmp_path: Path) -> None:
