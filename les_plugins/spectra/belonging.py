@@ -27,8 +27,8 @@ def check_together(trajectories: Sequence[Trajectory]) -> None:
     """DataError where two trajectories cannot be averaged, with both files and what each has.
 
     Compared: atoms and their order, masses, periodic directions, interval and time step, model, ε_∞, χ, field, sum rule
-    of the current, constraints, Langevin's friction, cell and volume, temperature, pressure. Volumes and temperatures may differ
-    by what they fluctuate; each trajectory is then scaled by its own.
+    of the current, constraints, Langevin's friction, cell and volume, temperature, pressure. Volumes and temperatures
+    may differ by what they fluctuate; each trajectory is then scaled by its own.
     """
     one, seen = trajectories[0], dict[str, Trajectory]()
     for each in trajectories:

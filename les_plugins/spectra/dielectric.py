@@ -20,6 +20,10 @@ _FEWEST_TIMES = 5.0
 _SELECTION = 7.0
 #: Relaxation times from which on the scatter of ten blocks says the error, and not the relaxation time.
 _MANY_TIMES = 100.0
+#: What relaxes within 1/200 of the longest trajectory, as a share of ½⟨|ΔM|²⟩ there: tried in the fit of a relaxation
+#: time, and in that of the slowest part, which ions among fast dipoles move without end.
+_COARSE_SHARES = (0.0, 0.3, 0.6, 0.9)
+_FAST_SHARES = (0.0, 0.3, 0.6, 0.8, 0.9, 0.94, 0.97, 0.985)
 #: Share of a current's power above 0.7 of Nyquist's wavenumber from which on there is a warning.
 _FAST_SHARE = 0.02
 #: Frames by which a current is continued at its ends; the spline forgets a frame by 0.535 with each other one.
@@ -68,7 +72,7 @@ def static_dielectric_constant(
     if not own.any():
         return float(epsilon_infinity), 0.0
     time = _relaxation_time(scaled)
-    _check_levels_off(scaled, own, lengths, time)
+    _check_levels_off(scaled, own, lengths, time, _relaxation_time(scaled, _FAST_SHARES))
     if lengths.min() > _MANY_TIMES * time:
         parts, weights = list[float](), list[int]()
         for values in scaled:
@@ -133,7 +137,7 @@ def _pooled(own: Floats, lengths: Floats, time: float) -> float:
     return float((lengths * own).sum() / (lengths * _kept(lengths / time)).sum())
 
 
-def _relaxation_time(scaled: Sequence[Floats]) -> float:
+def _relaxation_time(scaled: Sequence[Floats], shares: tuple[float, ...] = _COARSE_SHARES) -> float:
     """τ in frames, from ½⟨|M(s + t) − M(s)|²⟩ ≈ c + a (1 − e^(−t/τ)), 0 ≤ c, all trajectories together."""
     longest = max(len(values) for values in scaled)
     lags = np.unique(np.round(np.geomspace(max(longest / 200.0, 1.0), longest // 2, 20)).astype(int))
@@ -147,7 +151,7 @@ def _relaxation_time(scaled: Sequence[Floats]) -> float:
     times = np.geomspace(longest / 400.0, 3.0 * longest, 200)
     weights = (1.0 / lags) / (1.0 / lags).sum()  # of few independent pairs, long times are known badly
     best = (np.inf, float(times[0]))
-    for offset in (0.0, 0.3, 0.6, 0.9):
+    for offset in shares:
         left = np.log(np.maximum(rise - offset * rise[0], 1e-300))
         form = np.log(-np.expm1(-lags[:, None] / times))
         apart = left[:, None] - form
@@ -159,7 +163,7 @@ def _relaxation_time(scaled: Sequence[Floats]) -> float:
     return best[1]
 
 
-def _check_levels_off(scaled: Sequence[Floats], own: Floats, lengths: Floats, time: float) -> None:
+def _check_levels_off(scaled: Sequence[Floats], own: Floats, lengths: Floats, time: float, slowest: float) -> None:
     """DataError where the variance goes on growing with the length of the trajectory."""
     count, times = len(scaled), float(lengths.max()) / time
     halves = [half - half.mean(0) for values in scaled for half in np.array_split(values, 2)]
@@ -168,10 +172,11 @@ def _check_levels_off(scaled: Sequence[Floats], own: Floats, lengths: Floats, ti
     expected = (lengths * _kept(lengths / time)).sum() / (lengths * _kept(0.5 * lengths / time)).sum()
     growth = whole / within / expected if within > 0 else np.inf
     # 1.65 τ/T is the scatter of that ratio for one trajectory of T = 5 … 50 τ, in 3,000 synthetic dipoles
-    if times < max(_FEWEST_TIMES / np.sqrt(count), 2.5) or np.log(growth) > max(5.0 / times / np.sqrt(count), 0.1):
+    fewest = max(_FEWEST_TIMES / np.sqrt(count), 2.5)
+    if times < fewest or lengths.max() < fewest * slowest or np.log(growth) > max(5.0 / times / np.sqrt(count), 0.1):
         raise DataError(
             f"the dipole does not level off: its variance is {whole / within:.2f} times that within halves of the "
-            f"trajectories, and its relaxation time is {time / lengths.max():.2g} of the longest one. Where ions move "
-            "freely there is no static dielectric constant (see the conductivity); otherwise simulate longer, at "
-            "least ten relaxation times"
+            f"trajectories, and its relaxation time is {max(time, slowest) / lengths.max():.2g} of the longest one. "
+            "Where ions move freely there is no static dielectric constant (see the conductivity); otherwise simulate "
+            "longer, at least ten relaxation times"
         )

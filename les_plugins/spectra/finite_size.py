@@ -25,12 +25,12 @@ def diffusion_correction(cell: Floats, temperature: float, viscosity: float) -> 
         viscosity: mPa·s, of the infinite liquid.
 
     Raises:
-        ConfigError: a viscosity that is not above 0.
+        ConfigError: a viscosity that is not between 1e-6 and 1e12 mPa·s.
 
     Source: I.-C. Yeh and G. Hummer, J. Phys. Chem. B 108, 15873 (2004), equations 5 to 12.
     """
-    if not 0 < viscosity < float("inf"):
-        raise ConfigError(f"viscosity is {viscosity:g} mPa·s; allowed: above 0")
+    if not 1e-6 <= viscosity <= 1e12:
+        raise ConfigError(f"viscosity is {viscosity:g} mPa·s; allowed: above 0 (1e-6 to 1e12)")
     return -image_potential(cell) * BOLTZMANN * temperature / (6.0 * np.pi * viscosity) * _EV_PER_VISCOSITY
 
 

@@ -63,7 +63,7 @@ def raman(
     Source: PHYSICS 7; D. A. Long, The Raman Effect (2002), for the averages over orientations.
     """
     means = [np.trace(alpha, axis1=1, axis2=2)[:, None] / 3.0 for alpha in polarizabilities]
-    deviators = [alpha - mean[:, :, None] * np.eye(3) for alpha, mean in zip(polarizabilities, means, strict=True)]
+    deviators = [_deviator(alpha) for alpha in polarizabilities]
     parts = [power_spectrum(series, interval, how) for series in (means, deviators)]
     parallel = power_spectrum(
         # one series, so that its error bar knows how the two parts vary together
@@ -90,7 +90,7 @@ def raman(
 
 
 def check_anisotropic(polarizabilities: Sequence[Floats], where: str = "trajectory") -> None:
-    """DataError for polarizabilities that are the same in all directions at all times, as those of scalar heads are.
+    """DataError for polarizabilities that change in all directions alike, as those of scalar heads do.
 
     Their Raman spectrum would have a depolarization ratio of 0, which is the model's and not the material's.
 
@@ -98,14 +98,25 @@ def check_anisotropic(polarizabilities: Sequence[Floats], where: str = "trajecto
         polarizabilities: (T, 3, 3) e²·Å²/eV of each trajectory.
         where: the file, in messages.
     """
+    directed = moving = False
     for alpha in polarizabilities:
-        deviator = alpha - np.trace(alpha, axis1=1, axis2=2)[:, None, None] / 3.0 * np.eye(3)
-        if np.abs(deviator).max(initial=0.0) > 1e-9 * np.abs(alpha).max(initial=0.0):
+        smallest, change = 1e-9 * np.abs(alpha).max(initial=0.0), alpha - alpha.mean(0)
+        if np.abs(_deviator(change)).max(initial=0.0) > smallest:
             return
+        directed |= bool(np.abs(_deviator(alpha)).max(initial=0.0) > smallest)
+        moving |= bool(np.abs(change).max(initial=0.0) > smallest)
+    if directed and not moving:
+        return  # all of its spectra are 0
     raise DataError(
-        f"{where}: its polarizability is isotropic in every frame, so that the anisotropic Raman spectrum is none: "
+        f"{where}: its polarizability changes in all directions alike, so that the anisotropic Raman spectrum is none: "
         "train the model with long_range: {response: {dipole: anisotropic}}"
     )
+
+
+def _deviator(alpha: Floats) -> Floats:
+    """What is left of (T, 3, 3) tensors without a third of their trace."""
+    left: Floats = alpha - np.trace(alpha, axis1=1, axis2=2)[:, None, None] / 3.0 * np.eye(3)
+    return left
 
 
 def velocity_spectrum(

@@ -110,7 +110,7 @@ def test_constant_pressures_differ_where_volumes_hardly_do(base: Path, tmp_path:
         return lambda file: (setting("ensemble", "npt")(file), setting("pressure", pressure)(file))
 
     one, two = (copied(base, tmp_path, npt(pressure), f"{pressure}.h5") for pressure in (1.0, 1e4))
-    with pytest.raises(DataError, match="pressure is 10000 bar and that of .* is 1 bar"):
+    with pytest.raises(DataError, match=r"pressure is 10000 bar and that of .* is 1 bar"):
         Samples.open([one, two])
 
 

@@ -57,6 +57,18 @@ def test_the_variance_about_the_own_mean_alone_would_be_too_small() -> None:
     assert found[:, 0].mean() == pytest.approx(1.0, abs=0.08)
 
 
+def test_ions_that_move_slowly_among_fast_dipoles_are_seen() -> None:
+    """A walk with three times the variance of the dipoles, which hides behind their fast rise."""
+    refused = 0
+    for seed in range(20):
+        steps = 0.03 * np.random.default_rng(100 + seed).standard_normal((20_000, 3))
+        try:
+            static_dielectric_constant([relaxing(20_000, 20.0, seed) + np.cumsum(steps, axis=0)], KELVIN, VOLUME, 1.0)
+        except DataError:
+            refused += 1
+    assert refused >= 15  # nine of ten are
+
+
 def test_each_trajectory_is_scaled_by_its_own_volume_and_temperature() -> None:
     dipoles = [relaxing(4000, 40.0, seed) for seed in range(2)]
     value, _ = static_dielectric_constant([2.0 * dipoles[0], dipoles[1]], [600.0, 300.0], [2000.0, 1000.0], 1.0)

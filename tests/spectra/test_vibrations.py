@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from les_plugins.errors import ConfigError
-from les_plugins.spectra import Welch, raman, velocity_spectrum
+from les_plugins.errors import ConfigError, DataError
+from les_plugins.spectra import Welch, check_anisotropic, raman, velocity_spectrum
 from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT
 
 INTERVAL, HOW = 2.0, Welch(resolution=10.0)
@@ -62,3 +62,10 @@ def test_the_density_of_states_integrates_to_the_degrees_of_freedom() -> None:
     assert np.trapezoid(found.value, found.wavenumber) == pytest.approx(9.0, rel=0.02)
     hydrogen = velocity_spectrum([velocities[:, 1:]], masses[1:], INTERVAL, 300.0, HOW)
     assert np.trapezoid(hydrogen.value, hydrogen.wavenumber) == pytest.approx(6.0, rel=0.02)
+
+
+def test_an_anisotropy_that_never_changes_is_no_anisotropic_spectrum() -> None:
+    breathing = 2.0 + np.random.default_rng(0).standard_normal((500, 1, 1))
+    check_anisotropic([breathing * np.diag([1.0, 2.0, 3.0])])
+    with pytest.raises(DataError, match="changes in all directions alike"):
+        check_anisotropic([np.diag([1.0, 2.0, 3.0]) + breathing * np.eye(3)])
