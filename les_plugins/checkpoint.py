@@ -93,11 +93,12 @@ def save(
     return folder
 
 
-def check_target(folder: Path) -> None:
+def check_target(folder: str | Path) -> None:
     """Raise CheckpointError where a checkpoint cannot be written because something else stands there.
 
     Called by trainers before they begin: after hours of training it is too late.
     """
+    folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or _strangers(folder)):
         raise CheckpointError(f"{folder} exists and is not a checkpoint: choose another path")
 

@@ -39,6 +39,8 @@ class Trainer:
         self.calls.append((config_file, arguments, metadata))
         if config_file.name == "bad.yaml":
             raise ConfigError(f"{config_file}: unknown key 'sigme'; [allowed] keys: sigma")
+        if config_file.name == "short.yaml":
+            raise {"key": KeyError("epochs"), "shape": RuntimeError("shapes 3 and 4")}[arguments[0]]
         return None if "--dry_run" in arguments else Path("model.les")
 
 
@@ -114,6 +116,17 @@ def test_training_names_the_checkpoint_it_wrote(
     with_plugins(toy=Trainer())
     done = command("train", "toy", "--config", "a.yaml")
     assert (done.code, "model.les" in done.errors) == (0, True)
+
+
+@pytest.mark.parametrize(("what", "words"), [("key", "KeyError: 'epochs'"), ("shape", "RuntimeError: shapes 3 and 4")])
+def test_whatever_an_adapter_raises_is_one_line_that_says_where(
+    command: Callable[..., Done], with_plugins: Callable[..., None], what: str, words: str
+) -> None:
+    with_plugins(toy=Trainer())
+    done = command("train", "toy", "--config", "short.yaml", what)
+    assert done.code == 1
+    assert done.errors.startswith(f"error: short.yaml: the trainer of toy stopped with {words} (test_cli.py, line ")
+    assert done.errors.count("\n") == 1
 
 
 def test_what_is_refused_ends_in_one_line_without_traceback_and_exit_code_1(

@@ -175,6 +175,11 @@ def _model(
     """The energy model, and element_refs, data_mean and data_std: the file's, or those of the model that is loaded."""
     torch.manual_seed(int(_number(trainer, "seed", source, 42) or 0))
     if "load" in section:
+        if (Path(str(section["load"])) / checkpoint.MANIFEST).is_file():
+            raise ConfigError(
+                f"{source}: model.load is {section['load']!r}, a checkpoint of les-plugins; allowed: a model of MatGL, "
+                "which `les-plugins train matgl` writes beside it (the same name without .les)"
+            )
         try:
             potential = matgl.load_model(section["load"])
         except Exception as error:  # MatGL looks for unknown names on the network

@@ -103,7 +103,7 @@ def main() -> None:
     except MemoryError as error:
         _say(f"out of memory{f': {error}' if str(error) else ''}")
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         _say(f"out of memory: {str(error).splitlines()[0]}")
     else:
@@ -126,7 +126,7 @@ def _in_words(error: OSError) -> str:
     return ": ".join([*files, reason(error)])
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """PyTorch says so in an exception of its own on a GPU, and in the text of a plain one on a CPU."""
     texts = ("not enough memory", "can't allocate memory")
     return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in texts)

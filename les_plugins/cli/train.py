@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +13,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from les_plugins import checkpoint, plugins
+from les_plugins import checkpoint, cli, plugins
 from les_plugins.cli.interruption import command_line, says_what_was_kept
 from les_plugins.cli.shared import quiet_host
+from les_plugins.errors import HostError, LesPluginsError
 
 #: What hosts take to go on from their own last state: on the command line, or in their config file.
 _GOING_ON = {"mace": ("--restart_latest",), "nequip": ("++ckpt_path=LAST.ckpt",)}
@@ -72,7 +74,18 @@ def _trained(host: str, config: Path, arguments: tuple[str, ...], metadata: dict
         )
 
     with says_what_was_kept(kept):
-        path: Path | None = plugins.host(host).les_train(config_file=config, arguments=arguments, metadata=metadata)
+        hooks = plugins.host(host)
+        try:
+            path: Path | None = hooks.les_train(config_file=config, arguments=arguments, metadata=metadata)
+        except (LesPluginsError, OSError, MemoryError):  # the command has lines of its own for them
+            raise
+        except Exception as error:  # an adapter passes on whatever its host makes of a strange value
+            if isinstance(error, RuntimeError) and cli.is_out_of_memory(error):
+                raise
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(last.filename).name}, line {last.lineno}"
+            reason = f"{type(error).__name__}: {error} ({place})"
+            raise HostError(f"{config}: the trainer of {host} stopped with {reason}") from error
         return path
 
 

@@ -179,6 +179,16 @@ def test_numbers_that_matgl_would_stumble_over_or_train_with_are_refused(work, s
         training.train(write(labelled_waters(6), **{section: changes}))
 
 
+def test_a_checkpoint_of_ours_as_the_model_to_load_is_refused_at_once(work):
+    Path("run.les").mkdir()
+    Path("run.les/manifest.json").write_text("{}")
+    config = write(labelled_waters(6))
+    settings = {**yaml.safe_load(config.read_text()), "model": {"load": "run.les"}}
+    config.write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigError, match="a checkpoint of les-plugins; allowed: a model of MatGL"):
+        training.train(config)
+
+
 def test_a_number_that_yaml_takes_for_text_is_a_number(work):
     config = write(labelled_waters(6))
     config.write_text(config.read_text().replace("trainer:\n", "trainer:\n  lr: 1e-3\n"))

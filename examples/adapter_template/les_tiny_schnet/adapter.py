@@ -74,8 +74,7 @@ def les_calculator(model, metadata, device):
             check_frame(atoms, "structure")
             check_elements([atoms], self.known_elements, "structure")
             super().calculate(atoms, properties, system_changes)
-            latent = self.output.get("latent")
-            if latent is not None:
+            if (latent := self.output.get("latent")) is not None:
                 geometry = [self.batch[name] for name in ("positions", "cell", "pbc")]
                 epsilon = self.model.long_range.config.epsilon_infinity
                 self.results.update(latent_results(latent, *geometry, epsilon))
@@ -118,6 +117,7 @@ def les_train(config_file, arguments, metadata):
 
     config = read_yaml(config_file)
     refuse_near_misses(config, str(config_file))  # this host reads the keys that it knows and no others
+    les_plugins.checkpoint.check_target(config["checkpoint"])  # before hours of training, not after
     model, frames = TinySchNet(**config["model"]).double(), read_labelled_frames(config_file.parent / config["data"])
     model = les_plugins.attach(model, config["long_range"]) if "long_range" in config else model
     train(model, frames, config["epochs"], config["learning_rate"])
