@@ -21,7 +21,7 @@ from les_plugins.errors import ConfigError, HostError
 from les_plugins.frames import check_elements_of, check_frame
 from les_plugins.long_range import LongRange, LongRangeResult
 from les_plugins.long_waves import warn_of_long_waves
-from les_plugins.material import Material
+from les_plugins.material import Material, finite_numbers
 from les_plugins.physical import (
     born_results,
     field_results,
@@ -243,7 +243,11 @@ class LongRangeCalculator(Material):
             ConfigError: fields of another shape.
         """
         if fields is not None:
-            return self._evaluate_in_fields(frames, np.asarray(fields, dtype=float))
+            fields = finite_numbers(fields, "fields", "three numbers in V/Å for each structure")
+        if not len(frames):
+            return BatchResult(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 3, 3)))
+        if fields is not None:
+            return self._evaluate_in_fields(frames, fields)
         for number, atoms in enumerate(frames):
             self.check(atoms, f"structure {number}")
         self.reset()  # type: ignore[attr-defined]
@@ -321,12 +325,15 @@ class LongRangeCalculator(Material):
             derived.update(field_energy=energy, field_forces=forces, field_dipole=dipole)
 
 
+def keeps_charge(part: nn.Module) -> bool:
+    """Whether a long-range part leaves the net charge of its heads on open structures (`neutralize: keep`)."""
+    section = getattr(part, "_section", None)
+    return isinstance(section, Mapping) and section.get("neutralize") == "keep"
+
+
 def _total_charge(part: nn.Module, latent: LongRangeResult) -> Tensor | None:
     """(1,) e, latent: what the heads themselves say where `neutralize: keep` asks for it, else None for zero."""
-    section = getattr(part, "_section", None)
-    if not isinstance(section, Mapping) or section.get("neutralize") != "keep":
-        return None
-    return latent.permanent.charge.double().sum().reshape(1)
+    return None if not keeps_charge(part) else latent.permanent.charge.double().sum().reshape(1)
 
 
 def _array(value: Tensor) -> NDArray[Any]:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import ConfigError, HostError, quoted
 from les_plugins.long_range import LongRangeResult
 from les_plugins.observables import electronic_screening
 from les_plugins.physical import susceptibility_of
@@ -38,9 +38,7 @@ class Material:
 
     @epsilon_infinity.setter
     def epsilon_infinity(self, value: float) -> None:
-        if not 1.0 <= float(value) < float("inf"):
-            raise ConfigError(f"epsilon_infinity is {value}; allowed: a number of at least 1")
-        self._epsilon_infinity = float(value)
+        self._epsilon_infinity = _at_least(1.0, value, "epsilon_infinity", "a number of at least 1")
         self.reset()  # type: ignore[attr-defined]
 
     @property
@@ -57,9 +55,8 @@ class Material:
 
     @reference_susceptibility.setter
     def reference_susceptibility(self, value: float | None) -> None:
-        if value is not None and not 0.0 <= float(value) < float("inf"):
-            raise ConfigError(f"reference_susceptibility is {value}; allowed: a number of at least 0, or None")
-        self._susceptibility = None if value is None else float(value)
+        allowed = "a number of at least 0, or None"
+        self._susceptibility = None if value is None else _at_least(0.0, value, "reference_susceptibility", allowed)
         self.reset()  # type: ignore[attr-defined]
 
     @property
@@ -81,9 +78,10 @@ class Material:
     @external_field.setter
     def external_field(self, field: Any) -> None:
         if field is not None:
-            field = np.asarray(field, dtype=float)
-            if field.shape != (3,) or not np.isfinite(field).all():
-                raise ConfigError(f"external_field is {field.tolist()}; allowed: three finite numbers in V/Å, or None")
+            allowed = "three finite numbers in V/Å, or None"
+            field = finite_numbers(field, "external_field", allowed)
+            if field.shape != (3,):
+                raise ConfigError(f"external_field is {field.tolist()}; allowed: {allowed}")
             if self._part is None:
                 if self.has_long_range:
                     raise HostError("external_field: this host's adapter cannot apply fields; those of les-plugins can")
@@ -111,3 +109,21 @@ class Material:
         batch = torch.zeros(len(latent.charge), dtype=torch.long, device=latent.charge.device)
         alpha = latent.polarizability
         return float(electronic_screening(self.epsilon_infinity, alpha, cell.double(), pbc, batch, chi)[0].detach())
+
+
+def finite_numbers(value: Any, name: str, allowed: str) -> NDArray[Any]:
+    """What a user gave as a float64 array of its own; ConfigError for what is no array of finite numbers."""
+    try:
+        found = np.array(value, dtype=float)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} is {quoted(value)}; allowed: {allowed}") from None
+    if not np.isfinite(found).all():
+        raise ConfigError(f"{name} is {quoted(value)}; allowed: {allowed}")
+    return found
+
+
+def _at_least(least: float, value: Any, name: str, allowed: str) -> float:
+    number = finite_numbers(value, name, allowed)
+    if number.shape != () or number < least:
+        raise ConfigError(f"{name} is {quoted(value)}; allowed: {allowed}")
+    return float(number)

@@ -84,3 +84,25 @@ def test_setting_what_scales_results_clears_them() -> None:
 def test_values_that_no_material_has_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=name):
         setattr(Bare(), name, value)
+
+
+@pytest.mark.parametrize("value", ["water", None, [1.0, 2.0], 1j, float("nan"), 0.5])
+def test_epsilon_infinity_that_is_no_number_of_at_least_one_is_an_error_that_names_it(value: Any) -> None:
+    calculator = Bare()
+    with pytest.raises(ConfigError, match="epsilon_infinity is"):
+        calculator.epsilon_infinity = value
+    assert calculator.epsilon_infinity == EPSILON
+
+
+@pytest.mark.parametrize("value", ["x", [0.1], float("inf"), -1.0])
+def test_reference_susceptibility_that_is_no_number_is_an_error_that_names_it(value: Any) -> None:
+    calculator = Bare()
+    with pytest.raises(ConfigError, match="reference_susceptibility is"):
+        calculator.reference_susceptibility = value
+
+
+@pytest.mark.parametrize("value", ["x", 0.1, [1, [2], 3], [1j, 0, 0], [0, 0, float("nan")]])
+def test_a_field_that_is_not_three_numbers_is_an_error_that_names_it(value: Any) -> None:
+    calculator = Bare()
+    with pytest.raises(ConfigError, match="external_field is"):
+        calculator.external_field = value

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
+import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import all_changes
 from mace import data
@@ -18,9 +21,11 @@ from les_plugins.calculator import (
     LONG_RANGE_PROPERTIES,
     SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
+    keeps_charge,
 )
 from les_plugins.devices import check_device
-from les_plugins.errors import HostError
+from les_plugins.errors import DataError, HostError
+from les_plugins.near_origin import near_origin
 
 
 class LesMACECalculator(LongRangeCalculator, MACECalculator):
@@ -90,7 +95,28 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
             self.finish_short_range(bool(atoms.pbc.all()))
             return
         batch = self._atoms_to_batch(atoms)
-        self.finish(batch["positions"], batch["cell"].view(-1, 3, 3).double(), batch["pbc"].view(-1, 3))
+        positions = torch.as_tensor(atoms.positions, device=self.device)
+        self.finish(positions, batch["cell"].view(-1, 3, 3).double(), batch["pbc"].view(-1, 3))
+
+    def _atoms_to_batch(self, atoms: Atoms) -> Any:
+        return super()._atoms_to_batch(self._read(atoms))
+
+    def _read(self, atoms: Atoms) -> Atoms:
+        """What MACE is given: by the origin, and of `info` only what the model reads.
+
+        MACE makes tensors of a charge, a spin and a field that no layer of the model looks at, whatever they hold.
+        """
+        charged = self._part is not None and keeps_charge(self._part)
+        found = near_origin(atoms, keep_open=charged).copy()
+        read = getattr(self.models[0], "embedding_specs", None) or {}
+        for name, key in self.info_keys.items():
+            value = found.info.get(key)
+            if name not in read:
+                found.info.pop(key, None)
+            elif value is not None and not (isinstance(value, Real) and np.isfinite(float(value))):
+                raise DataError(f"structure: info[{key!r}] is {value!r}, which this model reads; allowed: a number")
+        found.arrays.pop(self.charges_key, None)
+        return found
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """MACE's own batch; none of a compiled model, which MACE pads for one structure."""
@@ -100,7 +126,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         with torch_tools.default_dtype(self.default_dtype):
             graphs = [
                 data.AtomicData.from_config(
-                    data.config_from_atoms(atoms, key_specification=keys, head_name=self.head),
+                    data.config_from_atoms(self._read(atoms), key_specification=keys, head_name=self.head),
                     z_table=self.z_table,
                     cutoff=self.r_max,
                     heads=self.available_heads,

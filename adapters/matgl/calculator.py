@@ -21,9 +21,11 @@ from les_plugins.calculator import (
     LONG_RANGE_PROPERTIES,
     SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
+    keeps_charge,
 )
 from les_plugins.devices import check_device
 from les_plugins.frames import check_no_slabs
+from les_plugins.near_origin import near_origin
 
 
 class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
@@ -80,9 +82,10 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         check_no_slabs([structure], "structure")  # MatGL would take a slab for a molecule
         types = torch.tensor([self.known_elements.index(z) for z in structure.numbers], device=self._device)
         with host_dtype(self._dtype), self.observing(properties):
-            self._host_calculate(structure, list(properties or ["energy"]), list(system_changes))
+            self._host_calculate(self._near(structure), list(properties or ["energy"]), list(system_changes))
             # inside: the model keeps them, and the next thread's evaluation replaces them
             energies = atomic_energies(self.potential, types, torch.zeros_like(types))
+        self.atoms = structure.copy()  # the host's is the one that it was given
         self.results["energies"] = _array(energies)
         if not self.has_long_range:
             self.finish_short_range(bool(structure.pbc.all()))
@@ -94,7 +97,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         check_no_slabs(frames, "structures")  # as for one
         with host_dtype(self._dtype):
             converter = Atoms2Graph(self.element_types, self.cutoff)
-            graphs, lattices, _ = zip(*(converter.get_graph(atoms) for atoms in frames), strict=True)
+            graphs, lattices, _ = zip(*(converter.get_graph(self._near(atoms)) for atoms in frames), strict=True)
             try:
                 found = self.potential(
                     Batch.from_data_list(list(graphs)).to(self._device), torch.cat(lattices).to(self._device)
@@ -114,6 +117,10 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
                 self.potential.calc_stresses = self.compute_stress = True
             self.results.pop("stress", None)
 
+    def _near(self, atoms: Atoms) -> Atoms:
+        """By the origin: MatGL's graphs have coordinates of the precision of the model."""
+        return near_origin(atoms, keep_open=self._part is not None and keeps_charge(self._part))
+
     @property
     def _device(self) -> torch.device:
         device: torch.device = self.potential.data_mean.device
@@ -121,10 +128,8 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
 
     def _geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
         """Positions (N, 3), cell (1, 3, 3) and pbc (1, 3) of a structure."""
-        positions, cell = (
-            torch.tensor(values, dtype=self._dtype, device=self._device)
-            for values in (atoms.positions, atoms.cell.array[None])
-        )
+        positions = torch.tensor(atoms.positions, device=self._device)
+        cell = torch.tensor(atoms.cell.array[None], dtype=self._dtype, device=self._device)
         return positions, cell, torch.tensor(atoms.pbc[None], device=self._device)
 
 

@@ -16,6 +16,8 @@ from sevenn.atom_graph_data import AtomGraphData
 from sevenn.train import dataload
 from torch import Tensor
 
+from les_plugins.near_origin import near_origin
+
 #: (1, 3) integers, 1 where a structure is periodic.
 PBC = "pbc"
 _host_atoms_to_graph = dataload.atoms_to_graph
@@ -29,7 +31,8 @@ def graph_of(atoms: Atoms, cutoff: float, dtype: torch.dtype) -> AtomGraphData:
         cutoff: Å.
         dtype: of the model: edge vectors and volume; positions and cell are float64 always.
     """
-    graph = dataload.unlabeled_atoms_to_graph(atoms, cutoff)
+    # far from the origin the neighbour search of an open structure spans all that lies between, and warns of it
+    graph = dataload.unlabeled_atoms_to_graph(atoms if atoms.pbc.any() else near_origin(atoms), cutoff)
     data = {key: _tensor(value, dtype) for key, value in _with_cell(graph, atoms).items() if key != keys.INFO}
     for key, exact in ((keys.POS, atoms.positions), (keys.CELL, atoms.cell.array[None])):
         data[key] = torch.tensor(exact, dtype=torch.float64)

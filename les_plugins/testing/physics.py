@@ -98,6 +98,24 @@ class Physics(ContractHost):
         found = self.calculator(model).get_property("born_effective_charges", atoms)
         np.testing.assert_allclose(found, born.numpy(), rtol=0, atol=1e-6)
 
+    def test_single_precision_has_the_same_forces_and_charges_far_from_the_origin(self) -> None:
+        """At 10⁵ Å a coordinate has steps of 0.008 Å in float32: forces of bonds would be wrong by 0.1 eV/Å."""
+        calculator = self.calculator(self.attached(dtype=torch.float32))
+        for pbc in (True, False):
+            atoms = waters(2, seed=3, pbc=pbc)
+            far = atoms.copy()
+            far.positions += [1e5, -1e5, 3e4]
+            assert len(calculator.evaluate_batch([]).energy) == 0
+            for name in ("forces", "dipole", "charges", "born_effective_charges"):
+                near, found = (np.array(calculator.get_property(name, frame)) for frame in (atoms, far))
+                if name == "dipole" and pbc:
+                    continue  # a branch
+                # rounding of float32 through the host's layers
+                np.testing.assert_allclose(found, near, rtol=0, atol=1e-5 * max(1.0, np.abs(near).max()))
+            forces = calculator.evaluate_batch([far]).forces
+            near = calculator.get_property("forces", atoms)
+            np.testing.assert_allclose(forces, near, rtol=0, atol=1e-5 * max(1.0, np.abs(near).max()))
+
     def test_acoustic_sum_rule_is_exact_in_open_structures_and_can_be_enforced_in_periodic_ones(
         self, record_property: Callable[[str, object], None]
     ) -> None:

@@ -1,6 +1,7 @@
 """The MACE adapter: what is MACE's own, beyond the contract (test_mace_contract.py)."""
 
 import inspect
+import warnings
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from scipy.spatial.transform import Rotation
 import les_plugins
 from les_plugins.adapters.mace.calculator import LesMACECalculator
 from les_plugins.adapters.mace.model import LongRangeMACE
-from les_plugins.errors import ConfigError, DataError, DeviceError, HostError
+from les_plugins.errors import ConfigError, DataError, DeviceError, HostError, LesPluginsWarning
 
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}}
 #: Rounding of a few thousand float64 operations.
@@ -173,3 +174,19 @@ class TestCalculator:
         LesMACECalculator(model)
         assert list(LesMACECalculator.implemented_properties) == before
         assert "charges" not in LesMACECalculator.implemented_properties
+
+
+@pytest.mark.parametrize("charge", ["1", "abc", np.array([2]), np.array([1, 2]), None])
+def test_a_charge_of_any_kind_that_the_model_does_not_read_changes_nothing(model, charge):
+    """MACE makes a tensor of it before any layer is asked whether it reads it."""
+    calculator, atoms = LesMACECalculator(model), waters()
+    expected = calculator.get_property("energy", atoms)
+    for key in ("charge", "spin", "external_field"):
+        atoms.info[key] = charge
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LesPluginsWarning)
+        assert calculator.get_property("energy", atoms) == expected
+        calculator.reset()
+        assert calculator.get_property("energy", atoms) == expected
+        np.testing.assert_allclose(calculator.evaluate_batch([atoms]).energy, [expected], rtol=ROUNDING)
+    assert "charge" in atoms.info
