@@ -185,10 +185,29 @@ def _heads(args: Any, source: Path) -> dict[str, dict[str, Any]]:
                 if close == ["long_range"]:
                     guess = " (long_range stands beside heads, not in a head: all heads share it)"
                 raise ConfigError(f"{source}: heads.{name}: unknown key {key!r}{guess}; allowed: {', '.join(allowed)}")
-        if isinstance(head.get("config_type_weights"), dict):  # MACE reads text only, and passes over what is none
-            head["config_type_weights"] = repr(dict(head["config_type_weights"]))
+        _check_kinds(name, head, source)
+        for key in ("config_type_weights", "E0s"):  # MACE reads text only, of weights it passes over what is none
+            if isinstance(head.get(key), dict):
+                head[key] = repr(dict(head[key]))
     args.heads = repr(heads)
     return heads
+
+
+def _check_kinds(name: Any, head: Mapping[str, Any], source: Path) -> None:
+    """Values of a head that MACE stumbles over without saying where."""
+    if not isinstance(name, str):
+        raise ConfigError(f"{source}: heads: the name of a head is {name!r}; expected text: write it in quotes")
+    for key in ("info_keys", "arrays_keys"):
+        if not isinstance(head.get(key, {}), dict):
+            raise ConfigError(
+                f"{source}: heads.{name}.{key} is {head[key]!r}; expected a section such as {{energy: REF_energy}}"
+            )
+    for key in ("train_file", "valid_file", "test_file"):
+        files = head.get(key) or ""
+        if not isinstance(files, str) and not (isinstance(files, list) and all(isinstance(one, str) for one in files)):
+            raise ConfigError(
+                f"{source}: heads.{name}.{key} is {files!r}; expected the name of a file, or a list of them"
+            )
 
 
 def _files(head: Mapping[str, Any], args: Any, kind: str) -> list[Path]:

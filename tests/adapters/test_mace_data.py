@@ -299,6 +299,19 @@ def test_a_misspelt_key_of_a_head_is_refused(two_heads: Path) -> None:
     assert "heads.hse: unknown key 'long_rang'" in refusal(ConfigError, heads=heads(long_rang={}), **given)
 
 
+def test_energies_of_atoms_of_a_head_reach_mace_as_text(two_heads: Path) -> None:
+    args, _ = read(heads=heads(E0s={1: -1.0, 8: -2.0}), train_file=None, valid_file=None)
+    assert "{1: -1.0, 8: -2.0}" in [head["E0s"] for head in ast.literal_eval(args.heads).values()]
+
+
+@pytest.mark.parametrize("wrong", [{"info_keys": ["energy"]}, {"arrays_keys": "forces"}, {"train_file": 5}])
+def test_values_of_a_head_of_another_kind_are_refused(two_heads: Path, wrong: dict[str, Any]) -> None:
+    (key,) = wrong
+    assert f"heads.hse.{key} is " in refusal(ConfigError, heads=heads(**wrong), train_file=None, valid_file=None)
+    message = refusal(ConfigError, heads={1: heads()["hse"]}, train_file=None, valid_file=None)
+    assert "the name of a head is 1" in message
+
+
 def test_weights_of_config_types_of_a_head_reach_mace(two_heads: Path) -> None:
     args, _ = read(heads=heads(config_type_weights={"bulk": 2.0}), train_file=None, valid_file=None)
     (text,) = (
