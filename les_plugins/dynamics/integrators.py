@@ -39,10 +39,11 @@ class Integrator:
 
     Raises:
         GeometryError: npt without three periodic directions, or with constraints.
-        ConfigError: no velocities to start Bussi's thermostat from.
+        ConfigError: no velocities to start Bussi's thermostat from, or an atom that two constraints hold.
     """
 
     def __init__(self, atoms: Atoms, settings: Settings) -> None:
+        _check_held_once(atoms)
         self.atoms, self.settings = atoms, settings
         self._random = _random_streams(settings.seed)[1]
         self._rests = _rests_by_itself(atoms, settings)
@@ -193,6 +194,24 @@ def _leave_centre_alone(bussi: Any) -> None:
         bussi.transferred_energy += (alpha**2 - 1.0) * kinetic
 
     bussi.scale_velocities = scale
+
+
+def _check_held_once(atoms: Atoms) -> None:
+    """ConfigError for an atom that two constraints hold: ASE takes its degrees of freedom off twice."""
+    held: dict[tuple[int, int], str] = {}
+    for constraint in atoms.constraints:
+        name = type(constraint).__name__
+        if name not in ("FixAtoms", "FixCartesian", "FixCom"):
+            continue
+        indices = range(len(atoms)) if name == "FixCom" else np.unique(constraint.get_indices()).tolist()
+        axes = np.flatnonzero(constraint.mask).tolist() if name == "FixCartesian" else range(3)
+        places = [(index, axis) for index in indices for axis in axes]
+        if twice := [place for place in places if place in held]:
+            raise ConfigError(
+                f"the start has the constraints {held[twice[0]]} and {name} on atom {twice[0][0]}, whose degrees of "
+                "freedom would be counted off twice: keep one of them"
+            )
+        held |= dict.fromkeys(places, name)
 
 
 def _degrees_of_freedom(atoms: Atoms) -> int:

@@ -41,12 +41,12 @@ class Settings(BaseModel):
     ensemble: Ensemble = "nve"
     thermostat: Thermostat | None = None
     temperature: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    pressure: float | None = Field(default=None, allow_inf_nan=False)
-    timestep: float = Field(default=0.5, gt=0, le=20, allow_inf_nan=False)
+    pressure: float | None = Field(default=None, ge=-1e8, le=1e8, allow_inf_nan=False)
+    timestep: float = Field(default=0.5, ge=1e-6, le=20, allow_inf_nan=False)
     steps: int = Field(default=1000, ge=0)
     every: int = Field(default=4, ge=1)
-    thermostat_time: float = Field(default=100.0, gt=0, allow_inf_nan=False)
-    barostat_time: float = Field(default=1000.0, gt=0, allow_inf_nan=False)
+    thermostat_time: float = Field(default=100.0, ge=1e-3, le=1e12, allow_inf_nan=False)
+    barostat_time: float = Field(default=1000.0, ge=1e-3, le=1e12, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0)
     velocities: Literal["auto", "draw", "keep"] = "auto"
     current: bool = True
