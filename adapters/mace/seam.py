@@ -161,6 +161,7 @@ def _check_restart(model: nn.Module, args: Any) -> None:
         return
     latest = max(own, key=lambda info: (info.swa, info.epochs))
     try:
+        # MACE opens the same file in the same way right after this: its own, of the run that goes on
         kept = torch.load(latest.path, map_location="cpu", weights_only=False)
         theirs = {name: value.shape for name, value in kept["model"].items()}
         groups = kept["optimizer"]["param_groups"]
