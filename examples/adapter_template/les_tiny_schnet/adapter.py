@@ -13,6 +13,7 @@ from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayou
 from les_plugins.frames import check_elements, check_frame
 from les_plugins.hookspecs import hookimpl
 from les_plugins.long_range import LongRange
+from les_plugins.near_origin import near_origin
 from les_plugins.plugins import HostInfo, HostState
 from les_plugins.results import exact
 from les_plugins.section_name import refuse_near_misses
@@ -73,14 +74,13 @@ def les_calculator(model, metadata, device):
         def calculate(self, atoms=None, properties=("energy",), system_changes=()):
             check_frame(atoms, "structure")
             check_elements([atoms], self.known_elements, "structure")
-            super().calculate(atoms, properties, system_changes)
+            super().calculate(near_origin(atoms), properties, system_changes)  # of models in float32
             if (latent := self.output.get("latent")) is not None:
-                geometry = [self.batch[name] for name in ("positions", "cell", "pbc")]
-                epsilon = self.model.long_range.config.epsilon_infinity
-                self.results.update(latent_results(latent, *geometry, epsilon))
+                args = *map(self.batch.get, ("positions", "cell", "pbc")), self.model.long_range.config.epsilon_infinity
+                self.results.update(latent_results(latent, *args))
                 self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
                 if "born_effective_charges" in properties:
-                    self.results["born_effective_charges"] = born_results(latent, *geometry, epsilon)
+                    self.results["born_effective_charges"] = born_results(latent, *args)
             self.results = exact(self.results)
 
     return Calculator(model, device)
