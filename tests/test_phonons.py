@@ -221,7 +221,7 @@ def test_a_heavy_isotope_everywhere_keeps_the_primitive_cell_and_masses_above_ze
     assert sorted(phonon.primitive.masses) == pytest.approx([masses.min()] * 2 + [35.0, 37.0])
     masses[3] = 0.0
     atoms.set_masses(masses)
-    with pytest.raises(DataError, match="atom 3 has the mass 0 u; allowed: above 0"):
+    with pytest.raises(DataError, match="mass of atom 3 is 0 u; allowed: above 0"):
         phonons.displaced_supercells(atoms, (1, 1, 1))
 
 
