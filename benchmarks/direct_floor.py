@@ -22,8 +22,8 @@ from electrostatics import SIGMA, water, with_terms
 from torch import Tensor
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.electrostatics.reciprocal import reciprocal_grid
-from les_plugins.electrostatics.structure_factor import ReciprocalGrid, Slab, _chunks
+from les_plugins.electrostatics.periodic.reciprocal import reciprocal_grid
+from les_plugins.electrostatics.periodic.structure_factor import ReciprocalGrid, Slab, _chunks
 
 SQUARE = 1024
 

@@ -20,9 +20,9 @@ import numpy as np
 from ase import Atoms
 
 import les_plugins
+from les_plugins.electrostatics.long_waves import screening_of_longest_wave
 from les_plugins.errors import LesPluginsWarning
-from les_plugins.long_waves import screening_of_longest_wave
-from les_plugins.zoo import structure
+from les_plugins.storage.zoo import structure
 
 NAMES = ("born_effective_charges", "long_wave_born_charges")
 

@@ -18,8 +18,8 @@ from electrostatics import water
 from torch import Tensor
 
 from les_plugins import Multipoles
-from les_plugins.electrostatics.mesh import mesh_electrostatics
-from les_plugins.electrostatics.reciprocal import periodic_electrostatics
+from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
+from les_plugins.electrostatics.periodic.reciprocal import periodic_electrostatics
 
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-7)
 #: sigma and dl, Å

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.multipoles import traceless
+from les_plugins.electrostatics.multipoles import traceless
 from les_plugins.units import COULOMB_CONSTANT
 
 EDGE = 12.42  # Å, 64 molecules at the density of water

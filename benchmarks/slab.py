@@ -15,7 +15,7 @@ import torch
 
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.electrostatics import slab
-from les_plugins.multipoles import traceless
+from les_plugins.electrostatics.multipoles import traceless
 
 THICKNESS = 12.0
 DENSITY = 0.1

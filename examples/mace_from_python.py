@@ -84,7 +84,7 @@ def main() -> None:
 
 def read(path: Path) -> list:
     """Frames with their labels under the names that MACE's key specification above looks for."""
-    from les_plugins.frames import read_frames
+    from les_plugins.data.frames import read_frames
 
     frames = read_frames(path)
     for atoms in frames:

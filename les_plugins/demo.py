@@ -12,12 +12,12 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from les_plugins import zoo
+from les_plugins.data.evaluation import Evaluation, evaluate
+from les_plugins.data.frames import read_frames
+from les_plugins.data.labels import BORN, LabelKeys
 from les_plugins.dynamics import Settings, Trajectory, run
 from les_plugins.errors import DataError
-from les_plugins.evaluation import Evaluation, evaluate
-from les_plugins.frames import read_frames
-from les_plugins.labels import BORN, LabelKeys
+from les_plugins.storage import zoo
 from les_plugins.units import SPEED_OF_LIGHT
 
 TRAJECTORY = "md.h5"

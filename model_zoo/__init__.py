@@ -1,1 +1,1 @@
-"""Pretrained models: one folder each, read by `les_plugins.zoo`; no code of theirs is run."""
+"""Pretrained models: one folder each, read by `les_plugins.storage.zoo`; no code of theirs is run."""

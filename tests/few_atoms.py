@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from les_plugins.features import Edges
+from les_plugins.model.features import Edges
 
 #: Å.
 CUTOFF = 4.0

@@ -15,8 +15,8 @@ from ase.neighborlist import neighbor_list
 from torch import Tensor
 
 from les_plugins.electrostatics import LatentElectrostatics
-from les_plugins.multipoles import Multipoles
-from les_plugins.observables import born_effective_charges
+from les_plugins.electrostatics.multipoles import Multipoles
+from les_plugins.electrostatics.observables import born_effective_charges
 
 #: Lattice constant of NaCl, Å; ε_∞ and Z* (e) near those of experiment.
 LATTICE, EPSILON, BORN_CHARGE = 5.64, 2.33, 1.1

@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import les_plugins
-from les_plugins import LongRangeConfig, checkpoint
-from les_plugins.checkpoint import CONFIG, MANIFEST, WEIGHTS
+from les_plugins import LongRangeConfig
 from les_plugins.errors import CheckpointError, DeviceError, HostError
-from les_plugins.hookspecs import hookimpl
-from les_plugins.plugins import HostInfo, HostState
+from les_plugins.hosting.hookspecs import hookimpl
+from les_plugins.hosting.registry import HostInfo, HostState
+from les_plugins.storage import checkpoint
+from les_plugins.storage.checkpoint import CONFIG, MANIFEST, WEIGHTS
 
 FILES = (CONFIG, WEIGHTS, MANIFEST)
 SECTION = LongRangeConfig.parse({"dl": 2.0, "epsilon_infinity": 1.78})

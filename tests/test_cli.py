@@ -13,10 +13,10 @@ import pytest
 from command_line import Done
 
 import les_plugins
-from les_plugins import plugins
 from les_plugins.errors import ConfigError
-from les_plugins.hookspecs import hookimpl
-from les_plugins.plugins import HostInfo
+from les_plugins.hosting import registry as plugins
+from les_plugins.hosting.hookspecs import hookimpl
+from les_plugins.hosting.registry import HostInfo
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from test_checkpoint import ToyHost, hookimpl
 from torch import nn
 
 import les_plugins
-from les_plugins import checkpoint
+from les_plugins.storage import checkpoint
 
 
 class Compiled(ToyHost):

@@ -15,9 +15,9 @@ from ase import Atoms
 from command_line import Done
 from toy_calculator import Toy, labelled, molecule
 
-from les_plugins.charge_map import AXES, ChargeMap, charge_map, plot_map
 from les_plugins.cli import evaluate, plot
 from les_plugins.errors import ConfigError, HostError
+from les_plugins.plots.charge_map import AXES, ChargeMap, charge_map, plot_map
 
 pytest.importorskip("matplotlib")
 

@@ -7,9 +7,9 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from les_plugins.close_atoms import check_distances
+from les_plugins.data.close_atoms import check_distances
+from les_plugins.data.frames import check_frame
 from les_plugins.errors import DataError
-from les_plugins.frames import check_frame
 
 TRICLINIC = np.array([[6.0, 0.3, -0.4], [4.9, 5.2, 0.6], [-2.8, 1.1, 7.0]])
 

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from les_plugins import LesPluginsError, LongRangeConfig
 from les_plugins.config import ResponseConfig
-from les_plugins.documents import read_yaml
 from les_plugins.errors import ConfigError
+from les_plugins.io.documents import read_yaml
 
 SOURCE = "water.yaml: long_range"
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from les_plugins import LongRangeConfig
 from les_plugins.errors import ConfigError
-from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.heads import Heads, conserved
+from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.heads import Heads, conserved
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from les_plugins import LongRangeConfig, hookspecs
+from les_plugins import LongRangeConfig
 from les_plugins.config import ResponseConfig
+from les_plugins.hosting import hookspecs
 
 ROOT = Path(__file__).parent.parent
 HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("les_")}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from les_plugins.documents import LARGEST_JSON, LARGEST_YAML, parse_yaml, read_json, read_yaml
 from les_plugins.errors import LONGEST_MESSAGE, CheckpointError, ConfigError, LesPluginsError, quoted
+from les_plugins.io.documents import LARGEST_JSON, LARGEST_YAML, parse_yaml, read_json, read_yaml
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))

@@ -7,10 +7,10 @@ import pytest
 from ase import Atoms
 from toy_calculator import CHARGES, CONSTANTS, Toy, labelled, molecule
 
+from les_plugins.data.evaluation import POLARIZABILITY_UNITS, evaluate, known_elements
+from les_plugins.data.index_order import rotation_violation
+from les_plugins.data.labels import LabelKeys, survey
 from les_plugins.errors import DataError, GeometryError
-from les_plugins.evaluation import POLARIZABILITY_UNITS, evaluate, known_elements
-from les_plugins.index_order import rotation_violation
-from les_plugins.labels import LabelKeys, survey
 
 
 def frames(count: int = 4, periodic: bool = False) -> list[Atoms]:

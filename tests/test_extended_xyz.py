@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from les_plugins.data.frames import iterate_frames, read_frames
+from les_plugins.data.labels import shaped
 from les_plugins.errors import DataError
-from les_plugins.frames import iterate_frames, read_frames
-from les_plugins.labels import shaped
 
 LATTICE = 'Lattice="9 0 0 0 9 0 0 0 9"'
 PROPERTIES = "Properties=species:S:1:pos:R:3"

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.calculator import LongRangeCalculator, born_results, field_results, latent_results
+from les_plugins.electrostatics.observables import born_effective_charges, field_forces, polarization
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.long_range import LongRangeResult
-from les_plugins.observables import born_effective_charges, field_forces, polarization
+from les_plugins.hosting.calculator import LongRangeCalculator, born_results, field_results, latent_results
+from les_plugins.model.long_range import LongRangeResult
 
 OPEN, PERIODIC = torch.zeros(1, 3, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool)
 TRICLINIC = torch.tensor([[[6.0, 0.3, -0.4], [1.9, 5.2, 0.6], [-0.8, 1.1, 7.0]]], dtype=torch.float64)

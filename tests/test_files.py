@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from les_plugins.errors import DataError
-from les_plugins.files import whole_file, whole_folder
+from les_plugins.io.files import whole_file, whole_folder
 
 
 def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from les_plugins import folders
-from les_plugins.folders import replacing
+from les_plugins.io import folders
+from les_plugins.io.folders import replacing
 
 OLD, NEW = {"a": "old a", "b": "old b"}, {"a": "new a", "b": "new b", "c": "new c"}
 #: What CPython announces before it touches a file system.

@@ -10,8 +10,7 @@ import pytest
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from les_plugins.errors import DataError
-from les_plugins.frames import (
+from les_plugins.data.frames import (
     check_boundaries,
     check_elements,
     check_frame,
@@ -21,6 +20,7 @@ from les_plugins.frames import (
     label,
     read_frames,
 )
+from les_plugins.errors import DataError
 
 
 def water(**changes: object) -> Atoms:

@@ -13,9 +13,9 @@ from torch import nn
 
 from les_plugins import LongRangeConfig
 from les_plugins.errors import GeometryError
-from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.gauge import ELECTRONEGATIVITY, change_sign, covariance_with_electronegativity, read_sign
-from les_plugins.long_range import LongRange, LongRangeResult
+from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.gauge import ELECTRONEGATIVITY, change_sign, covariance_with_electronegativity, read_sign
+from les_plugins.model.long_range import LongRange, LongRangeResult
 
 HYDROGEN, HELIUM, OXYGEN = 1, 2, 8
 

@@ -10,10 +10,10 @@ import pytest
 from ase import Atoms
 from toy_calculator import Toy, labelled, molecule
 
-from les_plugins.cautions import Cautions
+from les_plugins.data.cautions import Cautions
+from les_plugins.data.evaluation import evaluate
+from les_plugins.data.given_charge import ChargedFrames, given_charge
 from les_plugins.errors import LesPluginsWarning
-from les_plugins.evaluation import evaluate
-from les_plugins.given_charge import ChargedFrames, given_charge
 
 
 def ion(**info: Any) -> Atoms:

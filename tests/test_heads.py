@@ -10,11 +10,11 @@ from few_atoms import CUTOFF, edges_of, positions
 from torch import Tensor
 
 from les_plugins import LongRangeConfig
+from les_plugins.electrostatics.multipoles import cartesian_to_spherical, spherical_to_cartesian
 from les_plugins.errors import ConfigError
-from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.heads import EdgeHead, Heads, LatentVariables, TensorHead, VectorHead, radial_functions
-from les_plugins.long_range import LongRange
-from les_plugins.multipoles import cartesian_to_spherical, spherical_to_cartesian
+from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.heads import EdgeHead, Heads, LatentVariables, TensorHead, VectorHead, radial_functions
+from les_plugins.model.long_range import LongRange
 
 VECTORS = FeatureLayout((LayerLayout(5, 4), LayerLayout(6)))
 TENSORS = FeatureLayout((LayerLayout(5, 4, 3), LayerLayout(6, 2, 2), LayerLayout(6)))

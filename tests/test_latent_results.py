@@ -8,8 +8,8 @@ import torch
 from test_external_field import BOUNDARIES, EPSILON, OPEN, PERIODIC, TRICLINIC, positions, result
 from torch import Tensor
 
-from les_plugins.calculator import born_results, latent_results
-from les_plugins.observables import born_effective_charges, system_polarizability
+from les_plugins.electrostatics.observables import born_effective_charges, system_polarizability
+from les_plugins.hosting.calculator import born_results, latent_results
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 BATCH = torch.zeros(4, dtype=torch.long)

@@ -14,16 +14,16 @@ from ase.neighborlist import neighbor_list
 from torch import Tensor
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.errors import GeometryError, LesPluginsWarning
-from les_plugins.long_waves import (
+from les_plugins.crystals.piezoelectric import from_quadrupoles
+from les_plugins.electrostatics.long_waves import (
     LongWaves,
     OneShotResponse,
     long_waves,
     screening_of_longest_wave,
     warn_of_long_waves,
 )
-from les_plugins.observables import born_effective_charges
-from les_plugins.piezoelectric import from_quadrupoles
+from les_plugins.electrostatics.observables import born_effective_charges
+from les_plugins.errors import GeometryError, LesPluginsWarning
 
 #: Lattice constant, Å; charge of a bond, e, and its slope, e/Å; slope of the dipole of a bond over its length, e/Å.
 LATTICE, FLOW, SLOPE, DIPOLE_SLOPE = 5.4, 0.2, 0.3, 0.1

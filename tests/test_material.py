@@ -9,8 +9,8 @@ import pytest
 import torch
 from test_external_field import EPSILON, OPEN, PERIODIC, TRICLINIC, positions, result
 
-from les_plugins.calculator import LongRangeCalculator
 from les_plugins.errors import ConfigError
+from les_plugins.hosting.calculator import LongRangeCalculator
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from les_plugins.data.metrics import composition_residual, errors, grouped_errors, r2_within
 from les_plugins.errors import DataError
-from les_plugins.metrics import composition_residual, errors, grouped_errors, r2_within
 
 
 def test_errors_of_a_hand_made_case() -> None:

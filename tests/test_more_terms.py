@@ -6,9 +6,9 @@ from few_atoms import CUTOFF
 from torch import nn
 
 from les_plugins import LongRangeConfig
-from les_plugins.features import FeatureLayout, LayerLayout
-from les_plugins.heads import Heads
-from les_plugins.more_terms import load_with_new_heads
+from les_plugins.model.features import FeatureLayout, LayerLayout
+from les_plugins.model.heads import Heads
+from les_plugins.storage.fine_tuning import load_with_new_heads
 
 RESPONSE = {"charge": True, "dipole": "anisotropic"}
 ALL_TERMS = LongRangeConfig.parse({"response": RESPONSE})

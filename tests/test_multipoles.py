@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from les_plugins import Multipoles
+from les_plugins.electrostatics.multipoles import (
+    cartesian_to_spherical,
+    spherical_basis,
+    spherical_to_cartesian,
+    traceless,
+)
 from les_plugins.errors import GeometryError
-from les_plugins.multipoles import cartesian_to_spherical, spherical_basis, spherical_to_cartesian, traceless
 
 ROUNDING = {"rtol": 1e-14, "atol": 1e-14}
 

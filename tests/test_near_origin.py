@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms
 
-from les_plugins.near_origin import NEAR, near_origin
+from les_plugins.data.near_origin import NEAR, near_origin
 
 
 def _far(pbc: tuple[bool, bool, bool]) -> Atoms:

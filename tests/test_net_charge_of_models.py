@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles, long_range
+from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles
 from les_plugins.electrostatics import net_charge
 from les_plugins.errors import GeometryError
-from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.heads import LatentVariables
-from les_plugins.long_range import LongRange, LongRangeResult
+from les_plugins.model import long_range
+from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.heads import LatentVariables
+from les_plugins.model.long_range import LongRange, LongRangeResult
 
 LAYOUT = FeatureLayout((LayerLayout(4, 4, 0), LayerLayout(4)))
 CELL = 8.0 * torch.eye(3, dtype=torch.float64).expand(3, 3, 3)

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.errors import GeometryError
-from les_plugins.observables import (
+from les_plugins.electrostatics.observables import (
     born_effective_charges,
     electronic_dielectric_tensor,
     electronic_screening,
@@ -14,6 +13,7 @@ from les_plugins.observables import (
     sum_rule_violation,
     system_polarizability,
 )
+from les_plugins.errors import GeometryError
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 ROUNDING = {"rtol": 1e-11, "atol": 1e-11}

@@ -16,7 +16,7 @@ from ase import Atoms
 from command_line import Done
 from rigid_ions import BORN_CHARGE, EPSILON, LATTICE, RigidIons, rock_salt
 
-from les_plugins import phonons
+from les_plugins.crystals import phonons
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
 from les_plugins.units import COULOMB_CONSTANT, VACUUM_PERMITTIVITY
 

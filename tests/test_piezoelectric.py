@@ -11,8 +11,8 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 from toy_calculator import Toy, molecule
 
+from les_plugins.crystals.piezoelectric import piezoelectric_tensor
 from les_plugins.errors import ConfigError, GeometryError
-from les_plugins.piezoelectric import piezoelectric_tensor
 
 
 class Piezo(Toy):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from toy_calculator import Toy, labelled, molecule
 
-from les_plugins import plotting
+from les_plugins.data.evaluation import Comparison, Evaluation, evaluate
 from les_plugins.errors import DataError, HostError
-from les_plugins.evaluation import Comparison, Evaluation, evaluate
+from les_plugins.plots import plotting
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -22,7 +22,7 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def test_importing_the_module_does_not_import_matplotlib() -> None:
-    code = "import sys, les_plugins.plotting; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, les_plugins.plots.plotting; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -13,14 +13,15 @@ import torch
 from torch import nn
 
 import les_plugins
-from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles, plugins
+from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles
+from les_plugins.electrostatics.response.one_shot import Response
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.heads import LatentVariables
-from les_plugins.hookspecs import hookimpl, hookspec
-from les_plugins.long_range import LongRange
-from les_plugins.plugins import HostInfo
-from les_plugins.response import Response
+from les_plugins.hosting import registry as plugins
+from les_plugins.hosting.hookspecs import hookimpl, hookspec
+from les_plugins.hosting.registry import HostInfo
+from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.heads import LatentVariables
+from les_plugins.model.long_range import LongRange
 
 LAYOUT = FeatureLayout((LayerLayout(4, 4, 0), LayerLayout(4)))
 
@@ -264,7 +265,7 @@ def test_hook_markers_carry_the_name_of_the_project() -> None:
 
 
 def test_the_method_nvalchemi_without_its_package_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    from les_plugins.electrostatics import nvalchemi
+    from les_plugins.electrostatics.periodic import nvalchemi
 
     nvalchemi._package.cache_clear()
     monkeypatch.setattr(nvalchemi.importlib.util, "find_spec", lambda name: None)
@@ -275,9 +276,10 @@ def test_the_method_nvalchemi_without_its_package_is_refused_in_words(monkeypatc
 
 def test_no_other_method_imports_the_module_of_nvalchemi() -> None:
     code = (
-        "import sys; from les_plugins import LongRangeConfig; from les_plugins.plugins import physics_hooks;"
+        "import sys; from les_plugins import LongRangeConfig; from les_plugins.hosting.registry import physics_hooks;"
         "physics_hooks().les_make_solver(config=LongRangeConfig(method='mesh'));"
-        "print([m for m in ('warp', 'nvalchemiops', 'les_plugins.electrostatics.nvalchemi') if m in sys.modules])"
+        "ours = 'les_plugins.electrostatics.periodic.nvalchemi';"
+        "print([m for m in ('warp', 'nvalchemiops', ours) if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from toy_calculator import Toy, labelled, molecule
 
+from les_plugins.data.labels import LabelKeys, labels_of
+from les_plugins.data.prediction import write_predictions
 from les_plugins.errors import DataError, GeometryError, HostError
-from les_plugins.labels import LabelKeys, labels_of
-from les_plugins.prediction import write_predictions
 
 
 def test_predictions_come_back_through_ase(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from les_plugins import zoo
+from les_plugins.storage import zoo
 
 RECIPES = Path(__file__).parents[1] / "model_zoo" / "recipes"
 

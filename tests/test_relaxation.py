@@ -17,8 +17,8 @@ from command_line import Done
 from rigid_ions import LATTICE, RigidIons, rock_salt
 from toy_calculator import Toy, molecule
 
+from les_plugins.crystals.relaxation import relax
 from les_plugins.errors import ConfigError, GeometryError, HostError
-from les_plugins.relaxation import relax
 
 STRAIN = np.eye(3) + np.array([[0.02, 0.03, 0.0], [0.0, -0.02, 0.01], [0.02, 0.0, 0.03]])
 

@@ -13,9 +13,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.neighborlist import neighbor_list
 from rigid_ions import RigidIons, rock_salt
 
+from les_plugins.crystals.piezoelectric import piezoelectric_tensor, relax_ions, relaxed_piezoelectric_tensor, voigt
+from les_plugins.crystals.zone_center import zone_center
 from les_plugins.errors import ConfigError, DataError, GeometryError
-from les_plugins.piezoelectric import piezoelectric_tensor, relax_ions, relaxed_piezoelectric_tensor, voigt
-from les_plugins.zone_center import zone_center
 
 #: Lattice constant, Å, charge of the atom at (¼, ¼, ¼), e, and stiffness of the bonds, eV/Å².
 LATTICE, CHARGE, SPRING = 5.4, 1.3, 4.0

@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import les_plugins
-from les_plugins import LongRangeConfig, checkpoint
-from les_plugins.checkpoint import WEIGHTS
+from les_plugins import LongRangeConfig
 from les_plugins.errors import CheckpointError, LesPluginsWarning
-from les_plugins.features import FeatureLayout, LayerLayout
-from les_plugins.hookspecs import hookimpl
-from les_plugins.long_range import LongRange
-from les_plugins.plugins import HostInfo, HostState
+from les_plugins.hosting.hookspecs import hookimpl
+from les_plugins.hosting.registry import HostInfo, HostState
+from les_plugins.model.features import FeatureLayout, LayerLayout
+from les_plugins.model.long_range import LongRange
+from les_plugins.storage import checkpoint
+from les_plugins.storage.checkpoint import WEIGHTS
 
 SECTION = LongRangeConfig.parse({"multipoles": ["charge"]})
 

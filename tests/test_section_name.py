@@ -7,7 +7,7 @@ import yaml
 
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError
-from les_plugins.section_name import is_near_miss, refuse_near_misses
+from les_plugins.hosting.section_name import is_near_miss, refuse_near_misses
 
 MISSPELT = (
     "long_rang", "longrange", "long-range", "Long_Range", "LONG_RANGE", "long range", "longRange", "long_range_",
@@ -59,6 +59,6 @@ def test_a_file_that_contains_itself_is_read_once():
 
 
 def test_names_that_are_only_ours_are_keys_of_the_section():
-    from les_plugins import section_name
+    from les_plugins.hosting import section_name
 
     assert set(LongRangeConfig.model_fields) >= section_name._ONLY_OURS

@@ -11,12 +11,12 @@ from test_external_field import EPSILON, FIELD, OPEN, PERIODIC, SLAB, TRICLINIC,
 from torch import Tensor
 
 from les_plugins import LatentElectrostatics, LongRangeConfig
-from les_plugins.calculator import LongRangeCalculator, field_results, latent_results
-from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
+from les_plugins.electrostatics.long_waves import screening_of_longest_wave
+from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 from les_plugins.errors import ConfigError, LesPluginsWarning
-from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.long_range import LongRange, LongRangeResult
-from les_plugins.long_waves import screening_of_longest_wave
+from les_plugins.hosting.calculator import LongRangeCalculator, field_results, latent_results
+from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.long_range import LongRange, LongRangeResult
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 TIGHT = {"response": "self_consistent", "response_tolerance": 1e-13}

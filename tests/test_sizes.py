@@ -14,11 +14,11 @@ from test_checkpoint import ToyHost, refusal, rewrite, seal
 from torch import nn
 
 import les_plugins
-from les_plugins.checkpoint import CONFIG, WEIGHTS
 from les_plugins.errors import CheckpointError
-from les_plugins.hookspecs import hookimpl
-from les_plugins.plugins import HostState
-from les_plugins.sizes import WeightSizes, building, check_description
+from les_plugins.hosting.hookspecs import hookimpl
+from les_plugins.hosting.registry import HostState
+from les_plugins.storage.checkpoint import CONFIG, WEIGHTS
+from les_plugins.storage.sizes import WeightSizes, building, check_description
 
 SIZES = WeightSizes({"a.0.weight": torch.zeros(4, 8), "a.1.weight": torch.zeros(8), "b": torch.zeros(())})
 

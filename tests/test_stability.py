@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from les_plugins.stability import stability
+from les_plugins.dynamics.stability import stability
 
 
 class Springs(Calculator):
@@ -59,7 +59,7 @@ def test_molecules_that_fall_apart_fail(tmp_path):
 
 
 def test_a_wrong_temperature_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr("les_plugins.stability.TEMPERATURE", 0.0)
+    monkeypatch.setattr("les_plugins.dynamics.stability.TEMPERATURE", 0.0)
     found = stability(Springs(40.0), waters(), 300.0, tmp_path, picoseconds=0.2)
     assert found.broken_bonds == 0
     assert not found.passed

@@ -8,11 +8,11 @@ import torch
 from test_external_field import BOUNDARIES, EPSILON, FIELD, OPEN, PERIODIC, SLAB, TRICLINIC, moments, positions, result
 from torch import Tensor
 
-from les_plugins.calculator import born_results, field_results, latent_results
 from les_plugins.electrostatics.lattice import open_directions
-from les_plugins.long_range import LongRangeResult
-from les_plugins.multipoles import Multipoles
-from les_plugins.observables import charge_of_total
+from les_plugins.electrostatics.multipoles import Multipoles
+from les_plugins.electrostatics.observables import charge_of_total
+from les_plugins.hosting.calculator import born_results, field_results, latent_results
+from les_plugins.model.long_range import LongRangeResult
 
 #: e, what the heads say, and what is true.
 NET = 0.7

@@ -9,14 +9,14 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
-from les_plugins.errors import DataError, LesPluginsWarning
-from les_plugins.training_data import (
+from les_plugins.data.training import (
     TrainedLabel,
     check_training_labels,
     check_unconstrained_forces,
     fixed_atoms,
     read_labelled_frames,
 )
+from les_plugins.errors import DataError, LesPluginsWarning
 
 FILE = Path("train.xyz")
 ENERGY = TrainedLabel("energy", "REF_energy", "energy_key", "energy_weight: 0")

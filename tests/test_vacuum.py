@@ -13,9 +13,9 @@ from ase import Atoms
 from ase.build import bulk, fcc111, graphene, molecule, mx2
 from ase.spacegroup import crystal
 
-from les_plugins.cautions import Cautions, warn_of_vacuum_in_phonons
+from les_plugins.data.cautions import Cautions, warn_of_vacuum_in_phonons
+from les_plugins.data.vacuum import empty_layer, empty_sphere, torn_slab
 from les_plugins.errors import LesPluginsWarning
-from les_plugins.vacuum import empty_layer, empty_sphere, torn_slab
 
 
 def periodic(atoms: Atoms) -> Atoms:

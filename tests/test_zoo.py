@@ -15,11 +15,11 @@ from test_checkpoint import ToyHost
 from torch import nn
 
 import les_plugins
-from les_plugins import zoo
-from les_plugins.checkpoint import CONFIG, WEIGHTS
 from les_plugins.cli import zoo as commands
 from les_plugins.cli.shared import open_model
 from les_plugins.errors import CheckpointError, DataError, LesPluginsError
+from les_plugins.storage import zoo
+from les_plugins.storage.checkpoint import CONFIG, WEIGHTS
 
 
 @pytest.fixture(autouse=True)

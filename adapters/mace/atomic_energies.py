@@ -13,10 +13,10 @@ from typing import Any
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from les_plugins import frames
+from les_plugins.data import frames
+from les_plugins.data.labels import shaped
+from les_plugins.data.training import TrainedLabel
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
-from les_plugins.labels import shaped
-from les_plugins.training_data import TrainedLabel
 
 #: `config_type` of the frames that MACE takes the energies of isolated atoms from.
 ISOLATED = "IsolatedAtom"

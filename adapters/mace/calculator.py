@@ -13,19 +13,20 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 from mace import data
 from mace.calculators.mace import MACECalculator
-from mace.tools import torch_geometric, torch_tools
+from mace.tools import torch_geometric
 from torch import Tensor, nn
 
 from les_plugins.adapters.mace.model import LongRangeMACE
-from les_plugins.calculator import (
+from les_plugins.data.near_origin import near_origin
+from les_plugins.devices import check_device
+from les_plugins.errors import DataError, HostError
+from les_plugins.hosting.calculator import (
     LONG_RANGE_PROPERTIES,
     SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
     keeps_charge,
 )
-from les_plugins.devices import check_device
-from les_plugins.errors import DataError, HostError
-from les_plugins.near_origin import near_origin
+from les_plugins.precision import default_dtype
 
 
 class LesMACECalculator(LongRangeCalculator, MACECalculator):
@@ -40,7 +41,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         default_dtype: "float32" or "float64"; the model's own when empty.
         head: of a model with several heads, the one to use, unless `metadata` says it or there is one called Default.
 
-    Properties beyond MACE's: `les_plugins.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
+    Properties beyond MACE's: `hosting.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
     computed only when asked for.
 
     Raises:
@@ -99,7 +100,8 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         self.finish(positions, batch["cell"].view(-1, 3, 3).double(), batch["pbc"].view(-1, 3))
 
     def _atoms_to_batch(self, atoms: Atoms) -> Any:
-        return super()._atoms_to_batch(self._read(atoms))
+        with default_dtype(getattr(torch, self.default_dtype)):  # MACE sets it too, but does not keep other threads out
+            return super()._atoms_to_batch(self._read(atoms))
 
     def _read(self, atoms: Atoms) -> Atoms:
         """What MACE is given: by the origin, and of `info` only what the model reads.
@@ -123,7 +125,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         if self.use_compile:
             return None
         keys = data.KeySpecification(info_keys=self.info_keys, arrays_keys=self.arrays_keys)
-        with torch_tools.default_dtype(self.default_dtype):
+        with default_dtype(getattr(torch, self.default_dtype)):
             graphs = [
                 data.AtomicData.from_config(
                     data.config_from_atoms(self._read(atoms), key_specification=keys, head_name=self.head),

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from les_plugins.adapters.mace.calculator import LesMACECalculator
 from les_plugins.adapters.mace.torchscript import ABOUT
-from les_plugins.calculator import LONG_RANGE_PROPERTIES, SHORT_RANGE_PROPERTIES
-from les_plugins.compiled import compiled_result
 from les_plugins.devices import check_device
 from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.errors import DataError, GeometryError, HostError
+from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, SHORT_RANGE_PROPERTIES
+from les_plugins.hosting.compiled import compiled_result
 
 
 class LesCompiledCalculator(LesMACECalculator):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +17,8 @@ from mace import data, modules, tools
 from mace.tools import torch_geometric
 from torch import nn
 
-from les_plugins import plugins
+from les_plugins.hosting import registry as plugins
+from les_plugins.precision import default_dtype
 from les_plugins.testing import AdapterContract, Evaluation, waters
 from les_plugins.testing.structures import ELEMENTS
 
@@ -88,17 +88,6 @@ class MACEContract(AdapterContract):
             "atomic stresses": lambda: model(dict(batch), compute_atomic_stresses=True),
             "a batch without pbc flags": lambda: model({k: v for k, v in batch.items() if k != "pbc"}),
         }
-
-
-@contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Torch's default dtype inside the block: MACE builds models and batches in it."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def tiny_mace(

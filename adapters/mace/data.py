@@ -23,11 +23,11 @@ from ase.calculators.calculator import all_properties
 from mace.data import utils as mace_data
 from mace.tools.scripts_utils import check_path_ase_read
 
-from les_plugins import frames
 from les_plugins.adapters.mace.atomic_energies import ISOLATED, check_zero_of_energy, literal, replays
 from les_plugins.config import LongRangeConfig
+from les_plugins.data import frames
+from les_plugins.data.training import TrainedLabel, check_training_labels
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.training_data import TrainedLabel, check_training_labels
 
 #: Labels that MACE and ScaleShiftMACE can be trained on, and where MACE looks for them.
 _PLACES = {"energy": "info", "forces": "arrays", "stress": "info", "virials": "info"}

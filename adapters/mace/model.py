@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.long_range import LongRange, LongRangeResult
+from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.long_range import LongRange, LongRangeResult
 
 #: Irreps that the heads read, by position in a layer layout.
 _SCALAR, _VECTOR, _TENSOR = "0e", "1o", "2e"

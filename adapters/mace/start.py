@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from les_plugins import checkpoint
 from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
 from les_plugins.adapters.mace.state import take_apart
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError
-from les_plugins.more_terms import load_with_new_heads, what_must_stay
+from les_plugins.storage import checkpoint
+from les_plugins.storage.fine_tuning import load_with_new_heads, what_must_stay
 
 #: Arguments of a model that come from its training data and the precision of the run.
 _OF_THE_DATA = ("atomic_energies", "avg_num_neighbors", "atomic_inter_scale", "atomic_inter_shift", "dtype")

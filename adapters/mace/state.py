@@ -14,10 +14,11 @@ from mace.tools.scripts_utils import extract_config_mace_model
 from torch import nn
 
 from les_plugins.adapters.mace.model import LongRangeMACE
-from les_plugins.checkpoint import load_tensors
 from les_plugins.errors import CheckpointError, HostError, quoted
-from les_plugins.plugins import HostState
-from les_plugins.sizes import WeightSizes
+from les_plugins.hosting.registry import HostState
+from les_plugins.precision import default_dtype
+from les_plugins.storage.checkpoint import load_tensors
+from les_plugins.storage.sizes import WeightSizes
 
 _BASES = {"MACE": modules.MACE, "ScaleShiftMACE": modules.ScaleShiftMACE}
 _CLASSES = ("interaction_cls", "interaction_cls_first", "readout_cls")
@@ -61,18 +62,15 @@ def rebuild(state: HostState) -> nn.Module:
     base_class = _listed(config.pop("class", None), _BASES, "class")
     dtype = _listed(config.pop("dtype", None), {"float32": torch.float32, "float64": torch.float64}, "dtype")
     _check_sizes(config, WeightSizes(state.tensors))
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
     try:
-        model: nn.Module = base_class(**{key: _decode(key, value) for key, value in config.items()})
-        if state.long_range is not None:
-            model = LongRangeMACE(model, state.long_range)
+        with default_dtype(dtype):
+            model: nn.Module = base_class(**{key: _decode(key, value) for key, value in config.items()})
+            if state.long_range is not None:
+                model = LongRangeMACE(model, state.long_range)
     except CheckpointError:
         raise
     except Exception as error:  # MACE and e3nn raise whatever a nonsense argument makes them
         raise CheckpointError(f"config.json does not describe a {base_class.__name__} of this MACE: {error}") from None
-    finally:
-        torch.set_default_dtype(before)
     load_tensors(model, state.tensors)
     base = model.base if isinstance(model, LongRangeMACE) else model
     if abs(float(base.r_max) - config["r_max"]) > 1e-5 * config["r_max"]:  # it is a buffer too, maybe in float32

@@ -19,13 +19,14 @@ from ase import Atoms
 from mace import data as mace_data
 from mace import tools
 from mace.modules.utils import get_outputs
-from mace.tools import torch_geometric, torch_tools
+from mace.tools import torch_geometric
 from torch import Tensor, nn
 
 from les_plugins.adapters.mace.model import LongRangeMACE, node_features
+from les_plugins.electrostatics.observables import polarization_modes
 from les_plugins.errors import HostError
-from les_plugins.long_range import LongRange
-from les_plugins.observables import polarization_modes
+from les_plugins.model.long_range import LongRange
+from les_plugins.precision import default_dtype
 
 #: What a file says of itself, in the archive beside the code.
 ABOUT = "les_plugins.json"
@@ -40,7 +41,7 @@ def compile_model(
     device: str,
     metadata: Mapping[str, Any],
 ) -> Path:
-    """Compile a model and write it; see `les_plugins.hookspecs.les_compile`.
+    """Compile a model and write it; see `les_plugins.hosting.hookspecs.les_compile`.
 
     Raises:
         HostError: no LongRangeMACE, or compiled code that does not give the model's numbers.
@@ -289,7 +290,7 @@ def structure(model: LongRangeMACE, count: int, lengths: tuple[float, float, flo
 def batch_of(model: LongRangeMACE, frames: list[Atoms]) -> Any:
     """MACE's batch of some structures."""
     table = tools.AtomicNumberTable([int(number) for number in model.base.atomic_numbers])
-    with torch_tools.default_dtype(str(model.base.r_max.dtype).removeprefix("torch.")):
+    with default_dtype(model.base.r_max.dtype):
         graphs = [
             mace_data.AtomicData.from_config(
                 mace_data.config_from_atoms(atoms, head_name=model.base.heads[0]),

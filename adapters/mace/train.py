@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from les_plugins import checkpoint
 from les_plugins.adapters.mace.data import read_data, reading
 from les_plugins.adapters.mace.seam import Built, model_seam, run
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
-from les_plugins.documents import read_yaml
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.section_name import SECTION, is_near_miss, refuse_near_misses
+from les_plugins.hosting.section_name import SECTION, is_near_miss, refuse_near_misses
+from les_plugins.io.documents import read_yaml
+from les_plugins.storage import checkpoint
 
 START = "start_from"
 

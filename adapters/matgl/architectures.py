@@ -10,9 +10,9 @@ import torch
 from matgl.models import M3GNet, TensorNet
 from torch import Tensor, nn
 
+from les_plugins.electrostatics.multipoles import cartesian_to_spherical
 from les_plugins.errors import HostError
-from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout
-from les_plugins.multipoles import cartesian_to_spherical
+from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout
 
 #: Atoms per Å³ of condensed matter: MatGL's models keep no mean number of neighbours, by which sums are normalised.
 TYPICAL_DENSITY = 0.08

@@ -17,15 +17,15 @@ from torch_geometric.data import Batch
 
 from les_plugins.adapters.matgl.graphs import host_dtype
 from les_plugins.adapters.matgl.model import LongRangeModel, NoPairsError, atomic_energies
-from les_plugins.calculator import (
+from les_plugins.data.frames import check_no_slabs
+from les_plugins.data.near_origin import near_origin
+from les_plugins.devices import check_device
+from les_plugins.hosting.calculator import (
     LONG_RANGE_PROPERTIES,
     SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
     keeps_charge,
 )
-from les_plugins.devices import check_device
-from les_plugins.frames import check_no_slabs
-from les_plugins.near_origin import near_origin
 
 
 class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
@@ -38,7 +38,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
             the model's own when None.
         metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
 
-    Properties beyond MatGL's: `energies`, `les_plugins.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges
+    Properties beyond MatGL's: `energies`, `hosting.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges
     (N, 3, 3) is computed only when asked for. An open structure has no stress, nor has a periodic one without pairs.
 
     Raises:

@@ -16,9 +16,9 @@ from matgl.graph.data import collate_fn_pes
 from matgl.models import M3GNet, TensorNet
 from torch import Tensor, nn
 
-from les_plugins import plugins
 from les_plugins.adapters.matgl.graphs import host_dtype
 from les_plugins.adapters.matgl.model import atomic_energies
+from les_plugins.hosting import registry as plugins
 from les_plugins.testing import AdapterContract, Evaluation, waters
 
 SPECIES = ("H", "O")

@@ -17,9 +17,9 @@ from matgl.graph.data import MGLDataset
 from matgl.utils.constants import EV_PER_ANG3_TO_GPA
 from numpy.typing import NDArray
 
+from les_plugins.data.frames import check_elements, check_no_slabs, label, read_frames
+from les_plugins.data.training import TrainedLabel, check_training_labels
 from les_plugins.errors import ConfigError, LesPluginsWarning
-from les_plugins.frames import check_elements, check_no_slabs, label, read_frames
-from les_plugins.training_data import TrainedLabel, check_training_labels
 
 #: Files, and the names of the labels in them, with MatGL's own names and defaults (MGLDatasetLoader.from_extxyz).
 DATASET_KEYS = ("train", "valid", "test", "energy_key", "forces_key", "stress_key")

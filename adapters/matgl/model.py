@@ -21,8 +21,8 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
-from les_plugins.features import Edges, FeatureLayout, NodeFeatures
-from les_plugins.long_range import LongRange, LongRangeResult
+from les_plugins.model.features import Edges, FeatureLayout, NodeFeatures
+from les_plugins.model.long_range import LongRange, LongRangeResult
 
 #: Attributes of ours on a graph: (B, 3, 3) Å lattice before any strain; scale of the model's output, eV.
 LATTICE, SCALE = "les_lattice", "les_scale"

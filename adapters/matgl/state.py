@@ -14,10 +14,10 @@ from torch import nn
 
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range, energy_model
-from les_plugins.checkpoint import load_tensors
 from les_plugins.errors import CheckpointError, HostError, quoted
-from les_plugins.plugins import HostState
-from les_plugins.sizes import WeightSizes
+from les_plugins.hosting.registry import HostState
+from les_plugins.storage.checkpoint import load_tensors
+from les_plugins.storage.sizes import WeightSizes
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 #: Options of a Potential that are kept; what it scales and shifts by is among the tensors.

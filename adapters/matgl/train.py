@@ -22,7 +22,6 @@ from matgl.apps.pes import Potential
 from matgl.utils.training import MGLPotentialTrainer
 from torch import nn
 
-from les_plugins import checkpoint
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES
 from les_plugins.adapters.matgl.data import (
     DATASET_KEYS,
@@ -35,9 +34,10 @@ from les_plugins.adapters.matgl.data import (
 )
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
 from les_plugins.config import LongRangeConfig
-from les_plugins.documents import parse_yaml, read_yaml
 from les_plugins.errors import ConfigError, GeometryError, HostError
-from les_plugins.section_name import refuse_near_misses
+from les_plugins.hosting.section_name import refuse_near_misses
+from les_plugins.io.documents import parse_yaml, read_yaml
+from les_plugins.storage import checkpoint
 
 SECTION = "long_range"
 _LOSSES = ("huber_loss", "mse_loss", "smooth_l1_loss", "l1_loss")

@@ -14,11 +14,11 @@ from nequip.nn import GraphModel
 from nequip.utils.global_state import global_state_initialized, set_global_state
 
 from les_plugins.adapters.nequip.model import attach_long_range, long_range_part
-from les_plugins.checkpoint import find_folder, load_model, read_config
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError, HostError
-from les_plugins.more_terms import load_with_new_heads, what_must_stay
-from les_plugins.section_name import refuse_near_misses
+from les_plugins.hosting.section_name import refuse_near_misses
+from les_plugins.storage.checkpoint import find_folder, load_model, read_config
+from les_plugins.storage.fine_tuning import load_with_new_heads, what_must_stay
 
 #: How a config names the two functions below.
 TARGET = "les_plugins.adapters.nequip.LongRangeModel"

@@ -15,14 +15,14 @@ from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import Tensor, nn
 
 from les_plugins.adapters.nequip.model import long_range_part
-from les_plugins.calculator import (
+from les_plugins.data.frames import without_labels
+from les_plugins.devices import check_device
+from les_plugins.errors import HostError
+from les_plugins.hosting.calculator import (
     LONG_RANGE_PROPERTIES,
     SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
 )
-from les_plugins.devices import check_device
-from les_plugins.errors import HostError
-from les_plugins.frames import without_labels
 
 
 class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignore[misc]
@@ -36,7 +36,7 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
         metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
         elements: chemical symbol of every atom type of the model, where its type names are not symbols themselves.
 
-    Properties beyond NequIP's: `les_plugins.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
+    Properties beyond NequIP's: `hosting.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
     computed only when asked for. An open structure has no stress.
 
     Raises:

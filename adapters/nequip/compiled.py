@@ -24,12 +24,12 @@ from les_plugins.adapters.nequip.modules import (
     RESOLUTION,
     STATIC_CELL,
 )
-from les_plugins.calculator import LONG_RANGE_PROPERTIES, LongRangeCalculator
-from les_plugins.compiled import compiled_result
+from les_plugins.data.frames import without_labels
 from les_plugins.devices import check_device
 from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.errors import DataError, GeometryError, HostError
-from les_plugins.frames import without_labels
+from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, LongRangeCalculator
+from les_plugins.hosting.compiled import compiled_result
 
 #: The compile target that this calculator reads; `extension.py` registers it.
 TARGET = "les_ase"

@@ -17,8 +17,9 @@ from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborList
 from nequip.utils.global_state import set_global_state
 from torch import Tensor, nn
 
-from les_plugins import plugins
 from les_plugins.adapters.nequip.builder import TARGET, LongRangeModel
+from les_plugins.hosting import registry as plugins
+from les_plugins.precision import default_dtype
 from les_plugins.testing import AdapterContract, Evaluation, waters
 
 SPECIES = ["H", "O"]
@@ -130,9 +131,7 @@ class AllegroContract(NequIPContract):
 
 def batch_of(frames: Sequence[Atoms]) -> dict[str, Tensor]:
     """NequIP's input of some frames, made with NequIP's own data pipeline (which is float64 always)."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         transforms = [
             ChemicalSpeciesToAtomTypeMapper(SPECIES, {name: name for name in SPECIES}),
             NeighborListTransform(r_max=CUTOFF),
@@ -145,8 +144,6 @@ def batch_of(frames: Sequence[Atoms]) -> dict[str, Tensor]:
             items.append(data)
         batch: dict[str, Tensor] = AtomicDataDict.batched_from_list(items)
         return batch
-    finally:
-        torch.set_default_dtype(before)
 
 
 def training_settings(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:

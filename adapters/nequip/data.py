@@ -16,13 +16,13 @@ from ase.data import atomic_numbers
 from hydra.utils import instantiate
 from nequip.data import AtomicDataDict, _key_registry
 from nequip.data.dataset import ase_dataset
-from nequip.utils.dtype import torch_default_dtype
 from nequip.utils.global_dtype import _GLOBAL_DTYPE
 from torch.utils.data import Subset
 
+from les_plugins.data.frames import check_boundaries, label_names
+from les_plugins.data.training import TrainedLabel, check_training_labels
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.frames import check_boundaries, label_names
-from les_plugins.training_data import TrainedLabel, check_training_labels
+from les_plugins.precision import default_dtype
 
 #: Fields of NequIP, and what the core calls them.
 _QUANTITIES = {"total_energy": "energy", "forces": "forces", "stress": "stress", "virial": "virials"}
@@ -81,7 +81,7 @@ class HostFrames(Sequence[HostAtoms]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
-            with torch_default_dtype(_GLOBAL_DTYPE):
+            with default_dtype(_GLOBAL_DTYPE):
                 data = self.dataset[index]
         except Exception as error:  # transforms raise whatever the data make them
             raise DataError(
@@ -229,7 +229,7 @@ def _build(config: Mapping[str, Any], metrics: Sequence[Metric], place: Path, ty
     fields = {metric.field for metric in metrics}
     file = _file_of(config) or place
     try:
-        with torch_default_dtype(_GLOBAL_DTYPE), _noting_names(names, fields, file):
+        with default_dtype(_GLOBAL_DTYPE), _noting_names(names, fields, file):
             dataset = instantiate(config)
     except DataError:
         raise

@@ -13,7 +13,6 @@ import torch
 from nequip.data import AtomicDataDict
 from nequip.nn import AtomwiseReduce, ForceStressOutput, GraphModel, SequentialGraphNetwork
 from nequip.nn.compile import CompileGraphModel
-from nequip.utils import torch_default_dtype
 from torch import Tensor, nn
 
 from les_plugins.adapters.nequip.modules import (
@@ -27,8 +26,9 @@ from les_plugins.adapters.nequip.modules import (
 )
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
-from les_plugins.features import FeatureLayout, LayerLayout, NodeFeatures
-from les_plugins.long_range import LongRange
+from les_plugins.model.features import FeatureLayout, LayerLayout, NodeFeatures
+from les_plugins.model.long_range import LongRange
+from les_plugins.precision import default_dtype
 
 #: Names that NequIP and Allegro give to the modules that we look for.
 _TOTAL, _ALLEGRO, _LAYER = "total_energy_sum", "allegro", "layer{}_convnet"
@@ -53,7 +53,7 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
     if long_range_part(model) is not None:
         raise HostError("this model has a long-range part already")
     parameter = next(model.parameters())
-    with torch_default_dtype(model.model_dtype):
+    with default_dtype(model.model_dtype):
         modules = _with_long_range(network, config, tuple(model.type_names))
         extended = SequentialGraphNetwork(modules)
         # GraphModel hands over the inputs that are named here only

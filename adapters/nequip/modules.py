@@ -16,11 +16,11 @@ from nequip.nn.model_modifier_utils import model_modifier
 from torch import Tensor, nn
 
 from les_plugins.electrostatics.checks import is_traced
+from les_plugins.electrostatics.multipoles import cartesian_to_spherical, traceless
+from les_plugins.electrostatics.observables import born_effective_charges
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.long_range import LongRange, LongRangeResult
-from les_plugins.multipoles import cartesian_to_spherical, traceless
-from les_plugins.observables import born_effective_charges
+from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.long_range import LongRange, LongRangeResult
 
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig

@@ -12,10 +12,10 @@ from torch import nn
 
 from les_plugins.adapters.nequip.builder import LongRangeModel
 from les_plugins.adapters.nequip.model import long_range_part
-from les_plugins.checkpoint import load_tensors
 from les_plugins.errors import CheckpointError, HostError, quoted
-from les_plugins.plugins import HostState
-from les_plugins.sizes import WeightSizes
+from les_plugins.hosting.registry import HostState
+from les_plugins.storage.checkpoint import load_tensors
+from les_plugins.storage.sizes import WeightSizes
 
 #: Everything that a model section may name: nothing else is looked up when a checkpoint is loaded.
 BUILDERS = (

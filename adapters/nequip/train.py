@@ -19,7 +19,6 @@ from nequip.model.saved_models.load_utils import load_saved_model
 from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import nn
 
-from les_plugins import checkpoint
 from les_plugins.adapters.nequip.builder import PRETRAINED, TARGET, checkpoint_section
 from les_plugins.adapters.nequip.data import (
     HostFrames,
@@ -33,9 +32,10 @@ from les_plugins.adapters.nequip.data import (
 from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, referenced, run_directory
 from les_plugins.adapters.nequip.run_train import FOLDER, TRACEBACK
 from les_plugins.config import LongRangeConfig
-from les_plugins.documents import read_yaml
 from les_plugins.errors import ConfigError, HostError, InterruptionError, LesPluginsWarning
-from les_plugins.section_name import SECTION, refuse_near_misses
+from les_plugins.hosting.section_name import SECTION, refuse_near_misses
+from les_plugins.io.documents import read_yaml
+from les_plugins.storage import checkpoint
 
 #: Frames of the training set, at most, that are kept for the sign convention of the latent charges.
 GAUGE_FRAMES = 64

@@ -18,14 +18,14 @@ from torch_geometric.data import Batch
 
 from les_plugins.adapters.sevennet.graphs import PBC, follow_positions, graph_of
 from les_plugins.adapters.sevennet.model import long_range_part
-from les_plugins.calculator import (
+from les_plugins.data.frames import check_elements
+from les_plugins.devices import check_device
+from les_plugins.errors import ConfigError, HostError
+from les_plugins.hosting.calculator import (
     LONG_RANGE_PROPERTIES,
     SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
 )
-from les_plugins.devices import check_device
-from les_plugins.errors import ConfigError, HostError
-from les_plugins.frames import check_elements
 
 _ONE_THREAD = threading.RLock()
 
@@ -41,7 +41,7 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
         metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
         modal: fidelity, of a model that has several.
 
-    Properties beyond SevenNet's: `les_plugins.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
+    Properties beyond SevenNet's: `hosting.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
     computed only when asked for. An open structure has no stress.
 
     Raises:

@@ -18,10 +18,10 @@ from sevenn.calculator import SevenNetCalculator
 from torch import nn
 from torch_geometric.loader import DataLoader
 
-from les_plugins import plugins
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.graphs import follow_positions, graph_of
 from les_plugins.adapters.sevennet.model import build_model
+from les_plugins.hosting import registry as plugins
 from les_plugins.testing import AdapterContract, Evaluation, waters
 
 CUTOFF = 3.5

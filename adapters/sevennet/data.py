@@ -20,9 +20,9 @@ from sevenn.train.graph_dataset import SevenNetGraphDataset
 
 from les_plugins.adapters.sevennet.graphs import PBC
 from les_plugins.adapters.sevennet.seam import SECTION
+from les_plugins.data.frames import check_boundaries, check_elements, check_frame, existing_file
+from les_plugins.data.training import TrainedLabel, check_training_labels
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
-from les_plugins.frames import check_boundaries, check_elements, check_frame, existing_file
-from les_plugins.training_data import TrainedLabel, check_training_labels
 
 #: Options of data_format_args that say where labels are.
 _NAMES = {"energy": "energy_key", "forces": "force_key", "stress": "stress_key"}

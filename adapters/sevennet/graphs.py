@@ -16,7 +16,7 @@ from sevenn.atom_graph_data import AtomGraphData
 from sevenn.train import dataload
 from torch import Tensor
 
-from les_plugins.near_origin import near_origin
+from les_plugins.data.near_origin import near_origin
 
 #: (1, 3) integers, 1 where a structure is periodic.
 PBC = "pbc"

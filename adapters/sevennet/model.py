@@ -26,8 +26,9 @@ from les_plugins.adapters.sevennet.modules import (
 from les_plugins.adapters.sevennet.seam import open_seam
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.features import FeatureLayout, NodeFeatures
-from les_plugins.long_range import LongRange
+from les_plugins.model.features import FeatureLayout, NodeFeatures
+from les_plugins.model.long_range import LongRange
+from les_plugins.precision import default_dtype
 
 #: Names that SevenNet gives to the modules that we look for.
 _GATE, _CONVOLUTION = "{}_equivariant_gate", "{}_convolution"
@@ -50,13 +51,8 @@ def build_model(config: Mapping[str, Any], dtype: torch.dtype = torch.float32) -
         config: SevenNet's settings, numbers in place of the names of statistics.
         dtype: float32, SevenNet's own, or float64.
     """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # e3nn rounds its coefficients to it
-    try:
-        with open_seam():
-            model = model_build.build_E3_equivariant_model(copy.deepcopy(dict(config)))
-    finally:
-        torch.set_default_dtype(before)
+    with default_dtype(dtype), open_seam():  # e3nn rounds its coefficients to the default dtype
+        model = model_build.build_E3_equivariant_model(copy.deepcopy(dict(config)))
     return remember(model.to(dtype), config)
 
 

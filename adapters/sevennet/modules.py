@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from les_plugins.adapters.sevennet.graphs import PBC
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
-from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.long_range import LongRange, LongRangeResult
+from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.long_range import LongRange, LongRangeResult
 
 #: Features kept for the heads, one entry a layer.
 KEPT = "les_features_{}"

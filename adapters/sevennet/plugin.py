@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from les_plugins.config import LongRangeConfig
-from les_plugins.features import FeatureLayout, NodeFeatures
-from les_plugins.hookspecs import hookimpl
-from les_plugins.plugins import HostInfo, HostState
+from les_plugins.hosting.hookspecs import hookimpl
+from les_plugins.hosting.registry import HostInfo, HostState
+from les_plugins.model.features import FeatureLayout, NodeFeatures
 
 if TYPE_CHECKING:
     from les_plugins.testing import AdapterContract

@@ -31,14 +31,12 @@ from sevenn.util import load_checkpoint as load_host_checkpoint
 from sevenn.util import unique_filepath
 from torch import nn
 
-from les_plugins import checkpoint
 from les_plugins.adapters.sevennet.data import Found, literal_paths, read_data
 from les_plugins.adapters.sevennet.model import build_model, remember
 from les_plugins.adapters.sevennet.seam import SECTION, Built, open_seam, open_training_seam, refuse_accelerators
 from les_plugins.adapters.sevennet.state import section_of
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
-from les_plugins.documents import read_yaml
 from les_plugins.errors import (
     CheckpointError,
     ConfigError,
@@ -47,7 +45,9 @@ from les_plugins.errors import (
     LesPluginsError,
     LesPluginsWarning,
 )
-from les_plugins.section_name import refuse_near_misses
+from les_plugins.hosting.section_name import refuse_near_misses
+from les_plugins.io.documents import read_yaml
+from les_plugins.storage import checkpoint
 
 SECTIONS = ("model", "train", "data", SECTION)
 

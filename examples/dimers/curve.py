@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 import les_plugins
-from les_plugins.frames import read_frames
+from les_plugins.data.frames import read_frames
 
 LABELS = {"CC": "cation and anion", "CP": "anion and polar molecule", "PP": "two polar molecules"}
 

@@ -16,8 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import les_plugins
-from les_plugins.frames import read_frames
-from les_plugins.metrics import errors
+from les_plugins.data.frames import read_frames
+from les_plugins.data.metrics import errors
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import les_plugins
-from les_plugins.frames import read_frames
+from les_plugins.data.frames import read_frames
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 

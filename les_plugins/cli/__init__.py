@@ -13,7 +13,7 @@ from rich.console import Console
 import les_plugins
 from les_plugins.cli.interruption import Group, terminable
 from les_plugins.errors import InterruptionError, LesPluginsError, LesPluginsWarning
-from les_plugins.files import reason
+from les_plugins.io.files import reason
 
 _formatted = warnings.formatwarning
 #: Characters of a message that are printed.

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from les_plugins.cli.spectra import AsJson, Output, Skip, Trajectories
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.plotting import check_available
+from les_plugins.plots.plotting import check_available
 
 BlockCount = Annotated[int, typer.Option(help="Blocks of each trajectory, for error bars.")]
 
@@ -152,7 +152,7 @@ def _report(
     overlay: Path | None,
     as_json: bool,
 ) -> None:
-    from les_plugins.spectra.output import Curve, plot, read_curve, write_csv
+    from les_plugins.plots.spectra import Curve, plot, read_curve, write_csv
 
     shown, files = Curve(*curve), []
     reference = None if overlay is None else read_curve(overlay)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import les_plugins
-from les_plugins import plugins
+from les_plugins.hosting import registry as plugins
 
 if TYPE_CHECKING:
     from les_plugins.testing.plugin import Outcome

@@ -13,11 +13,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from les_plugins import checkpoint, plugins, zoo
 from les_plugins.cli.shared import quiet_host
 from les_plugins.devices import check_device
 from les_plugins.errors import DataError, HostError
-from les_plugins.files import unwritable
+from les_plugins.hosting import registry as plugins
+from les_plugins.io.files import unwritable
+from les_plugins.storage import checkpoint, zoo
 
 
 def compile_model(

@@ -11,11 +11,12 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from les_plugins import plotting, zoo
-from les_plugins.charge_map import plot_atoms
 from les_plugins.cli.shared import open_model, progress, quiet_host
 from les_plugins.errors import DataError
-from les_plugins.files import whole_file
+from les_plugins.io.files import whole_file
+from les_plugins.plots import plotting
+from les_plugins.plots.charge_map import plot_atoms
+from les_plugins.storage import zoo
 
 MODEL = "water-mace"
 #: The picture of the box.
@@ -32,7 +33,7 @@ def demo(
     """Energy, forces, Z*, dipole, dynamics and infrared spectrum of 64 water molecules with a pretrained model."""
     from les_plugins import demo as parts
     from les_plugins import spectra
-    from les_plugins.spectra.output import Curve, plot, write_csv
+    from les_plugins.plots.spectra import Curve, plot, write_csv
 
     plotting.check_available()
     entry = zoo.entry(model)

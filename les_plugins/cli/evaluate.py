@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from les_plugins import checkpoint, plotting
 from les_plugins.cli.shared import Head, open_model, progress, quiet_host, say_boundaries
+from les_plugins.data.evaluation import POLARIZABILITY_UNITS, QUANTITIES, Comparison, Evaluation, known_elements
+from les_plugins.data.evaluation import evaluate as evaluate_frames
+from les_plugins.data.frames import Boundaries, existing_file, iterate_frames
+from les_plugins.data.labels import BORN, LabelKeys, Survey, survey
+from les_plugins.data.metrics import ALL, Errors
 from les_plugins.errors import DataError, HostError
-from les_plugins.evaluation import POLARIZABILITY_UNITS, QUANTITIES, Comparison, Evaluation, known_elements
-from les_plugins.evaluation import evaluate as evaluate_frames
-from les_plugins.files import make_folder
-from les_plugins.frames import Boundaries, existing_file, iterate_frames
-from les_plugins.labels import BORN, LabelKeys, Survey, survey
-from les_plugins.metrics import ALL, Errors
+from les_plugins.io.files import make_folder
+from les_plugins.plots import plotting
+from les_plugins.storage import checkpoint
 
 PolarizabilityUnit = Enum("PolarizabilityUnit", {name: name for name in POLARIZABILITY_UNITS}, type=str)  # type: ignore[misc]
 _OURS = PolarizabilityUnit("e2A2/eV")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from les_plugins import plugins
+from les_plugins.hosting import registry as plugins
 
 
 def hosts(

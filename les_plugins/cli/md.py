@@ -13,13 +13,13 @@ import typer
 from ase import Atoms
 from rich.console import Console
 
-from les_plugins import checkpoint
 from les_plugins.cli.interruption import command_line, says_what_was_kept
 from les_plugins.cli.shared import Head, one_frame, open_model, progress, quiet_host, say_boundaries
+from les_plugins.data.evaluation import known_elements
+from les_plugins.data.frames import Boundaries, check_elements_of
+from les_plugins.data.given_charge import given_charge, ignored_charge
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.evaluation import known_elements
-from les_plugins.frames import Boundaries, check_elements_of
-from les_plugins.given_charge import given_charge, ignored_charge
+from les_plugins.storage import checkpoint
 
 Ensemble = Enum("Ensemble", {name: name for name in ("nve", "nvt", "npt")}, type=str)  # type: ignore[misc]
 Thermostat = Enum("Thermostat", {name: name for name in ("bussi", "langevin")}, type=str)  # type: ignore[misc]

@@ -11,13 +11,14 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from les_plugins import checkpoint, plotting
-from les_plugins import phonons as lib
 from les_plugins.cli.shared import Head, one_crystal, open_model, progress, quiet_host, say_boundaries
+from les_plugins.crystals import phonons as lib
+from les_plugins.data.evaluation import known_elements
+from les_plugins.data.frames import Boundaries, check_elements_of
 from les_plugins.errors import DataError
-from les_plugins.evaluation import known_elements
-from les_plugins.files import whole_file
-from les_plugins.frames import Boundaries, check_elements_of
+from les_plugins.io.files import whole_file
+from les_plugins.plots import plotting
+from les_plugins.storage import checkpoint
 
 #: A force of the undisplaced crystal, eV/Å, above which the report says that it is not relaxed.
 _RELAXED = 0.01

@@ -11,14 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from les_plugins import checkpoint
 from les_plugins.cli.shared import Head, one_crystal, open_model, quiet_host, say_boundaries
-from les_plugins.errors import HostError
-from les_plugins.evaluation import known_elements
-from les_plugins.files import whole_file
-from les_plugins.frames import Boundaries, check_elements_of, check_frame
-from les_plugins.labels import BORN
-from les_plugins.piezoelectric import (
+from les_plugins.crystals.piezoelectric import (
     COULOMB_PER_SQUARE_METRE,
     Piezoelectricity,
     RelaxedPiezoelectricity,
@@ -28,6 +22,12 @@ from les_plugins.piezoelectric import (
     relaxed_piezoelectric_tensor,
     voigt,
 )
+from les_plugins.data.evaluation import known_elements
+from les_plugins.data.frames import Boundaries, check_elements_of, check_frame
+from les_plugins.data.labels import BORN
+from les_plugins.errors import HostError
+from les_plugins.io.files import whole_file
+from les_plugins.storage import checkpoint
 
 _COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 #: |∂q/∂η|, e, above which the report says that the charges change with strain.

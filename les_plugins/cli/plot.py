@@ -11,10 +11,10 @@ from rich.console import Console
 
 from les_plugins.cli import evaluate
 from les_plugins.cli.shared import Head, one_frame, open_model, progress, quiet_host, say_boundaries
+from les_plugins.data.frames import Boundaries, iterate_frames
 from les_plugins.errors import ConfigError
-from les_plugins.files import whole_file
-from les_plugins.frames import Boundaries, iterate_frames
-from les_plugins.plotting import check_available, parity_plots
+from les_plugins.io.files import whole_file
+from les_plugins.plots.plotting import check_available, parity_plots
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Structures, read by ASE.", show_default=False)]
@@ -75,7 +75,7 @@ def charges(
     check_available()
     with quiet_host():
         calculator, _ = open_model(model, device, epsilon_infinity)
-        from les_plugins.figures import charges_by_element, plot_charges
+        from les_plugins.plots.figures import charges_by_element, plot_charges
 
         boundaries = Boundaries()
         frames = boundaries.watch(progress(iterate_frames(file), None, "charges"))
@@ -108,7 +108,7 @@ def charge_map(
     as_json: AsJson = False,
 ) -> None:
     """Map of the latent charges of one structure, a panel for each element."""
-    from les_plugins import charge_map as lib
+    from les_plugins.plots import charge_map as lib
 
     if axis not in lib.AXES:
         raise ConfigError(f"--axis is {axis!r}; allowed: {', '.join(lib.AXES)}")
@@ -147,8 +147,8 @@ def dissociation(
     check_available()
     with quiet_host():
         calculator, _ = open_model(model, device)
-        from les_plugins.figures import energy_parts, plot_energy_parts
-        from les_plugins.spectra.output import write_csv
+        from les_plugins.plots.figures import energy_parts, plot_energy_parts
+        from les_plugins.plots.spectra import write_csv
 
         frames = progress(iterate_frames(file), None, "energies")
         distance, curves = energy_parts(calculator, frames, first, str(file))

@@ -11,13 +11,13 @@ import typer
 from ase import Atoms
 from rich.console import Console
 
-from les_plugins import checkpoint
 from les_plugins.cli.shared import Head, open_model, progress, quiet_host, say_boundaries
+from les_plugins.data.evaluation import known_elements
+from les_plugins.data.frames import Boundaries, check_elements_of, existing_file, iterate_frames
+from les_plugins.data.given_charge import ChargedFrames
+from les_plugins.data.prediction import SUFFIXES, write_predictions
 from les_plugins.errors import DataError
-from les_plugins.evaluation import known_elements
-from les_plugins.frames import Boundaries, check_elements_of, existing_file, iterate_frames
-from les_plugins.given_charge import ChargedFrames
-from les_plugins.prediction import SUFFIXES, write_predictions
+from les_plugins.storage import checkpoint
 
 
 def predict(

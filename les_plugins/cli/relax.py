@@ -14,14 +14,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.formats import UnknownFileTypeError, filetype
 from rich.console import Console
 
-from les_plugins import checkpoint
 from les_plugins.cli.shared import Head, one_crystal, open_model, progress, quiet_host, say_boundaries
+from les_plugins.crystals.relaxation import Relaxation, State
+from les_plugins.crystals.relaxation import relax as relax_structure
+from les_plugins.data.evaluation import known_elements
+from les_plugins.data.frames import Boundaries, check_boundaries, check_elements_of
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.evaluation import known_elements
-from les_plugins.files import check_place, whole_file
-from les_plugins.frames import Boundaries, check_boundaries, check_elements_of
-from les_plugins.relaxation import Relaxation, State
-from les_plugins.relaxation import relax as relax_structure
+from les_plugins.io.files import check_place, whole_file
+from les_plugins.storage import checkpoint
 
 #: Formats of ASE that can be written here; the latter know periodic structures only.
 _FORMATS, _CRYSTALS_ONLY = ("extxyz", "traj", "xsf", "vasp", "cif"), ("vasp", "cif")

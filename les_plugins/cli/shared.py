@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import les_plugins
-from les_plugins import checkpoint, zoo
+from les_plugins.data.frames import Boundaries, read_frames
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, DataError, HostError
-from les_plugins.frames import Boundaries, read_frames
+from les_plugins.storage import checkpoint, zoo
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
-from les_plugins.plotting import check_available
+from les_plugins.plots.plotting import check_available
 
 Trajectories = Annotated[
     list[Path], typer.Argument(metavar="TRAJ...", help="Trajectories of `les-plugins md` (.h5).", show_default=False)
@@ -273,7 +273,7 @@ def _report(
     as_json: bool,
     scaled: bool = False,
 ) -> None:
-    from les_plugins.spectra.output import Curve, plot, read_curve, write_csv
+    from les_plugins.plots.spectra import Curve, plot, read_curve, write_csv
 
     check_limits(limits, output)
     if strange := [mark for mark in marks or () if not math.isfinite(mark)]:

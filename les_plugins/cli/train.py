@@ -13,10 +13,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from les_plugins import checkpoint, cli, plugins
+from les_plugins import cli
 from les_plugins.cli.interruption import command_line, says_what_was_kept
 from les_plugins.cli.shared import quiet_host
 from les_plugins.errors import HostError, LesPluginsError
+from les_plugins.hosting import registry as plugins
+from les_plugins.storage import checkpoint
 
 #: What hosts take to go on from their own last state: on the command line, or in their config file.
 _GOING_ON = {"mace": ("--restart_latest",), "nequip": ("++ckpt_path=LAST.ckpt",)}

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from les_plugins import plugins, zoo
-from les_plugins.frames import read_frames
+from les_plugins.data.frames import read_frames
+from les_plugins.hosting import registry as plugins
+from les_plugins.storage import zoo
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, as `zoo list` prints.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

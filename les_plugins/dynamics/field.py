@@ -12,8 +12,8 @@ from ase import Atoms
 from ase.constraints import FixConstraint
 from pydantic import PlainSerializer
 
+from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError
-from les_plugins.metrics import Floats
 from les_plugins.units import SPEED_OF_LIGHT
 
 

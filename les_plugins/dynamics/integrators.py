@@ -11,9 +11,9 @@ import numpy as np
 from ase import Atoms, units
 from ase.constraints import FixCom
 
+from les_plugins.data.metrics import Floats
 from les_plugins.dynamics.settings import Settings
 from les_plugins.errors import ConfigError, GeometryError
-from les_plugins.metrics import Floats
 
 #: Where the arrays and numbers of ASE's Nosé–Hoover and MTK integrator live: (holder, attribute).
 _MTK_STATE = (

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from les_plugins.errors import DataError, LesPluginsWarning
-from les_plugins.files import check_place, reason, remove, unwritable
+from les_plugins.io.files import check_place, reason, remove, unwritable
 
 try:
     import fcntl

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from les_plugins.documents import parse_json
 from les_plugins.dynamics.settings import Settings
 from les_plugins.dynamics.trajectory import Trajectory, described_constraints
 from les_plugins.dynamics.writer import is_empty
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.files import whole_file
+from les_plugins.io.documents import parse_json
+from les_plugins.io.files import whole_file
 
 _VERSION = 1
 #: What every state holds, beside what its integrator puts there.

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
+from les_plugins.data.labels import BORN
+from les_plugins.data.metrics import Floats
 from les_plugins.dynamics.field import FieldSumRule
 from les_plugins.dynamics.integrators import Integrator, set_velocities
 from les_plugins.dynamics.lock import only_run
@@ -22,8 +24,6 @@ from les_plugins.dynamics.settings import Settings
 from les_plugins.dynamics.trajectory import ALWAYS, SERIES, Trajectory, described_constraints
 from les_plugins.dynamics.writer import Writer
 from les_plugins.errors import ConfigError, DataError, HostError
-from les_plugins.labels import BORN
-from les_plugins.metrics import Floats
 
 #: Above it, K, a simulation has come apart and is stopped.
 HOTTEST = 1e5

@@ -15,11 +15,11 @@ from ase.constraints import dict2constraint
 from ase.io import jsonio
 from numpy.typing import NDArray
 
-from les_plugins.documents import parse_json
+from les_plugins.data.metrics import Floats
 from les_plugins.dynamics.storage import check_storage, check_values
 from les_plugins.errors import ConfigError, DataError, LesPluginsError
-from les_plugins.files import reason
-from les_plugins.metrics import Floats
+from les_plugins.io.documents import parse_json
+from les_plugins.io.files import reason
 
 FORMAT, FORMAT_VERSION = "les-plugins trajectory", 1
 #: Name in the file: unit, and shape of one frame ("N" stands for the number of atoms).

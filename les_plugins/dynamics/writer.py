@@ -31,7 +31,7 @@ from les_plugins.dynamics.trajectory import (
     reading,
 )
 from les_plugins.errors import DataError
-from les_plugins.files import remove, sync_folder, unwritable
+from les_plugins.io.files import remove, sync_folder, unwritable
 
 #: Bytes copied at a time when a file is made longer.
 _CHUNK = 16 * 2**20

@@ -14,7 +14,7 @@ try:
 except ImportError:  # torch 2.4 has one mode of this kind, under another name
     from torch.fx.experimental.proxy_tensor import get_innermost_proxy_mode as get_proxy_mode
 
-from les_plugins.electrostatics.mesh_size import TOLERANCES
+from les_plugins.electrostatics.periodic.mesh_size import TOLERANCES
 from les_plugins.errors import ConfigError
 
 #: A grid of more reciprocal-lattice points than this is refused rather than left to exhaust the memory …

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from les_plugins.electrostatics.mesh_size import mesh_of
-from les_plugins.electrostatics.processes import FACTS
-from les_plugins.electrostatics.reciprocal import proper_lattice, reciprocal_grid
-from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
+from les_plugins.electrostatics.parallel.processes import FACTS
+from les_plugins.electrostatics.periodic.mesh_size import mesh_of
+from les_plugins.electrostatics.periodic.reciprocal import proper_lattice, reciprocal_grid
+from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 
 if TYPE_CHECKING:
     from les_plugins.electrostatics.layer import LatentElectrostatics

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.lattice import open_directions
+from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.errors import GeometryError
-from les_plugins.multipoles import Multipoles
 
 PERIODIC_FIELD = ("refuse", "dipoles")
 #: A field leans out of the directions that positions are defined along when more than this fraction of it does:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.errors import GeometryError
-from les_plugins.multipoles import Multipoles
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 #: Of positions and cells: a result comes back in the type of the positions, and half precision cannot hold it.
@@ -92,7 +92,7 @@ class LayerInputs(NamedTuple):
             if name == "quadrupole" and trace > tolerance:
                 raise GeometryError(
                     f"quadrupole has a trace of up to {trace:.3g} e·Å², of elements up to {largest:.3g}; allowed: "
-                    "traceless (les_plugins.multipoles.traceless takes the trace off)"
+                    "traceless (les_plugins.electrostatics.multipoles.traceless takes the trace off)"
                 )
 
 

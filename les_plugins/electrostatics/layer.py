@@ -14,8 +14,8 @@ from les_plugins.electrostatics.channels import sum_channels
 from les_plugins.electrostatics.checks import PRECISIONS, check_settings, is_traced, one_of
 from les_plugins.electrostatics.external_field import PERIODIC_FIELD, in_external_field
 from les_plugins.electrostatics.inputs import LayerInputs
-from les_plugins.electrostatics.interaction import Interaction
 from les_plugins.electrostatics.local import to_structures
+from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.net_charge import (
     FORMER_WARNING,
     NEUTRALIZE,
@@ -24,15 +24,15 @@ from les_plugins.electrostatics.net_charge import (
     refuse_net_charge,
     warn_of_net_charge,
 )
-from les_plugins.electrostatics.processes import check_on_all_ranks
-from les_plugins.electrostatics.reduction import Ranks, reduce_total
-from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
+from les_plugins.electrostatics.parallel.processes import check_on_all_ranks
+from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_total
+from les_plugins.electrostatics.periodic.static import refuse_uncovered, static_electrostatics, static_extent
+from les_plugins.electrostatics.periodic.structure_factor import WORKSPACE_BYTES
+from les_plugins.electrostatics.response.interaction import Interaction
+from les_plugins.electrostatics.response.one_shot import InteractingResponse, Response, one_shot_response
+from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 from les_plugins.electrostatics.solver import PermanentResult, SolverSettings, solve_structures
-from les_plugins.electrostatics.static import refuse_uncovered, static_electrostatics, static_extent
-from les_plugins.electrostatics.structure_factor import WORKSPACE_BYTES
 from les_plugins.errors import ConfigError, GeometryError
-from les_plugins.multipoles import Multipoles
-from les_plugins.response import InteractingResponse, Response, one_shot_response
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from les_plugins.multipoles import Multipoles
+from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.units import RECIPROCAL_PREFACTOR
 
 

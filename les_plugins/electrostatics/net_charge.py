@@ -16,7 +16,7 @@ from torch import Tensor
 from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.lattice import boundary_lattice, determinant
 from les_plugins.electrostatics.local import to_atoms, to_structures
-from les_plugins.electrostatics.reduction import Ranks, reduce_sum
+from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
 from les_plugins.errors import GeometryError, LesPluginsWarning
 from les_plugins.units import COULOMB_CONSTANT
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from les_plugins.electrostatics.boys import smeared_coulomb_ladder
 from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
+from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.pairs import Block, pair_indices, pieces
 from les_plugins.electrostatics.recomputed import recomputed
-from les_plugins.multipoles import Multipoles
 from les_plugins.units import COULOMB_CONSTANT
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from les_plugins.electrostatics.lattice import boundary_lattice
 from les_plugins.electrostatics.local import LocalFields, contract
+from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.errors import GeometryError
-from les_plugins.multipoles import Multipoles
 from les_plugins.units import COULOMB_CONSTANT
 
 #: Energy and fields of a periodic structure from positions (n, 3), cell (3, 3) and moments.

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.local import LocalFields, contract
-from les_plugins.electrostatics.mesh import mesh_electrostatics
-from les_plugins.electrostatics.mesh_size import mesh_is_faster
+from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.pairs import refuse_too_many
-from les_plugins.electrostatics.reciprocal import periodic_electrostatics, proper_lattice
-from les_plugins.electrostatics.reduction import Ranks
+from les_plugins.electrostatics.parallel.reduction import Ranks
+from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
+from les_plugins.electrostatics.periodic.mesh_size import mesh_is_faster
+from les_plugins.electrostatics.periodic.reciprocal import periodic_electrostatics, proper_lattice
+from les_plugins.electrostatics.periodic.structure_factor import WORKSPACE_BYTES
 from les_plugins.electrostatics.slab import slab_electrostatics
-from les_plugins.electrostatics.structure_factor import WORKSPACE_BYTES
-from les_plugins.multipoles import Multipoles
 
 
 class SolverSettings(NamedTuple):

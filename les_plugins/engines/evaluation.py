@@ -13,11 +13,11 @@ import torch
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from les_plugins.data.evaluation import predict
+from les_plugins.data.labels import BORN
+from les_plugins.data.metrics import Floats
+from les_plugins.electrostatics.observables import enforce_asr, sum_rule_violation
 from les_plugins.errors import HostError
-from les_plugins.evaluation import predict
-from les_plugins.labels import BORN
-from les_plugins.metrics import Floats
-from les_plugins.observables import enforce_asr, sum_rule_violation
 
 
 @dataclass(frozen=True)

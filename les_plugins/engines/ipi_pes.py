@@ -20,11 +20,11 @@ from ipi.utils import messages
 from ipi.utils.units import unit_to_internal, unit_to_user
 
 import les_plugins
+from les_plugins.data.evaluation import known_elements
+from les_plugins.data.frames import boundary_of, check_elements_of, read_frames
+from les_plugins.data.metrics import Floats
 from les_plugins.engines.evaluation import Evaluation, check_born, evaluate
 from les_plugins.errors import ConfigError, GeometryError, HostError, LesPluginsWarning
-from les_plugins.evaluation import known_elements
-from les_plugins.frames import boundary_of, check_elements_of, read_frames
-from les_plugins.metrics import Floats
 
 __DRIVER_NAME__ = "les"
 __DRIVER_CLASS__ = "LesDriver"

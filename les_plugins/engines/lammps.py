@@ -18,11 +18,11 @@ from ase.cell import Cell
 from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import ArrayLike, NDArray
 
+from les_plugins.data.evaluation import known_elements
+from les_plugins.data.frames import check_elements_of, check_frame
+from les_plugins.data.metrics import Floats
 from les_plugins.engines.evaluation import Evaluation, check_born, evaluate, field_forces
 from les_plugins.errors import ConfigError, GeometryError, HostError
-from les_plugins.evaluation import known_elements
-from les_plugins.frames import check_elements_of, check_frame
-from les_plugins.metrics import Floats
 
 #: Methods of LAMMPS that run steps. An exception cannot pass through its C++ code: they raise it when they return.
 _RUNNING = ("command", "commands_list", "commands_string", "file")

@@ -12,8 +12,8 @@ import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
+from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.errors import GeometryError, HostError
-from les_plugins.frames import check_elements_of, check_frame
 
 #: Å.
 NANOMETRE = 10.0

@@ -15,9 +15,9 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from les_plugins.batch import evaluate
+from les_plugins.data.batch import evaluate
+from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, LesPluginsWarning
-from les_plugins.frames import check_elements_of, check_frame
 
 try:
     import torch_sim

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from ase.geometry import cell_to_cellpar
 
+from les_plugins.data.metrics import Floats
 from les_plugins.dynamics.trajectory import Trajectory
 from les_plugins.errors import DataError
-from les_plugins.metrics import Floats
 
 #: Relative differences of volumes and of cell lengths that are taken as the same state.
 _SAME_VOLUME, _SAME_LENGTH = 0.02, 0.02

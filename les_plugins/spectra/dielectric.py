@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
-from les_plugins.metrics import Floats
 from les_plugins.spectra.estimate import MOST_BLOCKS, check_blocks, check_series, each_of, mean_and_error
 from les_plugins.spectra.optical import Each
 from les_plugins.units import BOLTZMANN, VACUUM_PERMITTIVITY

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.metrics import Floats
 from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT
 
 #: h c in eV·cm: the energy of 1 cm⁻¹.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import erfc
 
+from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError
-from les_plugins.metrics import Floats
 from les_plugins.units import BOLTZMANN
 
 #: Å²/ps in one eV/(mPa·s·Å): 1.602e-19 J/(1e-3 Pa s 1e-10 m) = 1.602e-6 m²/s.

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.metrics import Floats
 from les_plugins.spectra.estimate import (
     MOST_BLOCKS,
     Spectrum,

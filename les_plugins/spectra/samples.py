@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from les_plugins.data.metrics import Floats
 from les_plugins.dynamics.trajectory import Trajectory
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.metrics import Floats
 from les_plugins.spectra.belonging import check_together
 
 

@@ -11,8 +11,8 @@ from ase.data import chemical_symbols
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
+from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.metrics import Floats
 from les_plugins.spectra.estimate import (
     check_blocks,
     check_series,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.metrics import Floats
 from les_plugins.spectra.estimate import Spectrum, Welch, boltzmann_exponent, check_temperature, each_of, power_spectrum
 from les_plugins.spectra.optical import Each
 from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT

@@ -7,7 +7,7 @@ import torch
 from numpy.testing import assert_allclose
 
 import les_plugins
-from les_plugins.batch import BatchResult, evaluate, evaluate_one_by_one
+from les_plugins.data.batch import BatchResult, evaluate, evaluate_one_by_one
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import waters
 

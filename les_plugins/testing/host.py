@@ -16,8 +16,8 @@ from ase import Atoms
 from torch import Tensor, nn
 
 import les_plugins
-from les_plugins import plugins
-from les_plugins.long_range import LongRange, LongRangeResult
+from les_plugins.hosting import registry as plugins
+from les_plugins.model.long_range import LongRange, LongRangeResult
 from les_plugins.testing.structures import waters
 
 #: The section that most laws are checked with: every moment and every response.

@@ -11,13 +11,13 @@ from ase import Atoms
 from torch import Tensor, nn
 
 from les_plugins import LatentElectrostatics
-from les_plugins.calculator import LongRangeCalculator
 from les_plugins.config import LongRangeConfig
+from les_plugins.electrostatics.multipoles import Multipoles, traceless
+from les_plugins.electrostatics.observables import born_effective_charges, electronic_screening, enforce_asr
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.features import NodeFeatures
-from les_plugins.heads import LatentVariables
-from les_plugins.multipoles import Multipoles, traceless
-from les_plugins.observables import born_effective_charges, electronic_screening, enforce_asr
+from les_plugins.hosting.calculator import LongRangeCalculator
+from les_plugins.model.features import NodeFeatures
+from les_plugins.model.heads import LatentVariables
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import waters
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import les_plugins
-from les_plugins import plugins
+from les_plugins.hosting import registry as plugins
 
 
 @dataclass

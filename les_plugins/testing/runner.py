@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from les_plugins import plugins
 from les_plugins.errors import HostError
+from les_plugins.hosting import registry as plugins
 from les_plugins.testing.contract import AdapterContract
 from les_plugins.testing.plugin import ContractRecorder, Outcome
 

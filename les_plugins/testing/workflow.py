@@ -16,10 +16,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 import les_plugins
-from les_plugins.calculator import LONG_RANGE_PROPERTIES
-from les_plugins.checkpoint import load_model
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError, LesPluginsError, LesPluginsWarning
+from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES
+from les_plugins.storage.checkpoint import load_model
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import labelled_waters, waters
 
@@ -34,7 +34,7 @@ numpy.savez(output, **{name: calculator.get_property(name, atoms) for name in na
 #: What is known about a host before anything of it is imported.
 DESCRIBE = """
 import json, sys
-from les_plugins import plugins
+from les_plugins.hosting import registry as plugins
 infos = {info.name: info.problem for info in plugins.hosts()}
 print(json.dumps([infos, sys.argv[1] in sys.modules]))
 """

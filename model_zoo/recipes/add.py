@@ -18,12 +18,12 @@ import numpy as np
 from ase import Atoms
 
 import les_plugins
-from les_plugins import checkpoint, zoo
 from les_plugins.config import LongRangeConfig
-from les_plugins.evaluation import evaluate
-from les_plugins.frames import read_frames
-from les_plugins.labels import BORN
-from les_plugins.stability import stability
+from les_plugins.data.evaluation import evaluate
+from les_plugins.data.frames import read_frames
+from les_plugins.data.labels import BORN
+from les_plugins.dynamics.stability import stability
+from les_plugins.storage import checkpoint, zoo
 
 HERE = Path(__file__).parent
 DEFAULT_SIGMA = LongRangeConfig().sigma

@@ -13,7 +13,7 @@ from pathlib import Path
 from add import HERE, card, errors_of, summary, write_json
 
 import les_plugins
-from les_plugins import checkpoint, zoo
+from les_plugins.storage import checkpoint, zoo
 
 
 def main() -> None:

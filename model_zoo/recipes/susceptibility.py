@@ -15,11 +15,11 @@ import numpy as np
 from add import HERE
 
 import les_plugins
-from les_plugins import checkpoint, zoo
+from les_plugins.data.frames import read_frames
+from les_plugins.data.labels import BORN
 from les_plugins.demo import stored_predictions
-from les_plugins.frames import read_frames
-from les_plugins.gauge import mean_susceptibility
-from les_plugins.labels import BORN
+from les_plugins.model.gauge import mean_susceptibility
+from les_plugins.storage import checkpoint, zoo
 
 
 def main() -> None:

@@ -22,7 +22,8 @@ from ase import Atoms
 from mace_models import amplify, tiny_mace, waters
 
 import les_plugins
-from les_plugins import checkpoint, cli
+from les_plugins import cli
+from les_plugins.storage import checkpoint
 
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "epsilon_infinity": 1.5}
 

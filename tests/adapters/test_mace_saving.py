@@ -23,9 +23,10 @@ from ase.calculators.lj import LennardJones
 from mace_models import waters
 
 import les_plugins
-from les_plugins import checkpoint, plugins
 from les_plugins.adapters.mace import contract, seam
 from les_plugins.errors import ConfigError, HostError, LesPluginsError
+from les_plugins.hosting import registry as plugins
+from les_plugins.storage import checkpoint
 
 SETTINGS = {
     **contract.SETTINGS,

@@ -16,7 +16,7 @@ from mace_models import amplify, tiny_mace, waters
 
 import les_plugins
 from les_plugins.adapters.mace.calculator import LesMACECalculator
-from les_plugins.batch import BatchResult, evaluate_one_by_one
+from les_plugins.data.batch import BatchResult, evaluate_one_by_one
 from les_plugins.dynamics import Field, Settings, Trajectory, run
 from les_plugins.errors import ConfigError
 

@@ -25,9 +25,9 @@ from les_plugins.adapters.mace.compiled import LesCompiledCalculator
 from les_plugins.adapters.mace.model import LongRangeMACE
 from les_plugins.adapters.mace.torchscript import ScriptableMACE, compile_model, script
 from les_plugins.config import LongRangeConfig
+from les_plugins.electrostatics.observables import born_effective_charges
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
-from les_plugins.observables import born_effective_charges
-from les_plugins.plugins import host
+from les_plugins.hosting.registry import host
 
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}, "static_cell": [9.0, 9.0, 9.0], "epsilon_infinity": 1.8}
 ISOTROPIC = {"charge": True, "dipole": "isotropic"}

@@ -20,9 +20,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from mace_models import waters
 
 import les_plugins
-from les_plugins import checkpoint, plugins
 from les_plugins.adapters.mace import contract
 from les_plugins.errors import CheckpointError, ConfigError, DataError, DeviceError, LesPluginsWarning
+from les_plugins.hosting import registry as plugins
+from les_plugins.storage import checkpoint
 
 SETTINGS = contract.SETTINGS | {"model": "ScaleShiftMACE", "max_num_epochs": 2}
 README = Path(__file__).parents[2] / "README.md"
@@ -76,10 +77,10 @@ def test_training_writes_a_checkpoint_that_loads_and_knows_where_it_came_from(wo
 
 def test_training_changes_every_part_of_the_model_and_lowers_the_loss(work):
     train(write_config(work, max_num_epochs=1))
-    early = les_plugins.checkpoint.load_model("tiny.les")[0].state_dict()
+    early = les_plugins.storage.checkpoint.load_model("tiny.les")[0].state_dict()
     losses = [json.loads(line) for line in (work / "results").glob("*_train.txt").__next__().read_text().splitlines()]
     train(write_config(work, name="longer", max_num_epochs=12))
-    late = les_plugins.checkpoint.load_model("longer.les")[0].state_dict()
+    late = les_plugins.storage.checkpoint.load_model("longer.les")[0].state_dict()
     heads = [name for name in late if name.startswith("les_readouts") and "gauge" not in name]
     assert heads
     for name in heads:
@@ -92,7 +93,7 @@ def test_training_changes_every_part_of_the_model_and_lowers_the_loss(work):
 
 def test_without_the_section_the_model_is_maces_own(work):
     folder = train(write_config(work, long_range=None, max_num_epochs=1))
-    model, config = les_plugins.checkpoint.load_model(folder)
+    model, config = les_plugins.storage.checkpoint.load_model(folder)
     assert type(model).__name__ == "ScaleShiftMACE"
     assert config["long_range"] is None
 
@@ -133,7 +134,7 @@ def test_a_foundation_model_is_fine_tuned_with_a_long_range_part(work):
             max_num_epochs=2,
         )
     )
-    tuned, _ = les_plugins.checkpoint.load_model(folder)
+    tuned, _ = les_plugins.storage.checkpoint.load_model(folder)
     assert tuned.long_range.coupling.item() != 0.0
     lines = [json.loads(line) for line in (work / "results" / "tuned_run-123_train.txt").read_text().splitlines()]
     first = next(line for line in lines if line["mode"] == "eval")
@@ -147,7 +148,7 @@ def test_slabs_among_the_training_frames_are_trained_on(work):
     frames = ase.io.read(work / "train.extxyz", ":")
     frames[2].pbc = (True, True, False)
     ase.io.write(work / "train.extxyz", frames)
-    model, _ = les_plugins.checkpoint.load_model(train(write_config(work)))
+    model, _ = les_plugins.storage.checkpoint.load_model(train(write_config(work)))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 

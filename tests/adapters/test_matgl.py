@@ -29,7 +29,7 @@ from les_plugins.adapters.matgl.calculator import LesMatGLCalculator
 from les_plugins.adapters.matgl.graphs import host_dtype
 from les_plugins.adapters.matgl.model import LongRangeModel, feature_layout, periodicity
 from les_plugins.errors import ConfigError, DataError, HostError
-from les_plugins.plugins import host
+from les_plugins.hosting.registry import host
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -349,7 +349,7 @@ def test_the_calculator_of_an_energy_model_is_that_of_a_potential_with_scale_one
 def test_an_unsupported_version_of_matgl_is_refused_in_words(monkeypatch):
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.0.3" if name == "matgl" else real(name))
-    info = next(info for info in les_plugins.plugins.hosts() if info.name == "matgl")
+    info = next(info for info in les_plugins.hosting.registry.hosts() if info.name == "matgl")
     assert info.problem is not None
     assert "matgl 4.0.3 is installed, supported is >=4.1,<4.2" in info.problem
     with pytest.raises(HostError, match=r"matgl 4\.0\.3"):

@@ -20,7 +20,7 @@ import les_plugins
 from les_plugins.adapters.nequip import LongRangeModel
 from les_plugins.adapters.nequip.model import feature_layout
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.plugins import host
+from les_plugins.hosting.registry import host
 
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}}
 #: Rounding of a few thousand float64 operations.

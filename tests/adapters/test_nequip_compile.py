@@ -30,7 +30,7 @@ from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
 from les_plugins.adapters.nequip.compiled import LesCompiledCalculator
 from les_plugins.adapters.nequip.train import load_checkpoint
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
-from les_plugins.plugins import host
+from les_plugins.hosting.registry import host
 
 ARCHITECTURES = ("nequip", "allegro")
 #: Everything that takes another path in traced code, in little of everything.

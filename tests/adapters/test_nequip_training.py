@@ -31,6 +31,7 @@ from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
 from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.adapters.nequip.train import load_checkpoint, read_config, train
 from les_plugins.errors import CheckpointError, ConfigError, HostError
+from les_plugins.storage import checkpoint
 
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "dl": 2.0}
 
@@ -161,7 +162,7 @@ def test_a_checkpoint_of_ours_trains_on_with_the_zero_of_other_data(work):
     first = train(write_config(), ["trainer.max_epochs=1", f"hydra.run.dir={work}/first"])
     config = write_config()
     settings = yaml.safe_load(config.read_text())
-    shifts = {name: 5.0 for name in les_plugins.checkpoint.read_config(first)["model"]["type_names"]}
+    shifts = {name: 5.0 for name in checkpoint.read_config(first)["model"]["type_names"]}
     settings["training_module"]["model"] = {
         "_target_": "nequip.model.modify",
         "modifiers": [{"modifier": "modify_PerTypeScaleShift", "shifts": shifts}],
@@ -173,7 +174,7 @@ def test_a_checkpoint_of_ours_trains_on_with_the_zero_of_other_data(work):
     before, after, atoms = les_plugins.load(first), les_plugins.load(second), waters(2)
     # lr 1e-12 moves no weight by more than the rounding of float32
     assert np.allclose(after.get_forces(atoms), before.get_forces(atoms), rtol=0, atol=1e-4)
-    tensors = les_plugins.checkpoint.load_model(first)[0].state_dict()
+    tensors = checkpoint.load_model(first)[0].state_dict()
     old = next(value for name, value in tensors.items() if name.endswith("per_type_energy_scale_shift.shifts"))
     zero = dict(zip(shifts, old.flatten().tolist(), strict=True))
     expected = sum(5.0 - zero[symbol] for symbol in atoms.symbols)
@@ -182,7 +183,7 @@ def test_a_checkpoint_of_ours_trains_on_with_the_zero_of_other_data(work):
 
 
 def test_a_pretrained_model_has_its_weights_under_another_width():
-    section = les_plugins.checkpoint.read_config(les_plugins.checkpoint.find_folder("water-nequip"))["long_range"]
+    section = checkpoint.read_config(checkpoint.find_folder("water-nequip"))["long_range"]
     before = PretrainedModel("water-nequip")
     after = PretrainedModel("water-nequip", {**section, "sigma": 0.7, "dl": 0.84})
     assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
@@ -191,7 +192,7 @@ def test_a_pretrained_model_has_its_weights_under_another_width():
 
 
 def test_a_pretrained_model_with_fixed_charges_of_elements_has_those_of_the_new_section():
-    section = les_plugins.checkpoint.read_config(les_plugins.checkpoint.find_folder("mapbi3-nequip"))["long_range"]
+    section = checkpoint.read_config(checkpoint.find_folder("mapbi3-nequip"))["long_range"]
     charges = {"Pb": 0.8, "I": -0.4, "N": -0.2, "H": 0.1}
     before = PretrainedModel("mapbi3-nequip")
     after = PretrainedModel("mapbi3-nequip", {**section, "initial_charges": charges, "element_charges": "fixed"})
@@ -217,7 +218,7 @@ def test_a_pretrained_model_keeps_its_weights_when_terms_are_added(name):
 
 
 def test_a_polarizability_that_is_to_be_anisotropic_starts_fresh_and_the_rest_is_kept():
-    section = les_plugins.checkpoint.read_config(les_plugins.checkpoint.find_folder("water-nequip"))["long_range"]
+    section = checkpoint.read_config(checkpoint.find_folder("water-nequip"))["long_range"]
     assert section["response"]["dipole"] == "isotropic"
     response = {**section["response"], "dipole": "anisotropic"}
     before = PretrainedModel("water-nequip").state_dict()
@@ -228,7 +229,7 @@ def test_a_polarizability_that_is_to_be_anisotropic_starts_fresh_and_the_rest_is
 
 
 def test_a_pretrained_model_keeps_its_other_weights_when_a_term_is_left_out():
-    section = les_plugins.checkpoint.read_config(les_plugins.checkpoint.find_folder("water-nequip"))["long_range"]
+    section = checkpoint.read_config(checkpoint.find_folder("water-nequip"))["long_range"]
     before = PretrainedModel("water-nequip").state_dict()
     after = PretrainedModel("water-nequip", {**section, "multipoles": ["charge", "dipole"]}).state_dict()
     assert all(torch.equal(value, before[name]) for name, value in after.items())

@@ -20,7 +20,6 @@ from sevenn.scripts import train as host_train
 from sevenn.train import atoms_dataset, collate, dataload
 
 import les_plugins
-from les_plugins import plugins
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.contract import batch_of, model_config, tiny_model
 from les_plugins.adapters.sevennet.graphs import PBC, graph_of
@@ -28,7 +27,8 @@ from les_plugins.adapters.sevennet.model import attach_long_range, build_model, 
 from les_plugins.adapters.sevennet.seam import LongRangeSection, open_seam, open_training_seam
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, DataError, HostError
-from les_plugins.plugins import host
+from les_plugins.hosting import registry as plugins
+from les_plugins.hosting.registry import host
 from les_plugins.testing import waters
 from les_plugins.testing.symmetry import turn
 
@@ -308,7 +308,7 @@ def test_a_model_of_two_fidelities_needs_one_and_carries_the_same_heads(tmp_path
         LesSevenNetCalculator(model)
     found = [LesSevenNetCalculator(model, modal=name).get_property("energy", waters(2)) for name in ("PBE", "SCAN")]
     assert found[0] != found[1]
-    again, _ = les_plugins.checkpoint.load_model(les_plugins.save(model, tmp_path / "two.les", "sevennet"))
+    again, _ = les_plugins.storage.checkpoint.load_model(les_plugins.save(model, tmp_path / "two.les", "sevennet"))
     assert LesSevenNetCalculator(again, modal="SCAN").get_property("energy", waters(2)) == found[1]
 
 

@@ -13,10 +13,10 @@ from ase import Atoms
 from scipy.spatial.transform import Rotation
 
 import les_plugins
-from les_plugins import checkpoint, zoo
+from les_plugins.data.labels import BORN
 from les_plugins.demo import stored_predictions
-from les_plugins.labels import BORN
-from les_plugins.stability import stability
+from les_plugins.dynamics.stability import stability
+from les_plugins.storage import checkpoint, zoo
 
 #: First rungs of the ladder, there to be compared: thirty epochs without long range break a bond.
 UNSTABLE = {"water-nequip-sr"}

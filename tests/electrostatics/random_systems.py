@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from les_plugins import ElectrostaticsResult, LatentElectrostatics, Multipoles
-from les_plugins.multipoles import traceless
+from les_plugins.electrostatics.multipoles import traceless
 
 
 class System(NamedTuple):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.electrostatics.communication import bytes_per_step
-from les_plugins.electrostatics.reduction import reduce_total
+from les_plugins.electrostatics.parallel.reduction import reduce_total
 from les_plugins.errors import LesPluginsError
 
 #: Rank of each of the 7 + 5 atoms, by the number of ranks; with four, one has no atom and one none of the second.

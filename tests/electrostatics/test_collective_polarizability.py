@@ -5,7 +5,7 @@ import torch
 from self_consistent_cases import CLOSE, TIGHT, TOTALS, call, stronger
 
 from les_plugins import LatentElectrostatics
-from les_plugins.observables import system_polarizability
+from les_plugins.electrostatics.observables import system_polarizability
 
 
 @pytest.mark.parametrize("axes", [0, 2, 3])

@@ -15,9 +15,9 @@ from compilers_page import check_column, refusal
 from torch import Tensor, nn
 
 from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.electrostatics.multipoles import traceless
+from les_plugins.electrostatics.observables import born_effective_charges
 from les_plugins.errors import LesPluginsError
-from les_plugins.multipoles import traceless
-from les_plugins.observables import born_effective_charges
 
 #: Sums in another order, relative to the largest value.
 ROUNDING = 1e-10

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from les_plugins.multipoles import traceless
+from les_plugins.electrostatics.multipoles import traceless
 
 BOUNDARIES = pytest.mark.parametrize("periodic", [False, True, "slab"], ids=["open", "periodic", "slab"])
 RESPONSES = pytest.mark.parametrize("response", ["isotropic", "anisotropic"])

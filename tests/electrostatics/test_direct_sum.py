@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.electrostatics import structure_factor
+from les_plugins.electrostatics.periodic import structure_factor
 from les_plugins.errors import ConfigError
 
 MEBIBYTE = 1 << 20

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from les_plugins.observables import born_effective_charges, field_forces, polarization, system_polarizability
+from les_plugins.electrostatics.observables import (
+    born_effective_charges,
+    field_forces,
+    polarization,
+    system_polarizability,
+)
 from les_plugins.units import COULOMB_CONSTANT
 
 FINE = {"dl": 0.8}  # no wave vector that crosses the cutoff under a small strain is seen

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.electrostatics.multipoles import spherical_to_cartesian, traceless
 from les_plugins.errors import GeometryError
-from les_plugins.multipoles import spherical_to_cartesian, traceless
 
 EVERY = ("positions", "cell", "pbc", "batch", "charge", "dipole", "quadrupole", "softness", "polarizability")
 REAL = tuple(name for name in EVERY if name not in ("pbc", "batch"))

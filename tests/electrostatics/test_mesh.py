@@ -7,14 +7,14 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.electrostatics import mesh
-from les_plugins.electrostatics.mesh import mesh_electrostatics
-from les_plugins.electrostatics.mesh_size import MESH_POINT_COST, estimated_error, mesh_is_faster, mesh_of
-from les_plugins.electrostatics.reciprocal import periodic_electrostatics
-from les_plugins.electrostatics.splines import Mesh
-from les_plugins.electrostatics.structure_factor import exponents
+from les_plugins.electrostatics.multipoles import traceless
+from les_plugins.electrostatics.periodic import mesh
+from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
+from les_plugins.electrostatics.periodic.mesh_size import MESH_POINT_COST, estimated_error, mesh_is_faster, mesh_of
+from les_plugins.electrostatics.periodic.reciprocal import periodic_electrostatics
+from les_plugins.electrostatics.periodic.splines import Mesh
+from les_plugins.electrostatics.periodic.structure_factor import exponents
 from les_plugins.errors import ConfigError, GeometryError
-from les_plugins.multipoles import traceless
 
 CUTOFF = 2.0 * math.pi / 1.2
 COARSE = {"dl": 1.7, "method": "mesh", "mesh_tolerance": 1e-2}

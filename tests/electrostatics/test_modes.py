@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from les_plugins.electrostatics.multipoles import traceless
 from les_plugins.errors import GeometryError
-from les_plugins.multipoles import traceless
 
 METHODS = {"direct": {"method": "direct"}, "mesh": {"method": "mesh", "mesh_tolerance": 1e-2}}
 RESPONSES = {

@@ -13,11 +13,11 @@ pytest.importorskip("nvalchemiops")
 from random_systems import System, join_systems, random_system
 
 from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles
-from les_plugins.electrostatics.nvalchemi import NvalchemiElectrostatics
+from les_plugins.electrostatics.multipoles import traceless
+from les_plugins.electrostatics.periodic.nvalchemi import NvalchemiElectrostatics
 from les_plugins.errors import ConfigError, GeometryError
-from les_plugins.features import FeatureLayout, LayerLayout
-from les_plugins.long_range import LongRange
-from les_plugins.multipoles import traceless
+from les_plugins.model.features import FeatureLayout, LayerLayout
+from les_plugins.model.long_range import LongRange
 
 IDENTITY = torch.eye(3, dtype=torch.float64)
 

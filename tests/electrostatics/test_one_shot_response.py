@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from les_plugins.observables import polarization, system_polarizability
-from les_plugins.response import one_shot_response
+from les_plugins.electrostatics.observables import polarization, system_polarizability
+from les_plugins.electrostatics.response.one_shot import one_shot_response
 
 BOUNDARIES = pytest.mark.parametrize("periodic", [False, True, "slab"], ids=["open", "periodic", "slab"])
 RESPONSES = pytest.mark.parametrize("response", ["isotropic", "anisotropic"])

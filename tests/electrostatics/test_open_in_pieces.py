@@ -116,7 +116,7 @@ generator = torch.Generator().manual_seed(0)
 normal = lambda *shape: 0.1 * torch.randn(n, *shape, generator=generator, dtype=torch.float64)
 positions = (34.0 * torch.rand(n, 3, generator=generator, dtype=torch.float64)).requires_grad_()
 root = normal(5)
-from les_plugins.multipoles import spherical_to_cartesian
+from les_plugins.electrostatics.multipoles import spherical_to_cartesian
 moments = Multipoles(normal(), normal(3), spherical_to_cartesian(root))
 small = torch.full((n,), 1e-3, dtype=torch.float64)
 result = LatentElectrostatics()(

@@ -10,7 +10,7 @@ import torch
 from rank_worker import ANSWERS, COUNTED, SETTINGS, atoms_of, two_structures
 
 from les_plugins import LatentElectrostatics
-from les_plugins.electrostatics.reduction import Ranks
+from les_plugins.electrostatics.parallel.reduction import Ranks
 
 SIZES = pytest.mark.parametrize("size", [2, 4])
 SAME = {"rtol": 1e-10, "atol": 1e-11}  # sums in another order; atol is for components that are small by cancellation

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from les_plugins.electrostatics.reciprocal import reciprocal_grid
+from les_plugins.electrostatics.periodic.reciprocal import reciprocal_grid
 from les_plugins.units import COULOMB_CONSTANT, RECIPROCAL_PREFACTOR
 
 ROCK_SALT = [(x, y, z) for x, y, z in itertools.product((0, 1), repeat=3)]

@@ -7,7 +7,7 @@ import torch
 from self_consistent_cases import BOUNDARIES, CLOSE, TIGHT, TOTALS, call, stronger
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.electrostatics.self_consistent import SelfConsistentResponse
+from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 from les_plugins.errors import ConfigError, ResponseError
 from les_plugins.units import COULOMB_CONSTANT, RECIPROCAL_PREFACTOR
 

@@ -5,7 +5,7 @@ import torch
 from self_consistent_cases import BOUNDARIES, CLOSE, TIGHT, TOTALS, stronger
 from torch.autograd import gradcheck, gradgradcheck
 
-from les_plugins.observables import born_effective_charges, polarization
+from les_plugins.electrostatics.observables import born_effective_charges, polarization
 
 FIELD = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
 

@@ -6,7 +6,7 @@ from self_consistent_cases import TIGHT, TOTALS, stronger
 from torch.autograd import gradcheck, gradgradcheck
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.multipoles import traceless
+from les_plugins.electrostatics.multipoles import traceless
 
 #: Far from the direct sum on purpose.
 COARSE = {"method": "mesh", "mesh_tolerance": 1e-2}

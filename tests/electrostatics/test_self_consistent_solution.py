@@ -66,7 +66,7 @@ def test_copies_do_not_carry_the_start_and_a_state_dict_knows_nothing_of_it(copi
 
 
 def test_a_converged_energy_needs_no_iterations_for_its_forces(make_system, monkeypatch):
-    from les_plugins.electrostatics import self_consistent
+    from les_plugins.electrostatics.response import self_consistent
 
     counts = []
 
@@ -102,7 +102,7 @@ def test_an_interaction_that_is_not_positive_is_refused_in_words(make_system):
 
 
 def test_no_convergence_is_said_in_words(make_system, monkeypatch):
-    monkeypatch.setattr("les_plugins.electrostatics.self_consistent.MOST_ITERATIONS", 2)
+    monkeypatch.setattr("les_plugins.electrostatics.response.self_consistent.MOST_ITERATIONS", 2)
     with pytest.raises(
         ResponseError, match=r"structure 0 have a relative residual of \S+ after 2 iterations; asked for: 1e-08"
     ):

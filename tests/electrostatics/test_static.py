@@ -11,9 +11,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.config import LongRangeConfig
+from les_plugins.electrostatics.multipoles import traceless
 from les_plugins.errors import ConfigError, GeometryError
-from les_plugins.long_range import LongRange
-from les_plugins.multipoles import traceless
+from les_plugins.model.long_range import LongRange
 
 #: Rounding of sums over a thousand wave vectors, relative.
 ROUNDING = 1e-12
@@ -164,7 +164,7 @@ def test_the_section_takes_a_list_of_three_lengths():
 
 
 def test_a_models_grid_can_be_sized_afterwards():
-    from les_plugins.features import FeatureLayout, LayerLayout
+    from les_plugins.model.features import FeatureLayout, LayerLayout
 
     part = LongRange(FeatureLayout((LayerLayout(4, 2, 1),)), LongRangeConfig())
     part.set_static_cell((9.0, 9.0, 9.0))
@@ -177,7 +177,7 @@ def test_a_models_grid_can_be_sized_afterwards():
 @pytest.mark.parametrize("zero_init", [True, False])
 def test_outputs_that_a_loss_does_not_read_leave_the_gradients_of_traced_code_finite(zero_init):
     """Compilers hand zero tangents to unread outputs: an infinite slope there makes every gradient NaN."""
-    from les_plugins.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+    from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 
     positions, cell, _ = structure(2)
     section = {"zero_init": zero_init, "static_cell": [10.0, 10.0, 10.0], "response": FULL_RESPONSE}

@@ -14,11 +14,11 @@ from ase.calculators.lj import LennardJones
 from rigid_ions import RigidIons, rock_salt
 from toy_calculator import Toy, molecule
 
-from les_plugins import plugins
-from les_plugins.batch import BatchResult, evaluate_one_by_one
+from les_plugins.data.batch import BatchResult, evaluate_one_by_one
+from les_plugins.data.labels import BORN
 from les_plugins.errors import ConfigError, DataError, GeometryError, LesPluginsWarning
-from les_plugins.labels import BORN
-from les_plugins.long_range import LongRange
+from les_plugins.hosting import registry as plugins
+from les_plugins.model.long_range import LongRange
 from les_plugins.testing import waters
 
 ts = pytest.importorskip("torch_sim", reason="torch-sim is not installed: pip install 'les-plugins[torch-sim]'")

@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import les_plugins
-from les_plugins import plugins
-from les_plugins.checkpoint import CONFIG, MANIFEST, WEIGHTS, load_model
 from les_plugins.errors import LesPluginsError
+from les_plugins.hosting import registry as plugins
+from les_plugins.storage.checkpoint import CONFIG, MANIFEST, WEIGHTS, load_model
 from les_plugins.testing.structures import waters
 
 pytestmark = pytest.mark.slow

@@ -17,8 +17,8 @@ from torch import nn
 from toy_calculator import Toy, molecule
 
 import les_plugins
-from les_plugins import checkpoint
 from les_plugins.dynamics import Settings, Trajectory, run
+from les_plugins.storage import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 

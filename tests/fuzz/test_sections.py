@@ -15,10 +15,10 @@ import torch
 import yaml
 
 from les_plugins.config import LongRangeConfig, ResponseConfig
-from les_plugins.documents import read_yaml
 from les_plugins.errors import ConfigError, LesPluginsError, LesPluginsWarning
-from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.long_range import LongRange
+from les_plugins.io.documents import read_yaml
+from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.long_range import LongRange
 
 pytestmark = pytest.mark.slow
 

@@ -6,18 +6,18 @@ import torch
 from torch import nn
 
 import les_plugins
-from les_plugins.calculator import LONG_RANGE_PROPERTIES, born_results, latent_results
-from les_plugins.documents import read_yaml
+from les_plugins.data.frames import check_elements, check_frame
+from les_plugins.data.near_origin import near_origin
+from les_plugins.data.training import read_labelled_frames
 from les_plugins.errors import CheckpointError, HostError
-from les_plugins.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.frames import check_elements, check_frame
-from les_plugins.hookspecs import hookimpl
-from les_plugins.long_range import LongRange
-from les_plugins.near_origin import near_origin
-from les_plugins.plugins import HostInfo, HostState
-from les_plugins.results import exact
-from les_plugins.section_name import refuse_near_misses
-from les_plugins.training_data import read_labelled_frames
+from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, born_results, latent_results
+from les_plugins.hosting.hookspecs import hookimpl
+from les_plugins.hosting.registry import HostInfo, HostState
+from les_plugins.hosting.results import exact
+from les_plugins.hosting.section_name import refuse_near_misses
+from les_plugins.io.documents import read_yaml
+from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.long_range import LongRange
 
 
 class LongRangeSchNet(nn.Module):
@@ -117,7 +117,7 @@ def les_train(config_file, arguments, metadata):
 
     config = read_yaml(config_file)
     refuse_near_misses(config, str(config_file))  # this host reads the keys that it knows and no others
-    les_plugins.checkpoint.check_target(config["checkpoint"])  # before hours of training, not after
+    les_plugins.storage.checkpoint.check_target(config["checkpoint"])  # before hours of training, not after
     model, frames = TinySchNet(**config["model"]).double(), read_labelled_frames(config_file.parent / config["data"])
     model = les_plugins.attach(model, config["long_range"]) if "long_range" in config else model
     train(model, frames, config["epochs"], config["learning_rate"])

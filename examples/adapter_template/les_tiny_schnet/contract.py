@@ -12,7 +12,7 @@ from tiny_schnet.model import TinySchNet
 from tiny_schnet.run import evaluate, make_batch
 from torch import nn
 
-from les_plugins import plugins
+from les_plugins.hosting import registry as plugins
 from les_plugins.testing import AdapterContract, Evaluation
 
 

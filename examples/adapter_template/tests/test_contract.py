@@ -6,7 +6,7 @@ import pytest
 from les_tiny_schnet import adapter
 from les_tiny_schnet.contract import TinySchNetContract
 
-from les_plugins import plugins
+from les_plugins.hosting import registry as plugins
 from les_plugins.testing import waters
 from les_plugins.testing.host import long_range_part
 

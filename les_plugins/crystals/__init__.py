@@ -1,0 +1,1 @@
+"""Relaxation, phonons, zone-centre quantities and piezoelectric tensors of crystals."""

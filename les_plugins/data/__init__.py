@@ -1,0 +1,1 @@
+"""Structures and their labels, and the errors of predictions; takes any ASE calculator, knows no host."""

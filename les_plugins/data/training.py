@@ -1,0 +1,249 @@
+"""Training frames as the host is going to see them: every label that it trains on, looked for frame by frame.
+
+Called by the adapters' trainers before the host's own trainer starts. An adapter says which labels its host trains on,
+under which keys and with which weight in each frame; what a host would take for zero is an error here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_properties
+from ase.constraints import FixAtoms, FixCartesian
+from numpy.typing import NDArray
+
+from les_plugins.data.frames import label_names, read_frames
+from les_plugins.data.labels import shaped
+from les_plugins.errors import DataError, LesPluginsWarning
+
+#: Weight of a quantity ("energy", "forces", …) of a frame in the host's loss; zero: the frame needs no such label.
+FrameWeight = Callable[[Atoms, str], float]
+
+_SHOWN = 5
+#: Parts of names that other programs give to a quantity.
+_ALIASES = {
+    "energy": ("energy",),
+    "forces": ("force", "gradient"),
+    "stress": ("stress",),
+    "virials": ("virial",),
+}
+
+
+@dataclass(frozen=True)
+class TrainedLabel:
+    """A label that a host trains on.
+
+    Attributes:
+        quantity: "energy", "forces", "stress" or "virials".
+        key: its name in the file.
+        option: the option of the host's config that names the key, such as "forces_key".
+        without: what to set to train without it, such as "forces_weight: 0"; empty when the host cannot.
+        places: where the host looks for it: "calc" (results that ASE's reader took out of the file), "info", "arrays".
+        left_out: whether the host leaves a frame without it out of this term of its loss; otherwise every frame of
+            weight above zero must have it.
+    """
+
+    quantity: str
+    key: str
+    option: str
+    without: str = ""
+    places: tuple[str, ...] = ("calc", "info", "arrays")
+    left_out: bool = False
+
+    def read(self, atoms: Atoms) -> object | None:
+        """The label of a frame as it stands there, not changed by constraints; None when absent."""
+        for place in self.places:
+            holder = {} if place == "calc" and atoms.calc is None else _holder(atoms, place)
+            if (value := holder.get(self.key)) is not None:
+                return value
+        return None
+
+
+def check_training_labels(
+    files: Mapping[Path, Sequence[Atoms]],
+    labels: Sequence[TrainedLabel],
+    weight: FrameWeight = lambda atoms, quantity: 1.0,
+) -> None:
+    """Look for every label in every frame of the files that a host reads as one set.
+
+    Args:
+        files: frames of each file.
+        labels: what the host trains on, with a weight above zero in its loss.
+        weight: of a quantity of a frame, as the host multiplies it into the loss.
+
+    Raises:
+        DataError: a label that no frame has, or that some frames lack where the host does not leave them out; one that
+            is not finite or of the wrong size; the stress of an open structure; a weight that is no number. The message
+            names key, file and frames, similar names that the file holds, and what to do.
+
+    Warns:
+        LesPluginsWarning: some frames lack a label and the host leaves them out, or all forces of atoms that a
+            constraint fixes are zero in the file.
+    """
+    for label in labels:
+        lacking: dict[Path, list[int]] = {}
+        counted = 0
+        for path, frames in files.items():
+            for number, atoms in enumerate(frames):
+                where = f"{path}, frame {number}"
+                if _weight(weight, atoms, label.quantity, where) == 0.0:
+                    continue
+                value = label.read(atoms)
+                if value is not None:
+                    _check_value(label, value, atoms, where)
+                elif _is_open(atoms) and label.quantity in ("stress", "virials") and label.left_out:
+                    continue  # an open structure has none
+                else:
+                    lacking.setdefault(path, []).append(number)
+                counted += 1
+        if lacking:
+            _say_missing(label, files, lacking, counted)
+    for label in labels:
+        if label.quantity == "forces":
+            _say_fixed(label, files)
+
+
+def read_labelled_frames(path: Path) -> list[Atoms]:
+    """Frames of a file, each with energy and forces under ASE's names, for a host that asks ASE for them.
+
+    Constraints are taken off, since ASE's `get_forces` gives zero for the atoms that they fix.
+
+    Raises:
+        DataError: as `read_frames` and `check_training_labels`.
+    """
+    frames = read_frames(path)
+    labels = [TrainedLabel(name, name, f"{name} of ASE", places=("calc",)) for name in ("energy", "forces")]
+    check_training_labels({path: frames}, labels)
+    for atoms in frames:
+        atoms.set_constraint()
+    return frames
+
+
+def fixed_atoms(atoms: Atoms) -> NDArray[np.bool_]:
+    """(N,) whether ASE's `get_forces()` sets all three components of an atom's force to zero, by its constraints."""
+    forces = np.ones((len(atoms), 3))
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms | FixCartesian):
+            constraint.adjust_forces(atoms, forces)
+    fixed: NDArray[np.bool_] = (forces == 0.0).all(axis=1)
+    return fixed
+
+
+def check_unconstrained_forces(files: Mapping[Path, Sequence[Atoms]], key: str, instead: str) -> None:
+    """Raise DataError for a frame whose constraints change its forces, for a host that reads them with constraints.
+
+    Args:
+        files: frames of each file.
+        key: name of the forces; names other than ASE's "forces" are not touched by constraints.
+        instead: what to do, for the message.
+    """
+    if key != "forces":
+        return
+    for path, frames in files.items():
+        changed = [number for number, atoms in enumerate(frames) if atoms.constraints]
+        if changed:
+            raise DataError(
+                f"{path}: {_of(len(changed), len(frames))} with constraints ({_numbers(changed)}; move_mask in the "
+                f"file): the host would read their {key!r} as zero on fixed atoms. {instead}"
+            )
+
+
+def similar_names(label: TrainedLabel, present: set[str]) -> list[str]:
+    """Names among those present that may hold the quantity of a label."""
+    present = present - ({label.key} | (set(all_properties) - {label.quantity}))  # free_energy is no misspelt energy
+    close = difflib.get_close_matches(label.key, sorted(present), 3, 0.75)
+    aliases = _ALIASES.get(label.quantity, (label.quantity,))
+    also = [name for name in sorted(present) if any(alias in name.lower() for alias in aliases)]
+    return list(dict.fromkeys([*close, *also]))
+
+
+def _holder(atoms: Atoms, place: str) -> Mapping[str, object]:
+    held: Mapping[str, object] = atoms.calc.results if place == "calc" else getattr(atoms, place)
+    return held
+
+
+def _weight(weight: FrameWeight, atoms: Atoms, quantity: str, where: str) -> float:
+    try:
+        value = float(weight(atoms, quantity))
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value) or value < 0.0:
+        raise DataError(f"{where}: the weight of its {quantity} in the loss is {value}; allowed: finite, zero or above")
+    return value
+
+
+def _check_value(label: TrainedLabel, value: object, atoms: Atoms, where: str) -> None:
+    shaped(label.quantity, value, len(atoms), f"{where}: {label.key}")
+    if label.quantity in ("stress", "virials") and _is_open(atoms):
+        raise DataError(
+            f"{where}: has a {label.key!r} but is open (pbc F F F), where a stress is not defined; take it out of the "
+            "frame, or set its pbc"
+        )
+
+
+def _is_open(atoms: Atoms) -> bool:
+    return not bool(atoms.pbc.any())
+
+
+def _say_missing(
+    label: TrainedLabel, files: Mapping[Path, Sequence[Atoms]], lacking: Mapping[Path, list[int]], counted: int
+) -> None:
+    count = sum(map(len, lacking.values()))
+    without = [files[path][number] for path, numbers in lacking.items() for number in numbers]
+    present = set().union(*map(label_names, without))
+    similar = similar_names(label, present)
+    guess = f"; did you mean {' or '.join(map(repr, similar[:3]))}?" if similar else "."
+    held = f"These frames hold: {', '.join(sorted(present)) or 'no labels'}"
+    what = f"{label.quantity} under the name {label.key!r} ({label.option})"
+    if count == counted:
+        spell = f" Or set {label.without} to train without {label.quantity}." if label.without else ""
+        raise DataError(
+            f"{', '.join(map(str, lacking))}: none of {counted} frames has {what}{guess} {held}. "
+            f"Give the name with {label.option}.{spell}"
+        )
+    places = "; ".join(
+        f"{path}: {_of(len(numbers), len(files[path]))} ({_numbers(numbers)})" for path, numbers in lacking.items()
+    )
+    if label.left_out:
+        warnings.warn(
+            f"{places} without {what}{guess} They are left out of this term of the loss", LesPluginsWarning, 3
+        )
+        return
+    raise DataError(
+        f"{places} without {what}, which would be taken for zero{guess} {held}. Label them or take them out"
+    )
+
+
+def _say_fixed(label: TrainedLabel, files: Mapping[Path, Sequence[Atoms]]) -> None:
+    """Some programs write zero for the forces of fixed atoms: then the file itself has lost them."""
+    for path, frames in files.items():
+        lost = []
+        for number, atoms in enumerate(frames):
+            if atoms.constraints and (fixed := fixed_atoms(atoms)).any() and (found := label.read(atoms)) is not None:
+                forces = np.asarray(found, dtype=float).reshape(-1, 3)
+                if not forces[fixed].any() and forces.any():
+                    lost.append(number)
+        if lost:
+            warnings.warn(
+                f"{path}: {_of(len(lost), len(frames))} ({_numbers(lost)}) in which all {label.key!r} of fixed atoms "
+                "are exactly zero: the program that wrote the file seems to have taken the true ones away, and the "
+                "model is trained to zero there",
+                LesPluginsWarning,
+                3,
+            )
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count} of {total} frames"
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_SHOWN]))
+    return f"frame{'s' if len(numbers) > 1 else ''} {shown}{', …' if len(numbers) > _SHOWN else ''}"

@@ -1,0 +1,200 @@
+"""Periodic electrostatics of smeared multipoles on a particle mesh: the sum of `reciprocal.py` to a stated tolerance.
+
+Spread, transform, multiply by the kernel, transform back, gather. `solver.py` calls it for large structures.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
+from les_plugins.electrostatics.multipoles import Multipoles
+from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
+from les_plugins.electrostatics.periodic.fractional import cartesian_fields, fractional_moments, with_known_gradients
+from les_plugins.electrostatics.periodic.mesh_size import mesh_of
+from les_plugins.electrostatics.periodic.reciprocal import ROUNDING, proper_lattice
+from les_plugins.electrostatics.periodic.splines import Mesh
+from les_plugins.electrostatics.periodic.structure_factor import grid_to_moments, moments_to_grid, position_gradient
+from les_plugins.units import RECIPROCAL_PREFACTOR
+
+
+def mesh_electrostatics(
+    positions: Tensor,
+    cell: Tensor,
+    multipoles: Multipoles,
+    sigma: float,
+    cutoff: float,
+    remove_self_interaction: bool,
+    tolerance: float,
+    ranks: Ranks | None = None,
+    training: bool = False,
+) -> tuple[Tensor, LocalFields]:
+    """Energy and local fields of the permanent moments of one periodic structure.
+
+    Args:
+        positions: (n, 3) Å, float64.
+        cell: (3, 3) Å, rows are lattice vectors; any handedness.
+        multipoles: moments of the n atoms.
+        sigma: Gaussian smearing width, Å.
+        cutoff: k_c, Å⁻¹.
+        remove_self_interaction: take each atom's smeared self-energy and self-field away.
+        tolerance: root mean square error of the forces over the root mean square force, against the direct sum.
+        ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
+        training: forces will be differentiated, and what that needs is gathered at once.
+
+    Returns:
+        energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
+        All derivatives are those of the energy on the mesh, to rounding; with `ranks` shared out as those of
+        `periodic_electrostatics`.
+
+    Raises:
+        GeometryError: a singular cell, or one that needs more mesh points than MOST_MESH_POINTS.
+
+    Source: PHYSICS 2, 4 and 9; Essmann et al., J. Chem. Phys. 103, 8577 (1995); Sagui, Pedersen, Darden, J. Chem. Phys.
+    120, 73 (2004), without their real-space part: the smearing is the physics here.
+    """
+    mesh = mesh_of(proper_lattice(cell), sigma, cutoff, multipoles.order, tolerance)
+    inverse = torch.linalg.inv(cell)
+    fractional = positions @ inverse
+    fractional = fractional - torch.floor(fractional.detach())
+    moments = fractional_moments(multipoles, inverse)
+    kernel = _kernel(cell, inverse, mesh, sigma, cutoff)
+    density = reduce_sum(moments_to_grid(fractional, moments, mesh, multipoles.order), ranks)
+    potential: Tensor = _Convolution.apply(density, kernel)  # type: ignore[no-untyped-call]
+
+    order = max(multipoles.order, 1)
+    # one rank more than the fields need is the energy's gradient in the positions, one further that gradient's
+    highest = max(order, multipoles.order + 1) + int(training) if potential.requires_grad else order
+    local = grid_to_moments(fractional, potential, mesh, highest)
+    n_ranks = 1 if ranks is None else ranks.size
+    gradient = torch.cat(local[: multipoles.order + 2], 1)
+    energy = _energy(fractional, moments, kernel, density, gradient, multipoles.order, n_ranks)
+    fields = cartesian_fields(local[: order + 1], inverse)
+    if remove_self_interaction:
+        energy = energy - self_energy(multipoles, sigma).sum()
+        fields = fields - self_fields(multipoles, sigma)
+    return energy, fields
+
+
+def squared_lengths(inverse: Tensor, mesh: Mesh) -> Tensor:
+    """(n₁, n₂, n₃/2 + 1) Å⁻²: |k|² in the order of the half-complex transform, from the inverse of the cell, (3, 3)."""
+    (n_1, n_2, n_3), _ = _frequencies(mesh.sizes, mesh.spline, inverse.device)
+    metric = (2.0 * math.pi) ** 2 * inverse.T @ inverse
+    plane = (
+        (metric[0, 0] * n_1.square())[:, None] + metric[1, 1] * n_2.square() + (2.0 * metric[0, 1] * n_1)[:, None] * n_2
+    )
+    slope = 2.0 * ((metric[0, 2] * n_1)[:, None] + metric[1, 2] * n_2)
+    return plane[:, :, None] + slope[:, :, None] * n_3 + metric[2, 2] * n_3.square()
+
+
+def within(k_squared: Tensor, cutoff: float) -> Tensor:
+    """Which of them belong to the sum, but for k = 0."""
+    return k_squared.detach() <= (cutoff * (1.0 + ROUNDING)) ** 2
+
+
+def _kernel(cell: Tensor, inverse: Tensor, mesh: Mesh, sigma: float, cutoff: float) -> Tensor:
+    """(n₁, n₂, n₃/2 + 1): (C / V) exp(−σ²k²/2)/k² times the splines' influence; zero at k = 0 and beyond the cutoff."""
+    _, (w_1, w_2, w_3) = _frequencies(mesh.sizes, mesh.spline, cell.device)
+    k_squared = squared_lengths(inverse, mesh)
+    inside = within(k_squared, cutoff)
+    inside[0, 0, 0] = False
+    safe = torch.where(inside, k_squared, 1.0)
+    influence = (w_1[:, None] * w_2)[:, :, None] * w_3
+    volume = torch.linalg.det(cell).abs()
+    kernel: Tensor = (RECIPROCAL_PREFACTOR / volume) * torch.exp(-0.5 * sigma**2 * safe) / safe * (influence * inside)
+    return kernel
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # they outlive the call that needed them first
+def _frequencies(
+    sizes: tuple[int, int, int], spline: int, device: torch.device
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Integer frequencies of the half-complex transform along each axis, and the splines' influence at each.
+
+    With Û(n) the transform of the spline and Û_l = Û(n + l·size) that of its images, the influence Û² / (Σ Û_l²)² gives
+    the energy's least mean square error (Hockney and Eastwood), and is known for each axis apart. The frequency at half
+    the size, which is two vectors in one, has none.
+    """
+    frequencies, influences = [], []
+    for axis, size in enumerate(sizes):
+        place = torch.arange(size // 2 + 1) if axis == 2 else (torch.arange(size) + size // 2) % size - size // 2
+        n = place.double()
+        images = n[:, None] / size + torch.arange(-8.0, 9.0, dtype=torch.float64)
+        transform = torch.sinc(images) ** (2 * spline)
+        influence = transform[:, 8] / transform.sum(1).square()
+        influence = torch.where(2.0 * n.abs() < size, influence, 0.0)
+        frequencies.append(n.to(device))
+        influences.append(influence.to(device))
+    return tuple(frequencies), tuple(influences)
+
+
+def _energy(
+    fractional: Tensor, moments: Tensor, kernel: Tensor, density: Tensor, local: Tensor, order: int, n_ranks: int
+) -> Tensor:
+    """½ Σ moments · local, whose gradients are at hand: the local derivatives, and |S(k)|² for the kernel.
+
+    The kernel is that of all ranks; each takes its equal part of the gradient in it.
+    """
+    own = local[:, : moments.shape[1]]
+    inputs, gradients = [moments], [own]
+    if fractional.requires_grad:
+        inputs.append(fractional)
+        gradients.append(position_gradient(moments, local, order))
+    if kernel.requires_grad:
+        inputs.append(kernel)
+        gradients.append((0.5 / n_ranks) * _CrossSpectrum.apply(density, density))  # type: ignore[no-untyped-call]
+    return with_known_gradients(0.5 * (moments * own).sum(), inputs, gradients)
+
+
+class _Convolution(torch.autograd.Function):
+    """∂E/∂density of E = Σ_k kernel(k) |density(k)|²; with `_CrossSpectrum` the derivatives of one trilinear form."""
+
+    @staticmethod
+    def forward(ctx: Any, density: Tensor, kernel: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)  # nothing is transformed or sent where nothing depends on the potential
+        ctx.save_for_backward(density, kernel)
+        return _convolve(density, kernel)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if grad is None:
+            return None, None
+        density, kernel = ctx.saved_tensors
+        on_density = _Convolution.apply(grad, kernel) if ctx.needs_input_grad[0] else None  # type: ignore[no-untyped-call]
+        on_kernel = _CrossSpectrum.apply(grad, density) if ctx.needs_input_grad[1] else None  # type: ignore[no-untyped-call]
+        return on_density, on_kernel
+
+
+class _CrossSpectrum(torch.autograd.Function):
+    """2 Re(a(k)* b(k)), of both ±k where the half-complex transform keeps one."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(a, b)
+        first = torch.view_as_real(torch.fft.rfftn(a))
+        second = first if a is b else torch.view_as_real(torch.fft.rfftn(b))
+        counts = torch.full((a.shape[2] // 2 + 1,), 4.0, dtype=a.dtype, device=a.device)
+        counts[0] = 2.0
+        return (first * second).sum(-1).mul_(counts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if grad is None:
+            return None, None
+        a, b = ctx.saved_tensors
+        on_a = _Convolution.apply(b, grad) if ctx.needs_input_grad[0] else None  # type: ignore[no-untyped-call]
+        on_b = _Convolution.apply(a, grad) if ctx.needs_input_grad[1] else None  # type: ignore[no-untyped-call]
+        return on_a, on_b
+
+
+def _convolve(density: Tensor, kernel: Tensor) -> Tensor:
+    spectrum = torch.fft.rfftn(density).mul_(2.0 * kernel)
+    potential: Tensor = torch.fft.irfftn(spectrum, s=density.shape, norm="forward")
+    return potential

@@ -1,0 +1,1 @@
+"""Induced charges and dipoles: in one shot, and mutually to self-consistency."""

@@ -1,0 +1,82 @@
+"""What moments do to each other at fixed positions, as a linear operator. A response that needs it gets it here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from les_plugins.electrostatics.lattice import open_directions
+from les_plugins.electrostatics.local import self_fields, to_structures
+from les_plugins.electrostatics.multipoles import Multipoles
+from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
+
+if TYPE_CHECKING:
+    from les_plugins.electrostatics.solver import PermanentResult
+
+
+class Interaction(NamedTuple):
+    """The solver of one call of the layer, with everything but the moments.
+
+    Attributes:
+        solver: from (positions, cell, pbc, batch, moments) to energy, potential and field, as the layer's own.
+        positions: (N, 3) Å, float64, with their graph; cell: (B, 3, 3) Å likewise.
+        pbc: (B, 3) bool.
+        batch: (N,) integer.
+        sigma: smearing width, Å.
+        remove_self_interaction: whether the solver leaves each atom's interaction with itself out.
+        training: whether the layer is in training mode.
+        ranks: over which the atoms of each structure are spread, or None.
+    """
+
+    solver: Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
+    positions: Tensor
+    cell: Tensor
+    pbc: Tensor
+    batch: Tensor
+    sigma: float
+    remove_self_interaction: bool
+    training: bool
+    ranks: Ranks | None = None
+
+    def of(self, moments: Tensor, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy of charges and dipoles with each other, and its slope in every moment.
+
+        Args:
+            moments: (N, 1) charges, (N, 3) dipoles or (N, 4) both.
+            positions: (N, 3) Å; cell: (B, 3, 3) Å: those of the call, with the graph that is wanted.
+
+        Returns:
+            Energy (B,) eV (the share of this rank's atoms), and potential and minus field in the order of `moments`;
+            every atom's interaction with itself left out of the slope, whatever the solver does.
+        """
+        with_dipole = moments.shape[1] > 1
+        charge = moments[:, 0] if moments.shape[1] != 3 else torch.zeros_like(moments[:, 0])
+        multipoles = Multipoles(charge, moments[:, -3:] if with_dipole else None)
+        result = self.solver(positions, cell, self.pbc, self.batch, multipoles)
+        parts = [result.potential[:, None]] if moments.shape[1] != 3 else []
+        if with_dipole:
+            parts.append(-result.field)
+        slope = torch.cat(parts, 1)
+        if not self.remove_self_interaction:
+            slope = slope - self.own_slope(moments.shape[1]) * moments
+        return result.energy, slope
+
+    def total(self, values: Tensor) -> Tensor:
+        """(B, …): sums of values (N, …) over the atoms of each structure, on whatever rank they are."""
+        return reduce_sum(to_structures(values, self.batch, len(self.cell)), self.ranks)
+
+    def lever(self, weight: Tensor) -> Tensor:
+        """(N, 3) Å: positions from the centre of their structure, by `weight` (N,), along its open directions."""
+        norm, moment = self.total(weight), self.total(weight[:, None] * self.positions)
+        centre = moment / torch.where(norm > 0.0, norm, 1.0)[:, None]
+        along = open_directions(self.cell, self.pbc)[self.batch]
+        return (along * (self.positions - centre[self.batch])[:, None, :]).sum(2)
+
+    def own_slope(self, width: int) -> Tensor:
+        """(width,): slope of an atom's smeared self-energy per unit moment, in the order of the moments (PHYSICS 2)."""
+        one = self.positions.new_ones(1)
+        own = self_fields(Multipoles(one, one.expand(1, 3)), self.sigma)
+        return torch.cat([own.potential, own.gradient[0]])[-width:] if width != 1 else own.potential

@@ -1,0 +1,1 @@
+"""Files: written whole or not at all, and read with limits. Every command writes through here."""

@@ -1,0 +1,183 @@
+"""`LongRange`: heads, electrostatics and response as one module, what an adapter puts behind its host's features."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from les_plugins.electrostatics import LatentElectrostatics
+from les_plugins.electrostatics.checks import check_static_cell
+from les_plugins.electrostatics.multipoles import Multipoles
+from les_plugins.electrostatics.net_charge import neutralized
+from les_plugins.model.features import FeatureLayout, NodeFeatures
+
+if TYPE_CHECKING:
+    from les_plugins.config import LongRangeConfig
+
+
+class LongRangeResult(NamedTuple):
+    """Long-range energy and latent variables of a batch.
+
+    Attributes:
+        energy: (B,) eV, float64.
+        atomic_energy: (N,) eV, float64; sums to `energy`.
+        potential: (N,) V and field: (N, 3) V/Å, of the permanent moments.
+        charge: (N,) e and dipole: (N, 3) e·Å or None, induced part included.
+        permanent: the permanent moments alone.
+        softness: (N,) e²/eV or None.
+        polarizability: (N,) or (N, 3, 3) e²·Å²/eV or None.
+        collective_polarizability: (N, 3, 3) e²·Å²/eV where atoms answer each other and it was asked for
+            (`with_collective_polarizability`), else None.
+    """
+
+    energy: Tensor
+    atomic_energy: Tensor
+    potential: Tensor
+    field: Tensor
+    charge: Tensor
+    dipole: Tensor | None
+    permanent: Multipoles
+    softness: Tensor | None
+    polarizability: Tensor | None
+    collective_polarizability: Tensor | None = None
+
+
+class LongRange(nn.Module):
+    """The three steps between a host's features and its force differentiation (DESIGN, "The one idea").
+
+    Args:
+        layout: the host's features.
+        config: the `long_range:` section.
+    """
+
+    gauge: Tensor
+
+    def __init__(self, layout: FeatureLayout, config: LongRangeConfig) -> None:
+        super().__init__()
+        # The parts come through hooks, so that each can be replaced. Asked for by name: torch.package follows import
+        # statements, and a packaged model needs neither the plugin manager nor the config's class.
+        hooks = importlib.import_module("les_plugins.hosting.registry").physics_hooks()
+        self._section = config.to_dict()
+        self.heads: nn.Module = hooks.les_make_heads(features=layout, config=config)
+        self.electrostatics: LatentElectrostatics = hooks.les_make_solver(config=config)
+        self.electrostatics.response_model = hooks.les_make_response(config=config)
+        # E is even in the moments, so their common sign is a convention: see `gauge.read_sign`
+        self.register_buffer("gauge", torch.ones(()))
+        self.coupling = nn.Parameter(torch.zeros(())) if config.zero_init else None
+
+    @property
+    def config(self) -> LongRangeConfig:
+        """The `long_range:` section."""
+        config: LongRangeConfig = importlib.import_module("les_plugins.config").LongRangeConfig.parse(self._section)
+        return config
+
+    def forward(
+        self,
+        features: NodeFeatures,
+        positions: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        batch: Tensor,
+        external_field: Tensor | None = None,
+    ) -> LongRangeResult:
+        """Long-range result of a batch.
+
+        Args:
+            features: the host's features.
+            positions: (N, 3) Å, strained when the host differentiates with respect to strain.
+            cell: (B, 3, 3) Å, strained likewise.
+            pbc: (B, 3) bool.
+            batch: (N,) integer.
+            external_field: (B, 3) or (3,) V/Å, on open structures and along the normal of slabs.
+        """
+        multipoles, softness, polarizability = self.heads(features)
+        multipoles = _scaled(multipoles, self.gauge.to(multipoles.charge.dtype))
+        # the layer does it too, but the permanent moments are reported, and a third party's layer may not
+        ranks, neutralize = getattr(self.electrostatics, "ranks", None), self._section.get("neutralize", "background")
+        charge = neutralized(multipoles.charge, pbc, batch, neutralize, ranks)
+        multipoles = multipoles._replace(charge=charge)
+        coupling = self._magnitude()
+        if coupling is not None and external_field is not None:
+            # the work in a field is linear in the moments: they must be the true ones
+            multipoles = _scaled(multipoles, _root(coupling).to(multipoles.charge.dtype))
+            coupling = None
+        result = self.electrostatics(
+            positions.double(),
+            cell.double(),
+            pbc,
+            batch,
+            multipoles,
+            softness=softness,
+            polarizability=polarizability,
+            external_field=external_field,
+        )
+        energy, atomic, charge, dipole = result.energy, result.atomic_energy, result.charge, result.dipole
+        potential, field = result.potential, result.field
+        if coupling is not None:
+            # E is quadratic in the moments: moments × sqrt(c) give c × E, but sqrt has no slope to start from at zero
+            energy, atomic = coupling * energy, coupling * atomic
+            root = _root(coupling)
+            charge, potential, field = root * charge, root * potential, root * field
+            dipole = None if dipole is None else root * dipole
+            multipoles = _scaled(multipoles, root.to(multipoles.charge.dtype))
+        return LongRangeResult(energy, atomic, potential, field, charge, dipole, multipoles, softness, polarizability)
+
+    def with_collective_polarizability(
+        self, result: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor
+    ) -> LongRangeResult:
+        """The result, with the polarizability of whole structures where it is not the sum of the atoms'.
+
+        Args:
+            result: of `forward`.
+            positions, cell, pbc, batch: as given to it.
+        """
+        ask = getattr(self.electrostatics, "collective_polarizability", None)  # a third party's layer may have none
+        collective = ask and ask(positions, cell, pbc, batch, result.softness, result.polarizability)
+        return result._replace(collective_polarizability=collective)
+
+    def set_static_cell(self, lengths: tuple[float, float, float] | None) -> None:
+        """Size the grid of compiled code: the longest lattice vectors that it has to cover, Å.
+
+        Raises:
+            ConfigError: not three positive lengths, or too long ones.
+        """
+        check_static_cell(lengths, self.config.dl)
+        self._section["static_cell"] = None if lengths is None else list(lengths)
+        self.electrostatics.static_cell = lengths
+
+    def zero(self) -> None:
+        """Set every moment to zero for good, so that the host's own predictions come back (a test of adapters)."""
+        self.gauge.zero_()
+
+    def flip_gauge(self) -> None:
+        """Change the common sign of all latent moments; energy and forces do not change."""
+        self.gauge.neg_()
+
+    def _magnitude(self) -> Tensor | None:
+        """|x| with slope 1 at zero: a coupling that starts there moves whichever way it is pushed, heads get gradients.
+
+        Clipping at zero instead would freeze the heads of every start whose random moments happen to anticorrelate with
+        the target: the coupling runs below zero and nothing reaches them.
+        """
+        if self.coupling is None:
+            return None
+        return torch.where(self.coupling < 0.0, -self.coupling, self.coupling).double()
+
+
+def _root(coupling: Tensor) -> Tensor:
+    """Its square root without a graph; compilers drop the detachment, and the slope at zero must be finite then."""
+    positive = coupling.detach() > 0.0
+    return torch.where(positive, coupling.detach(), torch.ones_like(coupling)).sqrt() * positive
+
+
+def _scaled(moments: Multipoles, factor: Tensor) -> Multipoles:
+    """Every moment times one factor."""
+    charge, dipole, quadrupole = moments
+    return Multipoles(
+        factor * charge,
+        None if dipole is None else factor * dipole,
+        None if quadrupole is None else factor * quadrupole,
+    )

@@ -1,0 +1,112 @@
+"""Modules under the names that they had in 0.1: they import for one release, with a warning that says the new name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+#: Old name of a module, and its new one, both below `les_plugins`.
+MOVED = {
+    "batch": "data.batch",
+    "calculator": "hosting.calculator",
+    "cautions": "data.cautions",
+    "charge_map": "plots.charge_map",
+    "checkpoint": "storage.checkpoint",
+    "close_atoms": "data.close_atoms",
+    "compiled": "hosting.compiled",
+    "documents": "io.documents",
+    "electrostatics.conjugate_gradients": "electrostatics.response.conjugate_gradients",
+    "electrostatics.fractional": "electrostatics.periodic.fractional",
+    "electrostatics.interaction": "electrostatics.response.interaction",
+    "electrostatics.mesh": "electrostatics.periodic.mesh",
+    "electrostatics.mesh_size": "electrostatics.periodic.mesh_size",
+    "electrostatics.nvalchemi": "electrostatics.periodic.nvalchemi",
+    "electrostatics.processes": "electrostatics.parallel.processes",
+    "electrostatics.reciprocal": "electrostatics.periodic.reciprocal",
+    "electrostatics.reduction": "electrostatics.parallel.reduction",
+    "electrostatics.self_consistent": "electrostatics.response.self_consistent",
+    "electrostatics.splines": "electrostatics.periodic.splines",
+    "electrostatics.static": "electrostatics.periodic.static",
+    "electrostatics.structure_factor": "electrostatics.periodic.structure_factor",
+    "evaluation": "data.evaluation",
+    "extended_xyz": "io.extended_xyz",
+    "features": "model.features",
+    "figures": "plots.figures",
+    "files": "io.files",
+    "folders": "io.folders",
+    "frames": "data.frames",
+    "gauge": "model.gauge",
+    "given_charge": "data.given_charge",
+    "heads": "model.heads",
+    "hookspecs": "hosting.hookspecs",
+    "index_order": "data.index_order",
+    "isotopes": "data.isotopes",
+    "labels": "data.labels",
+    "long_range": "model.long_range",
+    "long_waves": "electrostatics.long_waves",
+    "material": "model.material",
+    "metrics": "data.metrics",
+    "more_terms": "storage.fine_tuning",
+    "multipoles": "electrostatics.multipoles",
+    "near_origin": "data.near_origin",
+    "nvalchemi": "hosting.nvalchemi",
+    "observables": "electrostatics.observables",
+    "phonon_files": "crystals.phonon_files",
+    "phonons": "crystals.phonons",
+    "physical": "model.physical",
+    "physics": "hosting.defaults",
+    "piezoelectric": "crystals.piezoelectric",
+    "plotting": "plots.plotting",
+    "plugins": "hosting.registry",
+    "prediction": "data.prediction",
+    "relaxation": "crystals.relaxation",
+    "response": "electrostatics.response.one_shot",
+    "results": "hosting.results",
+    "section_name": "hosting.section_name",
+    "sizes": "storage.sizes",
+    "spectra.output": "plots.spectra",
+    "stability": "dynamics.stability",
+    "training_data": "data.training",
+    "vacuum": "data.vacuum",
+    "zone_center": "crystals.zone_center",
+    "zoo": "storage.zoo",
+}
+
+
+class _Renamed(Loader):
+    """Hands over the module under its new name."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec  # the import system has put the old name in its place
+
+
+class MovedModules(MetaPathFinder):
+    """Finds the modules of `MOVED`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """A spec for an old name, None for every other."""
+        package, _, name = fullname.partition(".")
+        if package != "les_plugins" or name not in MOVED:
+            return None
+        new = f"les_plugins.{MOVED[name]}"
+        warnings.warn(f"{fullname} is {new} now; the old name goes with 0.3", DeprecationWarning, 2)
+        return ModuleSpec(fullname, _Renamed(importlib.import_module(new)))
+
+
+def install() -> None:
+    """Let old names be imported; once a process."""
+    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(MovedModules())

@@ -1,0 +1,1 @@
+"""Figures of evaluations, spectra and charge maps."""

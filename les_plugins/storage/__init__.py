@@ -1,0 +1,1 @@
+"""Checkpoints, the model zoo, and what a checkpoint may ask for."""

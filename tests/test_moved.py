@@ -1,0 +1,25 @@
+"""Old names of modules: everything of 0.1 still imports, says its new name, and is the same module."""
+
+import importlib
+import sys
+
+import pytest
+
+from les_plugins.moved import MOVED
+
+
+@pytest.mark.parametrize("old", sorted(MOVED))
+def test_a_moved_module_is_the_one_under_its_new_name_and_says_so(old):
+    new = MOVED[old]
+    expected = importlib.import_module(f"les_plugins.{new}")
+    sys.modules.pop(f"les_plugins.{old}", None)
+    with pytest.warns(DeprecationWarning, match=rf"les_plugins\.{old} is les_plugins\.{new} now") as caught:
+        found = importlib.import_module(f"les_plugins.{old}")
+    assert found is expected
+    assert found.__name__ == found.__spec__.name == f"les_plugins.{new}"
+    assert caught[0].filename == importlib.__file__  # the line that imports, here importlib's own
+
+
+def test_a_name_that_never_was_is_an_ordinary_import_error():
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("les_plugins.electrostatics.no_such_module")
