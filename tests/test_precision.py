@@ -30,7 +30,11 @@ def test_a_thread_that_leaves_does_not_change_the_dtype_of_one_that_is_inside():
 
 
 def test_it_nests_and_puts_the_former_dtype_back_after_an_error():
-    with pytest.raises(KeyError), default_dtype(torch.float64), default_dtype(torch.float32):
-        assert torch.tensor(0.1).dtype is torch.float32
-        raise KeyError
+    def fail() -> None:
+        with default_dtype(torch.float64), default_dtype(torch.float32):
+            assert torch.tensor(0.1).dtype is torch.float32
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert torch.get_default_dtype() is torch.float32
