@@ -20,6 +20,8 @@ MOVED = {
     "close_atoms": "data.close_atoms",
     "compiled": "hosting.compiled",
     "documents": "io.documents",
+    "dynamics.storage": "data.trajectory_checks",
+    "dynamics.trajectory": "data.trajectory",
     "electrostatics.conjugate_gradients": "electrostatics.response.conjugate_gradients",
     "electrostatics.fractional": "electrostatics.periodic.fractional",
     "electrostatics.interaction": "electrostatics.response.interaction",

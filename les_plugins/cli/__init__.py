@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-import les_plugins
+from les_plugins.cli.failures import is_out_of_memory
 from les_plugins.cli.interruption import Group, terminable
 from les_plugins.errors import InterruptionError, LesPluginsError, LesPluginsWarning
 from les_plugins.io.files import reason
+from les_plugins.version import __version__
 
 _formatted = warnings.formatwarning
 #: Characters of a message that are printed.
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"les-plugins {les_plugins.__version__}")
+        typer.echo(f"les-plugins {__version__}")
         raise typer.Exit
 
 
@@ -124,12 +125,6 @@ def _in_words(error: OSError) -> str:
     """What the system says, with the file or files that it is about."""
     files = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     return ": ".join([*files, reason(error)])
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """PyTorch says so in an exception of its own on a GPU, and in the text of a plain one on a CPU."""
-    texts = ("not enough memory", "can't allocate memory")
-    return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in texts)
 
 
 def _say(message: str, mark: str = "[bold red]error:[/] ") -> None:

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import les_plugins
 from les_plugins.hosting import registry as plugins
+from les_plugins.version import __version__
 
 if TYPE_CHECKING:
     from les_plugins.testing.plugin import Outcome
@@ -42,7 +42,7 @@ def check(
             "host": host,
             "distribution": info.distribution,
             "version": info.version,
-            "les_plugins": les_plugins.__version__,
+            "les_plugins": __version__,
             **counts,
             "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
             "tests": [outcome.to_dict() for outcome in outcomes],
@@ -51,7 +51,7 @@ def check(
     else:
         for model in dict.fromkeys(outcome.model for outcome in outcomes):
             name = host if model == host else f"{host}, {model}"
-            title = f"{name}: {info.distribution} {info.version}, les-plugins {les_plugins.__version__}"
+            title = f"{name}: {info.distribution} {info.version}, les-plugins {__version__}"
             _print_report(title, [outcome for outcome in outcomes if outcome.model == model])
     if counts["failed"]:
         raise typer.Exit(1)

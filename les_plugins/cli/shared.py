@@ -17,7 +17,7 @@ from ase import Atoms
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import les_plugins
+from les_plugins import api
 from les_plugins.data.frames import Boundaries, read_frames
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, DataError, HostError
@@ -102,7 +102,7 @@ def open_model(
     if epsilon_infinity is not None and not 1.0 <= epsilon_infinity < float("inf"):
         raise ConfigError(f"--epsilon-infinity is {epsilon_infinity}; allowed: a number of at least 1")
     path = zoo.resolve(path)
-    calculator = les_plugins.load(path, device=device, head=head)
+    calculator = api.load(path, device=device, head=head)
     config = checkpoint.read_config(path)
     if epsilon_infinity is not None:
         if config["long_range"] is None:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from les_plugins import cli
+from les_plugins.cli.failures import is_out_of_memory
 from les_plugins.cli.interruption import command_line, says_what_was_kept
 from les_plugins.cli.shared import quiet_host
 from les_plugins.errors import HostError, LesPluginsError
@@ -82,7 +82,7 @@ def _trained(host: str, config: Path, arguments: tuple[str, ...], metadata: dict
         except (LesPluginsError, OSError, MemoryError):  # the command has lines of its own for them
             raise
         except Exception as error:  # an adapter passes on whatever its host makes of a strange value
-            if isinstance(error, RuntimeError) and cli.is_out_of_memory(error):
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 raise
             last = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(last.filename).name}, line {last.lineno}"

@@ -13,7 +13,7 @@ from les_plugins.units import COULOMB_CONSTANT
 if TYPE_CHECKING:
     from phonopy import Phonopy
 
-    from les_plugins.crystals.phonons import Bands
+    from les_plugins.crystals.bands import Bands
 
 #: cm⁻¹ in a THz: 10¹²/(100 c).
 WAVENUMBER = 1e10 / 299792458.0

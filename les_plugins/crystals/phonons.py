@@ -18,6 +18,7 @@ from ase.cell import Cell
 from ase.dft.kpoints import parse_path_string
 from numpy.typing import ArrayLike, NDArray
 
+from les_plugins.crystals.bands import Bands as Bands
 from les_plugins.crystals.phonon_files import WAVENUMBER as WAVENUMBER
 from les_plugins.crystals.phonon_files import write_bands as write_bands
 from les_plugins.crystals.phonon_files import write_born as write_born
@@ -40,27 +41,6 @@ Floats = NDArray[np.float64]
 DIRECTIONS = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 #: Points on each segment of a band path.
 POINTS = 51
-
-
-@dataclass(frozen=True)
-class Bands:
-    """Frequencies along a path.
-
-    Attributes:
-        labels: ends of the segments, one for each kink and two for each jump.
-        connected: for each segment, whether the next one starts where it ends.
-        qpoints: for each segment, (points, 3) in the reciprocal basis of the primitive cell.
-        distances: for each segment, (points,) 1/Å, without 2π.
-        bare: for each segment, (points, branches) THz, without the term of Z*; negative numbers are imaginary.
-        corrected: likewise with Z* and ε_∞, or None.
-    """
-
-    labels: list[str]
-    connected: list[bool]
-    qpoints: list[Floats]
-    distances: list[Floats]
-    bare: list[Floats]
-    corrected: list[Floats] | None
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from les_plugins.data.trajectory import Trajectory, described_constraints
 from les_plugins.dynamics.settings import Settings
-from les_plugins.dynamics.trajectory import Trajectory, described_constraints
 from les_plugins.dynamics.writer import is_empty
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.io.documents import parse_json

@@ -16,12 +16,12 @@ from ase import Atoms, units
 
 from les_plugins.data.labels import BORN
 from les_plugins.data.metrics import Floats
+from les_plugins.data.trajectory import ALWAYS, SERIES, Trajectory, described_constraints
 from les_plugins.dynamics.field import FieldSumRule
 from les_plugins.dynamics.integrators import Integrator, set_velocities
 from les_plugins.dynamics.lock import only_run
 from les_plugins.dynamics.restart import damaged_state, load_state, write_description, write_state
 from les_plugins.dynamics.settings import Settings
-from les_plugins.dynamics.trajectory import ALWAYS, SERIES, Trajectory, described_constraints
 from les_plugins.dynamics.writer import Writer
 from les_plugins.errors import ConfigError, DataError, HostError
 

@@ -18,9 +18,7 @@ import h5py
 import numpy as np
 from ase import Atoms
 
-import les_plugins
-from les_plugins.dynamics.lock import lock
-from les_plugins.dynamics.trajectory import (
+from les_plugins.data.trajectory import (
     FORMAT,
     FORMAT_VERSION,
     SERIES,
@@ -30,8 +28,10 @@ from les_plugins.dynamics.trajectory import (
     frame_shape,
     reading,
 )
+from les_plugins.dynamics.lock import lock
 from les_plugins.errors import DataError
 from les_plugins.io.files import remove, sync_folder, unwritable
+from les_plugins.version import __version__
 
 #: Bytes copied at a time when a file is made longer.
 _CHUNK = 16 * 2**20
@@ -93,7 +93,7 @@ class Writer:
         attributes |= {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "les_plugins": les_plugins.__version__,
+            "les_plugins": __version__,
             "settings": json.dumps(dict(settings)),
             "facts": json.dumps(dict(facts)),
         }

@@ -19,7 +19,7 @@ from ipi.pes.dummy import Dummy_driver
 from ipi.utils import messages
 from ipi.utils.units import unit_to_internal, unit_to_user
 
-import les_plugins
+from les_plugins import api
 from les_plugins.data.evaluation import known_elements
 from les_plugins.data.frames import boundary_of, check_elements_of, read_frames
 from les_plugins.data.metrics import Floats
@@ -83,7 +83,7 @@ class LesDriver(Dummy_driver):  # type: ignore[misc]
         """The ASE calculator: that of the checkpoint folder `model`."""
         if self.model is None:
             raise ConfigError("i-PI driver: model is missing: give a checkpoint folder, model=water.les")
-        calculator = les_plugins.load(self.model, device=self.device)
+        calculator = api.load(self.model, device=self.device)
         if self.epsilon_infinity is not None:
             if not isinstance(self.epsilon_infinity, (int, float)) or not 1.0 <= self.epsilon_infinity < float("inf"):
                 raise ConfigError(

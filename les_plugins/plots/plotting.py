@@ -19,7 +19,7 @@ from les_plugins.io.files import make_folder, whole_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from les_plugins.crystals.phonons import Bands
+    from les_plugins.crystals.bands import Bands
 
 #: The usual colours of the common elements, dark enough for white paper and told apart by colour-blind eyes.
 _ELEMENT_COLOURS = {"H": "#4aa3d9", "C": "#333333", "N": "#7b3fa0", "O": "#d55e00", "F": "#009e73", "S": "#c9a800"}

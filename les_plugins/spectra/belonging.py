@@ -8,7 +8,7 @@ import numpy as np
 from ase.geometry import cell_to_cellpar
 
 from les_plugins.data.metrics import Floats
-from les_plugins.dynamics.trajectory import Trajectory
+from les_plugins.data.trajectory import Trajectory
 from les_plugins.errors import DataError
 
 #: Relative differences of volumes and of cell lengths that are taken as the same state.

@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from les_plugins.data.metrics import Floats
-from les_plugins.dynamics.trajectory import Trajectory
+from les_plugins.data.trajectory import Trajectory
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.spectra.belonging import check_together
 

@@ -17,7 +17,6 @@ from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import les_plugins
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError, LesPluginsWarning, quoted
 from les_plugins.hosting import registry as plugins
@@ -26,6 +25,7 @@ from les_plugins.io.documents import read_json
 from les_plugins.io.folders import replacing
 from les_plugins.model.gauge import Sign, change_sign, mean_susceptibility, read_sign
 from les_plugins.storage.sizes import WeightSizes, building, check_description
+from les_plugins.version import __version__
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -124,7 +124,7 @@ def _write(folder: Path, state: HostState, metadata: Mapping[str, Any], suscepti
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "les_plugins": les_plugins.__version__,
+        "les_plugins": __version__,
         "host": state.host,
         "versions": dict(state.versions),
         "units": UNITS,
@@ -341,7 +341,7 @@ def _check_format(document: dict[str, Any], path: Path) -> None:
     if document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format_version is {quoted(document.get('format_version'))}; "
-            f"this les-plugins ({les_plugins.__version__}) reads {FORMAT_VERSION}"
+            f"this les-plugins ({__version__}) reads {FORMAT_VERSION}"
         )
 
 

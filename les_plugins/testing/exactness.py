@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-import les_plugins
+from les_plugins import api
 from les_plugins.data.batch import BatchResult, evaluate, evaluate_one_by_one
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import waters
@@ -34,7 +34,7 @@ class Exactness(ContractHost):
             torch.testing.assert_close(getattr(ours, name), getattr(hosts, name), rtol=1e-14, atol=1e-14)
 
     def test_zero_init_starts_at_the_hosts_predictions(self) -> None:
-        model = les_plugins.attach(self.make_model(), {**self.section, "zero_init": True})
+        model = api.attach(self.make_model(), {**self.section, "zero_init": True})
         atoms = waters()
         ours, hosts = self.evaluate(model, [atoms]), self.evaluate(self.make_model(), [atoms])
         for name in ("energy", "atomic_energy", "forces", "stress"):

@@ -15,7 +15,7 @@ import torch
 from ase import Atoms
 from torch import Tensor, nn
 
-import les_plugins
+from les_plugins import api
 from les_plugins.hosting import registry as plugins
 from les_plugins.model.long_range import LongRange, LongRangeResult
 from les_plugins.testing.structures import waters
@@ -125,7 +125,7 @@ class ContractHost(ABC):
         """A fresh tiny model with a long-range part whose moments are of natural size."""
         bare = self.make_model(dtype=dtype)
         torch.manual_seed(0)  # the heads of two models that are compared must be the same
-        model = les_plugins.attach(bare, dict(self.section if section is None else section))
+        model = api.attach(bare, dict(self.section if section is None else section))
         return self.amplify(model)
 
     @property

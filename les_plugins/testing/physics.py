@@ -10,8 +10,8 @@ import torch
 from ase import Atoms
 from torch import Tensor, nn
 
-from les_plugins import LatentElectrostatics
 from les_plugins.config import LongRangeConfig
+from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.electrostatics.multipoles import Multipoles, traceless
 from les_plugins.electrostatics.observables import born_effective_charges, electronic_screening, enforce_asr
 from les_plugins.errors import ConfigError, HostError

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-import les_plugins
 from les_plugins.hosting import registry as plugins
+from les_plugins.version import __version__
 
 
 @dataclass
@@ -110,7 +110,7 @@ def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The outcomes in plain JSON types, with the versions that they were found with."""
     hosts = {info.name: f"{info.distribution} {info.version}" for info in plugins.hosts()}
     return {
-        "les_plugins": les_plugins.__version__,
+        "les_plugins": __version__,
         "hosts": {name: hosts.get(name, "?") for name in sorted({outcome.host for outcome in outcomes})},
         "tests": [outcome.to_dict() for outcome in outcomes],
     }

@@ -15,7 +15,7 @@ import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-import les_plugins
+from les_plugins import api
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError, LesPluginsError, LesPluginsWarning
 from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES
@@ -93,7 +93,7 @@ class Workflow(ContractHost):
     def test_a_saved_model_gives_the_same_numbers_in_a_fresh_process(self, tmp_path: Path) -> None:
         atoms = waters(3)
         atoms.write(tmp_path / "frame.json")
-        folder = les_plugins.save(self.attached(), tmp_path / "model.les", self.host)
+        folder = api.save(self.attached(), tmp_path / "model.les", self.host)
         arguments = [str(folder), str(tmp_path / "frame.json"), str(tmp_path / "found.npz"), *PROPERTIES]
         run = subprocess.run([sys.executable, "-c", PREDICT, *arguments], capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
@@ -104,7 +104,7 @@ class Workflow(ContractHost):
             np.testing.assert_allclose(found[name], expected, rtol=1e-11, atol=1e-11, err_msg=name)
 
     def test_a_bare_model_is_saved_and_loaded_too(self, tmp_path: Path) -> None:
-        folder = les_plugins.save(self.make_model(), tmp_path / "bare.les", self.host)
+        folder = api.save(self.make_model(), tmp_path / "bare.les", self.host)
         model, config = load_model(folder)
         assert config["long_range"] is None
         ours, hosts = self.evaluate(model, [waters()]), self.evaluate(self.make_model(), [waters()])
@@ -125,7 +125,7 @@ class Workflow(ContractHost):
         coupling = long_range_part(model).coupling
         assert coupling is not None
         assert coupling.abs().item() > 0.0  # it starts at exactly zero: only an optimizer moves it
-        calculator = les_plugins.load(folder)
+        calculator = api.load(folder)
         assert np.isfinite(calculator.get_property("forces", waters(2))).all()
         assert config["metadata"], "les_train must hand on its metadata"
 
@@ -167,9 +167,9 @@ class Workflow(ContractHost):
 
     def test_strange_models_and_a_second_attachment_are_refused_in_words(self) -> None:
         with pytest.raises(HostError, match="no adapter knows"):
-            les_plugins.attach(torch.nn.Linear(2, 2), dict(self.section))
+            api.attach(torch.nn.Linear(2, 2), dict(self.section))
         with pytest.raises(LesPluginsError) as refusal:
-            les_plugins.attach(self.model, dict(self.section))
+            api.attach(self.model, dict(self.section))
         in_words(refusal.value)
 
     @pytest.mark.parametrize(

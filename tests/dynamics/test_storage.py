@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from les_plugins.dynamics.trajectory import ALWAYS, Trajectory
+from les_plugins.data.trajectory import ALWAYS, Trajectory
 from les_plugins.dynamics.writer import Writer
 from les_plugins.errors import DataError
 from les_plugins.spectra.samples import Samples

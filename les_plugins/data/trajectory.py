@@ -16,7 +16,7 @@ from ase.io import jsonio
 from numpy.typing import NDArray
 
 from les_plugins.data.metrics import Floats
-from les_plugins.dynamics.storage import check_storage, check_values
+from les_plugins.data.trajectory_checks import check_storage, check_values
 from les_plugins.errors import ConfigError, DataError, LesPluginsError
 from les_plugins.io.documents import parse_json
 from les_plugins.io.files import reason
