@@ -57,11 +57,12 @@ def run_host_tests(session: nox.Session, host: str) -> None:
 @nox.session
 @in_environment
 def lint(session: nox.Session) -> None:
-    """Style, formatting and types."""
+    """Style, formatting, types, and which room imports which."""
     session.install("-e", ".[plot,dev]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("lint-imports", env={"PYTHONPATH": "."})  # the source tree, not what the build maps
 
 
 @nox.session(name="tests-core")
