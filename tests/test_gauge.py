@@ -13,6 +13,7 @@ from torch import nn
 
 from les_plugins import LongRangeConfig
 from les_plugins.errors import GeometryError
+from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.gauge import ELECTRONEGATIVITY, change_sign, covariance_with_electronegativity, read_sign
 from les_plugins.model.long_range import LongRange, LongRangeResult
@@ -23,7 +24,7 @@ HYDROGEN, HELIUM, OXYGEN = 1, 2, 8
 @pytest.fixture
 def model() -> nn.Module:
     config = LongRangeConfig.parse({"response": {"charge": True, "dipole": "isotropic"}})
-    return nn.ModuleDict({"inner": nn.ModuleList([LongRange(FeatureLayout((LayerLayout(4, 3),)), config)])})
+    return nn.ModuleDict({"inner": nn.ModuleList([build_long_range(FeatureLayout((LayerLayout(4, 3),)), config)])})
 
 
 def evaluate(model: nn.Module) -> LongRangeResult:

@@ -12,6 +12,7 @@ from torch import Tensor
 from les_plugins import LongRangeConfig
 from les_plugins.electrostatics.multipoles import cartesian_to_spherical, spherical_to_cartesian
 from les_plugins.errors import ConfigError
+from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.heads import EdgeHead, Heads, LatentVariables, TensorHead, VectorHead, radial_functions
 from les_plugins.model.long_range import LongRange
@@ -217,7 +218,7 @@ def test_softness_is_positive_and_polarizability_positive_semidefinite(layout: F
 @pytest.mark.parametrize("zero_init", [False, True])
 def test_every_parameter_gets_a_gradient_from_the_energy(layout: FeatureLayout, response: str, zero_init: bool) -> None:
     # the structure is open: a constant in the charges has no effect where their mean is taken off
-    part = LongRange(layout, config(response, zero_init=zero_init, neutralize="keep"))
+    part = build_long_range(layout, config(response, zero_init=zero_init, neutralize="keep"))
     if part.coupling is not None:
         torch.nn.init.ones_(part.coupling)  # at zero it alone has one, see below
     evaluate(part, layout).energy.sum().backward()
@@ -228,7 +229,7 @@ def test_every_parameter_gets_a_gradient_from_the_energy(layout: FeatureLayout, 
 
 @LAYOUTS
 def test_forces_reach_every_parameter(layout: FeatureLayout) -> None:
-    part, places = LongRange(layout, config()), positions().requires_grad_(True)
+    part, places = build_long_range(layout, config()), positions().requires_grad_(True)
     result = part(features(layout, places), places, *open_boundary())
     (forces,) = torch.autograd.grad(-result.energy.sum(), places, create_graph=True)
     forces.square().sum().backward()
@@ -258,7 +259,7 @@ def test_new_heads_start_near_zero(layout: FeatureLayout) -> None:
 
 
 def test_zero_init_gives_no_energy_and_no_force_at_the_start() -> None:
-    part, places = LongRange(VECTORS, config(zero_init=True)), positions().requires_grad_(True)
+    part, places = build_long_range(VECTORS, config(zero_init=True)), positions().requires_grad_(True)
     result = part(features(VECTORS, places), places, *open_boundary())
     (gradient,) = torch.autograd.grad(result.energy.sum(), places)
     assert torch.equal(result.energy, torch.zeros(1))
@@ -272,10 +273,10 @@ def test_zero_init_grows_whichever_way_the_target_pulls_it(sign: float) -> None:
     """A start that anticorrelates with the target must not freeze: the heads change, then the energy fits."""
     # open: a constant in the charges has an effect only where their mean is kept
     settings = {"multipoles": ["charge", "dipole"], "neutralize": "keep"}
-    part = LongRange(VECTORS, config(zero_init=True, **settings))
+    part = build_long_range(VECTORS, config(zero_init=True, **settings))
     places = positions()
     given, boundary = features(VECTORS, places), open_boundary()
-    twin = LongRange(VECTORS, config(**settings))
+    twin = build_long_range(VECTORS, config(**settings))
     twin.heads.load_state_dict(part.heads.state_dict())
     target = 2.0 * sign * twin(given, places, *boundary).energy.detach()
 
@@ -295,7 +296,7 @@ def test_zero_init_grows_whichever_way_the_target_pulls_it(sign: float) -> None:
 
 
 def test_zero_init_scales_the_moments_so_that_they_give_its_energy() -> None:
-    part, places = LongRange(VECTORS, config("isotropic", zero_init=True)), positions()
+    part, places = build_long_range(VECTORS, config("isotropic", zero_init=True)), positions()
     assert part.coupling is not None
     torch.nn.init.constant_(part.coupling, -0.3)
     result = part(features(VECTORS, places), places, *open_boundary())
@@ -305,7 +306,8 @@ def test_zero_init_scales_the_moments_so_that_they_give_its_energy() -> None:
 
 
 def test_zero_init_in_an_external_field_has_the_moments_that_its_derivative_says() -> None:
-    part, places = LongRange(VECTORS, config("isotropic", zero_init=True, multipoles=["charge", "dipole"])), positions()
+    settings, places = config("isotropic", zero_init=True, multipoles=["charge", "dipole"]), positions()
+    part = build_long_range(VECTORS, settings)
     assert part.coupling is not None
     torch.nn.init.constant_(part.coupling, 0.3)
     given, field = features(VECTORS, places), torch.zeros(3, requires_grad=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles
 from les_plugins.electrostatics import net_charge
 from les_plugins.errors import GeometryError
+from les_plugins.hosting.build import build_long_range
 from les_plugins.model import long_range
 from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.heads import LatentVariables
@@ -42,7 +43,7 @@ def evaluate(part: LongRange, positions: Tensor = POSITIONS) -> LongRangeResult:
 
 
 def model(section: dict[str, Any]) -> LongRange:
-    part = LongRange(LAYOUT, LongRangeConfig.parse({"response": {"charge": True}, **section}))
+    part = build_long_range(LAYOUT, LongRangeConfig.parse({"response": {"charge": True}, **section}))
     part.heads = Given()
     return part.eval()
 

@@ -17,6 +17,7 @@ from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles
 from les_plugins.electrostatics.response.one_shot import Response
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.hosting import registry as plugins
+from les_plugins.hosting.build import build_long_range
 from les_plugins.hosting.hookspecs import hookimpl, hookspec
 from les_plugins.hosting.registry import HostInfo
 from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
@@ -117,7 +118,7 @@ def test_a_broken_third_party_plugin_is_listed_with_its_error_and_takes_no_other
     listed = {info.name: info for info in plugins.hosts()}
     assert "mace" in listed
     assert listed["broken"].problem == "third_party.broken could not be loaded: ImportError: no module named lost"
-    assert isinstance(evaluate(LongRange(LAYOUT, LongRangeConfig())).energy, torch.Tensor)
+    assert isinstance(evaluate(build_long_range(LAYOUT, LongRangeConfig())).energy, torch.Tensor)
 
 
 def test_a_third_party_plugin_with_a_wrong_signature_takes_no_other_down(with_plugins: Any) -> None:
@@ -129,7 +130,7 @@ def test_a_third_party_plugin_with_a_wrong_signature_takes_no_other_down(with_pl
     listed = {info.name: info for info in plugins.hosts()}
     assert "mace" in listed
     assert "wrong" in listed
-    assert isinstance(LongRange(LAYOUT, LongRangeConfig()), LongRange)
+    assert isinstance(build_long_range(LAYOUT, LongRangeConfig()), LongRange)
 
 
 def test_a_third_party_plugin_with_a_hook_that_does_not_exist_takes_no_other_down(with_plugins: Any) -> None:
@@ -166,7 +167,7 @@ def test_third_party_heads_replace_ours(with_plugins: Any) -> None:
             return PointCharges()
 
     with_plugins(heads=Plugin())
-    result = evaluate(LongRange(LAYOUT, LongRangeConfig()))
+    result = evaluate(build_long_range(LAYOUT, LongRangeConfig()))
     assert result.charge.tolist() == [1.0, 0.0, -1.0]
 
 
@@ -179,7 +180,7 @@ def test_a_third_party_solver_replaces_ours(with_plugins: Any) -> None:
             return Wide(sigma=2.0)
 
     with_plugins(solver=Plugin())
-    part = LongRange(LAYOUT, LongRangeConfig())
+    part = build_long_range(LAYOUT, LongRangeConfig())
     assert isinstance(part.electrostatics, Wide)
     assert part.electrostatics.sigma == 2.0
 
@@ -195,7 +196,7 @@ def test_a_third_party_response_replaces_ours(with_plugins: Any) -> None:
 
     config = LongRangeConfig.parse({"response": {"charge": True}})
     with_plugins(response=Plugin())
-    part = LongRange(LAYOUT, config)
+    part = build_long_range(LAYOUT, config)
     part.zero()
     torch.testing.assert_close(evaluate(part).energy, torch.tensor([21.0], dtype=torch.float64))
 
@@ -207,7 +208,7 @@ def test_a_plugin_that_returns_none_leaves_the_part_to_ours(with_plugins: Any) -
             return None
 
     with_plugins(modest=Plugin())
-    assert type(LongRange(LAYOUT, LongRangeConfig()).electrostatics) is LatentElectrostatics
+    assert type(build_long_range(LAYOUT, LongRangeConfig()).electrostatics) is LatentElectrostatics
 
 
 def test_attach_refuses_a_model_that_no_adapter_knows_and_names_the_hosts() -> None:
@@ -271,7 +272,7 @@ def test_the_method_nvalchemi_without_its_package_is_refused_in_words(monkeypatc
     monkeypatch.setattr(nvalchemi.importlib.util, "find_spec", lambda name: None)
     words = r"nvalchemi-toolkit-ops is not installed: pip install 'les-plugins\[nvalchemi\]'.*'auto', 'direct', 'mesh'"
     with pytest.raises(ConfigError, match=words):
-        LongRange(LAYOUT, LongRangeConfig(method="nvalchemi"))
+        build_long_range(LAYOUT, LongRangeConfig(method="nvalchemi"))
 
 
 def test_no_other_method_imports_the_module_of_nvalchemi() -> None:

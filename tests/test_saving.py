@@ -17,10 +17,10 @@ from torch import nn
 import les_plugins
 from les_plugins import LongRangeConfig
 from les_plugins.errors import CheckpointError, LesPluginsWarning
+from les_plugins.hosting.build import build_long_range
 from les_plugins.hosting.hookspecs import hookimpl
 from les_plugins.hosting.registry import HostInfo, HostState
 from les_plugins.model.features import FeatureLayout, LayerLayout
-from les_plugins.model.long_range import LongRange
 from les_plugins.storage import checkpoint
 from les_plugins.storage.checkpoint import WEIGHTS
 
@@ -67,7 +67,7 @@ class ChargedHost:
 def charged(with_plugins: Callable[..., None]) -> tuple[ChargedHost, nn.Module]:
     host = ChargedHost()
     with_plugins(toy=host)
-    return host, LongRange(FeatureLayout((LayerLayout(2),)), SECTION)
+    return host, build_long_range(FeatureLayout((LayerLayout(2),)), SECTION)
 
 
 WATERS = [

@@ -14,6 +14,7 @@ from les_plugins import LatentElectrostatics, LongRangeConfig
 from les_plugins.electrostatics.long_waves import screening_of_longest_wave
 from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 from les_plugins.errors import ConfigError, LesPluginsWarning
+from les_plugins.hosting.build import build_long_range
 from les_plugins.hosting.calculator import LongRangeCalculator, field_results, latent_results
 from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.long_range import LongRange, LongRangeResult
@@ -90,7 +91,7 @@ SECTION = {"multipoles": ["charge", "dipole"], "response": {"charge": True, "dip
 
 def part(**response: object) -> LongRange:
     torch.manual_seed(0)
-    return LongRange(LAYOUT, LongRangeConfig.parse({**SECTION, "response": {**SECTION["response"], **response}}))
+    return build_long_range(LAYOUT, LongRangeConfig.parse({**SECTION, "response": {**SECTION["response"], **response}}))
 
 
 def call(module: LongRange, place: Tensor) -> LongRangeResult:

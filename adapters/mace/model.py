@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError
+from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.long_range import LongRange, LongRangeResult
 
@@ -36,7 +37,7 @@ class LongRangeMACE(nn.Module):
         reference = base.atomic_energies_fn.atomic_energies
         parameter = next(base.parameters(), reference)
         # MACE's optimizer names the submodules that it trains; this name is one of its groups
-        self.les_readouts = nn.ModuleList([LongRange(self.layout, config)])
+        self.les_readouts = nn.ModuleList([build_long_range(self.layout, config)])
         self.les_readouts.to(device=parameter.device, dtype=parameter.dtype)
 
     @property

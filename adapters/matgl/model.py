@@ -21,8 +21,9 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
+from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import Edges, FeatureLayout, NodeFeatures
-from les_plugins.model.long_range import LongRange, LongRangeResult
+from les_plugins.model.long_range import LongRangeResult
 
 #: Attributes of ours on a graph: (B, 3, 3) Å lattice before any strain; scale of the model's output, eV.
 LATTICE, SCALE = "les_lattice", "les_scale"
@@ -70,7 +71,8 @@ class LongRangeModel(MatGLModel):
         }
         self.base = base
         parameter = next(base.parameters())
-        self.long_range = LongRange(feature_layout(base), config).to(device=parameter.device, dtype=parameter.dtype)
+        part = build_long_range(feature_layout(base), config)
+        self.long_range = part.to(device=parameter.device, dtype=parameter.dtype)
 
     @property
     def element_types(self) -> tuple[str, ...]:

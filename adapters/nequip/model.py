@@ -26,6 +26,7 @@ from les_plugins.adapters.nequip.modules import (
 )
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
+from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import FeatureLayout, LayerLayout, NodeFeatures
 from les_plugins.model.long_range import LongRange
 from les_plugins.precision import default_dtype
@@ -144,7 +145,7 @@ def _with_long_range(network: Any, config: LongRangeConfig, elements: tuple[str,
         mean_neighbors=neighbors,
         elements=elements,
     )
-    modules[PART] = LongRangeEnergy(layout, config, {**_last(modules).irreps_out, **kept})
+    modules[PART] = LongRangeEnergy(build_long_range(layout, config), {**_last(modules).irreps_out, **kept})
     modules[_TOTAL] = AtomwiseReduce(
         irreps_in=_last(modules).irreps_out,
         reduce="sum",

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from itertools import count, takewhile
+from typing import Any
 
 import torch
 from e3nn.o3._irreps import Irreps  # e3nn.o3 itself would bring sympy into every packaged model
@@ -19,11 +20,8 @@ from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.multipoles import cartesian_to_spherical, traceless
 from les_plugins.electrostatics.observables import born_effective_charges
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.features import Edges, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.long_range import LongRange, LongRangeResult
-
-if TYPE_CHECKING:
-    from les_plugins.config import LongRangeConfig
 
 #: Output fields; `extension.py` registers them.
 LONG_RANGE_ENERGY = "long_range_energy"
@@ -104,15 +102,16 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
     """Adds the long-range energy to the per-atom energies, before the host sums them.
 
     Args:
-        layout: features of the host.
-        config: the `long_range:` section.
+        long_range: the part that takes the kept features.
         irreps_in: irreps of every field so far, kept features and per-atom energy among them.
     """
 
-    def __init__(self, layout: FeatureLayout, config: LongRangeConfig, irreps_in: dict[str, Irreps]) -> None:
+    def __init__(self, long_range: LongRange, irreps_in: dict[str, Irreps]) -> None:
         super().__init__()
-        self.layer_irreps = [str(irreps_in[KEPT.format(number)]) for number in range(len(layout.layers))]
-        self.long_range = LongRange(layout, config)
+        kept = takewhile(lambda field: field in irreps_in, map(KEPT.format, count()))
+        self.layer_irreps = [str(irreps_in[field]) for field in kept]
+        self.long_range = long_range
+        config = long_range.config
         self.about = {RESOLUTION: repr(config.dl), EPSILON: repr(config.epsilon_infinity)}
         outputs = {LONG_RANGE_ENERGY: "0e", LATENT_CHARGES: "0e"}
         if config.order >= 1 or config.response.dipole != "none":

@@ -26,6 +26,7 @@ from les_plugins.adapters.sevennet.modules import (
 from les_plugins.adapters.sevennet.seam import open_seam
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError
+from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import FeatureLayout, NodeFeatures
 from les_plugins.model.long_range import LongRange
 from les_plugins.precision import default_dtype
@@ -123,7 +124,7 @@ def with_long_range(
         if number.isdigit() and name == _GATE.format(number):
             combined[KEPT.format(number)] = KeepFeatures(int(number))
         if name == _ATOMIC_ENERGY:
-            combined[PART] = LongRangeEnergy(irreps, _vector(layers), layout, config)
+            combined[PART] = LongRangeEnergy(irreps, _vector(layers), layout, build_long_range(layout, config))
         if name == _FORCES:
             combined["long_range_derivatives"] = ExplicitDerivatives()
     return combined

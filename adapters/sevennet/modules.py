@@ -14,7 +14,6 @@ from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
 from les_plugins.adapters.sevennet.graphs import PBC
-from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.long_range import LongRange, LongRangeResult
@@ -79,15 +78,15 @@ class LongRangeEnergy(nn.Module):
         layer_irreps: irreps of the kept features, first layer to last.
         vector: label of the vectors among them: 1o, or 1e in a model without parity.
         layout: the same as channels.
-        config: the `long_range:` section.
+        long_range: the part that takes them.
     """
 
-    def __init__(self, layer_irreps: list[str], vector: str, layout: FeatureLayout, config: LongRangeConfig) -> None:
+    def __init__(self, layer_irreps: list[str], vector: str, layout: FeatureLayout, long_range: LongRange) -> None:
         super().__init__()
         self.layer_irreps = layer_irreps
         self.vector = vector
         self.layout = layout
-        self.long_range = LongRange(layout, config)
+        self.long_range = long_range
         self._is_batch_data = True  # set by AtomGraphSequential
 
     def forward(self, data: Any) -> Any:

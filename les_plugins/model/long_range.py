@@ -12,7 +12,7 @@ from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.electrostatics.checks import check_static_cell
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.net_charge import neutralized
-from les_plugins.model.features import FeatureLayout, NodeFeatures
+from les_plugins.model.features import NodeFeatures
 
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
@@ -49,21 +49,18 @@ class LongRange(nn.Module):
     """The three steps between a host's features and its force differentiation (DESIGN, "The one idea").
 
     Args:
-        layout: the host's features.
-        config: the `long_range:` section.
+        heads: from `NodeFeatures` to `LatentVariables`.
+        layer: with the call of `LatentElectrostatics`; the response is in it.
+        config: the `long_range:` section that both were made from (`hosting.build.build_long_range`).
     """
 
     gauge: Tensor
 
-    def __init__(self, layout: FeatureLayout, config: LongRangeConfig) -> None:
+    def __init__(self, heads: nn.Module, layer: LatentElectrostatics, config: LongRangeConfig) -> None:
         super().__init__()
-        # The parts come through hooks, so that each can be replaced. Asked for by name: torch.package follows import
-        # statements, and a packaged model needs neither the plugin manager nor the config's class.
-        hooks = importlib.import_module("les_plugins.hosting.registry").physics_hooks()
         self._section = config.to_dict()
-        self.heads: nn.Module = hooks.les_make_heads(features=layout, config=config)
-        self.electrostatics: LatentElectrostatics = hooks.les_make_solver(config=config)
-        self.electrostatics.response_model = hooks.les_make_response(config=config)
+        self.heads = heads
+        self.electrostatics = layer
         # E is even in the moments, so their common sign is a convention: see `gauge.read_sign`
         self.register_buffer("gauge", torch.ones(()))
         self.coupling = nn.Parameter(torch.zeros(())) if config.zero_init else None

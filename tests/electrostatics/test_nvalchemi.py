@@ -16,8 +16,8 @@ from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles
 from les_plugins.electrostatics.multipoles import traceless
 from les_plugins.electrostatics.periodic.nvalchemi import NvalchemiElectrostatics
 from les_plugins.errors import ConfigError, GeometryError
+from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import FeatureLayout, LayerLayout
-from les_plugins.model.long_range import LongRange
 
 IDENTITY = torch.eye(3, dtype=torch.float64)
 
@@ -196,11 +196,11 @@ def test_the_self_consistent_response_is_refused():
 def test_the_section_chooses_it_through_the_hook():
     layout = FeatureLayout((LayerLayout(4, 4, 0),))
     section = {"method": "nvalchemi", "mesh_tolerance": 1e-3, "dl": 1.5, "sigma": 0.9, "response": {"charge": True}}
-    layer = LongRange(layout, LongRangeConfig.parse(section)).electrostatics
+    layer = build_long_range(layout, LongRangeConfig.parse(section)).electrostatics
     assert isinstance(layer, NvalchemiElectrostatics)
     assert (layer.method, layer.mesh_tolerance, layer.dl, layer.sigma) == ("nvalchemi", 1e-3, 1.5, 0.9)
     assert layer.response == "one_shot"
-    assert type(LongRange(layout, LongRangeConfig()).electrostatics) is LatentElectrostatics
+    assert type(build_long_range(layout, LongRangeConfig()).electrostatics) is LatentElectrostatics
 
 
 def test_the_limit_of_unrolling_is_put_back():

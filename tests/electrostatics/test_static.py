@@ -13,7 +13,7 @@ from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.config import LongRangeConfig
 from les_plugins.electrostatics.multipoles import traceless
 from les_plugins.errors import ConfigError, GeometryError
-from les_plugins.model.long_range import LongRange
+from les_plugins.hosting.build import build_long_range
 
 #: Rounding of sums over a thousand wave vectors, relative.
 ROUNDING = 1e-12
@@ -166,7 +166,7 @@ def test_the_section_takes_a_list_of_three_lengths():
 def test_a_models_grid_can_be_sized_afterwards():
     from les_plugins.model.features import FeatureLayout, LayerLayout
 
-    part = LongRange(FeatureLayout((LayerLayout(4, 2, 1),)), LongRangeConfig())
+    part = build_long_range(FeatureLayout((LayerLayout(4, 2, 1),)), LongRangeConfig())
     part.set_static_cell((9.0, 9.0, 9.0))
     assert part.config.static_cell == (9.0, 9.0, 9.0)
     assert part.electrostatics.static_cell == (9.0, 9.0, 9.0)
@@ -181,7 +181,7 @@ def test_outputs_that_a_loss_does_not_read_leave_the_gradients_of_traced_code_fi
 
     positions, cell, _ = structure(2)
     section = {"zero_init": zero_init, "static_cell": [10.0, 10.0, 10.0], "response": FULL_RESPONSE}
-    part = LongRange(FeatureLayout((LayerLayout(4, 2, 1),)), LongRangeConfig.parse(section)).double()
+    part = build_long_range(FeatureLayout((LayerLayout(4, 2, 1),)), LongRangeConfig.parse(section)).double()
     generator = torch.Generator().manual_seed(3)
     features = [torch.randn(18, *shape, generator=generator, dtype=torch.float64) for shape in ((4,), (2, 3), (1, 5))]
     names = [name for name, _ in part.named_parameters()]

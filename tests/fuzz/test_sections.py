@@ -16,9 +16,9 @@ import yaml
 
 from les_plugins.config import LongRangeConfig, ResponseConfig
 from les_plugins.errors import ConfigError, LesPluginsError, LesPluginsWarning
+from les_plugins.hosting.build import build_long_range
 from les_plugins.io.documents import read_yaml
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.model.long_range import LongRange
 
 pytestmark = pytest.mark.slow
 
@@ -160,7 +160,7 @@ def energy(config: LongRangeConfig, dice: random.Random) -> torch.Tensor:
     centre, neighbor = torch.tensor([(i, j) for i in range(6) for j in range(6) if i != j]).T
     edges = Edges(centre, neighbor, (positions[neighbor] - positions[centre]).float())
     features = NodeFeatures([layer], edges, torch.tensor([0, 1, 0, 1, 0, 1]))
-    part = LongRange(layout, config)
+    part = build_long_range(layout, config)
     return part(features, positions, cell, pbc, torch.zeros(6, dtype=torch.long)).energy
 
 

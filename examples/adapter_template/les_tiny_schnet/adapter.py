@@ -10,6 +10,7 @@ from les_plugins.data.frames import check_elements, check_frame
 from les_plugins.data.near_origin import near_origin
 from les_plugins.data.training import read_labelled_frames
 from les_plugins.errors import CheckpointError, HostError
+from les_plugins.hosting.build import build_long_range
 from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, born_results, latent_results
 from les_plugins.hosting.hookspecs import hookimpl
 from les_plugins.hosting.registry import HostInfo, HostState
@@ -17,7 +18,6 @@ from les_plugins.hosting.results import exact
 from les_plugins.hosting.section_name import refuse_near_misses
 from les_plugins.io.documents import read_yaml
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.model.long_range import LongRange
 
 
 class LongRangeSchNet(nn.Module):
@@ -26,7 +26,7 @@ class LongRangeSchNet(nn.Module):
     def __init__(self, base, config):
         super().__init__()
         self.base, self.config = base, base.config
-        self.long_range = LongRange(les_feature_layout(base), config).to(next(base.parameters()).dtype)
+        self.long_range = build_long_range(les_feature_layout(base), config).to(next(base.parameters()).dtype)
 
     def forward(self, batch):
         output = self.base(batch)
