@@ -14,6 +14,7 @@ import nox
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = [
     "lint",
+    "docs",
     "tests-core",
     "tests-ipi",
     "tests-lammps",
@@ -63,6 +64,17 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     session.run("lint-imports", env={"PYTHONPATH": "."})  # the source tree, not what the build maps
+
+
+@nox.session
+@in_environment
+def docs(session: nox.Session) -> None:
+    """The site, docs/_build/html: tutorials run, warnings are errors, links between pages and to files are checked."""
+    _skip_before_python_3_11(session, "phonopy 4")
+    session.install("-e", ".[mace,plot,phonons,docs]")
+    session.env["OMP_NUM_THREADS"] = "1"
+    builder = session.posargs[0] if session.posargs else "html"
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", builder, "docs", f"docs/_build/{builder}")
 
 
 @nox.session(name="tests-core")
@@ -163,13 +175,13 @@ def tests_nequip(session: nox.Session) -> None:
 
 @nox.session(name="contract-table", venv_backend="none")
 def contract_table(session: nox.Session) -> None:
-    """docs/contract.md, hosts and laws, from what the sessions of the hosts left behind."""
+    """docs/reference/contract.md, hosts and laws, from what the sessions of the hosts left behind."""
     reports = sorted(str(path) for path in REPORTS.glob("*.json"))
     if not reports:
         session.skip("no host's tests have run")
-    with Path("docs", "contract.md").open("w", encoding="utf-8") as page:
+    with Path("docs", "reference", "contract.md").open("w", encoding="utf-8") as page:
         session.run("python3", "benchmarks/contract_table.py", *reports, stdout=page, external=True)
-    session.log("docs/contract.md: " + ", ".join(Path(report).stem for report in reports))
+    session.log("docs/reference/contract.md: " + ", ".join(Path(report).stem for report in reports))
 
 
 @nox.session(name="tests-sevennet")

@@ -1,4 +1,4 @@
-"""Writes docs/contract.md, the table of hosts and laws: contract_table.py REPORT.json... > docs/contract.md
+"""Writes the table of hosts and laws: contract_table.py REPORT.json... > docs/reference/contract.md
 
 The reports are what `pytest --contract-json FILE` leaves; `nox` makes one in each host's environment.
 """
@@ -14,7 +14,7 @@ from typing import Any
 HEAD = """# The contract, host by host
 
 Made by `nox` (session contract-table) from what each host's tests found; do not edit. The laws and their tolerances
-are in [write-an-adapter.md](write-an-adapter.md#5-pass-the-contract). A number counts the cases that passed.
+are in [Write an adapter](../how-to/write-an-adapter.md#5-pass-the-contract). A number counts the cases that passed.
 """
 
 

@@ -62,7 +62,7 @@ def main() -> None:
     print("|---|---|---:|" + "---:|" * len(columns))
     for name, positions, cell, moments in structures():
         if len(positions) == 3:
-            continue  # see docs/mesh.md on a few weak moments
+            continue  # see docs/explanation/mesh.md on a few weak moments
         for strength in (1.0, 10.0):
             exact = step(positions, cell, moments, strength, method="direct")
             for tolerance in TOLERANCES:

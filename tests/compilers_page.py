@@ -1,4 +1,4 @@
-"""The table of docs/compilers.md: the tests of each mode find its column, and compare it with the page or write it.
+"""The table of docs/reference/compilers.md: tests find a column each, and compare it with the page or write it.
 
 With LES_PLUGINS_WRITE_DOCS=1 in the environment a test writes what it found; without, the page must say the same.
 """
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-PAGE = Path(__file__).parent.parent / "docs" / "compilers.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "compilers.md"
 WRITE = "LES_PLUGINS_WRITE_DOCS"
 BEGIN, END = "<!-- what the tests found -->", "<!-- end -->"
 #: The order of columns and rows.
@@ -66,7 +66,7 @@ def check_column(mode: str, found: Mapping[str, str]) -> None:
         PAGE.write_text(_write(text, table), encoding="utf-8")
         return
     written = {feature: cell for (feature, column), cell in table.items() if column == mode}
-    assert dict(found) == written, f"docs/compilers.md is stale: run the tests of {mode} with {WRITE}=1"
+    assert dict(found) == written, f"docs/reference/compilers.md is stale: run the tests of {mode} with {WRITE}=1"
 
 
 def refusal(error: BaseException) -> str:

@@ -13,7 +13,9 @@ import typer
 from les_plugins import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "model_zoo").glob("*/*.md"))]
+BUILT = {"_build", "auto_tutorials", "generated"}
+DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if not BUILT & set(path.parts))
+PAGES = [ROOT / "README.md", *DOCS, *sorted((ROOT / "model_zoo").glob("*/*.md"))]
 #: What takes the options of a host as they are.
 OPEN = ("train",)
 
@@ -28,7 +30,9 @@ def root() -> Any:
 def command_lines(text: str) -> list[str]:
     """Lines of code blocks, continued ones joined, and spans of code, from the name of the command on."""
     joined = re.sub(r"\\\n\s*", " ", text)
+    fenced = re.findall(r"^```\w*\n(.*?)^```$", joined, re.MULTILINE | re.DOTALL)
     blocks = [line for line in joined.splitlines() if line.startswith("    ")]
+    blocks += [line for block in fenced for line in block.splitlines()]
     spans = re.findall(r"`([^`\n]+)`", joined)
     found = []
     for line in (*blocks, *spans):

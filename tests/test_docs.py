@@ -17,6 +17,12 @@ from les_plugins.config import ResponseConfig
 from les_plugins.hosting import hookspecs
 
 ROOT = Path(__file__).parent.parent
+#: Pages that are written by hand, from the root of the repository.
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "docs").rglob("*.md")
+    if not {"_build", "auto_tutorials", "generated"} & set(path.parts)
+)
 HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("les_")}
 
 
@@ -35,11 +41,11 @@ def test_there_are_hooks_to_document() -> None:
 @pytest.mark.parametrize("name", HOOKS)
 def test_every_hook_is_documented_with_its_exact_signature(name: str) -> None:
     expected = f"### `{signature(name, HOOKS[name])}`"
-    assert expected in read("docs/hooks.md").splitlines(), f"docs/hooks.md has no line {expected}"
+    assert expected in read("docs/reference/hooks.md").splitlines(), f"docs/reference/hooks.md has no line {expected}"
 
 
 def test_no_hook_is_documented_that_does_not_exist() -> None:
-    assert set(re.findall(r"^### `(\w+)\(", read("docs/hooks.md"), re.MULTILINE)) == set(HOOKS)
+    assert set(re.findall(r"^### `(\w+)\(", read("docs/reference/hooks.md"), re.MULTILINE)) == set(HOOKS)
 
 
 @pytest.mark.parametrize("name", HOOKS)
@@ -57,14 +63,14 @@ def test_every_hook_is_a_specification(name: str) -> None:
 
 @pytest.mark.parametrize(("model", "skip"), [(LongRangeConfig, "response"), (ResponseConfig, "")])
 def test_every_key_of_the_config_is_documented_with_its_default(model: Any, skip: str) -> None:
-    text = read("docs/configuration.md")
+    text = read("docs/reference/configuration.md")
     for key, value in model().model_dump(mode="json").items():
         shown = json.dumps(value).replace('"', "")
         expected = f"| `{key}` | none |" if key == skip else f"| `{key}` | `{shown}` |"
-        assert expected in text, f"docs/configuration.md has no row {expected}"
+        assert expected in text, f"docs/reference/configuration.md has no row {expected}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/configuration.md"])
 def test_the_sections_that_are_shown_can_be_used(page: str) -> None:
     blocks = re.findall(r"^    long_range:\n(?:      .*\n)+", read(page), re.MULTILINE)
     assert blocks
@@ -73,7 +79,8 @@ def test_the_sections_that_are_shown_can_be_used(page: str) -> None:
 
 
 def test_the_adapter_that_is_shown_is_the_one_that_is_tested() -> None:
-    page, adapter = read("docs/write-an-adapter.md"), read("examples/adapter_template/les_tiny_schnet/adapter.py")
+    page = read("docs/how-to/write-an-adapter.md")
+    adapter = read("examples/adapter_template/les_tiny_schnet/adapter.py")
     blocks = re.findall(r"^    (?:@hookimpl|class LongRange)(?:.*\n|\n)+?(?=\S)", page, re.MULTILINE)
     lines = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
     tested = {line.strip() for line in adapter.splitlines()}
@@ -99,10 +106,10 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     assert opening.count("    python3 -m venv") == 2
 
 
-@pytest.mark.parametrize("page", [*sorted(path.name for path in (ROOT / "docs").glob("*.md")), "../README.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *PAGES])
 def test_links_lead_to_files_that_exist(page: str) -> None:
-    folder = (ROOT / "docs" / page).parent
-    targets = [target.split("#")[0] for target in re.findall(r"\]\((?!https?:)([^)]+)\)", read(f"docs/{page}"))]
+    folder = (ROOT / page).parent
+    targets = [target.split("#")[0] for target in re.findall(r"\]\((?!https?:)([^)]+)\)", read(page))]
     assert [target for target in targets if target and not (folder / target).exists()] == []
 
 
@@ -111,7 +118,7 @@ def test_every_option_of_md_spectra_figures_and_piezoelectric_is_documented() ->
 
     from les_plugins.cli import analyze, md, piezoelectric, plot, spectra
 
-    text, apps = read("docs/spectra.md"), typer.Typer()
+    text, apps = read("docs/how-to/spectra.md"), typer.Typer()
     apps.command("md")(md.md)
     apps.command("piezoelectric")(piezoelectric.piezoelectric)
     for group in (spectra, analyze, plot):
@@ -119,7 +126,7 @@ def test_every_option_of_md_spectra_figures_and_piezoelectric_is_documented() ->
     commands = typer.main.get_command(apps).commands  # type: ignore[attr-defined]
     assert set(commands) >= {"md", "ir", "raman", "rdf", "drift"}
     for name, command in commands.items():
-        assert f"`{name}`" in text or f"les-plugins {name}" in text, f"docs/spectra.md does not name {name}"
+        assert f"`{name}`" in text or f"les-plugins {name}" in text, f"docs/how-to/spectra.md does not name {name}"
         options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
         missing = [option for option in options if f"`{option}" not in text and option != "--help"]
-        assert not missing, f"docs/spectra.md does not name {missing} of {name}"
+        assert not missing, f"docs/how-to/spectra.md does not name {missing} of {name}"

@@ -71,8 +71,8 @@ def train(config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[st
     """Train with MatGL's own trainer, with the file's `long_range:` section in the model.
 
     Args:
-        config_file: YAML with the sections dataset, model, trainer and long_range (docs/matgl.md); without the last
-            the model is MatGL's alone.
+        config_file: YAML with the sections dataset, model, trainer and long_range (docs/how-to/matgl.md);
+            without the last the model is MatGL's alone.
         arguments: `section.key=value`, which override the file.
         metadata: facts to keep in the checkpoint.
 

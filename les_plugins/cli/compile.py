@@ -53,7 +53,7 @@ def compile_model(
         targets = ", ".join(info.compile_targets) or "none"
         raise HostError(
             f"{path}: this command compiles no models of {info.name} (targets of its own commands: {targets}); see "
-            "docs/compilers.md"
+            "docs/reference/compilers.md"
         )
     with quiet_host():
         built, _ = checkpoint.load_model(path)

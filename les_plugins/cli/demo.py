@@ -129,7 +129,7 @@ def _summary(
         f"molecular dynamics: {samples.duration:.3f} ps at {samples.temperature():.0f} K, total energy within "
         f"{1000 * float(np.ptp(drift)) / len(atoms):.2f} meV/atom",
         f"infrared spectrum: resolution {resolution:.0f} cm⁻¹ and no error bar: so short a run gives no more; a real "
-        "one: docs/results.md",
+        "one: docs/results/index.md",
         f"{seconds:.0f} s in all. With NequIP: pip install 'les-plugins[nequip,plot]' in another environment, then "
         "les-plugins demo --model water-nequip",
     ]

@@ -82,16 +82,16 @@ class LatentElectrostatics(torch.nn.Module):
             slabs and open structures, which have no background; "shift": of all structures; "refuse": off open
             structures, and an error for others.
         net_charge_warning: energy of the net charge, meV an atom, above which a warning is given, once and not in
-            training mode or a process group; None for never (docs/boundaries.md).
+            training mode or a process group; None for never (docs/explanation/boundaries.md).
         response_tolerance: of the self-consistent response, see `SelfConsistentResponse`.
         total_charge: likewise, "free" or "fixed"; "fixed" needs the self-consistent response.
         mesh_tolerance: root mean square error of the mesh's forces over the root mean square force.
         process_group: of `torch.distributed`, over whose ranks the atoms of each structure are spread: every rank gives
-            its own atoms, and the cell and pbc of the whole (docs/processes.md). Periodic structures only; not stored
-            in checkpoints or pickles. None: one process has all atoms.
+            its own atoms, and the cell and pbc of the whole (docs/how-to/processes.md). Periodic structures only; not
+            stored in checkpoints or pickles. None: one process has all atoms.
         workspace: MiB of intermediate arrays that a reciprocal sum holds at once; results do not depend on it.
         precision: of the matrix products of the direct sum, "double" or "single"; phases, sums over chunks of atoms and
-            everything else are in double (docs/performance.md). Not with the self-consistent response.
+            everything else are in double (docs/results/performance.md). Not with the self-consistent response.
 
     A layer starts in evaluation mode. In training mode (`train()`, as trainers call on their models) forces are
     expected to be differentiated: that costs less then, and energy and forces alone cost more.

@@ -1,6 +1,6 @@
 """From the `LongRangeResult` of one structure to physical results under ASE's names (PHYSICS 5, 6).
 
-Calculators call this; so may a calculator of your own (docs/write-an-adapter.md).
+Calculators call this; so may a calculator of your own (docs/how-to/write-an-adapter.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The contract that every adapter passes, for authors of adapters: docs/write-an-adapter.md. Needs pytest."""
+"""The contract that every adapter passes, for authors of adapters: docs/how-to/write-an-adapter.md. Needs pytest."""
 
 from __future__ import annotations
 

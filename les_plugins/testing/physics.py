@@ -191,7 +191,7 @@ class Physics(ContractHost):
         born = calculator.get_property("born_effective_charges", atoms)
 
         def dipole(frame: Atoms) -> np.ndarray:
-            # Z* is that of the mean-free charges (docs/decisions.md)
+            # Z* is that of the mean-free charges (docs/decisions/index.md)
             mean = calculator.get_property("charges", frame).mean()
             moment: np.ndarray = calculator.get_property("dipole", frame) - mean * frame.positions.sum(0)
             return moment

@@ -42,7 +42,7 @@ def run_contract(host: str, select: str = "") -> list[Outcome]:
     """
     plugins.host(host)  # says in words what is missing
     if not hasattr(plugins.manager().get_plugin(host), "les_contract"):
-        raise HostError(f"{host}: the adapter has no les_contract hook; docs/write-an-adapter.md says how to write one")
+        raise HostError(f"{host}: the adapter has no les_contract hook; see docs/how-to/write-an-adapter.md")
     recorder, output = ContractRecorder(), io.StringIO()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

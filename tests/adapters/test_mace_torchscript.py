@@ -31,7 +31,7 @@ from les_plugins.hosting.registry import host
 
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}, "static_cell": [9.0, 9.0, 9.0], "epsilon_infinity": 1.8}
 ISOTROPIC = {"charge": True, "dipole": "isotropic"}
-#: Rows of the table of docs/compilers.md that the tests below fill.
+#: Rows of the table of docs/reference/compilers.md that the tests below fill.
 FEATURES_TRIED = 20
 #: Rounding of sums in another order, float64.
 ROUNDING = 1e-10
@@ -58,7 +58,7 @@ def check(compiled, model, batch, **options):
 
 @pytest.fixture(scope="module")
 def column() -> dict[str, str]:
-    """What these tests find of each feature, for the table of docs/compilers.md."""
+    """What these tests find of each feature, for the table of docs/reference/compilers.md."""
     return {}
 
 

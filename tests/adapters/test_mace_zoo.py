@@ -34,6 +34,6 @@ def test_the_demo_runs_in_an_empty_folder(tmp_path):
 
 
 def test_the_net_charge_that_bulk_training_left_is_no_part_of_a_surface():
-    # as measured on the whole slab (docs/boundaries.md); with the charge left in it is 15.84. Energies are float32:
+    # as on the whole slab (docs/explanation/boundaries.md); with the charge left in it is 15.84. Energies are float32:
     # 6e-5 eV each over 308 Å²
     assert surface_energy("water-mace") == pytest.approx(12.37, abs=0.01)

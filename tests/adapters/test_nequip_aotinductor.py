@@ -1,6 +1,7 @@
 """NequIP with a long-range part as machine code: the model's numbers, feature by feature, or a refusal, or NaN.
 
-What is found is a column of docs/compilers.md; see `compilers_page`. `test_nequip_compile` has NequIP's own commands.
+What is found is a column of docs/reference/compilers.md; see `compilers_page`.
+`test_nequip_compile` has NequIP's own commands.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def strained() -> Atoms:
 
 @pytest.fixture(scope="module")
 def column() -> dict[str, str]:
-    """What these tests find of each feature, for the table of docs/compilers.md."""
+    """What these tests find of each feature, for the table of docs/reference/compilers.md."""
     return {}
 
 

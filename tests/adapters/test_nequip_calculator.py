@@ -71,7 +71,7 @@ def test_born_charges_of_a_molecule_are_the_derivative_of_its_dipole(model):
             moved = atoms.copy()
             moved.positions[atom, axis] += shift
             moved_dipole = calculator.get_property("dipole", moved)
-            # Z* is that of the mean-free charges (see docs/decisions.md)
+            # Z* is that of the mean-free charges (see docs/decisions/index.md)
             moved_charge = calculator.get_property("charges", moved).sum() / len(atoms)
             dipoles.append(moved_dipole - moved_charge * moved.positions.sum(0))
         difference = (dipoles[1] - dipoles[0]) / (2 * step)

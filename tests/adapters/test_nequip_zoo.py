@@ -15,6 +15,6 @@ class TestZoo(ZooChecks):
 
 
 def test_the_net_charge_that_bulk_training_left_is_no_part_of_a_surface():
-    # as measured on the whole slab (docs/boundaries.md); with the charge left in it is −0.31. Energies are float32:
+    # as on the whole slab (docs/explanation/boundaries.md); with the charge left in it is −0.31. Energies are float32:
     # 6e-5 eV each over 308 Å²
     assert surface_energy("water-nequip") == pytest.approx(13.83, abs=0.01)

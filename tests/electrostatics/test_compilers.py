@@ -1,6 +1,6 @@
 """The layer under every compiler, feature by feature: the numbers of the eager layer, or a refusal in words, or NaN.
 
-What is found is the table of docs/compilers.md; see `compilers_page`.
+What is found is the table of docs/reference/compilers.md; see `compilers_page`.
 """
 
 from __future__ import annotations

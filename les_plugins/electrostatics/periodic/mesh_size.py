@@ -23,7 +23,7 @@ MOST_MESH_POINTS = 1 << 28
 #: water with any of its moments alone, the worst of which are pure dipoles and quadrupoles.
 MARGIN = 3.0
 #: The mesh is taken where atoms × reciprocal vectors exceed this many times (atoms × p³ + MESH_POINT_COST × points):
-#: the work of the direct sum against that of spreading and transforming, as measured (docs/mesh.md).
+#: the work of the direct sum against that of spreading and transforming, as measured (docs/explanation/mesh.md).
 CROSSOVER = 3.0
 MESH_POINT_COST = 4.0
 #: Tolerances that can be asked for: the estimate is of no use above, and rounding is near below.
