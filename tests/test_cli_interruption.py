@@ -15,8 +15,9 @@ import pytest
 from command_line import Done
 from toy_calculator import Toy, molecule
 
-from les_plugins.cli import md, predict, shared, train
+from les_plugins.cli import md, predict, shared
 from les_plugins.dynamics import Trajectory
+from les_plugins.hosting import registry
 
 FACTS = {"weights_sha256": "0" * 64, "host": "toy", "epsilon_infinity": 1.78}
 
@@ -113,7 +114,7 @@ def test_an_interrupted_training_says_how_its_host_goes_on(
         def les_train(self, **named: Any) -> None:
             interrupt()
 
-    monkeypatch.setattr(train.plugins, "host", lambda name: Host())
+    monkeypatch.setattr(registry, "host", lambda name: Host())
     done = les_plugins_command("train", "mace", "--config", "config.yaml", "--seed", 3)
     assert done.code == 130
     assert done.errors.splitlines()[-1] == (

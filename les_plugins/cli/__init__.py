@@ -66,8 +66,10 @@ def _register() -> None:
     app.command("demo")(demo.demo)
     app.command("hosts")(hosts.hosts)
     app.command("check")(check.check)
-    train_app = typer.Typer(help="Train with a host's own trainer and a long-range part.", no_args_is_help=True)
-    train.register(train_app)
+    train_app = typer.Typer(
+        cls=train.Hosts, help="Train with a host's own trainer and a long-range part.", no_args_is_help=True
+    )
+    train_app.callback()(lambda: None)
     app.add_typer(train_app, name="train")
     app.command("compile")(compile.compile_model)
     app.command("predict")(predict.predict)

@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 
 from les_plugins.cli.spectra import AsJson, Output, Skip, Trajectories
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.plots.plotting import check_available
 
 BlockCount = Annotated[int, typer.Option(help="Blocks of each trajectory, for error bars.")]
 
@@ -38,6 +36,8 @@ def rdf(
     as_json: AsJson = False,
 ) -> None:
     """Radial distribution function of a pair of elements, with its first peak."""
+    import numpy as np
+
     from les_plugins.spectra import Samples, radial_distribution
 
     samples = Samples.open(trajectories, skip)
@@ -81,6 +81,8 @@ def diffusion(
     as_json: AsJson = False,
 ) -> None:
     """Self-diffusion coefficient from the mean squared displacement."""
+    import numpy as np
+
     from les_plugins.spectra import Samples
     from les_plugins.spectra import diffusion as estimate
 
@@ -122,6 +124,8 @@ def drift(
     as_json: AsJson = False,
 ) -> None:
     """Drift of the conserved energy, in meV/atom/ps."""
+    import numpy as np
+
     from les_plugins.spectra import Samples, energy_drift
 
     samples = Samples.open(trajectories, skip)
@@ -152,6 +156,7 @@ def _report(
     overlay: Path | None,
     as_json: bool,
 ) -> None:
+    from les_plugins.plots.plotting import check_available
     from les_plugins.plots.spectra import Curve, plot, read_curve, write_csv
 
     shown, files = Curve(*curve), []

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from les_plugins.hosting import registry as plugins
 from les_plugins.version import __version__
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check that HOST, as installed here, keeps the adapter contract. Exit code 1 when a test fails."""
+    from les_plugins.hosting import registry as plugins
+
     plugins.host(host)  # says in words what is missing
     (info,) = (info for info in plugins.hosts() if info.name == host)
     from les_plugins.testing.runner import run_contract  # pytest is optional

@@ -14,11 +14,8 @@ import typer
 from rich.console import Console
 
 from les_plugins.cli.shared import quiet_host
-from les_plugins.devices import check_device
 from les_plugins.errors import DataError, HostError
-from les_plugins.hosting import registry as plugins
 from les_plugins.io.files import unwritable
-from les_plugins.storage import checkpoint, zoo
 
 
 def compile_model(
@@ -37,6 +34,10 @@ def compile_model(
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Compile MODEL to OUTPUT, a file that runs where les-plugins is not installed."""
+    from les_plugins.devices import check_device
+    from les_plugins.hosting import registry as plugins
+    from les_plugins.storage import checkpoint, zoo
+
     check_device(device)
     path = zoo.resolve(model)
     config = checkpoint.read_config(path)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 
 from les_plugins.cli.shared import open_model, progress, quiet_host
 from les_plugins.errors import DataError
 from les_plugins.io.files import whole_file
-from les_plugins.plots import plotting
-from les_plugins.plots.charge_map import plot_atoms
-from les_plugins.storage import zoo
+
+if TYPE_CHECKING:
+    from les_plugins.storage import zoo
 
 MODEL = "water-mace"
 #: The picture of the box.
@@ -33,7 +32,9 @@ def demo(
     """Energy, forces, Z*, dipole, dynamics and infrared spectrum of 64 water molecules with a pretrained model."""
     from les_plugins import demo as parts
     from les_plugins import spectra
+    from les_plugins.plots import plotting
     from les_plugins.plots.spectra import Curve, plot, write_csv
+    from les_plugins.storage import zoo
 
     plotting.check_available()
     entry = zoo.entry(model)
@@ -101,6 +102,8 @@ def _summary(
     loaded: float,
     seconds: float,
 ) -> list[str]:
+    import numpy as np
+
     atoms, errors = found.atoms, entry.metrics["summary"]
     differences = [
         f"{name} {np.abs(each.predicted - each.reference).max():.1e} {each.quantity.unit}"
@@ -138,6 +141,7 @@ def _summary(
 def _draw_charges(found: Any, path: Path) -> None:
     """The box, its atoms coloured by Z*."""
     from les_plugins.demo import mean_born_charges
+    from les_plugins.plots.charge_map import plot_atoms
 
     placed = found.atoms.copy()
     placed.wrap()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,17 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from les_plugins.cli.shared import Head, open_model, progress, quiet_host, say_boundaries
-from les_plugins.data.evaluation import POLARIZABILITY_UNITS, QUANTITIES, Comparison, Evaluation, known_elements
-from les_plugins.data.evaluation import evaluate as evaluate_frames
-from les_plugins.data.frames import Boundaries, existing_file, iterate_frames
-from les_plugins.data.labels import BORN, LabelKeys, Survey, survey
-from les_plugins.data.metrics import ALL, Errors
 from les_plugins.errors import DataError, HostError
 from les_plugins.io.files import make_folder
-from les_plugins.plots import plotting
-from les_plugins.storage import checkpoint
 
-PolarizabilityUnit = Enum("PolarizabilityUnit", {name: name for name in POLARIZABILITY_UNITS}, type=str)  # type: ignore[misc]
+if TYPE_CHECKING:
+    from les_plugins.data.evaluation import Comparison, Evaluation
+    from les_plugins.data.labels import LabelKeys, Survey
+    from les_plugins.data.metrics import Errors
+
+#: Keys of `data.evaluation.POLARIZABILITY_UNITS`, which `--help` must not import.
+_UNITS = ("e2A2/eV", "A3", "bohr3")
+PolarizabilityUnit = Enum("PolarizabilityUnit", {name: name for name in _UNITS}, type=str)  # type: ignore[misc]
 _OURS = PolarizabilityUnit("e2A2/eV")
 #: Columns that the table needs; a narrower pipe would break its lines.
 _WIDTH = 110
@@ -63,6 +63,9 @@ def evaluate(
     born_key: Annotated[str | None, typer.Option(help="Name of the Born charges.", show_default=False)] = None,
 ) -> None:
     """Compare a model with the labels of FILE: energy, forces and what else the file has."""
+    from les_plugins.data.labels import LabelKeys
+    from les_plugins.plots import plotting
+
     keys = LabelKeys.of(
         energy=energy_key,
         forces=forces_key,
@@ -111,6 +114,11 @@ def compare(
     Raises:
         LesPluginsError: what the model or the file refuses.
     """
+    from les_plugins.data.evaluation import evaluate as evaluate_frames
+    from les_plugins.data.evaluation import known_elements
+    from les_plugins.data.frames import Boundaries, existing_file, iterate_frames
+    from les_plugins.data.labels import BORN, LabelKeys, survey
+
     keys = keys or LabelKeys.of()
     existing_file(file)
     calculator, facts = open_model(model, device, epsilon_infinity, head)
@@ -138,6 +146,8 @@ def compare(
 def _report(
     result: Evaluation, found: Survey, facts: dict[str, Any], file: Path, device: str, pictures: list[Path]
 ) -> dict[str, Any]:
+    from les_plugins.storage import checkpoint
+
     return {
         "model": facts,
         "file": {
@@ -157,6 +167,10 @@ def _report(
 
 
 def _print(result: Evaluation, found: Survey, facts: dict[str, Any], file: Path, pictures: list[Path]) -> None:
+    from les_plugins.data.evaluation import QUANTITIES
+    from les_plugins.data.labels import BORN, LabelKeys
+    from les_plugins.data.metrics import ALL
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=max(console.width, _WIDTH))
@@ -204,6 +218,9 @@ def _print(result: Evaluation, found: Survey, facts: dict[str, Any], file: Path,
 
 def _rows(comparison: Comparison) -> list[tuple[tuple[str, str], Errors]]:
     """Groups in the order of the table: of Z*, what lies within an element comes first."""
+    from les_plugins.data.labels import BORN
+    from les_plugins.data.metrics import ALL
+
     rows = list(comparison.errors().items())
     if comparison.name != BORN:
         return rows

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from les_plugins.hosting import registry as plugins
-
 
 def hosts(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the host adapters, their versions, and the reason where one cannot be used."""
+    from les_plugins.hosting import registry as plugins
+
     found = plugins.hosts()
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(info) | {"available": info.available} for info in found], indent=1))

@@ -7,19 +7,17 @@ import json
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from ase import Atoms
 from rich.console import Console
 
 from les_plugins.cli.interruption import command_line, says_what_was_kept
 from les_plugins.cli.shared import Head, one_frame, open_model, progress, quiet_host, say_boundaries
-from les_plugins.data.evaluation import known_elements
-from les_plugins.data.frames import Boundaries, check_elements_of
-from les_plugins.data.given_charge import given_charge, ignored_charge
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.storage import checkpoint
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 Ensemble = Enum("Ensemble", {name: name for name in ("nve", "nvt", "npt")}, type=str)  # type: ignore[misc]
 Thermostat = Enum("Thermostat", {name: name for name in ("bussi", "langevin")}, type=str)  # type: ignore[misc]
@@ -79,7 +77,11 @@ def md(
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Simulate START with MODEL and record positions, velocities, J(t), P(t) and α(t) to an HDF5 file."""
+    from les_plugins.data.evaluation import known_elements
+    from les_plugins.data.frames import Boundaries, check_elements_of
+    from les_plugins.data.given_charge import given_charge, ignored_charge
     from les_plugins.dynamics import Field, Settings, Trajectory, run
+    from les_plugins.storage import checkpoint
 
     if output.suffix != SUFFIX:
         raise typer.BadParameter(f"{output} must end in {SUFFIX}", param_hint="--output")

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 
 from les_plugins.cli.shared import Head, one_crystal, open_model, progress, quiet_host, say_boundaries
-from les_plugins.crystals import phonons as lib
-from les_plugins.data.evaluation import known_elements
-from les_plugins.data.frames import Boundaries, check_elements_of
 from les_plugins.errors import DataError
 from les_plugins.io.files import whole_file
-from les_plugins.plots import plotting
-from les_plugins.storage import checkpoint
+
+if TYPE_CHECKING:
+    from les_plugins.crystals import phonons as lib
 
 #: A force of the undisplaced crystal, eV/Å, above which the report says that it is not relaxed.
 _RELAXED = 0.01
@@ -48,6 +45,11 @@ def phonons(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Phonons of the crystal in STRUCTURE by phonopy, from a model's forces."""
+    from les_plugins.crystals import phonons as lib
+    from les_plugins.data.evaluation import known_elements
+    from les_plugins.data.frames import Boundaries, check_elements_of
+    from les_plugins.storage import checkpoint
+
     lib.check_available()
     _check_output(output, model)
     with quiet_host():
@@ -87,6 +89,9 @@ def phonons(
 
 def _write(found: lib.Phonons, bands: lib.Bands, density: tuple[lib.Floats, lib.Floats], output: Path) -> list[str]:
     """Everything but the report; the names of the files."""
+    from les_plugins.crystals import phonons as lib
+    from les_plugins.plots import plotting
+
     phonon, names = found.phonopy, ["phonopy_params.yaml", "band.yaml", "bands.csv", "total_dos.dat"]
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -108,6 +113,10 @@ def _write(found: lib.Phonons, bands: lib.Bands, density: tuple[lib.Floats, lib.
 def _results(
     found: lib.Phonons, supercell: tuple[int, int, int], distance: float, displacements: int
 ) -> dict[str, Any]:
+    import numpy as np
+
+    from les_plugins.crystals import phonons as lib
+
     phonon = found.phonopy
     frequencies = {"bare": lib.gamma_frequencies(phonon)}
     if phonon.nac_params is not None:
@@ -131,6 +140,8 @@ def _results(
 
 
 def _print(report: dict[str, Any], output: Path) -> None:
+    import numpy as np
+
     console = Console(highlight=False, soft_wrap=True)
     symbols = report["primitive_symbols"]
     console.print(f"{len(symbols)} atoms in the primitive cell, {report['displacements']} displacements")

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from les_plugins.cli.shared import Head, one_crystal, open_model, quiet_host, say_boundaries
-from les_plugins.crystals.piezoelectric import (
-    COULOMB_PER_SQUARE_METRE,
-    Piezoelectricity,
-    RelaxedPiezoelectricity,
-    long_wave_piezoelectric_tensor,
-    piezoelectric_tensor,
-    relax_ions,
-    relaxed_piezoelectric_tensor,
-    voigt,
-)
-from les_plugins.data.evaluation import known_elements
-from les_plugins.data.frames import Boundaries, check_elements_of, check_frame
-from les_plugins.data.labels import BORN
 from les_plugins.errors import HostError
 from les_plugins.io.files import whole_file
-from les_plugins.storage import checkpoint
+
+if TYPE_CHECKING:
+    from les_plugins.crystals.piezoelectric import Piezoelectricity, RelaxedPiezoelectricity
 
 _COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 #: |∂q/∂η|, e, above which the report says that the charges change with strain.
@@ -61,6 +49,17 @@ def piezoelectric(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Piezoelectric tensor of the crystal in STRUCTURE at zero field: clamped-ion and relaxed-ion."""
+    from les_plugins.crystals.piezoelectric import (
+        long_wave_piezoelectric_tensor,
+        piezoelectric_tensor,
+        relax_ions,
+        relaxed_piezoelectric_tensor,
+    )
+    from les_plugins.data.evaluation import known_elements
+    from les_plugins.data.frames import Boundaries, check_elements_of, check_frame
+    from les_plugins.data.labels import BORN
+    from les_plugins.storage import checkpoint
+
     with quiet_host():
         atoms = one_crystal(structure)
         check_frame(atoms, str(structure))
@@ -103,6 +102,8 @@ def piezoelectric(
 
 def _tensors(clamped: Piezoelectricity, relaxed: RelaxedPiezoelectricity | None) -> dict[str, Any]:
     """Results as JSON types; tensors (3, 6) in Voigt's order, in both units."""
+    from les_plugins.crystals.piezoelectric import COULOMB_PER_SQUARE_METRE, voigt
+
     found = {"clamped_proper": clamped.proper, "clamped_improper": clamped.improper}
     flow = clamped.charge_response
     report: dict[str, Any] = {
@@ -128,6 +129,8 @@ def _tensors(clamped: Piezoelectricity, relaxed: RelaxedPiezoelectricity | None)
 
 
 def _print(report: dict[str, Any], output: Path | None) -> None:
+    import numpy as np
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=max(console.width, 110))

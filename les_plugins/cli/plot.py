@@ -11,10 +11,8 @@ from rich.console import Console
 
 from les_plugins.cli import evaluate
 from les_plugins.cli.shared import Head, one_frame, open_model, progress, quiet_host, say_boundaries
-from les_plugins.data.frames import Boundaries, iterate_frames
 from les_plugins.errors import ConfigError
 from les_plugins.io.files import whole_file
-from les_plugins.plots.plotting import check_available, parity_plots
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Structures, read by ASE.", show_default=False)]
@@ -51,6 +49,8 @@ def parity(
     as_json: AsJson = False,
 ) -> None:
     """Predicted against reference values of everything FILE has labels of; `evaluate --plots` prints the errors too."""
+    from les_plugins.plots.plotting import check_available, parity_plots
+
     check_available()
     with quiet_host():
         result, _, _ = evaluate.compare(model, file, device, epsilon_infinity, born=born, head=head)
@@ -72,6 +72,9 @@ def charges(
     as_json: AsJson = False,
 ) -> None:
     """Distribution of the charges of each element over the structures of FILE."""
+    from les_plugins.data.frames import Boundaries, iterate_frames
+    from les_plugins.plots.plotting import check_available
+
     check_available()
     with quiet_host():
         calculator, _ = open_model(model, device, epsilon_infinity)
@@ -109,6 +112,7 @@ def charge_map(
 ) -> None:
     """Map of the latent charges of one structure, a panel for each element."""
     from les_plugins.plots import charge_map as lib
+    from les_plugins.plots.plotting import check_available
 
     if axis not in lib.AXES:
         raise ConfigError(f"--axis is {axis!r}; allowed: {', '.join(lib.AXES)}")
@@ -144,6 +148,9 @@ def dissociation(
     as_json: AsJson = False,
 ) -> None:
     """Total, short-range and long-range energy of two fragments against the distance of their centres of mass."""
+    from les_plugins.data.frames import iterate_frames
+    from les_plugins.plots.plotting import check_available
+
     check_available()
     with quiet_host():
         calculator, _ = open_model(model, device)

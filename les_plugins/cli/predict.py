@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from ase import Atoms
 from rich.console import Console
 
 from les_plugins.cli.shared import Head, open_model, progress, quiet_host, say_boundaries
-from les_plugins.data.evaluation import known_elements
-from les_plugins.data.frames import Boundaries, check_elements_of, existing_file, iterate_frames
-from les_plugins.data.given_charge import ChargedFrames
-from les_plugins.data.prediction import SUFFIXES, write_predictions
 from les_plugins.errors import DataError
-from les_plugins.storage import checkpoint
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from les_plugins.data.given_charge import ChargedFrames
 
 
 def predict(
@@ -35,6 +34,12 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Predict every frame of FILE and write them to an extended XYZ file that ASE reads back."""
+    from les_plugins.data.evaluation import known_elements
+    from les_plugins.data.frames import Boundaries, existing_file, iterate_frames
+    from les_plugins.data.given_charge import ChargedFrames
+    from les_plugins.data.prediction import SUFFIXES, write_predictions
+    from les_plugins.storage import checkpoint
+
     if output.suffix not in SUFFIXES:
         raise typer.BadParameter(f"{output} must end in {' or '.join(SUFFIXES)}", param_hint="--output")
     _refuse_overwriting(output, model, file)
@@ -73,6 +78,8 @@ def _atoms_of_frames(
     frames: Iterable[Atoms], known: Sequence[int] | None, source: str, charged: ChargedFrames
 ) -> list[int]:
     """Numbers of atoms, after a check of all frames before the first is computed."""
+    from les_plugins.data.frames import check_elements_of
+
     counts = []
     for number, frame in enumerate(frames):
         charged.add(frame)

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import ase.io
-import numpy as np
 import typer
-from ase import Atoms, units
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.formats import UnknownFileTypeError, filetype
 from rich.console import Console
 
 from les_plugins.cli.shared import Head, one_crystal, open_model, progress, quiet_host, say_boundaries
-from les_plugins.crystals.relaxation import Relaxation, State
-from les_plugins.crystals.relaxation import relax as relax_structure
-from les_plugins.data.evaluation import known_elements
-from les_plugins.data.frames import Boundaries, check_boundaries, check_elements_of
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.io.files import check_place, whole_file
-from les_plugins.storage import checkpoint
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from les_plugins.crystals.relaxation import Relaxation, State
 
 #: Formats of ASE that can be written here; the latter know periodic structures only.
 _FORMATS, _CRYSTALS_ONLY = ("extxyz", "traj", "xsf", "vasp", "cif"), ("vasp", "cif")
@@ -58,6 +53,11 @@ def relax(
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Bring positions and cell of STRUCTURE to rest (positions alone of slabs and open structures)."""
+    from les_plugins.crystals.relaxation import relax as relax_structure
+    from les_plugins.data.evaluation import known_elements
+    from les_plugins.data.frames import Boundaries, check_boundaries, check_elements_of
+    from les_plugins.storage import checkpoint
+
     with quiet_host():
         atoms = one_crystal(structure)
         form = _format(output, atoms, model, structure)
@@ -112,6 +112,8 @@ def relax(
 
 def _format(output: Path, atoms: Atoms, model: Path, structure: Path) -> str:
     """ASE's name of the output's format, and what speaks against writing there, before anything is computed."""
+    from ase.io.formats import UnknownFileTypeError, filetype
+
     if output.exists() and output.samefile(structure):
         raise DataError(f"{output}: is the input, which is never overwritten; choose another --output")
     if model.resolve() in output.resolve().parents:
@@ -130,6 +132,9 @@ def _format(output: Path, atoms: Atoms, model: Path, structure: Path) -> str:
 
 def _write(found: Relaxation, output: Path, form: str) -> None:
     """The structure with its energy, forces and stress, whole or not at all."""
+    import ase.io
+    from ase.calculators.singlepoint import SinglePointCalculator
+
     atoms = found.atoms.copy()
     results = {"energy": found.last.energy, "forces": found.last.forces}
     if found.last.stress is not None:
@@ -140,6 +145,8 @@ def _write(found: Relaxation, output: Path, form: str) -> None:
 
 
 def _numbers(state: State, atoms: Atoms) -> dict[str, Any]:
+    from ase import units
+
     periodic = bool(atoms.pbc.all())
     return {
         "energy_eV": state.energy,
@@ -151,6 +158,8 @@ def _numbers(state: State, atoms: Atoms) -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any], output: Path) -> None:
+    import numpy as np
+
     console = Console(highlight=False, soft_wrap=True)
     before, after = report["before"], report["after"]
     kept = f"; space group {report['space_group']} kept" if report["space_group"] else ""

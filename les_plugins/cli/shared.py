@@ -10,18 +10,18 @@ import warnings
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar, cast
 
 import typer
-from ase import Atoms
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from les_plugins import api
-from les_plugins.data.frames import Boundaries, read_frames
-from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, DataError, HostError
-from les_plugins.storage import checkpoint, zoo
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from les_plugins.data.frames import Boundaries
 
 T = TypeVar("T")
 
@@ -98,6 +98,10 @@ def open_model(
         CheckpointError, HostError, DeviceError: see `les_plugins.load`.
         ConfigError: ε_∞ below 1, or for a model that it does not change.
     """
+    from les_plugins import api
+    from les_plugins.devices import check_device
+    from les_plugins.storage import checkpoint, zoo
+
     check_device(device)
     if epsilon_infinity is not None and not 1.0 <= epsilon_infinity < float("inf"):
         raise ConfigError(f"--epsilon-infinity is {epsilon_infinity}; allowed: a number of at least 1")
@@ -128,6 +132,8 @@ def one_crystal(file: Path) -> Atoms:
     Raises:
         DataError: more than one frame.
     """
+    from les_plugins.data.frames import read_frames
+
     frames = read_frames(file)
     if len(frames) != 1:
         raise DataError(f"{file}: holds {len(frames)} frames; allowed: one")
@@ -140,6 +146,8 @@ def one_frame(file: Path, index: int) -> Atoms:
     Raises:
         DataError: there is no frame of that number.
     """
+    from les_plugins.data.frames import read_frames
+
     frames = read_frames(file)
     if not -len(frames) <= index < len(frames):
         raise DataError(f"{file}: has no frame {index}; it has {len(frames)}")

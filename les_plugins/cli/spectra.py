@@ -9,12 +9,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
-from les_plugins.plots.plotting import check_available
 
 Trajectories = Annotated[
     list[Path], typer.Argument(metavar="TRAJ...", help="Trajectories of `les-plugins md` (.h5).", show_default=False)
@@ -273,6 +271,9 @@ def _report(
     as_json: bool,
     scaled: bool = False,
 ) -> None:
+    import numpy as np
+
+    from les_plugins.plots.plotting import check_available
     from les_plugins.plots.spectra import Curve, plot, read_curve, write_csv
 
     check_limits(limits, output)

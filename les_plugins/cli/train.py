@@ -7,9 +7,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
+import typer.main
 from rich.console import Console
 from rich.markup import escape
 
@@ -17,8 +19,6 @@ from les_plugins.cli.failures import is_out_of_memory
 from les_plugins.cli.interruption import command_line, says_what_was_kept
 from les_plugins.cli.shared import quiet_host
 from les_plugins.errors import HostError, LesPluginsError
-from les_plugins.hosting import registry as plugins
-from les_plugins.storage import checkpoint
 
 #: What hosts take to go on from their own last state: on the command line, or in their config file.
 _GOING_ON = {"mace": ("--restart_latest",), "nequip": ("++ckpt_path=LAST.ckpt",)}
@@ -29,10 +29,30 @@ _MORE = {
 _CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def register(app: typer.Typer) -> None:
-    """One subcommand for every adapter that can train, whether its host is installed or not."""
-    for info in plugins.hosts():
-        app.command(info.name, context_settings=_CONTEXT, help=f"Train with {info.distribution}.")(_command(info.name))
+class Hosts(typer.core.TyperGroup):
+    """One subcommand for every adapter, whether its host is installed or not; adapters are looked for when asked."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the hosts."""
+        self._find()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of one host, or None."""
+        self._find()
+        return super().get_command(ctx, cmd_name)
+
+    def _find(self) -> None:
+        from les_plugins.hosting import registry as plugins
+
+        if self.commands:
+            return
+        found = typer.Typer()
+        found.callback()(lambda: None)  # a group even where there is one host
+        for info in plugins.hosts():
+            help_line = f"Train with {info.distribution}."
+            found.command(info.name, context_settings=_CONTEXT, help=help_line)(_command(info.name))
+        self.commands.update(typer.main.get_group(found).commands)
 
 
 def _command(host: str) -> Callable[..., None]:
@@ -69,6 +89,8 @@ def _command(host: str) -> Callable[..., None]:
 
 
 def _trained(host: str, config: Path, arguments: tuple[str, ...], metadata: dict[str, str]) -> Path | None:
+    from les_plugins.hosting import registry as plugins
+
     def kept() -> str:
         return (
             "the checkpoints that the host has saved stay; to go on from the last one: "
@@ -92,6 +114,8 @@ def _trained(host: str, config: Path, arguments: tuple[str, ...], metadata: dict
 
 
 def _summary(path: Path | None) -> dict[str, object]:
+    from les_plugins.storage import checkpoint
+
     if path is None:
         return {"checkpoint": None}
     config = checkpoint.read_config(path)

@@ -11,10 +11,6 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from les_plugins.data.frames import read_frames
-from les_plugins.hosting import registry as plugins
-from les_plugins.storage import zoo
-
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, as `zoo list` prints.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -28,6 +24,9 @@ def register(app: typer.Typer) -> None:
 
 def list_models(as_json: AsJson = False) -> None:
     """List the models, what they were trained on and how good they are."""
+    from les_plugins.hosting import registry as plugins
+    from les_plugins.storage import zoo
+
     hosts = {info.name: info for info in plugins.hosts()}
     rows = []
     for found in zoo.entries():
@@ -61,6 +60,8 @@ def list_models(as_json: AsJson = False) -> None:
 
 def info(name: Name, as_json: AsJson = False) -> None:
     """Print the card of a model: data and their licence, errors, validity, how it was trained."""
+    from les_plugins.storage import zoo
+
     found = zoo.entry(name)
     found.verify()
     if as_json:
@@ -75,6 +76,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Compare every file of a model, or of all, with the SHA-256 of the zoo's manifest."""
+    from les_plugins.storage import zoo
+
     checked = []
     for found in [zoo.entry(name)] if name else zoo.entries():
         found.verify()
@@ -91,6 +94,8 @@ def copy(
     destination: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to make.", show_default=False)],
 ) -> None:
     """Copy a model, to look at it or to train on from it."""
+    from les_plugins.storage import zoo
+
     typer.echo(str(zoo.entry(name).copy(destination)))
 
 
@@ -104,6 +109,9 @@ def structures(
     as_json: AsJson = False,
 ) -> None:
     """List the structures that come with the package, or copy one to a file that other commands take."""
+    from les_plugins.data.frames import read_frames
+    from les_plugins.storage import zoo
+
     if output is not None and name is None:
         raise typer.BadParameter("give the structure with --copy NAME", param_hint="--output")
     if name is not None:
