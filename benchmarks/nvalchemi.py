@@ -1,6 +1,6 @@
 """`method: nvalchemi` against `method: mesh` at the same tolerance: time, and error of the forces.
 
-    pip install 'les-plugins[nvalchemi]'
+    pip install ".[nvalchemi]"
     python benchmarks/nvalchemi.py
 
 Water as in sizes.py, no response. Processor times on one thread, the shortest of the repeats, the two methods in turn;

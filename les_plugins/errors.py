@@ -63,6 +63,11 @@ class LesPluginsWarning(UserWarning):
     """Something that is computed as asked for and is probably not meant; says what to do about it."""
 
 
+def how_to_install(*extras: str) -> str:
+    """The command that installs extras, as error messages give it; les-plugins is installed from a clone."""
+    return f'pip install ".[{",".join(extras)}]" from a clone of les-plugins'
+
+
 def quoted(value: Any, longest: int = LONGEST_VALUE) -> str:
     """`repr` of a value for a message, cut to `longest` characters; nested and shared values are not written out."""
     short = reprlib.Repr()

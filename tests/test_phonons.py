@@ -20,7 +20,7 @@ from les_plugins.crystals import phonons
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
 from les_plugins.units import COULOMB_CONSTANT, VACUUM_PERMITTIVITY
 
-phonopy = pytest.importorskip("phonopy", reason="phonopy is not installed: pip install 'les-plugins[phonons]'")
+phonopy = pytest.importorskip("phonopy", reason="phonopy is not installed (extra phonons)")
 
 SUPERCELL = (2, 2, 2)
 #: Data that the authors keep beside the checkout; absent elsewhere.
@@ -350,7 +350,7 @@ def test_the_command_refuses_in_one_line(
     assert "does not know K" in refused("m.les", strange, "-o", out)
     monkeypatch.setattr(phonons, "find_spec", lambda name: None)
     assert refused("m.les", crystal, "-o", out) == (
-        "error: phonons need phonopy, which is not installed: pip install 'les-plugins[phonons]'\n"
+        'error: phonons need phonopy, which is not installed: pip install ".[phonons]" from a clone of les-plugins\n'
     )
 
 

@@ -84,7 +84,7 @@ def test_elements_have_colours_of_their_own() -> None:
 
 def test_missing_matplotlib_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(plotting, "find_spec", lambda name: None)
-    with pytest.raises(HostError, match=r"les-plugins\[plot\]"):
+    with pytest.raises(HostError, match=r"pip install \"\.\[plot\]\" from a clone of les-plugins"):
         plotting.parity_plots(Evaluation(), tmp_path)
 
 

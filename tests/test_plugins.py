@@ -270,7 +270,7 @@ def test_the_method_nvalchemi_without_its_package_is_refused_in_words(monkeypatc
 
     nvalchemi._package.cache_clear()
     monkeypatch.setattr(nvalchemi.importlib.util, "find_spec", lambda name: None)
-    words = r"nvalchemi-toolkit-ops is not installed: pip install 'les-plugins\[nvalchemi\]'.*'auto', 'direct', 'mesh'"
+    words = r"""nvalchemi-toolkit-ops is not installed: pip install "\.\[nvalchemi\]".*'auto', 'direct', 'mesh'"""
     with pytest.raises(ConfigError, match=words):
         build_long_range(LAYOUT, LongRangeConfig(method="nvalchemi"))
 

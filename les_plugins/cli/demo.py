@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from les_plugins.cli.shared import open_model, progress, quiet_host
-from les_plugins.errors import DataError
+from les_plugins.errors import DataError, how_to_install
 from les_plugins.io.files import whole_file
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _summary(
         f"{1000 * float(np.ptp(drift)) / len(atoms):.2f} meV/atom",
         f"infrared spectrum: resolution {resolution:.0f} cm⁻¹ and no error bar: so short a run gives no more; a real "
         "one: docs/results/index.md",
-        f"{seconds:.0f} s in all. With NequIP: pip install 'les-plugins[nequip,plot]' in another environment, then "
+        f"{seconds:.0f} s in all. With NequIP: {how_to_install('nequip', 'plot')} in another environment, then "
         "les-plugins demo --model water-nequip",
     ]
 

@@ -28,7 +28,7 @@ from les_plugins.data.frames import check_frame
 from les_plugins.data.isotopes import mesh_symmetry, primitive_matrix
 from les_plugins.data.labels import BORN
 from les_plugins.electrostatics.observables import enforce_asr, sum_rule_violation
-from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
+from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, how_to_install
 from les_plugins.units import COULOMB_CONSTANT
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Phonons:
 def check_available() -> None:
     """HostError where phonopy is missing, with the command that installs it."""
     if find_spec("phonopy") is None:
-        raise HostError("phonons need phonopy, which is not installed: pip install 'les-plugins[phonons]'")
+        raise HostError(f"phonons need phonopy, which is not installed: {how_to_install('phonons')}")
 
 
 def displaced_supercells(

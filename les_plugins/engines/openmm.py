@@ -13,7 +13,7 @@ from ase import Atoms, units
 from numpy.typing import NDArray
 
 from les_plugins.data.frames import check_elements_of, check_frame
-from les_plugins.errors import GeometryError, HostError
+from les_plugins.errors import GeometryError, HostError, how_to_install
 
 #: Å.
 NANOMETRE = 10.0
@@ -114,4 +114,4 @@ def box_vectors(atoms: Atoms) -> tuple[NDArray[np.float64] | None, NDArray[np.fl
 def _check_installed() -> None:
     missing = [name for name in ("openmm", "openmmml") if find_spec(name) is None]
     if missing:
-        raise HostError(f"{' and '.join(missing)} not installed: pip install 'les-plugins[openmm]'")
+        raise HostError(f"{' and '.join(missing)} not installed: {how_to_install('openmm')}")

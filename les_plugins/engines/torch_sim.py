@@ -17,14 +17,14 @@ from torch import Tensor
 
 from les_plugins.data.batch import evaluate
 from les_plugins.data.frames import check_elements_of, check_frame
-from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, LesPluginsWarning
+from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, LesPluginsWarning, how_to_install
 
 try:
     import torch_sim
     from torch_sim.models.interface import ModelInterface
 except ImportError as error:
     raise HostError(
-        f"torch-sim cannot be imported ({error}): pip install 'les-plugins[torch-sim]' (Python 3.11 or newer)"
+        f"torch-sim cannot be imported ({error}): {how_to_install('torch-sim')} (Python 3.11 or newer)"
     ) from None
 
 

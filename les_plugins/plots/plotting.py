@@ -1,4 +1,4 @@
-"""Parity plots of an evaluation, one PNG a quantity, coloured by element. Needs the extra `les-plugins[plot]`."""
+"""Parity plots of an evaluation, one PNG a quantity, coloured by element. Needs the extra `plot`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from les_plugins.data.evaluation import Comparison, Evaluation, Quantity
 from les_plugins.data.labels import BORN
 from les_plugins.data.metrics import Errors, Floats, errors
-from les_plugins.errors import HostError
+from les_plugins.errors import HostError, how_to_install
 from les_plugins.io.files import make_folder, whole_file
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _TEXT_PLACES = {"lower right": (0.96, 0.05, "right", "bottom"), "upper left": (0
 def check_available() -> None:
     """HostError where matplotlib is missing, with the command that installs it."""
     if find_spec("matplotlib") is None:
-        raise HostError("plots need matplotlib, which is not installed: pip install 'les-plugins[plot]'")
+        raise HostError(f"plots need matplotlib, which is not installed: {how_to_install('plot')}")
 
 
 def parity_plots(evaluation: Evaluation, folder: Path, prefix: str = "") -> list[Path]:

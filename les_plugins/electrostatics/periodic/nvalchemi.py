@@ -25,7 +25,7 @@ from les_plugins.electrostatics.periodic.mesh import squared_lengths, within
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
 from les_plugins.electrostatics.periodic.reciprocal import proper_lattice
 from les_plugins.electrostatics.solver import PermanentResult
-from les_plugins.errors import ConfigError, GeometryError
+from les_plugins.errors import ConfigError, GeometryError, how_to_install
 from les_plugins.units import RECIPROCAL_PREFACTOR
 
 #: Highest order of splines that the package has.
@@ -214,7 +214,7 @@ def _package() -> _Package:
     """
     if importlib.util.find_spec("nvalchemiops") is None or importlib.util.find_spec("warp") is None:
         raise ConfigError(
-            "method is 'nvalchemi', and nvalchemi-toolkit-ops is not installed: pip install 'les-plugins[nvalchemi]' "
+            f"method is 'nvalchemi', and nvalchemi-toolkit-ops is not installed: {how_to_install('nvalchemi')} "
             "(Python 3.11 or newer); allowed without it: 'auto', 'direct', 'mesh'"
         )
     try:
