@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from ase import Atoms
 from ase.calculators.calculator import all_changes
 from ase.data import atomic_numbers
@@ -94,7 +95,7 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
         if not self.has_long_range:
             self.finish_short_range(bool(atoms.pbc.all()))
             return
-        self.finish(*self._geometry(self.atoms_to_data(atoms)), self.energy_units_to_eV)
+        self.finish(*geometry(atoms, self.device), self.energy_units_to_eV)
 
     def atoms_to_data(self, atoms: Atoms) -> dict[str, Tensor]:
         """NequIP's input. Labels stay outside: NequIP takes the `dipole` of a structure for one of every atom."""
@@ -111,7 +112,8 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
             output[AtomicDataDict.STRESS_KEY] * (unit / length**3) if stress else None,
         )
 
-    def _geometry(self, data: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions (N, 3), cell (1, 3, 3) and pbc (1, 3) of a structure in NequIP's form."""
-        positions, pbc = data[AtomicDataDict.POSITIONS_KEY], data[AtomicDataDict.PBC_KEY].view(-1, 3)
-        return positions.detach(), data[AtomicDataDict.CELL_KEY].view(-1, 3, 3), pbc
+
+def geometry(atoms: Atoms, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    """Positions (N, 3) Å, cell (1, 3, 3) Å and pbc (1, 3) of a structure, without a neighbour list."""
+    positions, cell = (torch.as_tensor(value, device=device) for value in (atoms.positions, atoms.cell.array))
+    return positions, cell[None], torch.as_tensor(atoms.pbc, device=device)[None]

@@ -17,6 +17,7 @@ from nequip.scripts._compile_utils import COMPILE_TARGET_DICT
 from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import Tensor, nn
 
+from les_plugins.adapters.nequip.calculator import geometry
 from les_plugins.adapters.nequip.modules import (
     ALL_LATENT,
     EPSILON,
@@ -113,9 +114,8 @@ class LesCompiledCalculator(LongRangeCalculator, NequIPCalculator):  # type: ign
         """All properties at once."""
         atoms = atoms if atoms is not None else self.atoms
         self.check(atoms)
-        cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
         try:
-            self._grid.check_static_cell(cell, pbc)
+            self._grid.check_static_cell(*geometry(atoms)[1:])
         except GeometryError as error:
             raise DataError(f"structure: the compiled model cannot evaluate it: {error}") from None
         super().calculate(atoms, properties, list(system_changes))
@@ -128,9 +128,7 @@ class LesCompiledCalculator(LongRangeCalculator, NequIPCalculator):  # type: ign
 
     def save_extra_outputs(self, out: Mapping[str, Tensor]) -> None:
         """Called by NequIP's calculator with what the model returned."""
-        atoms = self.atoms
-        positions = torch.as_tensor(atoms.positions)
-        cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
+        positions, cell, pbc = geometry(self.atoms)
         latent = compiled_result(out)
         self.add_latent(latent, positions, cell, pbc, self.energy_units_to_eV)
         latent_born = out[LATENT_BORN_CHARGES].cpu().double()

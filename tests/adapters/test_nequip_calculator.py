@@ -8,6 +8,7 @@ pytest.importorskip("nequip", reason="nequip is not installed: nox -s tests-nequ
 
 import numpy as np
 from ase.calculators.calculator import PropertyNotImplementedError
+from nequip.data.transforms import NeighborListTransform
 from nequip_models import batch_of, tiny_host, tiny_long_range, waters
 
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
@@ -76,6 +77,14 @@ def test_born_charges_of_a_molecule_are_the_derivative_of_its_dipole(model):
             dipoles.append(moved_dipole - moved_charge * moved.positions.sum(0))
         difference = (dipoles[1] - dipoles[0]) / (2 * step)
         np.testing.assert_allclose(born[atom, :, axis], difference, atol=1e-6 * np.abs(born).max())  # step² d³P/dr³
+
+
+@pytest.mark.parametrize("wanted", ["energy", "born_effective_charges"])
+def test_one_evaluation_makes_one_neighbour_list(model, monkeypatch, wanted):
+    made, forward = [], NeighborListTransform.forward
+    monkeypatch.setattr(NeighborListTransform, "forward", lambda self, data: made.append(1) or forward(self, data))
+    LesNequIPCalculator(model).get_property(wanted, waters())
+    assert len(made) == 1
 
 
 def test_an_open_structure_has_no_stress(model):
