@@ -15,20 +15,6 @@ from les_plugins.data.metrics import Floats
 from les_plugins.dynamics.settings import Settings
 from les_plugins.errors import ConfigError, GeometryError
 
-#: Where the arrays and numbers of ASE's Nosé–Hoover and MTK integrator live: (holder, attribute).
-_MTK_STATE = (
-    ("", "_q"),
-    ("", "_p"),
-    ("", "_eps"),
-    ("", "_p_eps"),
-    ("", "_cell0"),
-    ("", "_volume0"),
-    ("_thermostat", "_eta"),
-    ("_thermostat", "_p_eta"),
-    ("_barostat", "_xi"),
-    ("_barostat", "_p_xi"),
-)
-
 
 class Integrator:
     """One of ASE's integrators on a structure with velocities and a calculator.
@@ -60,8 +46,7 @@ class Integrator:
             self._ase.step()
             if self._rests:
                 # the baths scale a motion of the centre of mass, be it of rounding errors, until it has all the heat
-                self._ase._p = _at_rest(self._ase._p, self.atoms)
-                self.atoms.set_momenta(self._ase._p)
+                self._ase.set_momenta(_at_rest(self.atoms.get_momenta(), self.atoms))
             return None
         new: Floats = self._ase.step(forces)
         return new
@@ -77,10 +62,7 @@ class Integrator:
     def conserved_offset(self) -> float:
         """Energy, eV, that makes potential + kinetic energy a constant of the motion; NaN where there is none."""
         if self.settings.ensemble == "npt":
-            mtk = self._ase  # its own sum asks the calculator for a free energy, which not every one has
-            baths = mtk._thermostat.get_thermostat_energy() + mtk._barostat.get_barostat_energy()
-            piston = mtk._p_eps**2 / (2.0 * mtk._barostat.W) + mtk._pressure_au * mtk._get_volume()
-            return float(baths + piston)
+            return float(self._ase.bath_energy())
         if self.settings.thermostat == "bussi":
             return -float(self._ase.transferred_energy)
         return math.nan if self.settings.thermostat == "langevin" else 0.0
@@ -91,8 +73,7 @@ class Integrator:
         if self.settings.thermostat == "bussi":
             found["transferred_energy"] = np.array(self._ase.transferred_energy)
         if self.settings.ensemble == "npt":
-            for holder, name in _MTK_STATE:
-                found[f"{holder}.{name}"] = np.array(getattr(self._holder(holder), name))
+            found |= self._ase.state()
         return found
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -101,19 +82,11 @@ class Integrator:
         if self.settings.thermostat == "bussi":
             self._ase.transferred_energy = float(state["transferred_energy"])
         if self.settings.ensemble == "npt":
-            for holder, name in _MTK_STATE:
-                value = np.array(state[f"{holder}.{name}"])
-                if value.shape != np.shape(getattr(self._holder(holder), name)) or not np.isfinite(value).all():
-                    raise ValueError(f"{holder}.{name} of shape {value.shape} or not finite")
-                setattr(self._holder(holder), name, float(value) if value.ndim == 0 else value)
-
-    def _holder(self, name: str) -> Any:
-        return getattr(self._ase, name) if name else self._ase
+            self._ase.set_state(state)
 
     def _make(self) -> Any:
         from ase.md.bussi import Bussi
         from ase.md.langevin import Langevin
-        from ase.md.nose_hoover_chain import IsotropicMTKNPT
         from ase.md.verlet import VelocityVerlet
 
         settings, timestep = self.settings, self.settings.timestep * units.fs
@@ -125,17 +98,17 @@ class Integrator:
                 )
             if self.atoms.constraints:
                 raise GeometryError("npt: the start has constraints, which ASE's integrator does not take")
-            mtk = IsotropicMTKNPT(
+            from les_plugins.dynamics.mtk import MTK
+
+            return MTK(
                 self.atoms,
                 timestep,
-                temperature_K=float(settings.temperature or 0.0),
-                pressure_au=(settings.pressure or 0.0) * 1e5 * units.Pascal,
-                tdamp=relaxation,
-                pdamp=settings.barostat_time * units.fs,
+                temperature=float(settings.temperature or 0.0),
+                pressure=(settings.pressure or 0.0) * 1e5 * units.Pascal,
+                thermostat_time=relaxation,
+                barostat_time=settings.barostat_time * units.fs,
+                centre_rests=self._rests,
             )
-            if self._rests:
-                _take_centre_off(mtk)
-            return mtk
         if may_hold_centre(self.atoms, settings):
             self.atoms.set_constraint(FixCom())
         if settings.thermostat == "bussi":
@@ -168,15 +141,6 @@ def _rests_by_itself(atoms: Atoms, settings: Settings) -> bool:
     if len(atoms) < 2 or atoms.constraints:
         return False
     return settings.ensemble == "npt" or not (may_hold_centre(atoms, settings) or settings.thermostat == "langevin")
-
-
-def _take_centre_off(mtk: Any) -> None:
-    """Let ASE's NPT count 3N − 3 degrees of freedom: with its 3N, N − 1 atoms' worth would get the heat of N."""
-    n_atoms = mtk._num_atoms_global
-    for part in (mtk, mtk._thermostat, mtk._barostat):
-        part._num_atoms_global = n_atoms - 1
-    mtk._thermostat._Q[0] *= (n_atoms - 1) / n_atoms
-    mtk._barostat._W *= n_atoms / (n_atoms + 1)
 
 
 def _leave_centre_alone(bussi: Any) -> None:
