@@ -87,8 +87,19 @@ class Entry:
 
 
 def root() -> Path:
-    """The folder of the zoo in this installation."""
-    return Path(str(resources.files(PACKAGE)))
+    """The folder of the zoo in this installation.
+
+    Raises:
+        CheckpointError: les_plugins is a source tree, in whose place Python was started, and not installed with -e.
+    """
+    try:
+        return Path(str(resources.files(PACKAGE)))
+    except ModuleNotFoundError:
+        tree = Path(__file__).parents[2]
+        raise CheckpointError(
+            f"{tree} is a clone of les-plugins, from which Python has taken the modules, and its zoo is not one of "
+            "them: pip install -e . there, or start Python in another folder"
+        ) from None
 
 
 def names() -> list[str]:
