@@ -41,7 +41,7 @@ _CONSTANTS = (
 )
 
 
-class MTK(IsotropicMTKNPT):  # type: ignore[misc]
+class MTK(IsotropicMTKNPT):
     """Constant pressure and temperature by isotropic strain of the cell.
 
     Args:
