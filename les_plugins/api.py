@@ -1,8 +1,204 @@
-"""What a program calls: `attach`, `save` and `load`, which `les_plugins` itself offers too."""
+"""`attach`, `save`, `load`: what a user calls, and the module that knows hosts, checkpoints and the sign of moments."""
 
 from __future__ import annotations
 
-from les_plugins.hosting.registry import attach
-from les_plugins.storage.checkpoint import load, save
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["attach", "load", "save"]
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+from torch import nn
+
+from les_plugins.devices import check_device
+from les_plugins.errors import CheckpointError, HostError, LesPluginsError, LesPluginsWarning, quoted
+from les_plugins.hosting import registry
+from les_plugins.hosting.build import parse_section, parts_of
+from les_plugins.hosting.types import Host, HostInfo, HostState
+from les_plugins.model.gauge import Sign, change_sign, mean_susceptibility, read_sign
+from les_plugins.storage import checkpoint
+from les_plugins.storage.sizes import WeightSizes, building, check_description
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from les_plugins.config import LongRangeConfig
+
+
+def attach(model: nn.Module, config: LongRangeConfig | Mapping[str, Any]) -> nn.Module:
+    """Add a long-range part to a host model that exists; the host's weights are kept.
+
+    Args:
+        model: a model of any supported host.
+        config: the `long_range:` section, as a mapping or a `LongRangeConfig`.
+
+    Returns:
+        The host's own kind of model: train it, save it, evaluate it as before.
+
+    Raises:
+        ConfigError: the section cannot be used as written.
+        HostError: no adapter knows this kind of model.
+    """
+    parsed = parse_section(config, "attach: long_range")
+    for info in registry.hosts():
+        if not info.available:
+            continue
+        attached = registry.host(info.name).attach(model, parsed)
+        if attached is not None:
+            return attached
+    known = ", ".join(f"{info.name} ({info.problem or 'available'})" for info in registry.hosts())
+    raise HostError(f"no adapter knows a model of type {type(model).__module__}.{type(model).__name__}; hosts: {known}")
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    host: str,
+    metadata: Mapping[str, Any] | None = None,
+    frames: Sequence[Atoms] = (),
+) -> Path:
+    """Write a model to a checkpoint folder, which appears whole or not at all.
+
+    The model is written first as it is; then the sign of its moments and the susceptibility of its material are read
+    off the frames, and it is written again with them. Whatever fails there is a warning, and the model is kept.
+
+    Args:
+        model: a host model with its long-range part, or without; it is not changed.
+        path: the folder to write; made if needed, an existing checkpoint or link in its place is replaced.
+        host: name of the adapter, such as "mace".
+        metadata: JSON-compatible facts to keep, such as training data hashes, command, licence of the data.
+        frames: structures of the training set, all of them: from the Born charges of some the sign convention is read
+            off (electronegative elements are negative, `gauge.read_sign`), from the periodic ones the mean electronic
+            susceptibility. Without any the sign stays as training left it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the folder holds files that are not a checkpoint's or cannot be written, or a tensor is not
+            finite.
+
+    Warns:
+        LesPluginsWarning: frames were given and the sign could not be decided.
+    """
+    folder = Path(path)
+    checkpoint.check_target(folder)
+    owner = registry.host(host)
+    state = owner.state(model)
+    facts = dict(metadata or {})
+    parts = {} if state.long_range is None else parts_of(state.long_range)
+    checkpoint.write(folder, state, facts, parts)
+    if state.long_range is None or not len(frames):
+        return folder
+    sign, susceptibility = _sign_and_susceptibility(model, owner, state, frames)
+    if not sign.decided:
+        warnings.warn(
+            f"{folder}: the sign of the charges is not certain ({sign.reason}): look at them before you use them",
+            LesPluginsWarning,
+            2,
+        )
+    if sign.turned:
+        turned = copy.deepcopy(model)
+        change_sign(turned)
+        state = owner.state(turned)
+    checkpoint.write(folder, state, {**facts, "gauge": sign.facts()}, parts, susceptibility)
+    return folder
+
+
+def load(path: str | Path, device: str = "cpu", head: str | None = None) -> Any:
+    """ASE calculator of a checkpoint folder, or of a model of the zoo.
+
+    Args:
+        path: the folder, or a name such as "water-mace" (`les-plugins zoo list`).
+        device: torch device to run on, "cpu" or "cuda"; wherever the checkpoint was saved.
+        head: of a model with several heads, the one to use.
+
+    Returns:
+        The calculator of its host, with energy, forces, stress, charges, dipole and born_effective_charges.
+
+    Raises:
+        CheckpointError, HostError: see `load_model`; HostError also for a head that the model has not.
+        DeviceError: the device does not exist on this machine.
+    """
+    check_device(device)
+    model, config = load_model(path)
+    host = registry.host(config["host"])
+    if head is None:
+        return host.calculator(model, config, device)
+    calculator = host.calculator(model, {**config, "head": head}, device)
+    if getattr(calculator, "head", None) != head:
+        raise HostError(f"head is {head!r}, but models of {config['host']} have no heads to choose from")
+    return calculator
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Model, on the CPU, and config of a checkpoint folder, or of a model of the zoo by its name.
+
+    Raises:
+        CheckpointError: not a checkpoint, a changed byte, a missing file or tensor, an unsupported version, or heads, a
+            solver or a response that is not installed; says what to install.
+        HostError: the host it was made with is missing or of an unsupported version; says what to install.
+    """
+    folder = checkpoint.find_folder(path)
+    state, config = checkpoint.read(folder)
+    host = registry.host(state.host)
+    _check_host_version(host.info(), state.versions, folder / checkpoint.CONFIG)
+    try:
+        return _rebuilt(host, state), config
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+
+
+def _sign_and_susceptibility(
+    model: nn.Module, host: Host, state: HostState, frames: Sequence[Atoms]
+) -> tuple[Sign, float | None]:
+    """Sign of the moments and mean susceptibility; whatever goes wrong is told in the sign's reason."""
+    sign, susceptibility = Sign(False), None
+    try:
+        device = next(model.parameters()).device
+        # heads of the host share the moments: any of them will do
+        metadata = {"head": next(iter(state.extra.get("heads", ())), None)}
+        calculator = host.calculator(copy.deepcopy(model), metadata, str(device))
+        sign = read_sign(calculator, frames)
+        susceptibility = mean_susceptibility(calculator, frames)
+    except Exception as error:  # the model has been written: nothing that happens here may end a training
+        sign = sign if sign.decided else Sign(False, reason=f"{type(error).__name__}: {error}")
+    return sign, susceptibility
+
+
+def _rebuilt(host: Host, state: HostState) -> nn.Module:
+    """The model of a state, made only after its description was found to be no larger than its tensors."""
+    sizes = WeightSizes(state.tensors)
+    for name, tensor in state.tensors.items():
+        if tensor.element_size() == 1 and tensor.is_floating_point():  # PyTorch has no isfinite for these
+            raise CheckpointError(f"weights: {quoted(name)} is {tensor.dtype}, which no host computes with")
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"weights: {quoted(name)} holds NaN or infinity")
+    check_description(state.model)
+    if state.long_range is not None:
+        sizes.width("long_range.hidden", state.long_range.hidden)
+    try:
+        with building(sizes):
+            model = host.rebuild(state)
+    except LesPluginsError:
+        raise
+    except Exception as error:  # an adapter raises whatever a nonsense argument makes its host
+        raise CheckpointError(
+            f"{checkpoint.CONFIG} does not describe a model of this {state.host}: {error!r}"
+        ) from error
+    return model
+
+
+def _check_host_version(info: HostInfo, versions: Mapping[str, Any], path: Path) -> None:
+    """A host of another version may build another model from the same arguments."""
+    saved = versions.get(info.distribution)
+    try:
+        fits = SpecifierSet(info.supported).contains(Version(str(saved)), prereleases=True)
+    except ValueError:  # no version, or one of more digits than Python reads
+        fits = False
+    if not fits:
+        raise CheckpointError(
+            f"{path}: saved with {info.distribution} {quoted(saved)}; this adapter reads {info.supported}"
+        )

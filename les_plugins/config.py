@@ -13,6 +13,8 @@ from les_plugins.errors import ConfigError, quoted
 
 MultipoleName = Literal["charge", "dipole", "quadrupole"]
 RANGES = {"sigma": SIGMA_RANGE, "dl": DL_RANGE}
+#: Names of heads, solvers and responses, which plugins may bring; `hosting.build` says which there are.
+PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,60}$")]
 PositiveLength = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -22,7 +24,8 @@ class ResponseConfig(BaseModel):
     Attributes:
         charge: induced charge through a softness on every atom.
         dipole: induced dipole through a polarizability: "none", "isotropic" or "anisotropic".
-        solve: "one_shot", answers to the permanent moments alone, or "self_consistent", to each other too.
+        solve: "one_shot", answers to the permanent moments alone, or "self_consistent", to each other too; or the name
+            of a response that a plugin brings.
         total_charge: of each structure, self-consistent: "free", or "fixed" at that of the permanent moments.
         tolerance: relative residual of the self-consistent solution.
     """
@@ -31,7 +34,7 @@ class ResponseConfig(BaseModel):
 
     charge: bool = False
     dipole: Literal["none", "isotropic", "anisotropic"] = "none"
-    solve: Literal["one_shot", "self_consistent"] = "one_shot"
+    solve: PartName = "one_shot"
     total_charge: Literal["free", "fixed"] = "free"
     tolerance: Annotated[float, Field(ge=1e-14, le=1e-2)] = 1e-8
 
@@ -53,11 +56,13 @@ class LongRangeConfig(BaseModel):
             quadrupoles (8 meV/atom, 16 meV/Å on water), but a model trained with it must run with it.
         remove_self_interaction: leave each atom's interaction with itself out.
         epsilon_infinity: electronic dielectric constant that scales Born charges and dipoles of periodic structures.
-        heads: "auto", "equivariant" (the host's 1o and 2e features) or "edge" (invariant hosts).
+        heads: "auto", "equivariant" (the host's 1o and 2e features) or "edge" (invariant hosts); or the name of heads
+            that a plugin brings.
         hidden: width of the small networks in the heads.
         zero_init: start exactly at the host's predictions, through a coupling that grows from zero.
         method: how the periodic sum is done: "direct", "mesh", or "auto", the faster of the two for each structure; or
-            "nvalchemi", the mesh of nvalchemi-toolkit-ops, an optional package.
+            "nvalchemi", the mesh of nvalchemi-toolkit-ops, an optional package; or the name of a solver that a plugin
+            brings.
         static_cell: longest lattice vectors, Å, that a compiled model has to cover; needed for compiling, and then no
             other structure is accepted. None: any structure, no compiling.
         neutralize: what is done about the net charge of a structure: "background" (the mean is taken off every atom of
@@ -81,10 +86,10 @@ class LongRangeConfig(BaseModel):
     dl: Annotated[float, Field(ge=DL_RANGE[0], le=DL_RANGE[1])] = 1.2
     remove_self_interaction: bool = True
     epsilon_infinity: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
-    heads: Literal["auto", "equivariant", "edge"] = "auto"
+    heads: PartName = "auto"
     hidden: Annotated[int, Field(ge=1, le=4096)] = 32
     zero_init: bool = False
-    method: Literal["auto", "direct", "mesh", "nvalchemi"] = "auto"
+    method: PartName = "auto"
     static_cell: tuple[PositiveLength, PositiveLength, PositiveLength] | None = None
     neutralize: Literal["background", "shift", "keep", "refuse"] = "background"
     net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = WARNING_ENERGY

@@ -56,7 +56,7 @@ MOVED = {
     "more_terms": "storage.fine_tuning",
     "multipoles": "electrostatics.multipoles",
     "near_origin": "data.near_origin",
-    "nvalchemi": "hosting.nvalchemi",
+    "nvalchemi": "hosting.defaults",
     "observables": "electrostatics.observables",
     "phonon_files": "crystals.phonon_files",
     "phonons": "crystals.phonons",
@@ -77,6 +77,13 @@ MOVED = {
     "vacuum": "data.vacuum",
     "zone_center": "crystals.zone_center",
     "zoo": "storage.zoo",
+}
+
+
+#: What was in a module and is now in another one than the rest of it.
+MOVED_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
+    "checkpoint": {"api": ("save", "load", "load_model")},
+    "plugins": {"api": ("attach",)},
 }
 
 
@@ -105,7 +112,11 @@ class MovedModules(MetaPathFinder):
             return None
         new = f"les_plugins.{MOVED[name]}"
         warnings.warn(f"{fullname} is {new} now; the old name goes with 0.3", DeprecationWarning, 2)
-        return ModuleSpec(fullname, _Renamed(importlib.import_module(new)))
+        module = importlib.import_module(new)
+        for other, names in MOVED_NAMES.get(name, {}).items():
+            source = importlib.import_module(f"les_plugins.{other}")
+            module.__dict__.update({each: getattr(source, each) for each in names})
+        return ModuleSpec(fullname, _Renamed(module))
 
 
 def install() -> None:

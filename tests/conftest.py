@@ -10,9 +10,11 @@ from importlib.util import find_spec
 import pytest
 import torch
 from command_line import Done
+from toy_host import BringsHosts, Distribution
 
 from les_plugins import cli
 from les_plugins.hosting import registry as plugins
+from les_plugins.hosting.types import Host
 
 torch.set_num_threads(1)  # tensors are tiny: more threads only wait for each other
 
@@ -55,6 +57,7 @@ class EntryPoint:
 
     def __init__(self, name: str, plugin: object) -> None:
         self.name, self.value, self._plugin = name, f"third_party.{name}", plugin
+        self.dist = Distribution(f"les-{name}", "0.3")
 
     def load(self) -> object:
         if isinstance(self._plugin, Exception):
@@ -64,18 +67,15 @@ class EntryPoint:
 
 @pytest.fixture
 def with_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """A function that makes plugins, given by name, be found beside the installed ones until the test ends."""
+    """A function that makes plugins, or hosts, given by name, be found beside the installed ones in this test."""
     installed = list(importlib.metadata.entry_points(group=plugins.GROUP))
 
-    def forget() -> None:
-        plugins.manager.cache_clear()
-        plugins._failures.cache_clear()
-
     def found(**third_party: object) -> None:
-        entries = [*installed, *(EntryPoint(name, plugin) for name, plugin in third_party.items())]
+        brought = {name: BringsHosts(each) if isinstance(each, Host) else each for name, each in third_party.items()}
+        entries = [*installed, *(EntryPoint(name, plugin) for name, plugin in brought.items())]
         monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda group: entries)
-        forget()
+        plugins.forget()
 
     yield found
     monkeypatch.undo()
-    forget()
+    plugins.forget()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from toy_host import BareHost
 
 import les_plugins
-from les_plugins import LongRangeConfig
+from les_plugins import LatentElectrostatics, LongRangeConfig
 from les_plugins.errors import CheckpointError, DeviceError, HostError
 from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.hosting.registry import HostInfo, HostState
+from les_plugins.hosting.types import HostState
 from les_plugins.storage import checkpoint
 from les_plugins.storage.checkpoint import CONFIG, MANIFEST, WEIGHTS
 
@@ -26,27 +29,20 @@ FILES = (CONFIG, WEIGHTS, MANIFEST)
 SECTION = LongRangeConfig.parse({"dl": 2.0, "epsilon_infinity": 1.78})
 
 
-class ToyHost:
+class ToyHost(BareHost):
     """A host whose model is one linear map, and whose calculator says on which device it is."""
 
-    @hookimpl
-    def les_host_info(self) -> HostInfo:
-        return HostInfo("toy", "toy", ">=1", "1.0")
-
-    @hookimpl
-    def les_state(self, model: nn.Module) -> HostState:
+    def state(self, model: nn.Module) -> HostState:
         return HostState("toy", {"toy": "1.0"}, {"width": 3}, SECTION, model.state_dict(), {"frames": 4})
 
-    @hookimpl
-    def les_rebuild(self, state: HostState) -> nn.Module:
+    def rebuild(self, state: HostState) -> nn.Module:
         model = nn.Linear(state.model["width"], 1)
         if state.tensors.keys() != model.state_dict().keys():
             raise CheckpointError("weights: tensors do not fit")
         model.load_state_dict(dict(state.tensors))
         return model
 
-    @hookimpl
-    def les_calculator(self, model: nn.Module, metadata: Mapping[str, Any], device: str) -> Any:
+    def calculator(self, model: nn.Module, metadata: Mapping[str, Any], device: str) -> Any:
         return model, metadata, device
 
 
@@ -312,3 +308,64 @@ def test_a_model_with_nan_is_not_saved(tmp_path: Path, model: nn.Module) -> None
     with pytest.raises(CheckpointError, match="'weight' holds NaN or infinity"):
         les_plugins.save(model, tmp_path / "nan.les", "toy")
     assert not (tmp_path / "nan.les").exists()
+
+
+class BringsSolver:
+    """A third party's solver: ours, of another width."""
+
+    @hookimpl
+    def les_solvers(self) -> Any:
+        return {"wide": lambda config: LatentElectrostatics(sigma=2.0 * config.sigma)}
+
+
+class WideHost(ToyHost):
+    """The toy host, with a section that names a third party's solver."""
+
+    def state(self, model: nn.Module) -> HostState:
+        return replace(super().state(model), long_range=LongRangeConfig.parse({**SECTION.to_dict(), "method": "wide"}))
+
+
+def test_a_checkpoint_says_who_provides_its_parts(saved: Path) -> None:
+    ours = {"provider": "les-plugins", "version": les_plugins.__version__}
+    assert checkpoint.read_config(saved)["parts"] == {
+        "heads": {"name": "auto", **ours},
+        "solver": {"name": "auto", **ours},
+        "response": {"name": "one_shot", **ours},
+    }
+
+
+def test_a_checkpoint_of_a_third_party_s_solver_is_loaded_with_it_and_an_error_without(
+    tmp_path: Path, model: nn.Module, with_plugins: Callable[..., None]
+) -> None:
+    with_plugins(toy=WideHost(), solver=BringsSolver())
+    folder = les_plugins.save(model, tmp_path / "wide.les", "toy")
+    solver = {"name": "wide", "provider": "les-solver", "version": "0.3"}
+    assert checkpoint.read_config(folder)["parts"]["solver"] == solver
+    assert torch.equal(les_plugins.load(folder)[0].weight, model.weight)
+    with_plugins(toy=WideHost())
+    message = refusal(folder)
+    assert f"{folder / CONFIG}: the solver 'wide' (method) is of les-solver 0.3, which is not installed" in message
+    assert "pip install 'les-solver'" in message
+    with_plugins(toy=WideHost(), other=BringsSolver())
+    assert "is of les-solver 0.3; installed is one of that name of les-other" in refusal(folder)
+
+
+def test_a_checkpoint_without_parts_is_of_before_and_all_of_them_are_ours(saved: Path) -> None:
+    rewrite(saved / CONFIG, lambda config: config.pop("parts"))
+    seal(saved)
+    assert isinstance(les_plugins.load(saved)[0], nn.Linear)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda parts: parts["solver"].update(provider="les-else"), "is of les-else .*; installed is one of that name"),
+        (lambda parts: parts["solver"].update(name="mesh"), "parts.solver is 'mesh', in long_range it is auto"),
+        (lambda parts: parts["heads"].pop("provider"), "parts.heads is .*; expected name, provider and version"),
+        (lambda parts: parts.update(response=3), "parts.response is 3; expected name, provider and version"),
+    ],
+)
+def test_parts_that_are_not_those_of_the_section_are_an_error(saved: Path, change: Any, words: str) -> None:
+    rewrite(saved / CONFIG, lambda config: change(config["parts"]))
+    seal(saved)
+    assert re.search(words, refusal(saved))

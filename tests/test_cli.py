@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from command_line import Done
+from toy_host import BareHost
 
 import les_plugins
-from les_plugins.errors import ConfigError
+from les_plugins.errors import ConfigError, how_to_install
 from les_plugins.hosting import registry as plugins
-from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.hosting.registry import HostInfo
 
 
 @pytest.fixture
@@ -24,18 +23,15 @@ def command(les_plugins_command: Callable[..., Done]) -> Callable[..., Done]:
     return les_plugins_command
 
 
-class Trainer:
+class Trainer(BareHost):
     """A host that only says what it was called with."""
+
+    distribution = "toy-potential"
 
     def __init__(self) -> None:
         self.calls: list[tuple[Path, Sequence[str], Mapping[str, Any]]] = []
 
-    @hookimpl
-    def les_host_info(self) -> HostInfo:
-        return HostInfo("toy", "toy-potential", ">=1", "1.0")
-
-    @hookimpl
-    def les_train(self, config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any]) -> Path | None:
+    def train(self, config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any]) -> Path | None:
         self.calls.append((config_file, arguments, metadata))
         if config_file.name == "bad.yaml":
             raise ConfigError(f"{config_file}: unknown key 'sigme'; [allowed] keys: sigma")
@@ -72,7 +68,7 @@ def test_hosts_as_a_table_gives_the_reason_where_one_is_missing(
     monkeypatch.setattr(plugins.importlib.metadata, "version", version)
     done = command("hosts")
     assert done.code == 0
-    assert "pip install 'les-plugins[mace]'" in done.output
+    assert how_to_install("mace") in done.output
 
 
 def test_the_version_is_printed(command: Callable[..., Done]) -> None:
@@ -147,25 +143,23 @@ def test_training_with_a_missing_host_says_what_to_install(
     monkeypatch.setattr(plugins.importlib.metadata, "version", version)
     done = command("train", "mace", "--config", "a.yaml")
     assert done.code == 1
-    assert done.errors == "error: mace: mace-torch is not installed: pip install 'les-plugins[mace]'\n"
+    assert done.errors == f"error: mace: mace-torch is not installed: {how_to_install('mace')}\n"
 
 
 def test_training_with_a_host_without_a_trainer_is_an_error_that_says_so(
     command: Callable[..., Done], with_plugins: Callable[..., None]
 ) -> None:
-    class Describes:
-        @hookimpl
-        def les_host_info(self) -> HostInfo:
-            return HostInfo("toy", "toy-potential", ">=1", "1.0")
-
-    with_plugins(toy=Describes())
+    with_plugins(toy=BareHost())
     for more in ((), ("--json",)):
         done = command("train", "toy", "--config", "a.yaml", *more)
         assert (done.code, done.output) == (1, "")
-        assert done.errors == "error: toy: its adapter has no trainer (hook les_train); its hooks: les_host_info\n"
+        assert done.errors == (
+            "error: toy has no trainer: its adapter does not implement train; it implements info, attach, calculator, "
+            "state, rebuild\n"
+        )
     done = command("check", "toy")
     assert done.code == 1
-    assert "les_contract" in done.errors
+    assert "toy has no contract" in done.errors
 
 
 def test_a_training_that_wrote_nothing_says_so(command: Callable[..., Done], with_plugins: Callable[..., None]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from command_line import Done
-from test_checkpoint import ToyHost, hookimpl
+from test_checkpoint import ToyHost
 from torch import nn
 
 import les_plugins
@@ -17,8 +17,7 @@ from les_plugins.storage import checkpoint
 class Compiled(ToyHost):
     """The toy host with a compiler that writes one word."""
 
-    @hookimpl
-    def les_compile(self, model, output, static_cell, device, metadata):
+    def compile(self, model, output, static_cell, device, metadata):
         output.write_text("compiled", encoding="utf-8")
         return output
 

@@ -14,6 +14,7 @@ import ase.io
 import pytest
 from command_line import Done
 from toy_calculator import Toy, molecule
+from toy_host import BareHost
 
 from les_plugins.cli import md, predict, shared
 from les_plugins.dynamics import Trajectory
@@ -107,14 +108,11 @@ def _as_lightning() -> None:
 def test_an_interrupted_training_says_how_its_host_goes_on(
     monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., Done], interrupt: Callable[[], None]
 ) -> None:
-    class Host:
-        def offers(self, name: str) -> bool:
-            return True
-
-        def les_train(self, **named: Any) -> None:
+    class Interrupted(BareHost):
+        def train(self, *arguments: Any) -> None:
             interrupt()
 
-    monkeypatch.setattr(registry, "host", lambda name: Host())
+    monkeypatch.setattr(registry, "host", lambda name: Interrupted())
     done = les_plugins_command("train", "mace", "--config", "config.yaml", "--seed", 3)
     assert done.code == 130
     assert done.errors.splitlines()[-1] == (

@@ -20,6 +20,16 @@ def test_a_moved_module_is_the_one_under_its_new_name_and_says_so(old):
     assert caught[0].filename == importlib.__file__  # the line that imports, here importlib's own
 
 
+def test_names_that_went_to_another_module_are_found_under_the_old_one():
+    from les_plugins import api
+
+    for old, name in (("checkpoint", "load_model"), ("checkpoint", "save"), ("plugins", "attach")):
+        sys.modules.pop(f"les_plugins.{old}", None)
+        with pytest.warns(DeprecationWarning, match=old):
+            found = importlib.import_module(f"les_plugins.{old}")
+        assert getattr(found, name) is getattr(api, name)
+
+
 def test_a_name_that_never_was_is_an_ordinary_import_error():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("les_plugins.electrostatics.no_such_module")

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import nn
+from toy_host import BareHost
 
 import les_plugins
 from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles
 from les_plugins.electrostatics.response.one_shot import Response
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import ConfigError, HostError, how_to_install
 from les_plugins.hosting import registry as plugins
-from les_plugins.hosting.build import build_long_range
-from les_plugins.hosting.hookspecs import hookimpl, hookspec
-from les_plugins.hosting.registry import HostInfo
+from les_plugins.hosting.build import build_long_range, parse_section, parts_of
+from les_plugins.hosting.hookspecs import hookimpl
+from les_plugins.hosting.types import METHODS, HostInfo, PackagedHost, Part
 from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.heads import LatentVariables
 from les_plugins.model.long_range import LongRange
@@ -71,12 +73,12 @@ def test_listing_hosts_imports_none_of_them() -> None:
 def test_a_missing_host_is_listed_with_the_command_that_installs_it() -> None:
     (mace,) = [info for info in plugins.hosts() if info.name == "mace"]
     assert (mace.available, mace.version) == (False, None)
-    assert mace.problem == "mace-torch is not installed: pip install 'les-plugins[mace]'"
+    assert mace.problem == f"mace-torch is not installed: {how_to_install('mace')}"
 
 
 @pytest.mark.usefixtures("no_distribution")
 def test_using_a_missing_host_is_refused_with_the_command_that_installs_it() -> None:
-    with pytest.raises(HostError, match=r"pip install 'les-plugins\[mace\]'"):
+    with pytest.raises(HostError, match=re.escape(how_to_install("mace"))):
         plugins.host("mace")
 
 
@@ -121,97 +123,173 @@ def test_a_broken_third_party_plugin_is_listed_with_its_error_and_takes_no_other
     assert isinstance(evaluate(build_long_range(LAYOUT, LongRangeConfig())).energy, torch.Tensor)
 
 
-def test_a_third_party_plugin_with_a_wrong_signature_takes_no_other_down(with_plugins: Any) -> None:
-    class Wrong:
-        @hookimpl
-        def les_make_heads(self, feature: Any) -> None: ...
+class BringsParts:
+    """A plugin with heads, a solver and a response, each under the name `toy`."""
 
-    with_plugins(wrong=Wrong())
+    @hookimpl
+    def les_heads(self) -> Any:
+        return {"toy": lambda features, config: PointCharges()}
+
+    @hookimpl
+    def les_solvers(self) -> Any:
+        return {"toy": lambda config: Wide(sigma=2.0 * config.sigma)}
+
+    @hookimpl
+    def les_responses(self) -> Any:
+        return {"toy": lambda config: rigid}
+
+
+class PointCharges(nn.Module):
+    def forward(self, features: NodeFeatures) -> LatentVariables:
+        return LatentVariables(Multipoles(torch.tensor([1.0, 0.0, -1.0])), None, None)
+
+
+class Wide(LatentElectrostatics): ...
+
+
+def rigid(potential: Any, field: Any, softness: Any, polarizability: Any) -> Response:
+    return Response(None, None, torch.full_like(potential, 7.0))
+
+
+class Wrong:
+    @hookimpl
+    def les_heads(self, feature: Any) -> None: ...
+
+
+class Newer:
+    @hookimpl
+    def les_teleport(self) -> None: ...
+
+
+class Former:
+    @hookimpl
+    def les_host_info(self) -> None: ...
+
+
+class FormerSolver:
+    @hookimpl
+    def les_make_solver(self, config: Any) -> None: ...
+
+
+class Failing:
+    @hookimpl
+    def les_hosts(self) -> Any:
+        raise OSError("disk gone")
+
+
+class NotAHost:
+    @hookimpl
+    def les_hosts(self) -> Any:
+        return [BareHost]
+
+
+class Ours:
+    @hookimpl
+    def les_solvers(self) -> Any:
+        return {"direct": lambda config: Wide()}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "problem"),
+    [
+        (Wrong(), "feature"),
+        (Newer(), "les_teleport"),
+        (Former(), "les_host_info is a hook of les-plugins 0.1; now it is les_hosts() -> Sequence[Host]"),
+        (FormerSolver(), "now it is les_solvers() -> Mapping[str, SolverFactory]"),
+        (Failing(), "its les_hosts failed: OSError: disk gone"),
+        (NotAHost(), "its les_hosts returned a BareHost; expected objects of Host"),
+        (Ours(), "'direct' of its les_solvers is left out: les-plugins brings one of that name"),
+    ],
+)
+def test_a_plugin_that_cannot_be_used_is_listed_with_the_reason_and_takes_no_other_down(
+    with_plugins: Any, plugin: object, problem: str
+) -> None:
+    with_plugins(third=plugin)
+    part = build_long_range(LAYOUT, LongRangeConfig(method="direct"))
+    assert type(part.electrostatics) is LatentElectrostatics
     listed = {info.name: info for info in plugins.hosts()}
     assert "mace" in listed
-    assert "wrong" in listed
-    assert isinstance(build_long_range(LAYOUT, LongRangeConfig()), LongRange)
+    assert problem in str(listed["third"].problem)
 
 
-def test_a_third_party_plugin_with_a_hook_that_does_not_exist_takes_no_other_down(with_plugins: Any) -> None:
-    class Newer:
-        @hookimpl
-        def les_teleport(self) -> None: ...
-
-    with_plugins(newer=Newer())
-    listed = {info.name: info for info in plugins.hosts()}
-    assert "mace" in listed
-    assert "les_teleport" in str(listed["newer"].problem)
-
-
-def test_an_adapter_whose_host_info_fails_is_listed_with_its_error(with_plugins: Any) -> None:
-    class Failing:
-        @hookimpl
-        def les_host_info(self) -> HostInfo:
+def test_a_host_whose_info_fails_is_listed_with_its_error(with_plugins: Any) -> None:
+    class Failing(BareHost):
+        def info(self) -> HostInfo:
             raise OSError("disk gone")
 
     with_plugins(failing=Failing())
     listed = {info.name: info for info in plugins.hosts()}
     assert "mace" in listed
-    assert "OSError: disk gone" in str(listed["failing"].problem)
+    assert "OSError: disk gone" in str(listed["toy"].problem)
 
 
-def test_third_party_heads_replace_ours(with_plugins: Any) -> None:
-    class PointCharges(nn.Module):
-        def forward(self, features: NodeFeatures) -> LatentVariables:
-            return LatentVariables(Multipoles(torch.tensor([1.0, 0.0, -1.0])), None, None)
+def test_a_host_written_for_another_version_of_the_interface_is_listed_and_not_used(with_plugins: Any) -> None:
+    class Later(BareHost):
+        api_version = 2
 
-    class Plugin:
-        @hookimpl
-        def les_make_heads(self, features: FeatureLayout, config: LongRangeConfig) -> nn.Module:
-            return PointCharges()
+    with_plugins(later=Later())
+    (info,) = (info for info in plugins.hosts() if info.name == "toy")
+    assert not info.available
+    assert "written for version 2 of the interface" in str(info.problem)
+    with pytest.raises(HostError, match=r"toy: .*version 2 .* has 1"):
+        plugins.host("toy")
+    with pytest.raises(HostError, match="no adapter knows"):
+        les_plugins.attach(nn.Linear(1, 1), {})
 
-    with_plugins(heads=Plugin())
-    result = evaluate(build_long_range(LAYOUT, LongRangeConfig()))
+
+def test_two_hosts_of_one_name_are_a_problem_of_the_second(with_plugins: Any) -> None:
+    with_plugins(one=BareHost(), two=BareHost())
+    listed = {info.name: info for info in plugins.hosts()}
+    assert listed["toy"].available
+    assert "'toy' is left out" in str(listed["two"].problem)
+
+
+def test_heads_of_a_third_party_are_chosen_by_name(with_plugins: Any) -> None:
+    with_plugins(parts=BringsParts())
+    result = evaluate(build_long_range(LAYOUT, LongRangeConfig.parse({"heads": "toy"})))
     assert result.charge.tolist() == [1.0, 0.0, -1.0]
 
 
-def test_a_third_party_solver_replaces_ours(with_plugins: Any) -> None:
-    class Wide(LatentElectrostatics): ...
-
-    class Plugin:
-        @hookimpl
-        def les_make_solver(self, config: LongRangeConfig) -> LatentElectrostatics:
-            return Wide(sigma=2.0)
-
-    with_plugins(solver=Plugin())
-    part = build_long_range(LAYOUT, LongRangeConfig())
+def test_a_solver_of_a_third_party_is_chosen_by_name(with_plugins: Any) -> None:
+    with_plugins(parts=BringsParts())
+    part = build_long_range(LAYOUT, LongRangeConfig.parse({"method": "toy", "sigma": 1.5}))
     assert isinstance(part.electrostatics, Wide)
-    assert part.electrostatics.sigma == 2.0
+    assert part.electrostatics.sigma == 3.0
+    assert type(build_long_range(LAYOUT, LongRangeConfig()).electrostatics) is LatentElectrostatics
 
 
-def test_a_third_party_response_replaces_ours(with_plugins: Any) -> None:
-    def rigid(potential: Any, field: Any, softness: Any, polarizability: Any) -> Response:
-        return Response(None, None, torch.full_like(potential, 7.0))
-
-    class Plugin:
-        @hookimpl
-        def les_make_response(self, config: LongRangeConfig) -> Any:
-            return rigid
-
-    config = LongRangeConfig.parse({"response": {"charge": True}})
-    with_plugins(response=Plugin())
-    part = build_long_range(LAYOUT, config)
+def test_a_response_of_a_third_party_is_chosen_by_name(with_plugins: Any) -> None:
+    with_plugins(parts=BringsParts())
+    part = build_long_range(LAYOUT, LongRangeConfig.parse({"response": {"charge": True, "solve": "toy"}}))
     part.zero()
     torch.testing.assert_close(evaluate(part).energy, torch.tensor([21.0], dtype=torch.float64))
 
 
-def test_a_plugin_that_returns_none_leaves_the_part_to_ours(with_plugins: Any) -> None:
-    class Plugin:
-        @hookimpl
-        def les_make_solver(self, config: LongRangeConfig) -> None:
-            return None
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"method": "mehs"}, r"water.yaml: method is 'mehs' \(did you mean 'mesh'\?\); allowed .*: auto, direct, mesh"),
+        ({"heads": "edges"}, r"water.yaml: heads is 'edges' \(did you mean 'edge'\?\); allowed .*: auto, equivariant"),
+        ({"response": {"solve": "selfconsistent"}}, r"response.solve is .*did you mean 'self_consistent'.*one_shot"),
+        ({"method": "toy"}, r"method is 'toy'; allowed with what is installed: auto, direct, mesh, nvalchemi$"),
+    ],
+)
+def test_an_unknown_part_is_an_error_that_names_the_known_ones(section: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_section(section, "water.yaml")
+    with pytest.raises(ConfigError, match="allowed with what is installed"):
+        build_long_range(LAYOUT, LongRangeConfig.parse(section))
 
-    with_plugins(modest=Plugin())
-    assert type(build_long_range(LAYOUT, LongRangeConfig()).electrostatics) is LatentElectrostatics
+
+def test_parts_of_a_section_say_who_provides_them(with_plugins: Any) -> None:
+    with_plugins(parts=BringsParts())
+    found = parts_of(LongRangeConfig.parse({"method": "toy"}))
+    assert found["solver"] == Part("toy", "les-parts", "0.3")
+    assert found["heads"] == Part("auto", "les-plugins", les_plugins.__version__)
+    assert found["response"].name == "one_shot"
 
 
-def test_attach_refuses_a_model_that_no_adapter_knows_and_names_the_hosts() -> None:
+def test_attach_raises_an_error_for_a_model_that_no_adapter_knows_and_names_the_hosts() -> None:
     with pytest.raises(HostError, match=r"no adapter knows a model of type .*Linear; hosts: .*mace"):
         les_plugins.attach(nn.Linear(1, 1), {})
 
@@ -219,50 +297,54 @@ def test_attach_refuses_a_model_that_no_adapter_knows_and_names_the_hosts() -> N
 def test_attach_asks_third_party_adapters_too(with_plugins: Any) -> None:
     answer = nn.Identity()
 
-    class Adapter:
-        @hookimpl
-        def les_host_info(self) -> HostInfo:
-            return HostInfo("toy", "toy", ">=1", "1.0")
-
-        @hookimpl
-        def les_attach(self, model: nn.Module, config: LongRangeConfig) -> nn.Module | None:
+    class Attaches(BareHost):
+        def attach(self, model: nn.Module, config: LongRangeConfig) -> nn.Module | None:
             return answer if isinstance(model, nn.Linear) else None
 
-    with_plugins(toy=Adapter())
+    with_plugins(toy=Attaches())
     assert les_plugins.attach(nn.Linear(1, 1), {"multipoles": ["charge"]}) is answer
 
 
-def test_a_hook_that_a_host_lacks_or_that_returns_nothing_is_an_error(with_plugins: Any) -> None:
-    class Adapter:
-        @hookimpl
-        def les_host_info(self) -> HostInfo:
-            return HostInfo("toy", "toy", ">=1", "1.0")
-
-        @hookimpl
-        def les_calculator(self, model: nn.Module, metadata: Any, device: str) -> Any:
-            return None
-
-    with_plugins(toy=Adapter())
-    hooks = plugins.host("toy")
-    assert hooks.offers("les_calculator")
-    assert not hooks.offers("les_state")
-    with pytest.raises(HostError, match=r"toy: its adapter has no state of the model \(hook les_state\)"):
-        hooks.les_state(model=nn.Identity())
-    with pytest.raises(HostError, match=r"les_calculator of its adapter returned None; expected the ASE calculator"):
-        hooks.les_calculator(model=nn.Identity(), metadata={}, device="cpu")
-    with pytest.raises(HostError, match="no adapter knows"):  # attach leaves such a host out
-        les_plugins.attach(nn.Linear(1, 1), {})
+@pytest.mark.parametrize("what", ["train", "compile", "contract"])
+def test_what_a_host_does_not_implement_is_an_error(with_plugins: Any, what: str) -> None:
+    with_plugins(toy=BareHost())
+    toy = plugins.host("toy")
+    assert toy.offers("attach")
+    assert not toy.offers(what)
+    arguments = {"train": (None, (), {}), "compile": (None, None, None, "cpu", {}), "contract": ()}[what]
+    with pytest.raises(HostError, match=rf"toy has no \w+: its adapter does not implement {what}; it implements info"):
+        getattr(toy, what)(*arguments)
 
 
-def test_a_hook_that_is_not_specified_cannot_be_called() -> None:
-    with pytest.raises(AttributeError, match="les_teleport"):
-        _ = plugins.physics_hooks().les_teleport
+def test_a_packaged_host_imports_what_it_does_when_it_is_asked(with_plugins: Any) -> None:
+    class Packaged(PackagedHost):
+        name, distribution, supported = "toy", "torch", ">=2"
+        packages = ("torch",)
+        compile_targets = ("paper",)
+        parts: ClassVar[Any] = {"attach": "test_plugins:attached_by_name", "train": "no_such_module:train"}
+
+    with_plugins(toy=Packaged())
+    toy = plugins.host("toy")
+    (info,) = (info for info in plugins.hosts() if info.name == "toy")
+    assert (info.distribution, info.compile_targets, info.available) == ("torch", ("paper",), True)
+    assert [name for name in METHODS if toy.offers(name)] == ["info", "attach", "train"]
+    config = LongRangeConfig(sigma=1.5)
+    linear = nn.Linear(1, 1)
+    assert toy.attach(linear, config) == (linear, config)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        toy.train(Path("a.yaml"), (), {})
+    with pytest.raises(HostError, match=r"toy has no compiler: .* does not implement compile; it implements info, att"):
+        toy.compile(linear, Path("a"), None, "cpu", {})
 
 
-def test_hook_markers_carry_the_name_of_the_project() -> None:
-    marked = SimpleNamespace(spec=hookspec(lambda: None), impl=hookimpl(lambda: None))
-    assert marked.spec.les_plugins_spec
-    assert marked.impl.les_plugins_impl
+def attached_by_name(model: nn.Module, config: LongRangeConfig) -> Any:
+    """What `Packaged` names."""
+    return model, config
+
+
+def test_a_packaged_host_with_a_part_that_does_not_exist_is_an_error_at_once() -> None:
+    with pytest.raises(TypeError, match=r"parts has 'trian'; allowed: attach, calculator"):
+        type("Mistaken", (PackagedHost,), {"parts": {"trian": "a:b"}})
 
 
 def test_the_method_nvalchemi_without_its_package_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,8 +359,8 @@ def test_the_method_nvalchemi_without_its_package_is_refused_in_words(monkeypatc
 
 def test_no_other_method_imports_the_module_of_nvalchemi() -> None:
     code = (
-        "import sys; from les_plugins import LongRangeConfig; from les_plugins.hosting.registry import physics_hooks;"
-        "physics_hooks().les_make_solver(config=LongRangeConfig(method='mesh'));"
+        "import sys; from les_plugins import LongRangeConfig; from les_plugins.hosting.registry import solvers;"
+        "solvers()['mesh'].factory(LongRangeConfig(method='mesh'));"
         "ours = 'les_plugins.electrostatics.periodic.nvalchemi';"
         "print([m for m in ('warp', 'nvalchemiops', ours) if m in sys.modules])"
     )

@@ -13,13 +13,13 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from safetensors.torch import load_file
 from torch import nn
+from toy_host import BareHost
 
 import les_plugins
 from les_plugins import LongRangeConfig
 from les_plugins.errors import CheckpointError, LesPluginsWarning
 from les_plugins.hosting.build import build_long_range
-from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.hosting.registry import HostInfo, HostState
+from les_plugins.hosting.types import HostState
 from les_plugins.model.features import FeatureLayout, LayerLayout
 from les_plugins.storage import checkpoint
 from les_plugins.storage.checkpoint import WEIGHTS
@@ -27,23 +27,17 @@ from les_plugins.storage.checkpoint import WEIGHTS
 SECTION = LongRangeConfig.parse({"multipoles": ["charge"]})
 
 
-class ChargedHost:
+class ChargedHost(BareHost):
     """The toy, with a long-range part whose sign is wrong for water, and a calculator that evaluates it."""
 
     susceptibility = 0.5
     heads = ("a", "b")
     fails = False
 
-    @hookimpl
-    def les_host_info(self) -> HostInfo:
-        return HostInfo("toy", "toy", ">=1", "1.0")
-
-    @hookimpl
-    def les_state(self, model: nn.Module) -> HostState:
+    def state(self, model: nn.Module) -> HostState:
         return HostState("toy", {"toy": "1.0"}, {"width": 3}, SECTION, model.state_dict(), {"heads": list(self.heads)})
 
-    @hookimpl
-    def les_calculator(self, model: nn.Module, metadata: Mapping[str, Any], device: str) -> Any:
+    def calculator(self, model: nn.Module, metadata: Mapping[str, Any], device: str) -> Any:
         if self.fails:
             raise RuntimeError("no calculator today")
         host = self

@@ -15,8 +15,7 @@ from torch import nn
 
 import les_plugins
 from les_plugins.errors import CheckpointError
-from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.hosting.registry import HostState
+from les_plugins.hosting.types import HostState
 from les_plugins.storage.checkpoint import CONFIG, WEIGHTS
 from les_plugins.storage.sizes import WeightSizes, building, check_description
 
@@ -104,8 +103,7 @@ def test_a_description_with_numbers_that_no_model_has_is_refused(value: object) 
 class WideHost(ToyHost):
     """Builds what the config asks for, as a host does, and fails as hosts do."""
 
-    @hookimpl
-    def les_rebuild(self, state: HostState) -> nn.Module:
+    def rebuild(self, state: HostState) -> nn.Module:
         if state.model["width"] == 13:
             raise KeyError("a host's own failure")
         return nn.Linear(state.model["width"], state.model["width"])

@@ -1,1 +1,1 @@
-"""MACE adapter. `plugin.py` implements the hooks; the other files import MACE and are imported by it when asked for."""
+"""MACE adapter. `plugin.py` names what it does; the other files import MACE and are imported by it when asked for."""

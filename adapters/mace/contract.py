@@ -75,8 +75,8 @@ class MACEContract(AdapterContract):
         files = {"train_file": "train.extxyz", "valid_file": "valid.extxyz"}
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump({**SETTINGS, **files, self.section_name: dict(section)}))
-        hooks = plugins.host(self.host)
-        checkpoint: Path = hooks.les_train(config_file=config, arguments=(), metadata={"data_licence": "none"})
+        checkpoint = plugins.host(self.host).train(config, (), {"data_licence": "none"})
+        assert checkpoint is not None
         return checkpoint
 
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:

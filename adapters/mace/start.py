@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from les_plugins import api
 from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
 from les_plugins.adapters.mace.state import take_apart
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError
-from les_plugins.storage import checkpoint
 from les_plugins.storage.fine_tuning import load_with_new_heads, what_must_stay
 
 #: Arguments of a model that come from its training data and the precision of the run.
@@ -40,7 +40,7 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
             `long_range:` section differ from those of the run. Its numbers (sigma, dl, epsilon_infinity) may differ,
             and terms that the checkpoint has not start with fresh heads.
     """
-    model, config = checkpoint.load_model(source)
+    model, config = api.load_model(source)
     if config["host"] != "mace":
         raise ConfigError(f"start_from: {source} is a model of {config['host']}; allowed: models of MACE")
     base = model.base if isinstance(model, LongRangeMACE) else model

@@ -15,7 +15,7 @@ from torch import nn
 
 from les_plugins.adapters.mace.model import LongRangeMACE
 from les_plugins.errors import CheckpointError, HostError, quoted
-from les_plugins.hosting.registry import HostState
+from les_plugins.hosting.types import HostState
 from les_plugins.precision import default_dtype
 from les_plugins.storage.checkpoint import load_tensors
 from les_plugins.storage.sizes import WeightSizes

@@ -41,7 +41,7 @@ def compile_model(
     device: str,
     metadata: Mapping[str, Any],
 ) -> Path:
-    """Compile a model and write it; see `les_plugins.hosting.hookspecs.les_compile`.
+    """Compile a model and write it; see `les_plugins.hosting.types.Host.compile`.
 
     Raises:
         HostError: no LongRangeMACE, or compiled code that does not give the model's numbers.

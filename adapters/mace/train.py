@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from les_plugins import api
 from les_plugins.adapters.mace.data import read_data, reading
 from les_plugins.adapters.mace.seam import Built, model_seam, run
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
+from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import SECTION, is_near_miss, refuse_near_misses
 from les_plugins.io.documents import read_yaml
 from les_plugins.storage import checkpoint
@@ -46,7 +48,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         DeviceError: a device that this machine does not have.
     """
     settings, section, start = split_config(config_file)
-    long_range = None if section is None else LongRangeConfig.parse(section, f"{config_file}: {SECTION}")
+    long_range = None if section is None else parse_section(section, f"{config_file}: {SECTION}")
     args = parse_arguments(settings, arguments, config_file)
     _refuse_unsupported(args, long_range, start)
     check_device(args.device)
@@ -72,7 +74,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         **(metadata or {}),
     }
     structures = [atoms for some in found.train.values() for atoms in some]
-    checkpoint.save(built.model, folder, "mace", facts, built.frames() if found.binary else structures)
+    api.save(built.model, folder, "mace", facts, built.frames() if found.binary else structures)
     if stopped is not None:
         raise HostError(f"{stopped}; the training had come to its end, and its model is in {folder}") from stopped
     return folder

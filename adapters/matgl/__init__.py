@@ -1,1 +1,1 @@
-"""MatGL adapter. `plugin.py` implements the hooks; the other files import MatGL and are imported by it when asked."""
+"""MatGL adapter. `plugin.py` names what it does; the other files import MatGL and are imported by it when asked."""

@@ -79,8 +79,8 @@ class TensorNetContract(AdapterContract):
         config.write_text(
             yaml.safe_dump({**training_settings(self.model_name, None), self.section_name: dict(section)})
         )
-        hooks = plugins.host(self.host)
-        checkpoint: Path = hooks.les_train(config_file=config, arguments=(), metadata={"data_licence": "none"})
+        checkpoint = plugins.host(self.host).train(config, (), {"data_licence": "none"})
+        assert checkpoint is not None
         return checkpoint
 
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
@@ -148,3 +148,7 @@ def training_settings(architecture: str, section: Mapping[str, Any] | None) -> d
         },
     }
     return settings if section is None else {**settings, "long_range": dict(section)}
+
+
+#: Of every kind of model; `les-plugins check matgl` runs them.
+CONTRACTS = (TensorNetContract, M3GNetContract)

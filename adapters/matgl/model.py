@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
-from les_plugins.hosting.build import build_long_range
+from les_plugins.hosting.build import build_long_range, parse_section
 from les_plugins.model.features import Edges, FeatureLayout, NodeFeatures
 from les_plugins.model.long_range import LongRangeResult
 
@@ -50,7 +50,7 @@ class LongRangeModel(MatGLModel):
         if architecture not in ARCHITECTURES:
             raise HostError(f"architecture is {architecture!r}; allowed: {', '.join(ARCHITECTURES)}")
         base = ARCHITECTURES[architecture].kind(**arguments)
-        self._assemble(base, LongRangeConfig.parse(long_range, "LongRangeModel: long_range"))
+        self._assemble(base, parse_section(long_range, "LongRangeModel: long_range"))
 
     @classmethod
     def around(cls, base: nn.Module, config: LongRangeConfig) -> LongRangeModel:

@@ -15,7 +15,7 @@ from torch import nn
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range, energy_model
 from les_plugins.errors import CheckpointError, HostError, quoted
-from les_plugins.hosting.registry import HostState
+from les_plugins.hosting.types import HostState
 from les_plugins.storage.checkpoint import load_tensors
 from les_plugins.storage.sizes import WeightSizes
 

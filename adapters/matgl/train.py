@@ -22,6 +22,7 @@ from matgl.apps.pes import Potential
 from matgl.utils.training import MGLPotentialTrainer
 from torch import nn
 
+from les_plugins import api
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES
 from les_plugins.adapters.matgl.data import (
     DATASET_KEYS,
@@ -35,6 +36,7 @@ from les_plugins.adapters.matgl.data import (
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, GeometryError, HostError
+from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import refuse_near_misses
 from les_plugins.io.documents import parse_yaml, read_yaml
 from les_plugins.storage import checkpoint
@@ -109,7 +111,7 @@ def train(config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[st
     facts = {**facts, "training": {"host_options": _plain(trainer), "last_validation": best}, **(metadata or {})}
     try:
         potential.save(folder)
-        return checkpoint.save(potential, where, "matgl", facts, frames["train"])
+        return api.save(potential, where, "matgl", facts, frames["train"])
     except Exception as error:
         raise HostError(
             f"{where}: the trained model could not be saved: {error}; Lightning's checkpoints are kept: "
@@ -160,7 +162,7 @@ def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str,
     _check_keys(extra, allowed, f"{config_file}: trainer.trainer_kwargs")
     section = settings.get(SECTION)
     present = SECTION in settings
-    settings[SECTION] = LongRangeConfig.parse(section, f"{config_file}: {SECTION}") if present else None
+    settings[SECTION] = parse_section(section, f"{config_file}: {SECTION}") if present else None
     return settings
 
 

@@ -1,4 +1,4 @@
-"""NequIP and Allegro adapter. `plugin.py` implements the hooks; the other files import NequIP, when asked for."""
+"""NequIP and Allegro adapter. `plugin.py` names what it does; the other files import NequIP, when asked for."""
 
 from __future__ import annotations
 

@@ -14,10 +14,12 @@ from nequip.nn import GraphModel
 from nequip.utils.global_state import global_state_initialized, set_global_state
 
 from les_plugins.adapters.nequip.model import attach_long_range, long_range_part
+from les_plugins.api import load_model
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError, HostError
+from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import refuse_near_misses
-from les_plugins.storage.checkpoint import find_folder, load_model, read_config
+from les_plugins.storage.checkpoint import find_folder, read_config
 from les_plugins.storage.fine_tuning import load_with_new_heads, what_must_stay
 
 #: How a config names the two functions below.
@@ -54,7 +56,7 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
         raise ConfigError(f"LongRangeModel: unknown key {next(iter(unknown))!r}; allowed keys: model, long_range")
     if not isinstance(model, Mapping) or not isinstance(model.get("_target_"), str):
         raise ConfigError("LongRangeModel: model must be the model section of NequIP, with its _target_")
-    config = None if long_range is _ABSENT else LongRangeConfig.parse(long_range, "LongRangeModel: long_range")
+    config = None if long_range is _ABSENT else parse_section(long_range, "LongRangeModel: long_range")
     if not global_state_initialized():
         set_global_state()
     section = copy.deepcopy(dict(model))
@@ -126,7 +128,7 @@ def _under(
     model: torch.nn.Module, config: Mapping[str, Any], long_range: Mapping[str, Any], checkpoint: str | Path
 ) -> GraphModel:
     """The weights of `model` under another section, where they have a place in it; new terms start fresh."""
-    part, wanted = long_range_part(model), LongRangeConfig.parse(long_range, "PretrainedModel: long_range")
+    part, wanted = long_range_part(model), parse_section(long_range, "PretrainedModel: long_range")
     if part is None:
         return _with_fresh_heads(model, wanted, config["model"])
     changed = LongRangeModel(model=config["model"], long_range=long_range)

@@ -108,8 +108,8 @@ class NequIPContract(AdapterContract):
         model = {"_target_": TARGET, "model": HOST_SECTIONS[self.model_name], self.section_name: dict(section)}
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(training_settings(folder, model)), encoding="utf-8")
-        hooks = plugins.host(self.host)
-        checkpoint: Path = hooks.les_train(config_file=config, arguments=(), metadata={"data_licence": "none"})
+        checkpoint = plugins.host(self.host).train(config, (), {"data_licence": "none"})
+        assert checkpoint is not None
         return checkpoint
 
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
@@ -193,3 +193,7 @@ def training_settings(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
             "model": dict(model),
         },
     }
+
+
+#: Of every kind of model; `les-plugins check nequip` runs them.
+CONTRACTS = (NequIPContract, AllegroContract)

@@ -13,7 +13,7 @@ from torch import nn
 from les_plugins.adapters.nequip.builder import LongRangeModel
 from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.errors import CheckpointError, HostError, quoted
-from les_plugins.hosting.registry import HostState
+from les_plugins.hosting.types import HostState
 from les_plugins.storage.checkpoint import load_tensors
 from les_plugins.storage.sizes import WeightSizes
 

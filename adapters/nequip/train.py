@@ -19,6 +19,7 @@ from nequip.model.saved_models.load_utils import load_saved_model
 from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import nn
 
+from les_plugins import api
 from les_plugins.adapters.nequip.builder import PRETRAINED, TARGET, checkpoint_section
 from les_plugins.adapters.nequip.data import (
     HostFrames,
@@ -31,8 +32,8 @@ from les_plugins.adapters.nequip.data import (
 )
 from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, referenced, run_directory
 from les_plugins.adapters.nequip.run_train import FOLDER, TRACEBACK
-from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError, InterruptionError, LesPluginsWarning
+from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import SECTION, refuse_near_misses
 from les_plugins.io.documents import read_yaml
 from les_plugins.storage import checkpoint
@@ -97,7 +98,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
     written = newest_checkpoint(folder, 0.0 if settings.get("ckpt_path") else begin - _CLOCK)
     facts = {**facts, "training": {"host_checkpoint": written.name}, **(metadata or {})}
     try:
-        return checkpoint.save(load_checkpoint(written), target, "nequip", facts, examples)
+        return api.save(load_checkpoint(written), target, "nequip", facts, examples)
     except Exception as error:
         raise HostError(
             f"{written}, the checkpoint of NequIP, is kept, but was not saved as {target}: {error}"
@@ -149,7 +150,7 @@ def check_config(settings: Mapping[str, Any], source: str) -> None:
     for path, found in _our_sections(settings):
         section = found.get(SECTION)
         if section is not None and "${" not in str(section):
-            LongRangeConfig.parse(section, f"{source}: {path}.{SECTION}")
+            parse_section(section, f"{source}: {path}.{SECTION}")
     trainer = settings.get("trainer") or {}
     every = trainer.get("check_val_every_n_epoch", 1) if isinstance(trainer, dict) else 1
     if "EMALightningModule" in str(settings["training_module"].get("_target_")) and every != 1:

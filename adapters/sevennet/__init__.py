@@ -1,1 +1,1 @@
-"""SevenNet adapter. `plugin.py` implements the hooks; the other files import SevenNet, when asked for."""
+"""SevenNet adapter. `plugin.py` names what it does; the other files import SevenNet, when asked for."""

@@ -79,8 +79,8 @@ class SevenNetContract(AdapterContract):
         ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
         config = folder / "water.yaml"
         config.write_text(yaml.safe_dump({**training_settings(), self.section_name: dict(section)}), encoding="utf-8")
-        hooks = plugins.host(self.host)
-        checkpoint: Path = hooks.les_train(config_file=config, arguments=(), metadata={"data_licence": "none"})
+        checkpoint = plugins.host(self.host).train(config, (), {"data_licence": "none"})
+        assert checkpoint is not None
         return checkpoint
 
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:

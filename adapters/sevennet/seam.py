@@ -18,8 +18,8 @@ from sevenn import _const, model_build
 from sevenn.train import collate, dataload
 
 from les_plugins.adapters.sevennet import graphs
-from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
+from les_plugins.hosting.build import parse_section
 
 #: Our key in SevenNet's config.
 SECTION = "long_range"
@@ -75,7 +75,7 @@ def open_seam() -> Iterator[Built]:
         if torch.get_default_dtype() is not torch.float32:
             layers = with_species_in_model_dtype(layers)
         if config.get(SECTION) is not None:
-            section = LongRangeConfig.parse(config[SECTION], SECTION)
+            section = parse_section(config[SECTION], SECTION)
             refuse_accelerators(config)
             with torch.random.fork_rng(devices=[]):
                 # the host's own weights stay those of its seed, the heads' are others

@@ -14,7 +14,7 @@ from torch import nn
 from les_plugins.adapters.sevennet.model import attach_long_range, build_model, long_range_part
 from les_plugins.adapters.sevennet.seam import SECTION
 from les_plugins.errors import CheckpointError, HostError, quoted
-from les_plugins.hosting.registry import HostState
+from les_plugins.hosting.types import HostState
 from les_plugins.storage.checkpoint import load_tensors
 from les_plugins.storage.sizes import WeightSizes
 

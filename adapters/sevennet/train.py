@@ -31,6 +31,7 @@ from sevenn.util import load_checkpoint as load_host_checkpoint
 from sevenn.util import unique_filepath
 from torch import nn
 
+from les_plugins import api
 from les_plugins.adapters.sevennet.data import Found, literal_paths, read_data
 from les_plugins.adapters.sevennet.model import build_model, remember
 from les_plugins.adapters.sevennet.seam import SECTION, Built, open_seam, open_training_seam, refuse_accelerators
@@ -45,6 +46,7 @@ from les_plugins.errors import (
     LesPluginsError,
     LesPluginsWarning,
 )
+from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import refuse_near_misses
 from les_plugins.io.documents import read_yaml
 from les_plugins.storage import checkpoint
@@ -103,7 +105,7 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         why = "a model of several fidelities" if model.modal_map else "no structure of the training set could be read"
         warnings.warn(f"the sign of the charges is not decided: {why}", LesPluginsWarning, 2)
     try:
-        return checkpoint.save(model, target, "sevennet", facts, examples)
+        return api.save(model, target, "sevennet", facts, examples)
     except Exception as error:
         kept = ", ".join(path.name for path in sorted(working.glob("checkpoint_*.pth"))) or "none"
         raise HostError(
@@ -147,7 +149,7 @@ def read_config(config_file: Path) -> tuple[dict[str, Any], LongRangeConfig | No
     _check_values(settings, config_file)
     if SECTION not in settings:
         return settings, None
-    section = LongRangeConfig.parse(settings.pop(SECTION), f"{config_file}: {SECTION}")
+    section = parse_section(settings.pop(SECTION), f"{config_file}: {SECTION}")
     return {**settings, "model": {**settings["model"], SECTION: section.to_dict()}}, section
 
 
@@ -284,7 +286,7 @@ def _check_continue(settings: Mapping[str, Any], section: LongRangeConfig | None
             )
     elif section is None:
         raise ConfigError(f"{where} has a long-range part, which would be lost: add its {SECTION} section: {found}")
-    elif LongRangeConfig.parse(found, where) != section:
+    elif parse_section(found, where) != section:
         raise ConfigError(f"{where} was trained with another {SECTION} section: {found}")
 
 

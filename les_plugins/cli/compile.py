@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from les_plugins import api
 from les_plugins.cli.shared import quiet_host
 from les_plugins.errors import DataError, HostError
 from les_plugins.io.files import unwritable
@@ -50,18 +51,16 @@ def compile_model(
         "weights_sha256": checkpoint.sha256(path / checkpoint.WEIGHTS),
         "susceptibility": config.get("susceptibility"),
     }
-    if not host.offers("les_compile"):
+    if not host.offers("compile"):
         targets = ", ".join(info.compile_targets) or "none"
         raise HostError(
             f"{path}: this command compiles no models of {info.name} (targets of its own commands: {targets}); see "
             "docs/reference/compilers.md"
         )
     with quiet_host():
-        built, _ = checkpoint.load_model(path)
+        built, _ = api.load_model(path)
         with _in_another_folder(output) as begun:
-            written = host.les_compile(
-                model=built, output=begun, static_cell=static_cell, device=device, metadata=facts
-            )
+            written = host.compile(built, begun, static_cell, device, facts)
     if as_json:
         made = output.with_name(written.name)
         report = {"model": facts, "output": {"path": str(made), "sha256": checkpoint.sha256(made)}, "device": device}

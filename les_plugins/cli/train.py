@@ -98,9 +98,9 @@ def _trained(host: str, config: Path, arguments: tuple[str, ...], metadata: dict
         )
 
     with says_what_was_kept(kept):
-        hooks = plugins.host(host)
+        adapter = plugins.host(host)
         try:
-            path: Path | None = hooks.les_train(config_file=config, arguments=arguments, metadata=metadata)
+            path = adapter.train(config, arguments, metadata)
         except (LesPluginsError, OSError, MemoryError):  # the command has lines of its own for them
             raise
         except Exception as error:  # an adapter passes on whatever its host makes of a strange value

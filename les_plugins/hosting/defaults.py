@@ -1,8 +1,9 @@
-"""Our own heads, solver and response, offered through the same hooks as anybody else's."""
+"""Our own heads, solvers and responses, offered by name through the same hooks as anybody else's."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from les_plugins.config import LongRangeConfig
 from les_plugins.electrostatics import LatentElectrostatics
@@ -10,25 +11,38 @@ from les_plugins.electrostatics.layer import ResponseModel
 from les_plugins.electrostatics.response.one_shot import one_shot_response
 from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.model.features import FeatureLayout
 from les_plugins.model.heads import Heads
 
-
-@hookimpl(trylast=True)
-def les_make_heads(features: FeatureLayout, config: LongRangeConfig) -> nn.Module:
-    """Equivariant or edge heads (`les_plugins.model.heads`)."""
-    return Heads(features, config)
+if TYPE_CHECKING:
+    from les_plugins.hosting.hookspecs import HeadsFactory, ResponseFactory, SolverFactory
 
 
-@hookimpl(trylast=True)
-def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
-    """The layer (`les_plugins.electrostatics`)."""
+@hookimpl
+def les_heads() -> Mapping[str, HeadsFactory]:
+    """Equivariant or edge heads (`les_plugins.model.heads`); "auto" takes the former where the host has vectors."""
+    return {"auto": Heads, "equivariant": Heads, "edge": Heads}
+
+
+@hookimpl
+def les_solvers() -> Mapping[str, SolverFactory]:
+    """The layer (`les_plugins.electrostatics`), its periodic sum done in three ways, and nvalchemi-toolkit-ops'."""
+    return {"auto": make_layer, "direct": make_layer, "mesh": make_layer, "nvalchemi": make_nvalchemi_layer}
+
+
+@hookimpl
+def les_responses() -> Mapping[str, ResponseFactory]:
+    """To the permanent moments alone, or to all moments (`les_plugins.electrostatics.response`)."""
+    return {"one_shot": lambda config: one_shot_response, "self_consistent": make_self_consistent_response}
+
+
+def make_layer(config: LongRangeConfig) -> LatentElectrostatics:
+    """The layer of a section."""
     return LatentElectrostatics(
         sigma=config.sigma,
         dl=config.dl,
         remove_self_interaction=config.remove_self_interaction,
         method=config.method,
-        response=config.response.solve if config.has_response else None,
+        response=_response(config),
         static_cell=config.static_cell,
         neutralize=config.neutralize,
         net_charge_warning=config.net_charge_warning,
@@ -38,9 +52,29 @@ def les_make_solver(config: LongRangeConfig) -> LatentElectrostatics:
     )
 
 
-@hookimpl(trylast=True)
-def les_make_response(config: LongRangeConfig) -> ResponseModel:
-    """The one-shot response, or the self-consistent one (`les_plugins.electrostatics.response`)."""
-    if config.response.solve == "self_consistent":
-        return SelfConsistentResponse(config.response.tolerance, config.response.total_charge)
-    return one_shot_response
+def make_nvalchemi_layer(config: LongRangeConfig) -> LatentElectrostatics:
+    """The layer on nvalchemi-toolkit-ops, an optional package."""
+    from les_plugins.electrostatics.periodic.nvalchemi import NvalchemiElectrostatics
+
+    return NvalchemiElectrostatics(
+        sigma=config.sigma,
+        dl=config.dl,
+        remove_self_interaction=config.remove_self_interaction,
+        response=_response(config),
+        static_cell=config.static_cell,
+        neutralize=config.neutralize,
+        net_charge_warning=config.net_charge_warning,
+        mesh_tolerance=config.mesh_tolerance,
+    )
+
+
+def make_self_consistent_response(config: LongRangeConfig) -> ResponseModel:
+    """Induced moments that interact with each other."""
+    return SelfConsistentResponse(config.response.tolerance, config.response.total_charge)
+
+
+def _response(config: LongRangeConfig) -> str | None:
+    """The layer's own response; a third party's takes its place when the parts are put together."""
+    if not config.has_response:
+        return None
+    return config.response.solve if config.response.solve in les_responses() else "one_shot"

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsError, LesPluginsWarning, quoted
-from les_plugins.hosting import registry as plugins
-from les_plugins.hosting.registry import HostInfo, HostState
+from les_plugins.errors import CheckpointError, ConfigError, quoted
+from les_plugins.hosting.build import check_parts
+from les_plugins.hosting.types import HostState, Part
 from les_plugins.io.documents import read_json
 from les_plugins.io.folders import replacing
-from les_plugins.model.gauge import Sign, change_sign, mean_susceptibility, read_sign
-from les_plugins.storage.sizes import WeightSizes, building, check_description
 from les_plugins.version import __version__
-
-if TYPE_CHECKING:
-    from ase import Atoms
 
 FORMAT = "les-plugins checkpoint"
 FORMAT_VERSION = 1
@@ -36,91 +28,29 @@ CONFIG, WEIGHTS, MANIFEST = "config.json", "weights.safetensors", "manifest.json
 UNITS = {"length": "Å", "energy": "eV", "charge": "e"}
 
 
-def save(
-    model: nn.Module,
-    path: str | Path,
-    host: str,
-    metadata: Mapping[str, Any] | None = None,
-    frames: Sequence[Atoms] = (),
-) -> Path:
+def write(
+    folder: Path,
+    state: HostState,
+    metadata: Mapping[str, Any],
+    parts: Mapping[str, Part],
+    susceptibility: float | None = None,
+) -> None:
     """Write a model to a checkpoint folder, which appears whole or not at all.
 
-    The model is written first as it is; then the sign of its moments and the susceptibility of its material are read
-    off the frames, and it is written again with them. Whatever fails there is a warning, and the model is kept.
-
     Args:
-        model: a host model with its long-range part, or without; it is not changed.
-        path: the folder to write; made if needed, an existing checkpoint or link in its place is replaced.
-        host: name of the adapter, such as "mace".
-        metadata: JSON-compatible facts to keep, such as training data hashes, command, licence of the data.
-        frames: structures of the training set, all of them: from the Born charges of some the sign convention is read
-            off (electronegative elements are negative, `gauge.read_sign`), from the periodic ones the mean electronic
-            susceptibility. Without any the sign stays as training left it.
-
-    Returns:
-        The folder.
+        folder: made if needed; an existing checkpoint or link in its place is replaced.
+        state: the model, taken apart by its host.
+        metadata: JSON-compatible facts to keep.
+        parts: heads, solver and response of its section, and who provides them; empty for a short-range model.
+        susceptibility: mean electronic susceptibility of the training set, or None.
 
     Raises:
-        CheckpointError: the folder holds files that are not a checkpoint's or cannot be written, or a tensor is not
-            finite.
-
-    Warns:
-        LesPluginsWarning: frames were given and the sign could not be decided.
+        CheckpointError: the folder holds other files or cannot be written, or a tensor is not finite.
     """
-    folder = Path(path)
     check_target(folder)
-    hooks = plugins.host(host)
-    state: HostState = hooks.les_state(model=model)
     for name, tensor in state.tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{folder}: the tensor {name!r} holds NaN or infinity, the model is not saved")
-    facts = dict(metadata or {})
-    _write(folder, state, facts, None)
-    if state.long_range is None or not len(frames):
-        return folder
-    sign, susceptibility = _look_at_frames(model, hooks, state, frames)
-    if not sign.decided:
-        warnings.warn(
-            f"{folder}: the sign of the charges is not certain ({sign.reason}): look at them before you use them",
-            LesPluginsWarning,
-            2,
-        )
-    if sign.turned:
-        turned = copy.deepcopy(model)
-        change_sign(turned)
-        state = hooks.les_state(model=turned)
-    _write(folder, state, {**facts, "gauge": sign.facts()}, susceptibility)
-    return folder
-
-
-def check_target(folder: str | Path) -> None:
-    """Raise CheckpointError where a checkpoint cannot be written because something else stands there.
-
-    Called by trainers before they begin: after hours of training it is too late.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or _strangers(folder)):
-        raise CheckpointError(f"{folder} exists and is not a checkpoint: choose another path")
-
-
-def _look_at_frames(
-    model: nn.Module, hooks: Any, state: HostState, frames: Sequence[Atoms]
-) -> tuple[Sign, float | None]:
-    """Sign of the moments and mean susceptibility; whatever goes wrong is told in the sign's reason."""
-    sign, susceptibility = Sign(False), None
-    try:
-        device = next(model.parameters()).device
-        # heads of the host share the moments: any of them will do
-        metadata = {"head": next(iter(state.extra.get("heads", ())), None)}
-        calculator = hooks.les_calculator(model=copy.deepcopy(model), metadata=metadata, device=str(device))
-        sign = read_sign(calculator, frames)
-        susceptibility = mean_susceptibility(calculator, frames)
-    except Exception as error:  # the model has been written: nothing that happens here may end a training
-        sign = sign if sign.decided else Sign(False, reason=f"{type(error).__name__}: {error}")
-    return sign, susceptibility
-
-
-def _write(folder: Path, state: HostState, metadata: Mapping[str, Any], susceptibility: float | None) -> None:
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -131,6 +61,7 @@ def _write(folder: Path, state: HostState, metadata: Mapping[str, Any], suscepti
         "long_range": None if state.long_range is None else state.long_range.to_dict(),
         "epsilon_infinity": None if state.long_range is None else state.long_range.epsilon_infinity,
         "susceptibility": susceptibility,
+        "parts": {kind: asdict(part) for kind, part in parts.items()},
         "model": dict(state.model),
         "metadata": {**state.extra, **metadata},
     }
@@ -149,18 +80,26 @@ def _write(folder: Path, state: HostState, metadata: Mapping[str, Any], suscepti
         raise CheckpointError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
-def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Model, on the CPU, and config of a checkpoint folder, or of a model of the zoo by its name.
+def check_target(folder: str | Path) -> None:
+    """Raise CheckpointError where a checkpoint cannot be written because something else stands there.
+
+    Called by trainers before they begin: after hours of training it is too late.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or _strangers(folder)):
+        raise CheckpointError(f"{folder} exists and is not a checkpoint: choose another path")
+
+
+def read(path: str | Path) -> tuple[HostState, dict[str, Any]]:
+    """State and config of a checkpoint folder, or of a model of the zoo by its name; loads no host.
 
     Raises:
-        CheckpointError: not a checkpoint, a changed byte, a missing file or tensor, an unsupported version.
-        HostError: the host it was made with is missing or of an unsupported version; says what to install.
+        CheckpointError: not a checkpoint, a changed byte, a missing file, an unsupported format, or a part that is not
+            installed.
     """
     folder = find_folder(path)
     verify(folder)
     config = read_config(folder)
-    hooks = plugins.host(config["host"])
-    _check_host_version(hooks.les_host_info(), config["versions"], folder / CONFIG)
     section = config["long_range"]
     try:
         long_range = None if section is None else LongRangeConfig.parse(section, f"{folder / CONFIG}: long_range")
@@ -170,65 +109,15 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if config["epsilon_infinity"] != epsilon:
         given = config["epsilon_infinity"]
         raise CheckpointError(f"{folder / CONFIG}: epsilon_infinity is {given}, in long_range it is {epsilon}")
+    if long_range is not None:
+        check_parts(config.get("parts"), long_range, str(folder / CONFIG))
     try:
         tensors = load_file(folder / WEIGHTS, device="cpu")
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}") from None
-    state = HostState(config["host"], config["versions"], config["model"], long_range, tensors, config["metadata"])
-    try:
-        return _rebuilt(hooks, state), config
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
-
-
-def _rebuilt(hooks: Any, state: HostState) -> nn.Module:
-    """The model of a state, made only after its description was found to be no larger than its tensors."""
-    sizes = WeightSizes(state.tensors)
-    for name, tensor in state.tensors.items():
-        if tensor.element_size() == 1 and tensor.is_floating_point():  # PyTorch has no isfinite for these
-            raise CheckpointError(f"weights: {quoted(name)} is {tensor.dtype}, which no host computes with")
-        if not bool(tensor.isfinite().all()):
-            raise CheckpointError(f"weights: {quoted(name)} holds NaN or infinity")
-    check_description(state.model)
-    if state.long_range is not None:
-        sizes.width("long_range.hidden", state.long_range.hidden)
-    try:
-        with building(sizes):
-            model: nn.Module = hooks.les_rebuild(state=state)
-    except LesPluginsError:
-        raise
-    except Exception as error:  # an adapter raises whatever a nonsense argument makes its host
-        raise CheckpointError(f"{CONFIG} does not describe a model of this {state.host}: {error!r}") from error
-    return model
-
-
-def load(path: str | Path, device: str = "cpu", head: str | None = None) -> Any:
-    """ASE calculator of a checkpoint folder, or of a model of the zoo.
-
-    Args:
-        path: the folder, or a name such as "water-mace" (`les-plugins zoo list`).
-        device: torch device to run on, "cpu" or "cuda"; wherever the checkpoint was saved.
-        head: of a model with several heads, the one to use.
-
-    Returns:
-        The calculator of its host, with energy, forces, stress, charges, dipole and born_effective_charges.
-
-    Raises:
-        CheckpointError, HostError: see `load_model`; HostError also for a head that the model has not.
-        DeviceError: the device does not exist on this machine.
-    """
-    from les_plugins.devices import check_device
-
-    check_device(device)
-    model, config = load_model(path)
-    if head is None:
-        return plugins.host(config["host"]).les_calculator(model=model, metadata=config, device=device)
-    calculator = plugins.host(config["host"]).les_calculator(
-        model=model, metadata={**config, "head": head}, device=device
-    )
-    if getattr(calculator, "head", None) != head:
-        raise HostError(f"head is {head!r}, but models of {config['host']} have no heads to choose from")
-    return calculator
+    return HostState(
+        config["host"], config["versions"], config["model"], long_range, tensors, config["metadata"]
+    ), config
 
 
 def verify(folder: Path) -> None:
@@ -342,19 +231,6 @@ def _check_format(document: dict[str, Any], path: Path) -> None:
         raise CheckpointError(
             f"{path}: format_version is {quoted(document.get('format_version'))}; "
             f"this les-plugins ({__version__}) reads {FORMAT_VERSION}"
-        )
-
-
-def _check_host_version(info: HostInfo, versions: Mapping[str, Any], path: Path) -> None:
-    """A host of another version may build another model from the same arguments."""
-    saved = versions.get(info.distribution)
-    try:
-        fits = SpecifierSet(info.supported).contains(Version(str(saved)), prereleases=True)
-    except ValueError:  # no version, or one of more digits than Python reads
-        fits = False
-    if not fits:
-        raise CheckpointError(
-            f"{path}: saved with {info.distribution} {quoted(saved)}; this adapter reads {info.supported}"
         )
 
 

@@ -85,7 +85,7 @@ class ContractHost(ABC):
 
     @abstractmethod
     def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
-        """Train for an epoch or two with `les_train`, the host's own trainer.
+        """Train for an epoch or two with `Host.train`, the host's own trainer.
 
         Args:
             folder: an empty folder, the working directory, for data and config file.
@@ -154,7 +154,7 @@ class ContractHost(ABC):
 
     def calculator(self, model: nn.Module) -> Any:
         """The host's ASE calculator of a model, as `les_plugins.load` makes it."""
-        return plugins.host(self.host).les_calculator(model=model, metadata={}, device="cpu")
+        return plugins.host(self.host).calculator(model, {}, "cpu")
 
     def amplify(self, model: nn.Module) -> nn.Module:
         """Scale the last layer of every head so that fresh random moments are as large as trained ones.

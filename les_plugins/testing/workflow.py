@@ -16,10 +16,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from les_plugins import api
+from les_plugins.api import load_model
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError, LesPluginsError, LesPluginsWarning
 from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES
-from les_plugins.storage.checkpoint import load_model
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import labelled_waters, waters
 
@@ -127,7 +127,7 @@ class Workflow(ContractHost):
         assert coupling.abs().item() > 0.0  # it starts at exactly zero: only an optimizer moves it
         calculator = api.load(folder)
         assert np.isfinite(calculator.get_property("forces", waters(2))).all()
-        assert config["metadata"], "les_train must hand on its metadata"
+        assert config["metadata"], "train must hand on its metadata"
 
     @pytest.mark.parametrize("name", ["long_rang", "longrange", "Long-Range", "les"])
     def test_a_misspelt_section_is_refused_in_words(

@@ -23,8 +23,9 @@ from safetensors.torch import load_file, save_file
 
 import les_plugins
 from les_plugins.adapters.mace.model import LongRangeMACE
+from les_plugins.api import load_model
 from les_plugins.errors import CheckpointError
-from les_plugins.storage.checkpoint import CONFIG, MANIFEST, WEIGHTS, load_model
+from les_plugins.storage.checkpoint import CONFIG, MANIFEST, WEIGHTS
 
 SECTION = {"response": {"charge": True, "dipole": "anisotropic"}, "dl": 1.5, "epsilon_infinity": 1.78}
 PROPERTIES = ("energy", "forces", "stress", "charges", "dipole", "long_range_energy", "born_effective_charges")

@@ -22,7 +22,7 @@ from ase import Atoms
 from mace_models import amplify, tiny_mace, waters
 
 import les_plugins
-from les_plugins import cli
+from les_plugins import api, cli
 from les_plugins.storage import checkpoint
 
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "epsilon_infinity": 1.5}
@@ -58,13 +58,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a tiny model with a long-range part, float64."""
     # random heads: a net charge is no news
     long_range = amplify(les_plugins.attach(tiny_mace(), LONG_RANGE | {"net_charge_warning": None}))
-    return checkpoint.save(long_range, tmp_path_factory.mktemp("models") / "tiny.les", "mace")
+    return api.save(long_range, tmp_path_factory.mktemp("models") / "tiny.les", "mace")
 
 
 @pytest.fixture(scope="module")
 def short_range(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a bare MACE."""
-    return checkpoint.save(tiny_mace(), tmp_path_factory.mktemp("models") / "short.les", "mace")
+    return api.save(tiny_mace(), tmp_path_factory.mktemp("models") / "short.les", "mace")
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from ase.calculators.lj import LennardJones
 from mace_models import waters
 
 import les_plugins
+from les_plugins import api
 from les_plugins.adapters.mace import contract, seam
 from les_plugins.errors import ConfigError, HostError, LesPluginsError
 from les_plugins.hosting import registry as plugins
@@ -61,7 +62,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def train(*arguments: str, **changes: Any) -> Path:
     settings = {key: value for key, value in {**SETTINGS, **changes}.items() if value is not None}
     Path("c.yaml").write_text(yaml.safe_dump(settings))
-    folder: Path = plugins.host("mace").les_train(config_file=Path("c.yaml"), arguments=arguments, metadata={})
+    folder: Path = plugins.host("mace").train(Path("c.yaml"), arguments, {})
     return folder
 
 
@@ -108,7 +109,7 @@ def test_what_fails_after_the_last_epoch_does_not_lose_the_model(monkeypatch: py
     assert "c.yaml: MACE stopped with ZeroDivisionError: in the table of errors" in message
     assert "its model is in tiny.les" in message
     kept = torch.load(next(Path("checkpoints").glob("*.pt")), weights_only=False)["model"]
-    model, _ = checkpoint.load_model("tiny.les")
+    model, _ = api.load_model("tiny.les")
     for name, value in model.state_dict().items():  # the sign may have been turned
         assert torch.equal(value.double().abs(), kept[name].double().abs()), name
 
@@ -153,7 +154,7 @@ def test_one_process_of_a_distributed_training_writes_the_checkpoint(work: Path)
     assert [process.returncode for process in both] == [0, 0], said
     assert ["checkpoint: tiny.les" in text for text in said] == [True, False]
     assert "no checkpoint was written by this process" in said[1]
-    model, config = checkpoint.load_model("tiny.les")
+    model, config = api.load_model("tiny.les")
     assert config["metadata"]["training"]["host_options"]["distributed"] is True
     kept = torch.load(next(Path("checkpoints").glob("*.pt")), weights_only=False)["model"]
     for name, value in model.state_dict().items():  # the sign may have been turned

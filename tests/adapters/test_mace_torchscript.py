@@ -293,7 +293,7 @@ def test_a_file_that_is_none_of_ours_is_refused_in_words(tmp_path):
 
 
 def test_what_models_can_be_compiled_to_is_said():
-    assert host("mace").les_compile_targets() == ("torchscript",)
+    assert host("mace").compile_targets == ("torchscript",)
 
 
 def test_docs_compilers_says_what_was_found(column):

@@ -20,6 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from mace_models import waters
 
 import les_plugins
+from les_plugins import api
 from les_plugins.adapters.mace import contract
 from les_plugins.errors import CheckpointError, ConfigError, DataError, DeviceError, LesPluginsWarning
 from les_plugins.hosting import registry as plugins
@@ -56,7 +57,7 @@ def write_config(work: Path, long_range=LONG_RANGE, **changes) -> Path:
 
 
 def train(config: Path, *arguments: str):
-    return plugins.host("mace").les_train(config_file=config, arguments=arguments, metadata={"data_licence": "none"})
+    return plugins.host("mace").train(config, arguments, {"data_licence": "none"})
 
 
 def test_training_writes_a_checkpoint_that_loads_and_knows_where_it_came_from(work):
@@ -77,10 +78,10 @@ def test_training_writes_a_checkpoint_that_loads_and_knows_where_it_came_from(wo
 
 def test_training_changes_every_part_of_the_model_and_lowers_the_loss(work):
     train(write_config(work, max_num_epochs=1))
-    early = les_plugins.storage.checkpoint.load_model("tiny.les")[0].state_dict()
+    early = les_plugins.api.load_model("tiny.les")[0].state_dict()
     losses = [json.loads(line) for line in (work / "results").glob("*_train.txt").__next__().read_text().splitlines()]
     train(write_config(work, name="longer", max_num_epochs=12))
-    late = les_plugins.storage.checkpoint.load_model("longer.les")[0].state_dict()
+    late = les_plugins.api.load_model("longer.les")[0].state_dict()
     heads = [name for name in late if name.startswith("les_readouts") and "gauge" not in name]
     assert heads
     for name in heads:
@@ -93,7 +94,7 @@ def test_training_changes_every_part_of_the_model_and_lowers_the_loss(work):
 
 def test_without_the_section_the_model_is_maces_own(work):
     folder = train(write_config(work, long_range=None, max_num_epochs=1))
-    model, config = les_plugins.storage.checkpoint.load_model(folder)
+    model, config = les_plugins.api.load_model(folder)
     assert type(model).__name__ == "ScaleShiftMACE"
     assert config["long_range"] is None
 
@@ -134,7 +135,7 @@ def test_a_foundation_model_is_fine_tuned_with_a_long_range_part(work):
             max_num_epochs=2,
         )
     )
-    tuned, _ = les_plugins.storage.checkpoint.load_model(folder)
+    tuned, _ = les_plugins.api.load_model(folder)
     assert tuned.long_range.coupling.item() != 0.0
     lines = [json.loads(line) for line in (work / "results" / "tuned_run-123_train.txt").read_text().splitlines()]
     first = next(line for line in lines if line["mode"] == "eval")
@@ -148,7 +149,7 @@ def test_slabs_among_the_training_frames_are_trained_on(work):
     frames = ase.io.read(work / "train.extxyz", ":")
     frames[2].pbc = (True, True, False)
     ase.io.write(work / "train.extxyz", frames)
-    model, _ = les_plugins.storage.checkpoint.load_model(train(write_config(work)))
+    model, _ = les_plugins.api.load_model(train(write_config(work)))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
@@ -277,7 +278,7 @@ def test_fine_tuning_under_another_width_keeps_the_weights(work):
     second = train(
         write_config(work, name="second", max_num_epochs=1, lr=1e-12, start_from=str(first), long_range=other)
     )
-    old, new = (checkpoint.load_model(folder)[0] for folder in (first, second))
+    old, new = (api.load_model(folder)[0] for folder in (first, second))
     assert new.long_range.config.sigma == 0.8
     for name, value in new.long_range.state_dict().items():  # the gauge is a sign, the rest has not been trained
         assert torch.allclose(value.abs(), old.long_range.state_dict()[name].abs(), rtol=0, atol=1e-6), name
@@ -287,7 +288,7 @@ def test_fine_tuning_under_another_width_keeps_the_weights(work):
 def test_fine_tuning_with_more_terms_keeps_what_was_trained(work, less):
     first = train(write_config(work, name="first", max_num_epochs=1, long_range=less))
     second = train(write_config(work, name="second", max_num_epochs=1, lr=1e-12, start_from=str(first)))
-    old, new = (checkpoint.load_model(folder)[0].state_dict() for folder in (first, second))
+    old, new = (api.load_model(folder)[0].state_dict() for folder in (first, second))
     prefix = "" if less else "base."
     shared = {prefix + name: value for name, value in old.items() if prefix + name in new}
     assert len(shared) == len(old)
@@ -303,7 +304,7 @@ def test_fine_tuning_without_a_term_keeps_the_rest(work):
     second = train(
         write_config(work, name="second", max_num_epochs=1, lr=1e-12, start_from=str(first), long_range=fewer)
     )
-    old, new = (checkpoint.load_model(folder)[0].state_dict() for folder in (first, second))
+    old, new = (api.load_model(folder)[0].state_dict() for folder in (first, second))
     assert {name.split("heads.")[1].split(".")[0] for name in old.keys() - new.keys()} == {"softness"}
     for name, value in new.items():  # the gauge is a sign, the zero of energy that of the data
         assert torch.allclose(old[name].double().abs(), value.double().abs(), rtol=0, atol=1e-6), name

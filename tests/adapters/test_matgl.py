@@ -27,7 +27,7 @@ import les_plugins
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES as LISTED
 from les_plugins.adapters.matgl.calculator import LesMatGLCalculator
 from les_plugins.adapters.matgl.graphs import host_dtype
-from les_plugins.adapters.matgl.model import LongRangeModel, feature_layout, periodicity
+from les_plugins.adapters.matgl.model import LongRangeModel, feature_layout, node_features, periodicity
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.hosting.registry import host
 
@@ -274,15 +274,15 @@ def test_layouts_are_those_of_the_features():
     assert 1.0 < feature_layout(tiny_model("M3GNet")).mean_neighbors < 30.0
 
 
-def test_node_features_hook_reads_what_the_host_evaluated_last():
-    hooks, bare = host("matgl"), tiny_model()
+def test_node_features_are_those_that_the_host_evaluated_last():
+    bare = tiny_model()
     graph, lattice = batch_of([waters()], torch.float32)
     with pytest.raises(HostError, match="evaluate it first"):
-        hooks.les_node_features(model=bare, data=graph, output={})
+        node_features(bare, graph)
     caught = []
     bare.register_forward_pre_hook(lambda module, inputs, named: caught.append(named["g"]), with_kwargs=True)
     Potential(bare)(graph, lattice)
-    features = hooks.les_node_features(model=bare, data=caught[0], output={})
+    features = node_features(bare, caught[0])
     assert features.layers[0].vectors.shape == (12, 6, 3)
     length = torch.linalg.norm(features.edges.vector, dim=1)
     assert 0.9 < length.min().item() < length.max().item() <= 3.5

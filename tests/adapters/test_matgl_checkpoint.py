@@ -18,8 +18,9 @@ from matgl_models import ARCHITECTURES, FULL, batch_of, tiny_long_range, tiny_mo
 
 import les_plugins
 from les_plugins.adapters.matgl.state import rebuild, take_apart
+from les_plugins.api import load_model
 from les_plugins.errors import CheckpointError, HostError
-from les_plugins.storage.checkpoint import load_model, sha256
+from les_plugins.storage.checkpoint import sha256
 
 
 def forge(folder: Path, **changes) -> Path:

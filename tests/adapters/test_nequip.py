@@ -18,9 +18,8 @@ from scipy.spatial.transform import Rotation
 
 import les_plugins
 from les_plugins.adapters.nequip import LongRangeModel
-from les_plugins.adapters.nequip.model import feature_layout
+from les_plugins.adapters.nequip.model import feature_layout, features_of
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.hosting.registry import host
 
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}}
 #: Rounding of a few thousand float64 operations.
@@ -213,11 +212,11 @@ def test_feature_layouts_name_the_channels_that_the_heads_read():
     assert (layout.cutoff, round(layout.mean_neighbors, 6)) == (3.5, 4.0)
 
 
-def test_the_features_hook_hands_over_what_the_layout_says(model):
+def test_features_are_what_the_layout_says(model):
     data = batch_of([waters()])
     network = model.model.func
-    features = host("nequip").les_node_features(model=model, data=data, output=network(dict(data)))
-    assert len(features.layers) == len(host("nequip").les_feature_layout(model=model).layers)
+    features = features_of(model, network(dict(data)))
+    assert len(features.layers) == len(feature_layout(model).layers)
     assert features.layers[0].vectors.shape[0] == 12
 
 

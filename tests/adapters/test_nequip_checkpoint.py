@@ -47,7 +47,7 @@ def saved(tmp_path: Path) -> Path:
 def test_a_loaded_model_gives_exactly_the_same_numbers(architecture, dtype, tmp_path):
     model = tiny_long_range(architecture, FULL, model_dtype=dtype)
     folder = les_plugins.save(model, tmp_path / "model.les", "nequip")
-    again, config = les_plugins.storage.checkpoint.load_model(folder)
+    again, config = les_plugins.api.load_model(folder)
     before, after = model(batch_of([waters()])), again(batch_of([waters()]))
     for key in ("total_energy", "forces", "stress", "latent_charges", "long_range_energy"):
         assert torch.equal(before[key], after[key])

@@ -132,7 +132,7 @@ def test_the_grid_can_be_sized_by_nequips_modifiers_and_by_the_section_around_a_
 
 
 def test_what_models_can_be_compiled_to_is_said():
-    assert host("nequip").les_compile_targets() == ("train", "ase", "les_ase", "pair_nequip", "batch")
+    assert host("nequip").compile_targets == ("train", "ase", "les_ase", "pair_nequip", "batch")
 
 
 def test_a_compiled_model_of_another_target_is_refused_in_words(monkeypatch):

@@ -25,6 +25,7 @@ from nequip.integrations.ase import NequIPCalculator
 from nequip_models import HOST_SECTIONS, part, training_settings, waters
 
 import les_plugins
+from les_plugins import api
 from les_plugins.adapters.nequip import LongRangeModel, PretrainedModel
 from les_plugins.adapters.nequip import train as training
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
@@ -174,7 +175,7 @@ def test_a_checkpoint_of_ours_trains_on_with_the_zero_of_other_data(work):
     before, after, atoms = les_plugins.load(first), les_plugins.load(second), waters(2)
     # lr 1e-12 moves no weight by more than the rounding of float32
     assert np.allclose(after.get_forces(atoms), before.get_forces(atoms), rtol=0, atol=1e-4)
-    tensors = checkpoint.load_model(first)[0].state_dict()
+    tensors = api.load_model(first)[0].state_dict()
     old = next(value for name, value in tensors.items() if name.endswith("per_type_energy_scale_shift.shifts"))
     zero = dict(zip(shifts, old.flatten().tolist(), strict=True))
     expected = sum(5.0 - zero[symbol] for symbol in atoms.symbols)

@@ -23,7 +23,13 @@ import les_plugins
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.contract import batch_of, model_config, tiny_model
 from les_plugins.adapters.sevennet.graphs import PBC, graph_of
-from les_plugins.adapters.sevennet.model import attach_long_range, build_model, feature_layout, long_range_part
+from les_plugins.adapters.sevennet.model import (
+    attach_long_range,
+    build_model,
+    feature_layout,
+    features_of,
+    long_range_part,
+)
 from les_plugins.adapters.sevennet.seam import LongRangeSection, open_seam, open_training_seam
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, DataError, HostError
@@ -126,14 +132,14 @@ class TestModel:
         assert not layout.has_vectors
         assert (layout.cutoff, layout.mean_neighbors) == (3.5, 4.0)
 
-    def test_the_features_hook_hands_over_what_the_layout_says(self, model):
+    def test_features_are_what_the_layout_says(self, model):
         data = batch_of([waters()])
-        features = host("sevennet").les_node_features(model=model, data=data, output=model(data))
-        layout = host("sevennet").les_feature_layout(model=model)
+        features = features_of(model, model(data))
+        layout = feature_layout(model)
         assert len(features.layers) == len(layout.layers)
         assert features.layers[0].vectors.shape == (12, layout.layers[0].vectors, 3)
         with pytest.raises(HostError, match="keeps no features of inner layers"):
-            host("sevennet").les_node_features(model=tiny_model(), data=data, output={})
+            features_of(tiny_model(), {})
 
     def test_a_one_layer_model_gets_edge_heads_and_refuses_equivariant_ones(self):
         model = long_range_model(FULL, num_convolution_layer=1)
@@ -308,7 +314,7 @@ def test_a_model_of_two_fidelities_needs_one_and_carries_the_same_heads(tmp_path
         LesSevenNetCalculator(model)
     found = [LesSevenNetCalculator(model, modal=name).get_property("energy", waters(2)) for name in ("PBE", "SCAN")]
     assert found[0] != found[1]
-    again, _ = les_plugins.storage.checkpoint.load_model(les_plugins.save(model, tmp_path / "two.les", "sevennet"))
+    again, _ = les_plugins.api.load_model(les_plugins.save(model, tmp_path / "two.les", "sevennet"))
     assert LesSevenNetCalculator(again, modal="SCAN").get_property("energy", waters(2)) == found[1]
 
 

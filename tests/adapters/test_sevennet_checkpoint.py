@@ -16,12 +16,12 @@ import torch
 from sevenn.calculator import SevenNetCalculator
 
 import les_plugins
+from les_plugins import api
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.contract import batch_of, tiny_model
 from les_plugins.adapters.sevennet.state import rebuild, take_apart
 from les_plugins.adapters.sevennet.train import load_checkpoint
 from les_plugins.errors import CheckpointError
-from les_plugins.storage import checkpoint
 from les_plugins.storage.checkpoint import sha256
 from les_plugins.testing import waters
 
@@ -53,7 +53,7 @@ def saved(model: torch.nn.Module, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("settings", [{}, {"is_parity": False, "lmax": 2, "self_connection_type": "linear"}])
 def test_a_loaded_model_gives_exactly_the_same_numbers(dtype, settings, tmp_path):
     model = les_plugins.attach(tiny_model(dtype=dtype, **settings), FULL)
-    again, config = checkpoint.load_model(les_plugins.save(model, tmp_path / "model.les", "sevennet"))
+    again, config = api.load_model(les_plugins.save(model, tmp_path / "model.les", "sevennet"))
     before, after = model(batch_of([waters()], dtype)), again(batch_of([waters()], dtype))
     for key in ("inferred_total_energy", "inferred_force", "inferred_stress", "latent_charges", "long_range_energy"):
         assert torch.equal(before[key], after[key])

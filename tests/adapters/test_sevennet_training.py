@@ -23,6 +23,7 @@ from sevenn.main import sevenn as command
 from sevenn.scripts.deploy import deploy
 
 import les_plugins
+from les_plugins import api
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.contract import training_settings
 from les_plugins.adapters.sevennet.model import long_range_part
@@ -61,7 +62,7 @@ def write_config(long_range: Any = LONG_RANGE, model: Any = None, data: Any = No
 
 def train(config: Path, *arguments: str) -> Path:
     hooks = plugins.host("sevennet")
-    return hooks.les_train(config_file=config, arguments=arguments, metadata={"data_licence": "none"})
+    return hooks.train(config, arguments, {"data_licence": "none"})
 
 
 def test_training_writes_checkpoints_of_both_kinds_that_load_and_know_where_they_came_from(work):
@@ -127,7 +128,7 @@ def test_a_long_range_part_is_added_to_a_checkpoint_without_one_and_trains_on(wo
     started = LesSevenNetCalculator(load_checkpoint("tuned/checkpoint_0.pth"))
     # zero_init: fine-tuning starts where the checkpoint was
     np.testing.assert_allclose(started.get_property("forces", waters(2)), before, rtol=0, atol=1e-6)
-    tuned, _ = checkpoint.load_model(folder)
+    tuned, _ = api.load_model(folder)
     assert long_range_part(tuned).coupling.item() != 0.0
 
 
@@ -143,7 +144,7 @@ def test_without_a_validation_set_the_last_epoch_is_saved(work):
     folder = train(write_config(data={"load_validset_path": None}, epoch=1, per_epoch=100))
     assert checkpoint.read_config(folder)["metadata"]["training"]["weights"] == "last epoch"
     started = load_checkpoint("checkpoint_0.pth").state_dict()
-    ended = checkpoint.load_model(folder)[0].state_dict()
+    ended = api.load_model(folder)[0].state_dict()
     changed = [name for name in started if not torch.equal(started[name], ended[name])]
     assert any("long_range.heads" in name for name in changed)
 

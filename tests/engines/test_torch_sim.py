@@ -121,7 +121,7 @@ def contract(request: pytest.FixtureRequest) -> Any:
     """What makes tiny models of a host, and their calculators."""
     if request.param is None:
         pytest.skip("no host is installed whose models could be batched")
-    contracts = plugins.host(request.param).les_contract()
+    contracts = plugins.host(request.param).contract()
     return (contracts[0] if isinstance(contracts, Sequence) else contracts)()
 
 
@@ -184,7 +184,7 @@ class TestHosts:
 def test_torch_sims_own_wrapper_of_mace_gives_the_same_numbers(pbc: bool) -> None:
     from torch_sim.models.mace import MaceModel
 
-    contract = plugins.host("mace").les_contract()()
+    contract = plugins.host("mace").contract()()
     attached = contract.attached()
     model = CalculatorModel(contract.calculator(attached))
     state = state_from_atoms([waters(n, seed=n, pbc=pbc) for n in (2, 3, 1)], model)

@@ -22,9 +22,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import les_plugins
+from les_plugins.api import load_model
 from les_plugins.errors import LesPluginsError
 from les_plugins.hosting import registry as plugins
-from les_plugins.storage.checkpoint import CONFIG, MANIFEST, WEIGHTS, load_model
+from les_plugins.storage.checkpoint import CONFIG, MANIFEST, WEIGHTS
 from les_plugins.testing.structures import waters
 
 pytestmark = pytest.mark.slow
@@ -79,7 +80,7 @@ HOSTS = [info.name for info in plugins.hosts() if info.available]
 @pytest.fixture(scope="module", params=HOSTS or [pytest.param("", marks=pytest.mark.skip(reason="no host"))])
 def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     """A checkpoint, and what its model says of a structure."""
-    contracts = plugins.host(request.param).les_contract()
+    contracts = plugins.host(request.param).contract()
     contract = contracts[0] if isinstance(contracts, tuple | list) else contracts
     model = les_plugins.attach(contract().make_model(), {"response": {"charge": True, "dipole": "anisotropic"}})
     folder = les_plugins.save(model, tmp_path_factory.mktemp("sound") / "model.les", request.param)
@@ -93,7 +94,7 @@ def numbers(folder: Path) -> np.ndarray:
     assert own.keys() == stored.keys()
     assert all(torch.equal(own[name], value) for name, value in stored.items())
     atoms = waters(2)
-    atoms.calc = plugins.host(config["host"]).les_calculator(model=model, metadata=config, device="cpu")
+    atoms.calc = plugins.host(config["host"]).calculator(model, config, "cpu")
     return np.append(atoms.get_forces().ravel(), atoms.get_potential_energy())
 
 

@@ -17,8 +17,8 @@ from torch import nn
 from toy_calculator import Toy, molecule
 
 import les_plugins
+from les_plugins import api
 from les_plugins.dynamics import Settings, Trajectory, run
-from les_plugins.storage import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 
@@ -102,7 +102,7 @@ def test_a_checkpoint_that_is_saved_over_is_the_old_or_the_new_one_whenever_the_
         while ended == KILLED:
             ended, _ = sitting(lambda: les_plugins.save(new, folder, "toy"), at, after, log)
             assert ended in (KILLED, FINISHED), f"operation {at}: {ended}\n{log.read_text()}"
-            found, _ = checkpoint.load_model(folder)
+            found, _ = api.load_model(folder)
             (weights,) = [
                 name
                 for name, model in (("old", old), ("new", new))
@@ -110,7 +110,7 @@ def test_a_checkpoint_that_is_saved_over_is_the_old_or_the_new_one_whenever_the_
             ]
             seen.add(weights)
             les_plugins.save(old, folder, "toy")  # what was left behind is in nobody's way
-            assert torch.equal(checkpoint.load_model(folder)[0].state_dict()["weight"], old.weight)
+            assert torch.equal(api.load_model(folder)[0].state_dict()["weight"], old.weight)
             at += 1
         assert at > 5
     assert seen == {"old", "new"}

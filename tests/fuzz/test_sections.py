@@ -16,7 +16,7 @@ import yaml
 
 from les_plugins.config import LongRangeConfig, ResponseConfig
 from les_plugins.errors import ConfigError, LesPluginsError, LesPluginsWarning
-from les_plugins.hosting.build import build_long_range
+from les_plugins.hosting.build import build_long_range, parse_section
 from les_plugins.io.documents import read_yaml
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 
@@ -188,7 +188,7 @@ def outcome(path: Path, dice: random.Random, which: str) -> str:
     """What became of a file; fails on everything that is neither our error nor a finite number."""
     try:
         settings = read_yaml(path)
-        config = LongRangeConfig.parse(settings.get("long_range"), f"{path}: long_range")
+        config = parse_section(settings.get("long_range"), f"{path}: long_range")
     except ConfigError as error:
         message = str(error)
         assert message.startswith(f"{path}: "), f"{which}: {message}"

@@ -35,4 +35,4 @@ class TinySchNetContract(AdapterContract):
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump({**settings, self.section_name: dict(section)}))
         metadata = {"data_licence": "none"}
-        return plugins.host(self.host).les_train(config_file=config, arguments=(), metadata=metadata)
+        return plugins.host(self.host).train(config, (), metadata)

@@ -57,7 +57,7 @@ def with_latent_of(model, batch, other):
 
 
 def add(model, output, batch, features, edges=None):
-    node_features = adapter.les_node_features(model.base, edges or batch, features)
+    node_features = adapter.node_features(model.base, edges or batch, features)
     latent = model.long_range(node_features, *(batch[name] for name in ("positions", "cell", "pbc", "batch")))
     sums = {name: output[name] + getattr(latent, name).to(output[name].dtype) for name in ("energy", "atomic_energy")}
     return {**output, **sums, "latent": latent}

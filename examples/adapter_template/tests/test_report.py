@@ -44,8 +44,8 @@ def test_a_failure_is_reported_with_what_was_asserted(monkeypatch) -> None:
 
 
 def test_an_adapter_without_the_hook_is_refused_in_words(monkeypatch) -> None:
-    monkeypatch.delattr(adapter, "les_contract")
-    with pytest.raises(HostError, match="has no les_contract hook"):
+    monkeypatch.delattr(adapter.TinySchNetHost, "contract")
+    with pytest.raises(HostError, match="tiny_schnet has no contract"):
         run_contract("tiny_schnet")
 
 
