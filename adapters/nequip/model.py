@@ -21,13 +21,13 @@ from les_plugins.adapters.nequip.modules import (
     EdgeFeatures,
     KeepFeatures,
     LongRangeEnergy,
-    layer_layout,
     node_features,
 )
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import FeatureLayout, LayerLayout, NodeFeatures
+from les_plugins.model.irreps import layer_layout
 from les_plugins.model.long_range import LongRange
 from les_plugins.precision import default_dtype
 
@@ -97,7 +97,7 @@ def feature_layout(model: nn.Module) -> FeatureLayout:
         scalars = children[_ALLEGRO].irreps_out[AtomicDataDict.EDGE_FEATURES_KEY].dim
         layers = [LayerLayout(scalars, EDGE_CHANNELS, EDGE_CHANNELS)]
     else:
-        layers = [layer_layout(layer.irreps_out[AtomicDataDict.NODE_FEATURES_KEY]) for layer in _layers(children)]
+        layers = [layer_layout(str(layer.irreps_out[AtomicDataDict.NODE_FEATURES_KEY])) for layer in _layers(children)]
     elements = tuple(model.type_names)
     return FeatureLayout(
         tuple(layers), cutoff=_cutoff(children), mean_neighbors=_mean_neighbors(model), elements=elements
@@ -140,7 +140,7 @@ def _with_long_range(network: Any, config: LongRangeConfig, elements: tuple[str,
             modules[f"les_features{number}"] = KeepFeatures(number, dict(module.irreps_out))
         kept.update({key: ir for key, ir in _last(modules).irreps_out.items() if key.startswith(KEPT.format(""))})
     layout = FeatureLayout(
-        tuple(layer_layout(kept[KEPT.format(number)]) for number in range(len(kept))),
+        tuple(layer_layout(str(kept[KEPT.format(number)])) for number in range(len(kept))),
         cutoff=_cutoff(children),
         mean_neighbors=neighbors,
         elements=elements,

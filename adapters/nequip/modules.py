@@ -20,7 +20,8 @@ from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.multipoles import cartesian_to_spherical, traceless
 from les_plugins.electrostatics.observables import born_effective_charges
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.model.features import Edges, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.features import Edges, NodeFeatures
+from les_plugins.model.irreps import layer_features
 from les_plugins.model.long_range import LongRange, LongRangeResult
 
 #: Output fields; `extension.py` registers them.
@@ -33,8 +34,6 @@ LATENT_POLARIZABILITY, LATENT_BORN_CHARGES = "latent_polarizability", "latent_bo
 STATIC_CELL, RESOLUTION, EPSILON = "les_static_cell", "les_dl", "les_epsilon_infinity"
 #: Features kept for the heads, one field a layer.
 KEPT = "les_features_{}"
-#: Irreps that the heads read.
-SCALAR, VECTOR, TENSOR = "0e", "1o", "2e"
 
 
 class KeepFeatures(GraphModuleMixin, nn.Module):  # type: ignore[misc]
@@ -133,14 +132,12 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
         """
         if is_traced():
             self.long_range.electrostatics.static_lengths()
-        _refuse_unsupported(data, self.long_range.electrostatics.static_cell is not None)
+        cell, pbc = _geometry(data, self.long_range.electrostatics.static_cell is not None)
         positions = data[AtomicDataDict.POSITIONS_KEY]
         batch = data.get(AtomicDataDict.BATCH_KEY)
         if batch is None:
             batch = torch.zeros(positions.shape[0], dtype=torch.long, device=positions.device)
-        cell, pbc = _geometry(data)
-        features = node_features(self.layer_irreps, data)
-        result: LongRangeResult = self.long_range(features, positions, cell, pbc, batch)
+        result: LongRangeResult = self.long_range(node_features(self.layer_irreps, data), positions, cell, pbc, batch)
         energy = data[AtomicDataDict.PER_ATOM_ENERGY_KEY]
         data[AtomicDataDict.PER_ATOM_ENERGY_KEY] = energy + result.atomic_energy[:, None].to(energy.dtype)
         data[LONG_RANGE_ENERGY] = result.energy[:, None]
@@ -170,56 +167,16 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
         return model
 
 
-def layer_layout(irreps: Irreps) -> LayerLayout:
-    """Channels of 0e, 1o and 2e among some irreps; others are not read."""
-    irreps = Irreps(irreps)
-    return LayerLayout(irreps.count(SCALAR), irreps.count(VECTOR), irreps.count(TENSOR))
-
-
 def node_features(layer_irreps: list[str], data: dict[str, Tensor]) -> NodeFeatures:
-    """Kept features of every layer as scalars, vectors and tensors, and the edges, in the dtype of the features."""
-    layers = []
-    for number, irreps in enumerate(layer_irreps):
-        values = data[KEPT.format(number)]
-        layers.append(
-            LayerFeatures(
-                _channels(values, irreps, SCALAR, 1)[:, :, 0],
-                _channels(values, irreps, VECTOR, 3) if Irreps(irreps).count(VECTOR) else None,
-                _channels(values, irreps, TENSOR, 5) if Irreps(irreps).count(TENSOR) else None,
-            )
-        )
+    """Kept features of every layer, edges and species of a batch, in the dtype of the features."""
+    layers = [layer_features(data[KEPT.format(number)], irreps) for number, irreps in enumerate(layer_irreps)]
     centre, neighbor = data[AtomicDataDict.EDGE_INDEX_KEY]
     vector = data[AtomicDataDict.EDGE_VECTORS_KEY].to(layers[0].scalars.dtype)
-    species = data[AtomicDataDict.ATOM_TYPE_KEY].view(-1)
-    return NodeFeatures(layers, Edges(centre, neighbor, vector), species)
-
-
-def _channels(values: Tensor, irreps: str, wanted: str, components: int) -> Tensor:
-    """(N, channels, components) of one irrep, wherever it stands."""
-    parsed = Irreps(irreps)
-    parts = [
-        values[:, where].reshape(values.shape[0], mul, components)
-        for (mul, ir), where in zip(parsed, parsed.slices(), strict=True)
-        if str(ir) == wanted
-    ]
-    return torch.cat(parts, 1)
+    return NodeFeatures(layers, Edges(centre, neighbor, vector), data[AtomicDataDict.ATOM_TYPE_KEY].view(-1))
 
 
 def _bias_free(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.SiLU(), nn.Linear(outputs, outputs, bias=False))
-
-
-def _geometry(data: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Cell (B, 3, 3) and pbc (B, 3) of a batch."""
-    cell, pbc = data.get(AtomicDataDict.CELL_KEY), data.get(AtomicDataDict.PBC_KEY)
-    if pbc is None:
-        assert cell is not None
-        # NequIP's own compile targets hand over no flags; with a static_cell only periodic structures are accepted
-        return cell.view(-1, 3, 3), torch.ones_like(cell.view(-1, 3, 3)[:, 0], dtype=torch.bool)
-    pbc = pbc.view(-1, 3)
-    if cell is None:
-        return data[AtomicDataDict.POSITIONS_KEY].new_zeros(pbc.shape[0], 3, 3), pbc
-    return cell.view(-1, 3, 3), pbc
 
 
 def _all_latent(
@@ -241,14 +198,24 @@ def _all_latent(
     }
 
 
-def _refuse_unsupported(data: dict[str, Tensor], periodic_only: bool) -> None:
+def _geometry(data: dict[str, Tensor], periodic_only: bool) -> tuple[Tensor, Tensor]:
+    """Cell (B, 3, 3) and pbc (B, 3) of a batch; HostError for what engines hand over that drop them.
+
+    NequIP's own compile targets hand over no flags: with a static_cell only periodic structures are accepted.
+    """
     if AtomicDataDict.LMP_MLIAP_DATA_KEY in data or AtomicDataDict.POSITIONS_KEY not in data:
         raise HostError("LAMMPS ML-IAP passes edge vectors only, a long-range sum needs positions and cell: use ASE")
-    has_cell, pbc = AtomicDataDict.CELL_KEY in data, data.get(AtomicDataDict.PBC_KEY)
-    if pbc is None and not (periodic_only and has_cell):
-        raise HostError(
-            "the input has no pbc flags, which say whether a structure is periodic: pass pbc beside cell "
-            "(nequip.data.from_ase does); pair_allegro of LAMMPS, which has neither, is not supported"
-        )
-    if not has_cell and (is_traced() or bool(data[AtomicDataDict.PBC_KEY].any())):
-        raise HostError("the input is periodic by its pbc flags and has no cell; pair_allegro of LAMMPS drops it")
+    cell, pbc = data.get(AtomicDataDict.CELL_KEY), data.get(AtomicDataDict.PBC_KEY)
+    if pbc is None:
+        if cell is None or not periodic_only:
+            raise HostError(
+                "the input has no pbc flags, which say whether a structure is periodic: pass pbc beside cell "
+                "(nequip.data.from_ase does); pair_allegro of LAMMPS, which has neither, is not supported"
+            )
+        return cell.view(-1, 3, 3), torch.ones_like(cell.view(-1, 3, 3)[:, 0], dtype=torch.bool)
+    pbc = pbc.view(-1, 3)
+    if cell is None:
+        if is_traced() or bool(pbc.any()):
+            raise HostError("the input is periodic by its pbc flags and has no cell; pair_allegro of LAMMPS drops it")
+        return data[AtomicDataDict.POSITIONS_KEY].new_zeros(pbc.shape[0], 3, 3), pbc
+    return cell.view(-1, 3, 3), pbc

@@ -1,0 +1,57 @@
+"""Features of equivariant hosts: columns in e3nn's notation, such as 16x0e+16x1o, as scalars, vectors and tensors.
+
+Adapters call it. It needs no e3nn, whose versions differ among hosts.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from les_plugins.model.features import LayerFeatures, LayerLayout
+
+#: Irreps that the heads read; others are passed over.
+SCALAR, VECTOR, TENSOR = "0e", "1o", "2e"
+_IRREP = re.compile(r"(\d+)x(\d+)([eo])")
+
+
+def layer_layout(irreps: str, vector: str = VECTOR) -> LayerLayout:
+    """Channels of one layer.
+
+    Args:
+        irreps: of its features, as e3nn's `str(irreps)` gives them.
+        vector: what the host calls a vector; 1e in a model that does not know parity.
+    """
+    found = dict.fromkeys((SCALAR, vector, TENSOR), 0)
+    for channels, name, _ in _blocks(irreps):
+        if name in found:
+            found[name] += channels
+    return LayerLayout(*found.values())
+
+
+def layer_features(values: Tensor, irreps: str, vector: str = VECTOR) -> LayerFeatures:
+    """Features of one layer, channels of one irrep together, wherever they stand.
+
+    Args:
+        values: (N, columns), in e3nn's order: for each block its channels, for each channel its components.
+        irreps: as for `layer_layout`.
+        vector: as for `layer_layout`.
+    """
+    parts: dict[str, list[Tensor]] = {SCALAR: [], vector: [], TENSOR: []}
+    start = 0
+    for channels, name, components in _blocks(irreps):
+        if name in parts:
+            block = values[:, start : start + channels * components]
+            parts[name].append(block.reshape(values.shape[0], channels, components))
+        start += channels * components
+    scalars, vectors, tensors = (torch.cat(found, 1) if found else None for found in parts.values())
+    assert scalars is not None, f"every layer that heads read has scalars; this one is {irreps}"
+    return LayerFeatures(scalars[:, :, 0], vectors, tensors)
+
+
+def _blocks(irreps: str) -> list[tuple[int, str, int]]:
+    """Channels, name and components of each block, in order."""
+    found = [(int(channels), int(degree), parity) for channels, degree, parity in _IRREP.findall(irreps)]
+    return [(channels, f"{degree}{parity}", 2 * degree + 1) for channels, degree, parity in found]
