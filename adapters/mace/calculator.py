@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import all_changes
 from mace import data
 from mace.calculators.mace import MACECalculator
 from mace.tools import torch_geometric
@@ -21,8 +20,6 @@ from les_plugins.data.near_origin import near_origin
 from les_plugins.devices import check_device
 from les_plugins.errors import DataError, HostError
 from les_plugins.hosting.calculator import (
-    LONG_RANGE_PROPERTIES,
-    SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
     keeps_charge,
 )
@@ -71,37 +68,19 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
             super().__init__(models=[model], device=device, default_dtype=default_dtype, **kwargs)
         finally:
             root.setLevel(level)
-        self.metadata = dict(metadata or {})
-        self.known_elements = [int(z) for z in self.z_table.zs]
-        self.has_long_range = isinstance(model, LongRangeMACE)
         self.takes_total_charge = "total_charge" in (getattr(model, "embedding_specs", None) or {})
-        own = model.long_range.config.epsilon_infinity if isinstance(model, LongRangeMACE) else 1.0
-        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
-        self.implemented_properties += LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
-        if isinstance(model, LongRangeMACE):
-            self.watch(self.models[0].long_range)
+        part = self.models[0].long_range if isinstance(model, LongRangeMACE) else None
+        self.adopt(part, self.z_table.zs, metadata, epsilon_infinity)
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] | None = None,
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Everything cheap at once; Born effective charges when they are among `properties`."""
-        atoms = atoms if atoms is not None else self.atoms
-        self.check(atoms)
-        with self.observing(properties):
-            super().calculate(atoms, properties, list(system_changes))
-        if not self.has_long_range:
-            self.finish_short_range(bool(atoms.pbc.all()))
-            return
-        batch = self._atoms_to_batch(atoms)
+    def geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
+        """The cell is MACE's, which has vectors along axes that are not periodic too."""
         positions = torch.as_tensor(atoms.positions, device=self.device)
-        self.finish(positions, batch["cell"].view(-1, 3, 3).double(), batch["pbc"].view(-1, 3))
+        return positions, self._graph["cell"].view(-1, 3, 3).double(), self._graph["pbc"].view(-1, 3)
 
     def _atoms_to_batch(self, atoms: Atoms) -> Any:
         with default_dtype(getattr(torch, self.default_dtype)):  # MACE sets it too, but does not keep other threads out
-            return super()._atoms_to_batch(self._read(atoms))
+            self._graph = super()._atoms_to_batch(self._read(atoms))
+        return self._graph
 
     def _read(self, atoms: Atoms) -> Atoms:
         """What MACE is given: by the origin, and of `info` only what the model reads.

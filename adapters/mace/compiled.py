@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase import Atoms
-from ase.calculators.calculator import all_changes
 from torch import Tensor, nn
 
 from les_plugins.adapters.mace.calculator import LesMACECalculator
@@ -83,31 +82,26 @@ class LesCompiledCalculator(LesMACECalculator):
         check_device(name)
         return cls(model, name, about, **kwargs)
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] | None = None,
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Everything cheap at once; Born effective charges when they are among `properties`."""
-        atoms = atoms if atoms is not None else self.atoms
-        self.check(atoms)
-        cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
+    def check(self, atoms: Atoms, where: str = "structure") -> None:
+        """As every calculator's; and the grid of the compiled code has to cover the cell."""
+        super().check(atoms, where)
         try:
-            self._grid.check_static_cell(cell, pbc)
+            self._grid.check_static_cell(torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None])
         except GeometryError as error:
-            raise DataError(f"structure: the compiled model cannot evaluate it: {error}") from None
-        born = "born_effective_charges" in (*(properties or ()), *self.always)
+            raise DataError(f"{where}: the compiled model cannot evaluate it: {error}") from None
+
+    def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        """MACE's, with Born effective charges where they are asked for."""
+        born = "born_effective_charges" in (*properties, *self.always)
         self._compiled.options = {"compute_born_charges": born}
-        super(LesMACECalculator, self).calculate(atoms, properties, list(system_changes))
+        super().evaluate_host(atoms, properties, system_changes)
         out, self._compiled.output = self._compiled.output, {}
         latent = compiled_result(out)
-        positions = torch.as_tensor(atoms.positions)
-        self.add_latent(latent, positions, cell, pbc, self.energy_units_to_eV)
+        cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
+        self.add_latent(latent, torch.as_tensor(atoms.positions), cell, pbc, self.energy_units_to_eV)
         if born:
             latent_born = out["latent_born_charges"].detach().cpu().double()
             self.results["born_effective_charges"] = self.screening_of(latent, cell, pbc) ** 0.5 * latent_born
-        self.settle(periodic=True)
 
 
 class _Remembering(nn.Module):

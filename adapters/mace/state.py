@@ -118,14 +118,11 @@ def _check_sizes(config: Mapping[str, Any], sizes: WeightSizes) -> None:
 
 
 def _plain_mace_config(base: nn.Module) -> dict[str, Any]:
-    """MACE's extractor reads ScaleShiftMACE only: give it a trivial scale and shift, and take them away again."""
-    base.scale_shift = modules.ScaleShiftBlock(scale=1.0, shift=0.0)
-    real, base.__class__ = base.__class__, modules.ScaleShiftMACE
-    try:
-        config = extract_config_mace_model(base)
-    finally:
-        base.__class__ = real
-        del base.scale_shift
+    """MACE's extractor reads ScaleShiftMACE only: it is shown one that shares the modules, with a trivial scale."""
+    shown = modules.ScaleShiftMACE.__new__(modules.ScaleShiftMACE)
+    scale_shift = modules.ScaleShiftBlock(scale=1.0, shift=0.0)
+    shown.__dict__.update(base.__dict__, _modules={**base._modules, "scale_shift": scale_shift})
+    config = extract_config_mace_model(shown)
     return {key: value for key, value in config.items() if not key.startswith("atomic_inter_")}
 
 

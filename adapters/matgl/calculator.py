@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from ase import Atoms
-from ase.calculators.calculator import all_changes
 from ase.data import atomic_numbers
 from matgl.apps.pes import Potential
 from matgl.ext.ase import Atoms2Graph, PESCalculator
@@ -21,8 +20,6 @@ from les_plugins.data.frames import check_no_slabs
 from les_plugins.data.near_origin import near_origin
 from les_plugins.devices import check_device
 from les_plugins.hosting.calculator import (
-    LONG_RANGE_PROPERTIES,
-    SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
     keeps_charge,
 )
@@ -58,43 +55,29 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         check_device(device)
         potential = _with_stress(model).to(device).eval()
         super().__init__(potential, **{"stress_unit": "eV/A3", "use_voigt": True, **kwargs})
-        self.metadata = dict(metadata or {})
-        self.known_elements = [atomic_numbers[symbol] for symbol in self.element_types]
-        inner = potential.model
-        self.has_long_range = isinstance(inner, LongRangeModel)
-        own = inner.long_range.config.epsilon_infinity if isinstance(inner, LongRangeModel) else 1.0
-        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
-        extra = LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
-        self.implemented_properties = [*type(self).implemented_properties, "energies", *extra]
         self._dtype = potential.data_mean.dtype
-        if isinstance(inner, LongRangeModel):
-            self.watch(inner.long_range)
+        self.implemented_properties = [*type(self).implemented_properties, "energies"]
+        part = potential.model.long_range if isinstance(potential.model, LongRangeModel) else None
+        elements = [atomic_numbers[symbol] for symbol in self.element_types]
+        self.adopt(part, elements, metadata, epsilon_infinity)
 
-    def calculate(  # type: ignore[override]
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] | None = None,
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Everything cheap at once; Born effective charges when they are among `properties`."""
-        structure: Any = self.atoms if atoms is None else atoms
-        self.check(structure)
-        check_no_slabs([structure], "structure")  # MatGL would take a slab for a molecule
-        types = torch.tensor([self.known_elements.index(z) for z in structure.numbers], device=self._device)
-        with host_dtype(self._dtype), self.observing(properties):
-            self._host_calculate(self._near(structure), list(properties or ["energy"]), list(system_changes))
+    def check(self, atoms: Atoms, where: str = "structure") -> None:
+        """As every calculator's; and MatGL would take a slab for a molecule."""
+        super().check(atoms, where)
+        check_no_slabs([atoms], where)
+
+    def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        """MatGL's, and the energies of atoms."""
+        types = torch.tensor([self.known_elements.index(z) for z in atoms.numbers], device=self._device)
+        with host_dtype(self._dtype):
+            self._host_calculate(self._near(atoms), properties, system_changes)
             # inside: the model keeps them, and the next thread's evaluation replaces them
             energies = atomic_energies(self.potential, types, torch.zeros_like(types))
-        self.atoms = structure.copy()  # the host's is the one that it was given
+        self.atoms = atoms.copy()  # the host's is the one that it was given
         self.results["energies"] = _array(energies)
-        if not self.has_long_range:
-            self.finish_short_range(bool(structure.pbc.all()))
-            return
-        self.finish(*self._geometry(structure))
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """A batch of MatGL's graphs; none where a periodic structure has no pairs."""
-        check_no_slabs(frames, "structures")  # as for one
         with host_dtype(self._dtype):
             converter = Atoms2Graph(self.element_types, self.cutoff)
             graphs, lattices, _ = zip(*(converter.get_graph(self._near(atoms)) for atoms in frames), strict=True)
@@ -108,11 +91,11 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
 
     def _host_calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
         try:
-            super().calculate(atoms, properties, system_changes)
+            super().evaluate_host(atoms, properties, system_changes)
         except NoPairsError:
             self.potential.calc_stresses = self.compute_stress = False
             try:
-                super().calculate(atoms, properties, system_changes)
+                super().evaluate_host(atoms, properties, system_changes)
             finally:
                 self.potential.calc_stresses = self.compute_stress = True
             self.results.pop("stress", None)
@@ -126,7 +109,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         device: torch.device = self.potential.data_mean.device
         return device
 
-    def _geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
+    def geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
         """Positions (N, 3), cell (1, 3, 3) and pbc (1, 3) of a structure."""
         positions = torch.tensor(atoms.positions, device=self._device)
         cell = torch.tensor(atoms.cell.array[None], dtype=self._dtype, device=self._device)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from ase import Atoms
-from ase.calculators.calculator import all_changes
 from ase.data import atomic_numbers
 from nequip.data import AtomicDataDict
 from nequip.integrations.ase import NequIPCalculator
@@ -20,8 +19,6 @@ from les_plugins.data.frames import without_labels
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
 from les_plugins.hosting.calculator import (
-    LONG_RANGE_PROPERTIES,
-    SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
 )
 
@@ -69,33 +66,14 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
             model.metadata, float(model.metadata["r_max"]), types, {symbols[name]: name for name in types}
         )
         super().__init__(model.eval(), device, transforms=transforms, **kwargs)
-        self.metadata = dict(metadata or {})
-        self.known_elements = sorted(atomic_numbers[symbols[name]] for name in types)
-        part = long_range_part(model)
-        self.has_long_range = part is not None
-        own = 1.0 if part is None else part.config.epsilon_infinity
-        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
-        extra = LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
-        self.implemented_properties = [*type(self).implemented_properties, *extra]
-        if part is not None:
-            self.watch(part)
+        self.energy_unit = self.energy_units_to_eV
+        elements_known = sorted(atomic_numbers[symbols[name]] for name in types)
+        self.adopt(long_range_part(model), elements_known, metadata, epsilon_infinity)
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Everything cheap at once; Born effective charges when they are among `properties`."""
-        atoms = atoms if atoms is not None else self.atoms
-        self.check(atoms)
-        with self.observing(properties):
-            super().calculate(atoms, properties, list(system_changes))
+    def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        """NequIP's, with the free energy that ASE's optimizers ask for."""
+        super().evaluate_host(atoms, properties, system_changes)
         self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
-        if not self.has_long_range:
-            self.finish_short_range(bool(atoms.pbc.all()))
-            return
-        self.finish(*geometry(atoms, self.device), self.energy_units_to_eV)
 
     def atoms_to_data(self, atoms: Atoms) -> dict[str, Tensor]:
         """NequIP's input. Labels stay outside: NequIP takes the `dipole` of a structure for one of every atom."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase import Atoms
-from ase.calculators.calculator import all_changes
 from ase.data import atomic_numbers
 from nequip.integrations.ase import NequIPCalculator
 from nequip.integrations.utils import basic_transforms
@@ -105,22 +104,18 @@ class LesCompiledCalculator(LongRangeCalculator, NequIPCalculator):  # type: ign
             raise HostError(f"{compile_path} has no long-range part that was compiled with a static_cell")
         return cls(model, device, about, **kwargs)
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """All properties at once."""
-        atoms = atoms if atoms is not None else self.atoms
-        self.check(atoms)
+    def check(self, atoms: Atoms, where: str = "structure") -> None:
+        """As every calculator's; and the grid of the compiled code has to cover the cell."""
+        super().check(atoms, where)
         try:
             self._grid.check_static_cell(*geometry(atoms)[1:])
         except GeometryError as error:
-            raise DataError(f"structure: the compiled model cannot evaluate it: {error}") from None
-        super().calculate(atoms, properties, list(system_changes))
+            raise DataError(f"{where}: the compiled model cannot evaluate it: {error}") from None
+
+    def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        """NequIP's: all properties at once."""
+        super().evaluate_host(atoms, properties, system_changes)
         self.results["free_energy"] = self.results["energy"]
-        self.settle(periodic=True)
 
     def atoms_to_data(self, atoms: Atoms) -> dict[str, Tensor]:
         """NequIP's input, with the one by which the target asks for every latent output."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import sevenn._keys as keys
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator
 from sevenn.calculator import SevenNetCalculator
 from sevenn.nn.sequential import AtomGraphSequential
 from torch import Tensor, nn
@@ -22,8 +22,6 @@ from les_plugins.data.frames import check_elements
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.hosting.calculator import (
-    LONG_RANGE_PROPERTIES,
-    SHORT_RANGE_PROPERTIES,
     LongRangeCalculator,
 )
 
@@ -75,38 +73,25 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
         with _set_to(model, batches=False), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "No tensor product accelerator")  # a hint that suits large GPU runs
             super().__init__(model, "model_instance", device, modal=modal, **kwargs)
-        self.metadata = dict(metadata or {})
-        self.known_elements = sorted(int(number) for number in self.type_map)
-        self.has_long_range = part is not None
-        own = 1.0 if part is None else part.config.epsilon_infinity
-        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
-        self.implemented_properties += LONG_RANGE_PROPERTIES if self.has_long_range else SHORT_RANGE_PROPERTIES
-        if part is not None:
-            self.watch(part)
+        self.adopt(part, sorted(int(number) for number in self.type_map), metadata, epsilon_infinity)
 
     def set_atoms(self, atoms: Atoms) -> None:
         """Called by ASE: refuses elements in words."""
         check_elements([atoms], self.known_elements, "structure")
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] | None = None,
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Everything cheap at once; Born effective charges when they are among `properties`."""
-        atoms = atoms if atoms is not None else self.atoms
-        self.check(atoms)
-        Calculator.calculate(self, atoms, properties, list(system_changes))
-        data = self._graph(atoms)
-        # SevenNet differentiates by edge vectors; Born charges and fields need the positions behind them
-        positions = follow_positions(data) if self.has_long_range else None
-        with _set_to(self.model, batches=False), self.observing(properties, positions):
+    def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        """One evaluation of SevenNet's graph, whose edge vectors follow the positions."""
+        Calculator.calculate(self, atoms, properties, system_changes)
+        data = self._evaluated = self._graph(atoms)
+        if self.has_long_range:  # SevenNet differentiates by edge vectors; Born charges need the positions behind them
+            self.start_from(follow_positions(data))
+        with _set_to(self.model, batches=False):
             self.results = self.output_to_results(self.model(data))
-        if not self.has_long_range:
-            self.finish_short_range(bool(atoms.pbc.all()))
-            return
-        self.finish(data[keys.POS].detach(), data[keys.CELL], data[PBC].bool())
+
+    def geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
+        """As in the graph."""
+        data = self._evaluated
+        return data[keys.POS].detach(), data[keys.CELL], data[PBC].bool()
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """A batch of SevenNet's graphs."""

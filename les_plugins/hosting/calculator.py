@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
-import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
-from numpy.typing import NDArray
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from torch import Tensor, nn
 
-from les_plugins.data.batch import BatchResult, evaluate_one_by_one
 from les_plugins.data.cautions import Cautions
 from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.electrostatics.long_waves import warn_of_long_waves
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import HostError
+from les_plugins.hosting.batch import BatchEvaluation
 from les_plugins.hosting.results import check_finite, exact
 from les_plugins.model.long_range import LongRange, LongRangeResult
-from les_plugins.model.material import Material, finite_numbers
 from les_plugins.model.physical import (
     born_results,
     field_results,
@@ -89,21 +86,22 @@ class Observation:
 _current: ContextVar[Observation | None] = ContextVar("observation", default=None)
 
 
-class LongRangeCalculator(Material):
+class LongRangeCalculator(BatchEvaluation):
     """Mixin before a host's own ASE calculator: what every calculator with a long-range part offers beside it.
 
-    An adapter calls `watch` with its long-range part when it is made. In `calculate` it calls `check`, makes the host's
-    own evaluation inside `observing`, and calls `finish` after it, or `finish_short_range` for a model without a
-    long-range part. Born effective charges and the forces of a field are then derivatives of the graph that the host's
-    forces come from: no second evaluation of the model. Where its host can evaluate several structures at once, it
-    fills in `host_batch`.
+    `class Mine(LongRangeCalculator, HostCalculator)` makes the host's calculator and then calls `adopt`: that is all,
+    where the host's own `calculate` evaluates the model once. `evaluate_host` and `geometry` are filled in where it
+    does not, and `host_batch` where the host can evaluate several structures at once. Born effective charges and the
+    forces of a field are derivatives of the graph that the host's forces come from: no second evaluation of the model.
 
     Attributes:
+        energy_unit: eV in the host's unit of energy.
         takes_total_charge: whether the model reads the total charge of a structure.
         always: properties to compute with every structure, asked for or not; molecular dynamics sets Born effective
             charges for the steps that it records.
     """
 
+    energy_unit: float = 1.0
     takes_total_charge: bool = False
     implemented_properties: list[str]
     known_elements: list[int]
@@ -113,8 +111,72 @@ class LongRangeCalculator(Material):
     _cautions: Cautions | None = None
     _long_waves_seen: bool = False
 
+    def adopt(
+        self,
+        part: nn.Module | None,
+        elements: Iterable[int],
+        metadata: Mapping[str, Any] | None = None,
+        epsilon_infinity: float | None = None,
+    ) -> None:
+        """The last step of an adapter's `__init__`: what the model is made of, and what the calculator offers for it.
+
+        Args:
+            part: the model's `LongRange`; None for a short-range model.
+            elements: atomic numbers that the model knows.
+            metadata: config.json of the checkpoint it came from.
+            epsilon_infinity: that scales results of periodic structures; the model's own when None.
+        """
+        self.metadata = dict(metadata or {})
+        self.known_elements = [int(number) for number in elements]
+        self.has_long_range = part is not None
+        own = part.config.epsilon_infinity if isinstance(part, LongRange) else 1.0
+        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
+        offered = (*LONG_RANGE_PROPERTIES, *PERIODIC_PROPERTIES) if part is not None else SHORT_RANGE_PROPERTIES
+        self.implemented_properties = [*self.implemented_properties, *offered]
+        if part is not None:
+            self._part = part.eval()  # no head has a dropout: it says that this is no training
+
+    @final
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] | None = None,
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Everything cheap at once; Born effective charges when they are among `properties`.
+
+        Raises:
+            DataError: a structure that the model cannot take (`check`), or whose energy or forces are not finite.
+        """
+        structure: Atoms = self.atoms if atoms is None else atoms  # type: ignore[attr-defined]
+        self.check(structure)
+        with self.observing(properties):
+            self.evaluate_host(structure, list(properties or ("energy",)), list(system_changes))
+        if self._part is not None:
+            self.finish(*self.geometry(structure), self.energy_unit)
+        elif self.has_long_range:
+            self.settle(bool(structure.pbc.all()))  # of compiled code, whose outputs the adapter has read
+        else:
+            self.finish_short_range(bool(structure.pbc.all()))
+
+    def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        """The host's own evaluation of a checked structure, once, into `results`; by default its `calculate`."""
+        super().calculate(atoms, properties, system_changes)  # type: ignore[misc]
+
+    def geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions (N, 3) Å, cell (1, 3, 3) Å and pbc (1, 3) of the structure that was evaluated, on its device."""
+        latent = None if self._observation is None else self._observation.latent
+        device = None if latent is None else latent.charge.device
+        positions, cell = (torch.as_tensor(value, device=device) for value in (atoms.positions, atoms.cell.array))
+        return positions, cell[None], torch.as_tensor(atoms.pbc, device=device)[None]
+
+    def start_from(self, positions: Tensor) -> None:
+        """For `evaluate_host`: the leaf (N, 3) Å of its graph, where the long-range part is given another tensor."""
+        if self._observation is not None:
+            self._observation.leaf = positions
+
     def watch(self, part: nn.Module) -> None:
-        """Remember the model's long-range part, a `LongRange`; called once by the adapter."""
+        """Remember the model's long-range part, a `LongRange`, where `adopt` is not called."""
         self._part = part.eval()  # no head has a dropout: it says that this is no training
         self.implemented_properties = [*self.implemented_properties, *PERIODIC_PROPERTIES]
 
@@ -229,66 +291,6 @@ class LongRangeCalculator(Material):
         self.results = exact(self.results)
         check_finite(self.results, getattr(self, "atoms", None))
 
-    def evaluate_batch(self, frames: Sequence[Atoms], fields: Any = None) -> BatchResult:
-        """Energies, forces and stresses of several structures, each with its own cell and boundary conditions.
-
-        In one evaluation of the model; one by one in a field, and where `host_batch` says so. `results` are lost.
-
-        Args:
-            frames: structures, not changed.
-            fields: (B, 3) V/Å, the field on each structure in place of `external_field`, or None.
-
-        Raises:
-            DataError, GeometryError: as `calculate`, with the number of the structure.
-            ConfigError: fields of another shape.
-        """
-        if fields is not None:
-            fields = finite_numbers(fields, "fields", "three numbers in V/Å for each structure")
-        if not len(frames):
-            return BatchResult(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 3, 3)))
-        if fields is not None:
-            return self._evaluate_in_fields(frames, fields)
-        for number, atoms in enumerate(frames):
-            self.check(atoms, f"structure {number}")
-        self.reset()  # type: ignore[attr-defined]
-        together = None
-        if self._external_field is None:
-            together = self.host_batch(frames, any(atoms.pbc.all() for atoms in frames))
-        if together is None:
-            return evaluate_one_by_one(self, frames)
-        energy, forces, tensors = together
-        stress = np.full((len(frames), 3, 3), np.nan)
-        if tensors is not None:
-            periodic = np.array([atoms.pbc.all() for atoms in frames])
-            stress[periodic] = _array(tensors).reshape(-1, 3, 3)[periodic]
-        return BatchResult(_array(energy).reshape(-1), _array(forces), stress)
-
-    def _evaluate_in_fields(self, frames: Sequence[Atoms], fields: NDArray[Any]) -> BatchResult:
-        if fields.shape != (len(frames), 3):
-            raise ConfigError(f"fields has shape {fields.shape}; allowed: {(len(frames), 3)}, V/Å for each structure")
-        before, found = self._external_field, []
-        try:
-            for field, atoms in zip(fields, frames, strict=True):
-                self.external_field = field
-                found.append(self.evaluate_batch([atoms]))
-        finally:
-            self.external_field = before
-        energy, forces, stress = (np.concatenate([getattr(one, name) for one in found]) for name in BatchResult._fields)
-        return BatchResult(energy, forces, stress)
-
-    def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        """For an adapter: one evaluation of the model for several structures, by the host's own batches.
-
-        Args:
-            frames: checked structures.
-            stress: whether one of them has a stress.
-
-        Returns:
-            Energies (B,) or (B, 1) eV, forces (N, 3) eV/Å, and stresses (B, 3, 3) eV/Å³ of ASE's sign or None; those of
-            open structures are not read. None where these structures cannot be put into one batch.
-        """
-        return None
-
     def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
         """(N, 3, 3) e, first index polarization, second displacement."""
         return self.get_property("born_effective_charges", atoms)
@@ -334,8 +336,3 @@ def keeps_charge(part: nn.Module) -> bool:
 def _total_charge(part: nn.Module, latent: LongRangeResult) -> Tensor | None:
     """(1,) e, latent: what the heads themselves say where `neutralize: keep` asks for it, else None for zero."""
     return None if not keeps_charge(part) else latent.permanent.charge.double().sum().reshape(1)
-
-
-def _array(value: Tensor) -> NDArray[Any]:
-    array: NDArray[Any] = value.detach().cpu().double().numpy()
-    return array
