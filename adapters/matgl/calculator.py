@@ -10,11 +10,11 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers
 from matgl.apps.pes import Potential
-from matgl.ext.ase import Atoms2Graph, PESCalculator
+from matgl.ext.ase import PESCalculator
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from les_plugins.adapters.matgl.graphs import host_dtype
+from les_plugins.adapters.matgl.graphs import Converter, host_dtype
 from les_plugins.adapters.matgl.model import LongRangeModel, NoPairsError, atomic_energies
 from les_plugins.data.frames import check_no_slabs
 from les_plugins.data.near_origin import near_origin
@@ -55,6 +55,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         check_device(device)
         potential = _with_stress(model).to(device).eval()
         super().__init__(potential, **{"stress_unit": "eV/A3", "use_voigt": True, **kwargs})
+        self._atoms2graph = Converter(self.element_types, self.cutoff)  # in the place of the base's
         self._dtype = potential.data_mean.dtype
         self.implemented_properties = [*type(self).implemented_properties, "energies"]
         part = potential.model.long_range if isinstance(potential.model, LongRangeModel) else None
@@ -79,8 +80,8 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """A batch of MatGL's graphs; none where a periodic structure has no pairs."""
         with host_dtype(self._dtype):
-            converter = Atoms2Graph(self.element_types, self.cutoff)
-            graphs, lattices, _ = zip(*(converter.get_graph(self._near(atoms)) for atoms in frames), strict=True)
+            items = (self._atoms2graph.get_graph(self._near(atoms)) for atoms in frames)
+            graphs, lattices, _ = zip(*items, strict=True)
             try:
                 found = self.potential(
                     Batch.from_data_list(list(graphs)).to(self._device), torch.cat(lattices).to(self._device)

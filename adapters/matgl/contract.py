@@ -84,7 +84,7 @@ class TensorNetContract(AdapterContract):
         return checkpoint
 
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
-        """Calls without cell or scale, and compilers."""
+        """Calls without cell or scale."""
         graph, _ = batch_of([waters(1)], torch.float64)
         inner: Any = model.model
         far = waters(1)
@@ -92,7 +92,6 @@ class TensorNetContract(AdapterContract):
         lonely, cell = batch_of([far[:1]], torch.float64)
         return {
             "the energy model without a Potential": lambda: inner(g=graph),
-            "Potential(compile_model=True)": lambda: Potential(inner, compile_model=True),
             "stress of a periodic structure without pairs": lambda: model(lonely, cell),
         }
 

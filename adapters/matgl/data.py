@@ -12,11 +12,11 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
-from matgl.ext.ase import Atoms2Graph
 from matgl.graph.data import MGLDataset
 from matgl.utils.constants import EV_PER_ANG3_TO_GPA
 from numpy.typing import NDArray
 
+from les_plugins.adapters.matgl.graphs import Converter
 from les_plugins.data.frames import check_elements, check_no_slabs, label, read_frames
 from les_plugins.data.training import TrainedLabel, check_training_labels
 from les_plugins.errors import ConfigError, LesPluginsWarning
@@ -91,7 +91,7 @@ def dataset_of(frames: Sequence[Atoms], model: Any, section: Mapping[str, Any], 
     if _has_stress(frames, section):
         labels["stresses"] = [(_stress(atoms, section) * EV_PER_ANG3_TO_GPA).tolist() for atoms in frames]
     bare = [Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc) for atoms in frames]
-    converter = Atoms2Graph(elements, float(model.cutoff))
+    converter = Converter(elements, float(model.cutoff))
     with tempfile.TemporaryDirectory() as root:  # PyG makes a folder, whether a cache is kept or not
         return MGLDataset(structures=bare, converter=converter, labels=labels, save_cache=False, root=root)
 

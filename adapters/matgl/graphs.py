@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import matgl
 import torch
+from ase import Atoms
+from matgl.ext.ase import Atoms2Graph
 
+#: Attribute of ours on a graph: (B, 3, 3) Å, its lattice, which MatGL keeps on edges alone.
+LATTICE = "les_lattice"
 _ONE_THREAD = threading.RLock()
 
 
@@ -25,3 +30,13 @@ def host_dtype(dtype: torch.dtype) -> Iterator[None]:
             yield
         finally:
             matgl.float_th = before
+
+
+class Converter(Atoms2Graph):  # type: ignore[misc]
+    """MatGL's converter, whose graphs keep their lattice where no two atoms are within the cutoff too."""
+
+    def get_graph(self, atoms: Atoms) -> tuple[Any, torch.Tensor, Any]:
+        """Graph, lattice (1, 3, 3) Å and state, as of MatGL."""
+        graph, lattice, state = super().get_graph(atoms)
+        graph[LATTICE] = lattice.view(1, 3, 3)
+        return graph, lattice, state

@@ -1,14 +1,14 @@
 """`LongRangeModel`: one of MatGL's energy models and a long-range part, as an energy model of MatGL's `Potential`.
 
 It is no subclass of the host's model: MatGL's exports (LAMMPS, JAX) would take one for its base and drop the long-range
-part without a word. `Potential` scales what its model returns by `data_std` and keeps one lattice an edge; so every
-Potential that gets a `LongRangeModel` is made to hand over its lattice and its scale with the graph.
+part without a word. Whoever makes the Potential, MatGL's trainer or `matgl.load_model` too, its graph holds the cell on
+the edges, and what it scales by `data_std` is `Energies`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,21 +16,35 @@ from matgl.apps.pes import Potential
 from matgl.graph._compute import compute_pair_vector_and_distance
 from matgl.models import MatGLModel
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
+from les_plugins.adapters.matgl.graphs import LATTICE
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range, parse_section
 from les_plugins.model.features import Edges, FeatureLayout, NodeFeatures
 from les_plugins.model.long_range import LongRangeResult
 
-#: Attributes of ours on a graph: (B, 3, 3) Å lattice before any strain; scale of the model's output, eV.
-LATTICE, SCALE = "les_lattice", "les_scale"
-
 
 class NoPairsError(HostError):
     """A periodic structure without pairs within the cutoff: MatGL's graph has no strained cell for it."""
+
+
+@dataclass(frozen=True)
+class Energies:
+    """What a `LongRangeModel` returns: the first that Potential does with it is `data_std * energies`.
+
+    Attributes:
+        short_range: (B,), or () of one structure, in the units that `data_std` scales.
+        long_range: of the same shape, eV.
+    """
+
+    short_range: Tensor
+    long_range: Tensor
+
+    def __rmul__(self, data_std: Tensor) -> Tensor:
+        """Both in eV."""
+        return data_std * self.short_range + self.long_range
 
 
 class LongRangeModel(MatGLModel):
@@ -84,11 +98,13 @@ class LongRangeModel(MatGLModel):
         """Å."""
         return float(self.base.cutoff)  # type: ignore[arg-type]
 
-    def forward(self, g: Any, state_attr: Tensor | None = None, l_g: Any = None) -> Tensor:
-        """Energy of every structure, in the units that `Potential` scales; (B,), or () for one structure.
+    @torch.compiler.disable
+    def forward(self, g: Any, state_attr: Tensor | None = None, l_g: Any = None) -> Energies:
+        """Energy of every structure; Potential adds the two parts.
 
-        The host's `feature_dict` is kept without its graph; beside it: `atomic_energy` (N,) in the same units, the
-        long-range part included.
+        The host's `feature_dict` is kept without its graph; beside it: `atomic_energy` (N,) in the units of the host's
+        output, `long_range_atomic_energy` (N,) in eV. `torch.compile` leaves this as it is: the number of reciprocal
+        vectors depends on the cell.
 
         Args:
             g: graph as `Potential` prepares it.
@@ -97,10 +113,9 @@ class LongRangeModel(MatGLModel):
 
         Raises:
             HostError: called without a Potential, which knows cell and scale.
-            NoPairsError: stress of a periodic structure in which no two atoms are within the cutoff.
+            NoPairsError: as of `strained_cells`.
         """
-        lattice, scale = getattr(g, LATTICE, None), getattr(g, SCALE, None)
-        if lattice is None or scale is None:
+        if getattr(g, "lattice", None) is None:
             raise HostError(
                 "a model with a long-range part needs cell and energy scale: call it through matgl.apps.pes.Potential"
             )
@@ -108,13 +123,16 @@ class LongRangeModel(MatGLModel):
         short_range: Tensor = base(g=g, state_attr=state_attr, l_g=l_g)
         features = node_features(base, g)
         structure = structures(g)
-        cell = strained_cell(g, lattice.to(g.pos.dtype), structure)
-        result: LongRangeResult = self.long_range(features, g.pos, cell, periodicity(lattice), structure)
-        atomic = ARCHITECTURES[self.architecture].atomic_energy(base) + _unscaled(result.atomic_energy, scale, g)
-        # the graph would keep the model from being copied
-        self.feature_dict = {**_detached(base.feature_dict), "atomic_energy": atomic.detach()}
+        result: LongRangeResult = self.long_range(features, g.pos, *strained_cells(g, structure), structure)
+        atomic = ARCHITECTURES[self.architecture].atomic_energy(base).detach()
+        # detached: the graph would keep the model from being copied
+        self.feature_dict = {
+            **_detached(base.feature_dict),
+            "atomic_energy": atomic,
+            "long_range_atomic_energy": result.atomic_energy.detach().to(g.pos.dtype),
+        }
         base.feature_dict = {}
-        return short_range + _unscaled(result.energy, scale, g).view(short_range.shape)
+        return Energies(short_range, result.energy.to(g.pos.dtype).view(short_range.shape))
 
     def predict_structure(
         self, structure: Any, state_feats: Tensor | None = None, graph_converter: Any = None
@@ -126,6 +144,7 @@ class LongRangeModel(MatGLModel):
             converter = Structure2Graph if hasattr(structure, "lattice") else Molecule2Graph
             graph_converter = converter(element_types=self.element_types, cutoff=self.cutoff)
         graph, lattice, default = graph_converter.get_graph(structure)
+        graph[LATTICE] = lattice.view(1, 3, 3)
         potential = Potential(self, calc_forces=False, calc_stresses=False).to(next(self.parameters()))
         state = torch.as_tensor(default) if state_feats is None else state_feats
         energy: Tensor = potential(graph, lattice, state)[0]
@@ -187,11 +206,11 @@ def atomic_energies(potential: Any, node_type: Tensor, structure: Tensor) -> Ten
     """
     model = potential.model
     if isinstance(model, LongRangeModel):
-        own = model.feature_dict["atomic_energy"]
+        own, long_range = model.feature_dict["atomic_energy"], model.feature_dict["long_range_atomic_energy"]
     else:
-        own = ARCHITECTURES[architecture_of(model)].atomic_energy(model).detach()
+        own, long_range = ARCHITECTURES[architecture_of(model)].atomic_energy(model).detach(), 0.0
     counts = torch.bincount(structure)[structure]
-    energy: Tensor = potential.data_std * own + potential.data_mean / counts
+    energy: Tensor = potential.data_std * own + long_range + potential.data_mean / counts
     if potential.element_refs is not None:
         energy = energy + potential.element_refs.property_offset[node_type]
     return energy
@@ -214,54 +233,47 @@ def periodicity(lattice: Tensor) -> Tensor:
     return (lattice != identity).flatten(1).any(1)[:, None].expand(-1, 3)
 
 
-def strained_cell(graph: Any, lattice: Tensor, structure: Tensor) -> Tensor:
-    """(B, 3, 3) Å with the graph to the strain that Potential differentiates by: each structure's at its first edge."""
-    edges = graph.edge_index.shape[1]
+def strained_cells(graph: Any, structure: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 3, 3) Å with the graph to the strain that Potential differentiates by, and (B, 3) bool pbc.
+
+    Each structure's cell is that of its first edge, where Potential keeps it. One without edges has it from LATTICE.
+
+    Raises:
+        NoPairsError: a periodic structure without edges whose stress is asked for, or whose cell nobody handed over.
+    """
+    number, edges = getattr(graph, "num_graphs", 1), graph.edge_index.shape[1]
     source = structure[graph.edge_index[0]]
-    number = torch.arange(edges, device=source.device)
-    first = torch.full((len(lattice),), edges, device=source.device).scatter_reduce(0, source, number, "amin")
+    order = torch.arange(edges, device=source.device)
+    first = torch.full((number,), edges, device=source.device).scatter_reduce(0, source, order, "amin")
     bare = first == edges
-    if graph.lattice.requires_grad and bool((bare & periodicity(lattice)[:, 0]).any()):
+    lattice = _handed_over(graph, structure, bare)
+    if edges:
+        lattice = torch.where(bare[:, None, None], lattice, graph.lattice[first.clamp(max=edges - 1)])
+    pbc = periodicity(lattice.detach())
+    if graph.lattice.requires_grad and bool((bare & pbc[:, 0]).any()):
         raise NoPairsError(
             "a periodic structure has no two atoms within the model's cutoff: MatGL's graph has no cell to strain for "
             "it, so there is no stress; leave it out or calculate without stress"
         )
-    if edges == 0:
-        return lattice
-    return torch.where(bare[:, None, None], lattice, graph.lattice[first.clamp(max=edges - 1)])
+    return lattice, pbc
 
 
-def _hand_over(potential: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Forward pre-hook of a Potential: its lattice and scale, on a copy of the graph."""
-    given = {**dict(zip(("g", "lat"), arguments, strict=False)), **named}
-    if given.get("lat") is None:
-        return None  # Potential says so itself
-    graph = copy.copy(given["g"])
-    setattr(graph, LATTICE, given["lat"].reshape(-1, 3, 3))
-    setattr(graph, SCALE, potential.data_std)
-    return ((graph, *arguments[1:]), named) if arguments else (arguments, {**named, "g": graph})
-
-
-def _meet_parent(parent: nn.Module, name: str, child: Any) -> None:
-    """Registration hook of torch: a Potential that gets a LongRangeModel, whoever makes it, hands over to it."""
-    if not isinstance(child, LongRangeModel):
-        return
-    if isinstance(parent, Potential):
-        if _hand_over not in parent._forward_pre_hooks.values():
-            parent.register_forward_pre_hook(_hand_over, with_kwargs=True)
-    elif type(parent).__name__ == "OptimizedModule":
-        raise HostError(
-            "a model with a long-range part cannot be compiled yet (compile_model, torch.compile): the number of "
-            "reciprocal vectors depends on the cell"
-        )
-
-
-register_module_module_registration_hook(_meet_parent)
-
-
-def _unscaled(energy: Tensor, scale: Tensor, graph: Any) -> Tensor:
-    """Energies in eV in the units of the model's output."""
-    return (energy / scale.to(energy.dtype)).to(graph.pos.dtype)
+def _handed_over(graph: Any, structure: Tensor, bare: Tensor) -> Tensor:
+    """(B, 3, 3) Å, of structures without edges: LATTICE, or the unit matrix of those that are seen to be open."""
+    if (given := getattr(graph, LATTICE, None)) is not None:
+        return given.to(graph.pos.dtype).view(-1, 3, 3)  # type: ignore[no-any-return]
+    if bool(bare.any()):
+        # fractional coordinates of open structures are Cartesian; at the origin they would be so in any cell
+        same = (graph.pos == graph.frac_coords).all(1)
+        elsewhere = (graph.frac_coords != 0).any(1)
+        is_open = torch.ones_like(bare).index_put((structure[~same],), torch.zeros_like(bare[:1]))
+        is_off_origin = torch.zeros_like(bare).index_put((structure[elsewhere],), torch.ones_like(bare[:1]))
+        if bool((bare & ~(is_open & is_off_origin)).any()):
+            raise NoPairsError(
+                "a structure has no two atoms within the model's cutoff, and MatGL's graph keeps no cell for it: "
+                "convert it with les_plugins.adapters.matgl.graphs.Converter in the place of Atoms2Graph"
+            )
+    return torch.eye(3, dtype=graph.pos.dtype, device=graph.pos.device).expand(len(bare), 3, 3)
 
 
 def _detached(value: Any) -> Any:

@@ -291,8 +291,6 @@ def test_node_features_are_those_that_the_host_evaluated_last():
 def test_what_cannot_be_served_is_refused_in_words(model):
     with pytest.raises(HostError, match=r"through matgl\.apps\.pes\.Potential"):
         model.model(g=batch_of([waters()])[0])
-    with pytest.raises(HostError, match="cannot be compiled yet"):
-        torch.compile(model.model)
     with pytest.raises(HostError, match="already"):
         les_plugins.attach(model.model, FULL)
     with pytest.raises(HostError, match="is_intensive=False"):
