@@ -1,0 +1,77 @@
+"""A model as what a checkpoint keeps, and back: for `Host.state` and `Host.rebuild` of every adapter."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import CheckpointError, quoted
+from les_plugins.hosting.types import HostState
+from les_plugins.storage.checkpoint import load_tensors
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def state_of(
+    host: str,
+    model: nn.Module,
+    arguments: Mapping[str, Any],
+    long_range: LongRangeConfig | None,
+    distributions: Sequence[str],
+    extra: Mapping[str, Any] | None = None,
+) -> HostState:
+    """A model taken apart: its description, and every parameter and buffer on the CPU.
+
+    Args:
+        host: name of the adapter.
+        model: the whole model; it is not changed.
+        arguments: JSON-compatible arguments that rebuild the host's own model.
+        long_range: the `long_range:` section, or None for a short-range model.
+        distributions: the host's, and those that the meaning of its tensors depends on.
+        extra: JSON-compatible facts to be kept beside them.
+    """
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    versions = {name: importlib.metadata.version(name) for name in distributions}
+    return HostState(host, versions, arguments, long_range, tensors, extra or {})
+
+
+def rebuilt(state: HostState, build: Callable[[], nn.Module], kind: str) -> nn.Module:
+    """The model that `build` makes of a state, with the state's tensors, in evaluation mode.
+
+    Args:
+        state: what is to be rebuilt.
+        build: makes the model with any weights; what it raises is the description's fault.
+        kind: what the description should be of, for the message: "model of this SevenNet".
+
+    Raises:
+        CheckpointError: nothing can be built, or a tensor is missing, unknown, or of another shape or type.
+    """
+    try:
+        model = build()
+    except CheckpointError:
+        raise
+    except Exception as error:  # hosts raise whatever a nonsense argument makes them
+        raise CheckpointError(f"config.json does not describe a {kind}: {error!r}") from None
+    load_tensors(model, state.tensors)
+    return model.eval()
+
+
+def dtype_name(model: nn.Module) -> str:
+    """Name of the dtype of a model's parameters, such as float64."""
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def dtype_of(name: object) -> torch.dtype:
+    """The dtype that a description names.
+
+    Raises:
+        CheckpointError: another one than float32 and float64.
+    """
+    if not isinstance(name, str) or name not in _DTYPES:
+        raise CheckpointError(f"config.json: dtype is {quoted(name)}; allowed: {', '.join(_DTYPES)}")
+    return _DTYPES[name]

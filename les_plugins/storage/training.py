@@ -1,0 +1,86 @@
+"""From a host's config file to a checkpoint: what `Host.train` of every adapter has in common."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from les_plugins.errors import ConfigError, HostError
+from les_plugins.storage.checkpoint import sha256
+
+
+def check_keys(settings: Mapping[Any, Any], allowed: Collection[str], source: str) -> None:
+    """Raise ConfigError for the first key that is not allowed; the message names a similar one, and all that are.
+
+    Args:
+        settings: a section of the user's file.
+        allowed: keys that somebody reads.
+        source: file and section, for the message.
+    """
+    for key in settings:
+        if key not in allowed:
+            raise ConfigError(
+                f"{source}: unknown key {key!r}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
+            )
+
+
+def did_you_mean(name: object, allowed: Iterable[str]) -> str:
+    """The text " (did you mean 'NAME'?)" where a name is like an allowed one, else nothing."""
+    close = difflib.get_close_matches(str(name), sorted(allowed), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+class OptionParser(argparse.ArgumentParser):
+    """For a host's own command-line options: what is wrong with them is a ConfigError, and no abbreviations are read.
+
+    Args:
+        command: the host's own command, which explains its options with --help.
+    """
+
+    def __init__(self, command: str) -> None:
+        super().__init__(prog=command, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of ending the process."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def plain_options(options: Mapping[Any, Any]) -> dict[str, Any]:
+    """The options that say how a model was trained, for its metadata: JSON types, without paths of one machine."""
+    kept: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            kept[str(key)] = plain_options(value)
+        elif isinstance(value, bool | int | float) or (isinstance(value, str) and "/" not in value):
+            kept[str(key)] = value
+    return kept
+
+
+def file_facts(training: Iterable[Path], validation: Iterable[Path]) -> dict[str, Any]:
+    """Names and hashes of the data files; to be taken before the training, which may last longer than they do."""
+    sets = {"training_data": training, "validation_data": validation}
+    return {key: [{"file": path.name, "sha256": sha256(path)} for path in paths] for key, paths in sets.items()}
+
+
+@contextmanager
+def saving(target: Path, kept: Iterable[Path]) -> Iterator[None]:
+    """The checkpoint of a trained model is written inside; where that fails, say which files of the host's own hold it.
+
+    Args:
+        target: the checkpoint's folder.
+        kept: checkpoints that the host wrote itself.
+
+    Raises:
+        HostError: the checkpoint could not be written.
+    """
+    try:
+        yield
+    except Exception as error:  # nothing that happens here may lose the model
+        names = ", ".join(sorted(path.name for path in kept)) or "none"
+        raise HostError(
+            f"{target}: the trained model could not be saved: {error}; checkpoints of the host beside it: {names}"
+        ) from error
