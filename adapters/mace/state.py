@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +16,8 @@ from les_plugins.adapters.mace.model import LongRangeMACE
 from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
 from les_plugins.precision import default_dtype
-from les_plugins.storage.checkpoint import load_tensors
 from les_plugins.storage.sizes import WeightSizes
+from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
 
 _BASES = {"MACE": modules.MACE, "ScaleShiftMACE": modules.ScaleShiftMACE}
 _CLASSES = ("interaction_cls", "interaction_cls_first", "readout_cls")
@@ -47,31 +46,25 @@ def take_apart(model: nn.Module) -> HostState:
         raise HostError("convert the model from cuEquivariance to e3nn before saving it")
     config = extract_config_mace_model(base) if type(base) is modules.ScaleShiftMACE else _plain_mace_config(base)
     encoded = {key: _encode(key, value) for key, value in config.items() if key not in _BACKEND}
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    versions = {name: importlib.metadata.version(name) for name in ("mace-torch", "e3nn", "torch")}
-    dtype = str(next(base.parameters()).dtype).removeprefix("torch.")
-    described = {"class": type(base).__name__, "dtype": dtype, **encoded}
+    described = {"class": type(base).__name__, "dtype": dtype_name(base), **encoded}
     heads = list(getattr(base, "heads", None) or [])
     extra = {"heads": heads} if len(heads) > 1 else {}
-    return HostState("mace", versions, described, long_range, tensors, extra)
+    return state_of("mace", model, described, long_range, ("mace-torch", "e3nn", "torch"), extra)
 
 
 def rebuild(state: HostState) -> nn.Module:
     """The model of a state; refuses names that MACE does not list and tensors that do not fit."""
     config = dict(state.model)
     base_class = _listed(config.pop("class", None), _BASES, "class")
-    dtype = _listed(config.pop("dtype", None), {"float32": torch.float32, "float64": torch.float64}, "dtype")
+    dtype = dtype_of(config.pop("dtype", None))
     _check_sizes(config, WeightSizes(state.tensors))
-    try:
+
+    def build() -> nn.Module:
         with default_dtype(dtype):
             model: nn.Module = base_class(**{key: _decode(key, value) for key, value in config.items()})
-            if state.long_range is not None:
-                model = LongRangeMACE(model, state.long_range)
-    except CheckpointError:
-        raise
-    except Exception as error:  # MACE and e3nn raise whatever a nonsense argument makes them
-        raise CheckpointError(f"config.json does not describe a {base_class.__name__} of this MACE: {error}") from None
-    load_tensors(model, state.tensors)
+            return model if state.long_range is None else LongRangeMACE(model, state.long_range)
+
+    model = rebuilt(state, build, f"{base_class.__name__} of this MACE")
     base = model.base if isinstance(model, LongRangeMACE) else model
     if abs(float(base.r_max) - config["r_max"]) > 1e-5 * config["r_max"]:  # it is a buffer too, maybe in float32
         raise CheckpointError(f"config.json: r_max is {config['r_max']}; in the weights it is {float(base.r_max):g}")

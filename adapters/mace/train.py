@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from ase import Atoms
 from mace.tools import build_default_arg_parser, get_tag
 from rich.console import Console
 from rich.progress import Progress
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from les_plugins import api
 from les_plugins.adapters.mace.data import read_data, reading
 from les_plugins.adapters.mace.seam import Built, model_seam, run
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.hosting.build import parse_section
-from les_plugins.hosting.section_name import SECTION, is_near_miss, refuse_near_misses
-from les_plugins.io.documents import read_yaml
-from les_plugins.storage import checkpoint
+from les_plugins.hosting.section_name import SECTION, is_near_miss
+from les_plugins.storage.training import did_you_mean
+from les_plugins.training import TrainingRun
 
 START = "start_from"
 
@@ -47,51 +46,73 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         DataError: training or validation frames that cannot be used.
         DeviceError: a device that this machine does not have.
     """
-    settings, section, start = split_config(config_file)
-    long_range = None if section is None else parse_section(section, f"{config_file}: {SECTION}")
-    args = parse_arguments(settings, arguments, config_file)
-    _refuse_unsupported(args, long_range, start)
-    check_device(args.device)
-    folder = Path(args.model_dir or args.work_dir) / f"{args.name}.les"
-    checkpoint.check_target(folder)
-    found = read_data(args, long_range, config_file)
-    data = {
-        "training_data": [file for path in [*found.train, *found.binary] for file in _files(path)],
-        "validation_data": [file for path in found.valid for file in _files(path)],
-    }
-
-    with model_seam(long_range, start) as built, reading(found), _progress(built):
-        stopped = run(args, built, config_file)
-    if args.dry_run or built.model is None or not built.first:
-        return None
-    facts = {
-        **data,
-        "training": {
-            "host_options": _plain({**vars(args), **found.keys}),
-            "last_validation": _last_validation(args),
-            **({} if start is None else {"start_from": Path(start).name}),
-        },
-        **(metadata or {}),
-    }
-    structures = [atoms for some in found.train.values() for atoms in some]
-    api.save(built.model, folder, "mace", facts, built.frames() if found.binary else structures)
-    if stopped is not None:
+    training = MACETraining(config_file, arguments, metadata)
+    folder = training.run()
+    if folder is not None and (stopped := training.stopped) is not None:
         raise HostError(f"{stopped}; the training had come to its end, and its model is in {folder}") from stopped
     return folder
 
 
-def split_config(config_file: Path) -> tuple[dict[str, Any], Any, str | None]:
-    """MACE's own settings, the `long_range:` section and `start_from:` (None when absent) of a YAML file."""
-    settings = read_yaml(config_file)
-    heads = settings.get("heads")
-    refuse_near_misses(settings, str(config_file), host_keys=tuple(heads) if isinstance(heads, dict) else ())
-    start = settings.pop(START, None)
-    if start is not None and not isinstance(start, str):
-        raise ConfigError(f"{config_file}: {START} is {start!r}; expected a .les folder or a name of the zoo")
-    if SECTION not in settings:
-        return settings, None, start
-    section = settings.pop(SECTION)
-    return settings, {} if section is None else section, start
+class MACETraining(TrainingRun):
+    """`mace_run_train`, with its model configured by ours (seam.py)."""
+
+    host = "mace"
+    start: str | None = None
+    stopped: HostError | None = None
+
+    def names(self) -> Collection[str]:
+        """Heads, which the user names."""
+        heads = self.settings.get("heads")
+        return tuple(heads) if isinstance(heads, dict) else ()
+
+    def split(self) -> None:
+        """Take `start_from` out too, and read the rest as MACE's options."""
+        super().split()
+        start = self.settings.pop(START, None)
+        if start is not None and not isinstance(start, str):
+            raise ConfigError(f"{self.config_file}: {START} is {start!r}; expected a .les folder or a name of the zoo")
+        self.start = start
+        self.args = parse_arguments(self.settings, self.arguments, self.config_file)
+        _refuse_unsupported(self.args, self.long_range, start)
+        check_device(self.args.device)
+
+    def target(self) -> Path:
+        """`<model_dir>/<name>.les`."""
+        return Path(self.args.model_dir or self.args.work_dir) / f"{self.args.name}.les"
+
+    def read_frames(self) -> Sequence[Atoms]:
+        """Of every head, with the keys that MACE reads."""
+        self.found = read_data(self.args, self.long_range, self.config_file)
+        return [atoms for frames in self.found.train.values() for atoms in frames]
+
+    def files(self) -> tuple[list[Path], list[Path]]:
+        """Files, and those of folders that MACE has prepared."""
+        training = [file for path in [*self.found.train, *self.found.binary] for file in _files(path)]
+        return training, [file for path in self.found.valid for file in _files(path)]
+
+    def fit(self) -> nn.Module | None:
+        """MACE's `run`."""
+        with model_seam(self.long_range, self.start) as built, reading(self.found), _progress(built):
+            self.stopped = run(self.args, built, self.config_file)
+        if self.args.dry_run or built.model is None or not built.first:
+            return None
+        if self.found.binary:
+            self.frames = built.frames()
+        self.facts["last_validation"] = _last_validation(self.args)
+        if self.start is not None:
+            self.facts["start_from"] = Path(self.start).name
+        return built.model
+
+    def options(self) -> Mapping[str, Any]:
+        """MACE's options without those of Weights & Biases, which are keys of one person."""
+        options = {**vars(self.args), **self.found.keys}
+        return {
+            key: value for key, value in options.items() if not (key.startswith("wandb") or isinstance(value, Mapping))
+        }
+
+    def kept(self) -> Iterable[Path]:
+        """MACE's own models."""
+        return self.target().parent.glob(f"{self.args.name}*.model")
 
 
 def parse_arguments(settings: Mapping[str, Any], arguments: Sequence[str], config_file: Path) -> Any:
@@ -102,15 +123,15 @@ def parse_arguments(settings: Mapping[str, Any], arguments: Sequence[str], confi
     unknown = [key for key in settings if str(key) not in known]
     if unknown:
         raise ConfigError(
-            f"{config_file}: unknown key {unknown[0]!r}{_nearest(unknown[0], known_here)}; allowed: MACE's own options "
-            f"(mace_run_train --help), {SECTION} and {START}"
+            f"{config_file}: unknown key {unknown[0]!r}{did_you_mean(unknown[0], known_here)}; allowed: MACE's own "
+            f"options (mace_run_train --help), {SECTION} and {START}"
         )
     stray = [item for item in arguments if item.startswith("--") and item[2:].split("=")[0] not in known]
     if stray:
         name = stray[0][2:].split("=")[0]
         if name in (SECTION, START) or is_near_miss(name):
             raise ConfigError(f"unknown option {stray[0]!r}: {SECTION} and {START} stand in the config file")
-        raise ConfigError(f"unknown option {stray[0]!r}{_nearest(name, known)}; see mace_run_train --help")
+        raise ConfigError(f"unknown option {stray[0]!r}{did_you_mean(name, known)}; see mace_run_train --help")
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(f"{config_file}: {message}; see mace_run_train --help")
@@ -168,23 +189,6 @@ def _last_validation(args: Any) -> dict[str, float]:
     return {key: float(value) for key, value in last.items() if isinstance(value, int | float)}
 
 
-def _files(path: Path) -> list[dict[str, str]]:
-    """Names and SHA-256 of a file, or of the files of a folder."""
-    files = sorted(item for item in path.iterdir() if item.is_file()) if path.is_dir() else [path]
-    return [{"file": file.name, "sha256": checkpoint.sha256(file)} for file in files]
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that say how a model was trained, in JSON types; paths and keys of one machine are left out."""
-    kept = {}
-    for key, value in options.items():
-        if isinstance(value, bool | int | float) or (
-            isinstance(value, str) and "/" not in value and not key.startswith("wandb")
-        ):
-            kept[key] = value
-    return kept
-
-
-def _nearest(name: Any, known: set[str]) -> str:
-    close = difflib.get_close_matches(str(name), sorted(known), 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def _files(path: Path) -> list[Path]:
+    """A file, or the files of a folder."""
+    return sorted(item for item in path.iterdir() if item.is_file()) if path.is_dir() else [path]

@@ -152,6 +152,7 @@ class LongRangeCalculator(BatchEvaluation):
         self.check(structure)
         with self.observing(properties):
             self.evaluate_host(structure, list(properties or ("energy",)), list(system_changes))
+        self.atoms = structure.copy()  # a host keeps what it was given, which may be a copy by the origin
         if self._part is not None:
             self.finish(*self.geometry(structure), self.energy_unit)
         elif self.has_long_range:
