@@ -148,12 +148,13 @@ def tests_torch_sim(session: nox.Session) -> None:
 @nox.session(name="tests-template")
 @in_environment
 def tests_template(session: nox.Session) -> None:
-    """The template of an adapter, installed as a third party's distribution: found, and under the contract."""
-    template = session.create_tmp() + "/adapter_template"
-    shutil.copytree("examples/adapter_template", template, dirs_exist_ok=True)  # the build leaves files in it
+    """The templates of an adapter and of a solver, installed as distributions of third parties."""
     session.install("-e", ".[testing]")
-    session.install("--no-deps", template)
-    session.run("pytest", "examples/adapter_template/tests", *session.posargs)
+    for name in ("adapter_template", "solver_template"):
+        copy = f"{session.create_tmp()}/{name}"
+        shutil.copytree(f"examples/{name}", copy, dirs_exist_ok=True)  # the build leaves files in it
+        session.install("--no-deps", copy)
+        session.run("pytest", f"examples/{name}/tests", *session.posargs)
     session.run("les-plugins", "check", "tiny_schnet")
 
 

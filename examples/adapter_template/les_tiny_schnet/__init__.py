@@ -1,1 +1,1 @@
-"""The long-range part of TinySchNet: `adapter.py` for users, `contract.py` for tests."""
+"""The long-range part of TinySchNet: `plugin.py` is found, `adapter.py` does the work, `contract.py` tests it."""

@@ -1,23 +1,28 @@
-"""Adapter of TinySchNet, whole: the host, the model with its long-range part, its calculator. No host import here."""
+"""Adapter of TinySchNet: the model with its long-range part, its calculator, its checkpoint, its trainer."""
 
-import importlib.metadata
-
-import torch
+import tiny_schnet.model
+import tiny_schnet.run
 from torch import nn
 
-import les_plugins
-from les_plugins.data.frames import check_elements, check_frame
+from les_plugins import api
 from les_plugins.data.near_origin import near_origin
 from les_plugins.data.training import read_labelled_frames
-from les_plugins.errors import CheckpointError, HostError
 from les_plugins.hosting.build import build_long_range
-from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, born_results, latent_results
-from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.hosting.results import exact
-from les_plugins.hosting.section_name import refuse_near_misses
-from les_plugins.hosting.types import Host, HostInfo, HostState
-from les_plugins.io.documents import read_yaml
+from les_plugins.hosting.calculator import LongRangeCalculator
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
+from les_plugins.training import TrainingRun
+
+
+def feature_layout(model):
+    layers = (LayerLayout(scalars=model.config["channels"]),) * model.config["layers"]
+    return FeatureLayout(layers, cutoff=model.config["cutoff"], mean_neighbors=model.config["mean_neighbors"])
+
+
+def node_features(model, batch, output):
+    layers = output["node_features"].split(model.config["channels"], dim=1)
+    edges = Edges(*batch["edge_index"], tiny_schnet.model.edge_vectors(batch))
+    return NodeFeatures([LayerFeatures(layer) for layer in layers], edges)
 
 
 class LongRangeSchNet(nn.Module):
@@ -37,90 +42,54 @@ class LongRangeSchNet(nn.Module):
         return {**output, "latent": latent}
 
 
-def feature_layout(model):
-    layers = (LayerLayout(scalars=model.config["channels"]),) * model.config["layers"]
-    return FeatureLayout(layers, cutoff=model.config["cutoff"], mean_neighbors=model.config["mean_neighbors"])
+def attach(model, config):
+    return LongRangeSchNet(model, config)
 
 
-def node_features(model, data, output):
-    from tiny_schnet.model import edge_vectors
+class Calculator(LongRangeCalculator, tiny_schnet.run.TinySchNetCalculator):
+    def __init__(self, model, metadata=None, device="cpu"):
+        super().__init__(model, device)
+        self.adopt(getattr(model, "long_range", None), model.config["elements"], metadata)
 
-    layers = output["node_features"].split(model.config["channels"], dim=1)
-    return NodeFeatures([LayerFeatures(layer) for layer in layers], Edges(*data["edge_index"], edge_vectors(data)))
+    def evaluate_host(self, atoms, properties, system_changes):
+        super().evaluate_host(near_origin(atoms), properties, system_changes)  # of models in float32
 
 
-class TinySchNetHost(Host):
-    name = "tiny_schnet"
+def state(model):
+    section = model.long_range.config if isinstance(model, LongRangeSchNet) else None
+    arguments = {**model.config, "dtype": dtype_name(model)}
+    return state_of("tiny_schnet", model, arguments, section, ("les-tiny-schnet", "torch"))
 
-    def info(self):
-        return HostInfo.of_distribution("tiny_schnet", "les-tiny-schnet", ">=0.1,<0.2")
 
-    def attach(self, model, config):
-        if isinstance(model, LongRangeSchNet):
-            raise HostError("this TinySchNet has a long-range part already")
-        return LongRangeSchNet(model, config) if type(model).__module__ == "tiny_schnet.model" else None
+def rebuild(state):
+    def build():
+        arguments = dict(state.model)
+        dtype = dtype_of(arguments.pop("dtype"))
+        model = tiny_schnet.model.TinySchNet(**arguments).to(dtype)
+        return model if state.long_range is None else LongRangeSchNet(model, state.long_range)
 
-    def calculator(self, model, metadata, device):
-        from tiny_schnet.run import TinySchNetCalculator
+    return rebuilt(state, build, "TinySchNet of this version")
 
-        class Calculator(TinySchNetCalculator):  # in here, for its base is the host's
-            implemented_properties = (*TinySchNetCalculator.implemented_properties, *LONG_RANGE_PROPERTIES)
-            known_elements = tuple(model.config["elements"])
 
-            def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-                check_frame(atoms, "structure")
-                check_elements([atoms], self.known_elements, "structure")
-                super().calculate(near_origin(atoms), properties, system_changes)  # of models in float32
-                if (latent := self.output.get("latent")) is not None:
-                    epsilon = self.model.long_range.config.epsilon_infinity
-                    args = *map(self.batch.get, ("positions", "cell", "pbc")), epsilon
-                    self.results.update(latent_results(latent, *args))
-                    self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
-                    if "born_effective_charges" in properties:
-                        self.results["born_effective_charges"] = born_results(latent, *args)
-                self.results = exact(self.results)
+class Training(TrainingRun):
+    host = "tiny_schnet"
+    keys = ("model", "data", "epochs", "learning_rate", "checkpoint")
 
-        return Calculator(model, device)
+    def target(self):
+        return self.path("checkpoint")
 
-    def state(self, model):
-        versions = {name: importlib.metadata.version(name) for name in ("les-tiny-schnet", "torch")}
-        tensors = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-        arguments = {**model.config, "dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}
-        section = model.long_range.config if isinstance(model, LongRangeSchNet) else None
-        return HostState(self.name, versions, arguments, section, tensors)
+    def read_frames(self):
+        return read_labelled_frames(self.path("data"))
 
-    def rebuild(self, state):
-        from tiny_schnet.model import TinySchNet
+    def files(self):
+        return [self.path("data")], []
 
-        try:
-            arguments = dict(state.model)
-            dtype = {"float32": torch.float32, "float64": torch.float64}[arguments.pop("dtype")]
-            model = TinySchNet(**arguments).to(dtype)
-            model = model if state.long_range is None else LongRangeSchNet(model, state.long_range)
-            model.load_state_dict(dict(state.tensors))
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"this is not a TinySchNet of this version: {error}") from None
+    def fit(self):
+        model = tiny_schnet.model.TinySchNet(**self.settings["model"]).double()
+        model = model if self.long_range is None else api.attach(model, self.long_range)
+        tiny_schnet.run.train(model, self.frames, self.settings["epochs"], self.settings["learning_rate"])
         return model
 
-    def train(self, config_file, arguments, metadata):
-        from tiny_schnet.model import TinySchNet
-        from tiny_schnet.run import train
 
-        config = read_yaml(config_file)
-        refuse_near_misses(config, str(config_file))  # this host reads the keys that it knows and no others
-        les_plugins.storage.checkpoint.check_target(config["checkpoint"])  # before hours of training, not after
-        frames = read_labelled_frames(config_file.parent / config["data"])
-        model = TinySchNet(**config["model"]).double()
-        model = les_plugins.attach(model, config["long_range"]) if "long_range" in config else model
-        train(model, frames, config["epochs"], config["learning_rate"])
-        return les_plugins.save(model, config["checkpoint"], self.name, metadata, frames)
-
-    def contract(self):
-        from les_tiny_schnet.contract import TinySchNetContract
-
-        return [TinySchNetContract]
-
-
-@hookimpl
-def les_hosts():
-    return [TinySchNetHost()]
+def train(config_file, arguments, metadata):
+    return Training(config_file, arguments, metadata).run()

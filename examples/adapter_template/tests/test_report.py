@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from les_tiny_schnet import adapter
 from les_tiny_schnet.contract import TinySchNetContract
+from les_tiny_schnet.plugin import TinySchNetHost
 
 from les_plugins.errors import HostError
 from les_plugins.testing.plugin import summary
@@ -44,7 +44,7 @@ def test_a_failure_is_reported_with_what_was_asserted(monkeypatch) -> None:
 
 
 def test_an_adapter_without_the_hook_is_refused_in_words(monkeypatch) -> None:
-    monkeypatch.delattr(adapter.TinySchNetHost, "contract")
+    monkeypatch.setattr(TinySchNetHost, "parts", {"attach": "les_tiny_schnet.adapter:attach"})
     with pytest.raises(HostError, match="tiny_schnet has no contract"):
         run_contract("tiny_schnet")
 
