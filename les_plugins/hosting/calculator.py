@@ -105,6 +105,7 @@ class LongRangeCalculator(BatchEvaluation):
     takes_total_charge: bool = False
     implemented_properties: list[str]
     known_elements: list[int]
+    atoms: Any
     results: dict[str, Any]
     always: tuple[str, ...] = ()
     _observation: Observation | None = None
@@ -148,7 +149,7 @@ class LongRangeCalculator(BatchEvaluation):
         Raises:
             DataError: a structure that the model cannot take (`check`), or whose energy or forces are not finite.
         """
-        structure: Atoms = self.atoms if atoms is None else atoms  # type: ignore[attr-defined]
+        structure: Atoms = self.atoms if atoms is None else atoms
         self.check(structure)
         with self.observing(properties):
             self.evaluate_host(structure, list(properties or ("energy",)), list(system_changes))
