@@ -92,3 +92,27 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be made"):
         plotting.parity_plots(Evaluation(), tmp_path / "file")
+
+
+def test_references_that_are_all_alike_give_a_histogram_of_the_predictions() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    predicted = np.random.default_rng(0).normal(0.5, 0.1, 400)
+    comparison = Comparison("dipole", np.full(400, 0.5), predicted)
+    plotting._draw(axes, comparison, np.ones(400, dtype=bool), "", "toy, 4 frames")
+    assert sum(bar.get_height() for bar in axes.patches) == 400
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(0.5)
+    assert axes.get_title() == "Dipole\ntoy, 4 frames, 400 values"
+
+
+def test_a_long_curve_is_drawn_by_its_means_and_their_scatter() -> None:
+    from les_plugins.plots.spectra import Curve, binned
+
+    x = np.arange(10_000.0)
+    found = binned(Curve("energy", x, 2.0 * x + (-1.0) ** x), most=100)
+    assert len(found.x) == 100
+    np.testing.assert_allclose(found.y, 2.0 * found.x, atol=1e-9)
+    assert found.error is not None
+    assert found.error[0] == pytest.approx(np.std(2.0 * x[:100] + (-1.0) ** x[:100]))
+    assert len(binned(Curve("short", x[:50], x[:50]), most=100).x) == 50

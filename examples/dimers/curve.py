@@ -7,6 +7,7 @@ Energies are relative to DFT at the largest distance; models are not shifted. Th
 
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 import matplotlib
 
@@ -39,9 +40,12 @@ def main() -> None:
         axis.plot(distance, relative[0], "o", color="black", ms=4, label="DFT")
         axis.plot(distance, relative[1], "--", color="#d55e00", label="short range")
         axis.plot(distance, relative[2], "-", color="#0072b2", label="long range")
-        axis.set(title=title, xlabel="distance (Å)", xlim=(distance[0] - 0.5, distance[-1] + 0.5))
+        axis.set_title(f"{title}, {len(distance)} frames", fontsize=9)
+        axis.set(xlabel="distance (Å)", xlim=(distance[0] - 0.5, distance[-1] + 0.5))
         axis.tick_params(direction="in", top=True, right=True)
-    axes[0].set_ylabel("energy (eV)")
+    axes[0].set_ylabel("energy less DFT's at the largest distance (eV)")
+    names = " and ".join(Path(name).name for name in (short_range, long_range))
+    figure.suptitle(f"{names} against HSE06; grey: not trained on", fontsize=9)
     axes[0].legend(frameon=False)
     figure.savefig(out, dpi=150)
 

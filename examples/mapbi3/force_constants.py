@@ -8,6 +8,7 @@ of one atom give a column of force constants by central difference, on both side
 
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 import matplotlib
 
@@ -52,17 +53,38 @@ def main() -> None:
         )
         shown[crystal] = (reference, predicted)
 
-    figure, axis = plt.subplots(figsize=(4.2, 4.2), layout="constrained")
-    for crystal, (reference, predicted) in shown.items():
-        axis.plot(reference, predicted, ".", ms=3, label=crystal)
+    draw(shown, Path(model).name, out)
+
+
+def draw(shown: dict[str, tuple[np.ndarray, np.ndarray]], model: str, out: str) -> None:
+    """A panel for each crystal, for one would hide the others; linear within 0.1 eV/Å², logarithmic beyond."""
+    rows = -(-len(shown) // 4)
+    figure, axes = plt.subplots(
+        rows,
+        min(4, len(shown)),
+        figsize=(9.0, 2.5 * rows),
+        layout="constrained",
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
     ends = [min(r.min() for r, _ in shown.values()), max(r.max() for r, _ in shown.values())]
-    axis.plot(ends, ends, color="0.6", lw=0.8, zorder=0)
-    axis.set(xlabel="force constant, DFT (eV/Å²)", ylabel="force constant, predicted (eV/Å²)")
-    axis.set_xscale("symlog", linthresh=0.1)
-    axis.set_yscale("symlog", linthresh=0.1)
-    axis.legend(frameon=False, fontsize=7)
-    axis.tick_params(direction="in", top=True, right=True)
-    figure.savefig(out, dpi=150)
+    for axis in axes.flat[len(shown) :]:
+        axis.set_visible(False)
+    for axis, (crystal, (reference, predicted)) in zip(axes.flat, shown.items(), strict=False):
+        axis.plot(reference, predicted, ".", ms=2, alpha=0.4, color="#0072b2", mew=0)
+        axis.plot(ends, ends, color="0.6", lw=0.8, zorder=0)
+        name = crystal.removeprefix("mapbi3_").replace("_", " × ")
+        axis.set_title(f"{name}: {len(reference):,} elements", fontsize=7)
+        axis.set_xscale("symlog", linthresh=0.1)
+        axis.set_yscale("symlog", linthresh=0.1)
+        axis.set_xticks([-10, 0, 10])
+        axis.set_yticks([-10, 0, 10])
+        axis.tick_params(direction="in", top=True, right=True, labelsize=7, labelbottom=True)
+    figure.supxlabel("force constant, DFT (eV/Å²)", fontsize=9)
+    figure.supylabel("force constant, predicted (eV/Å²)", fontsize=9)
+    figure.suptitle(f"{model} against PBEsol, MAPbI$_3$", fontsize=9)
+    figure.savefig(out, dpi=200)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ frame's Σ tr α/(3 ε0 V). ε_e is held at its mean over the frames; what is le
 """
 
 import sys
+from pathlib import Path
 
 import matplotlib
 
@@ -44,14 +45,16 @@ def main() -> None:
     print(f"predicted {predicted.mean():.3f} ± {predicted.std():.3f}")
     print(f"correlation {correlation:.3f}, with the density taken out {at_density:.3f}; slope {slope:.2f}")
 
-    figure, axis = plt.subplots(figsize=(4.2, 3.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(4.6, 3.8), layout="constrained")
     points = axis.scatter(reference, predicted, c=density, s=14, cmap="viridis")
     ends = [min(reference.min(), predicted.min()), max(reference.max(), predicted.max())]
     axis.plot(ends, ends, color="0.6", lw=0.8, zorder=0)
-    axis.set(xlabel="ε$_∞$, DFPT", ylabel="ε$_∞$, predicted", title=f"correlation {correlation:.2f}, slope {slope:.2f}")
+    axis.set(xlabel="ε$_∞$ = tr/3, DFPT", ylabel="ε$_∞$ = tr/3, predicted")
+    title = f"{Path(model).name}, water, {len(rows)} frames\ncorrelation {correlation:.2f}, slope {slope:.2f}"
+    axis.set_title(title, fontsize=9)
     axis.tick_params(direction="in", top=True, right=True)
-    figure.colorbar(points, label="atoms/Å³")
-    figure.savefig(out, dpi=150)
+    figure.colorbar(points, label="density (atoms/Å³)")
+    figure.savefig(out, dpi=200)
 
 
 if __name__ == "__main__":

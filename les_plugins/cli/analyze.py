@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from les_plugins.cli.spectra import AsJson, Output, Skip, Trajectories
 from les_plugins.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from les_plugins.plots.spectra import Curve
 
 BlockCount = Annotated[int, typer.Option(help="Blocks of each trajectory, for error bars.")]
 
@@ -126,6 +129,7 @@ def drift(
     """Drift of the conserved energy, in meV/atom/ps."""
     import numpy as np
 
+    from les_plugins.plots.spectra import Curve, binned
     from les_plugins.spectra import Samples, energy_drift
 
     samples = Samples.open(trajectories, skip)
@@ -142,8 +146,9 @@ def drift(
     )
     one = energies[0]
     time = samples.interval * np.arange(len(one)) / 1000.0
-    curve = ("conserved energy", time, 1000.0 * (one - one[0]) / samples.n_atoms, None)
-    _report(samples, values, line, curve, ("t (ps)", "conserved energy (meV/atom)"), output, None, as_json)
+    curve: tuple[str, Any, Any, None] = ("conserved energy", time, 1000.0 * (one - one[0]) / samples.n_atoms, None)
+    means = binned(Curve(*curve))  # thousands of points of noise would hide a drift
+    _report(samples, values, line, curve, ("t (ps)", "conserved energy (meV/atom)"), output, None, as_json, means)
 
 
 def _report(
@@ -155,6 +160,7 @@ def _report(
     output: Path | None,
     overlay: Path | None,
     as_json: bool,
+    drawn: Curve | None = None,
 ) -> None:
     from les_plugins.plots.plotting import check_available
     from les_plugins.plots.spectra import Curve, plot, read_curve, write_csv
@@ -165,7 +171,7 @@ def _report(
         check_available()
         table, picture = (output.with_name(f"{output.name}.{suffix}") for suffix in ("csv", "png"))
         write_csv(table, labels[0], [shown], values)
-        plot(picture, [shown], *labels, reference=reference)
+        plot(picture, [drawn or shown], *labels, title=samples.title, reference=reference)
         files = [str(table), str(picture)]
     if as_json:
         report = {

@@ -90,7 +90,7 @@ def evaluate(
             born_symmetric,
             head,
         )
-        pictures = [] if plots is None else plotting.parity_plots(result, plots)
+        pictures = [] if plots is None else plotting.parity_plots(result, plots, model=model.name)
     if as_json:
         typer.echo(json.dumps(_report(result, found, facts, file, device, pictures), indent=1, ensure_ascii=False))
     else:

@@ -54,7 +54,7 @@ def parity(
     check_available()
     with quiet_host():
         result, _, _ = evaluate.compare(model, file, device, epsilon_infinity, born=born, head=head)
-        pictures = parity_plots(result, output.parent, f"{output.name}_")
+        pictures = parity_plots(result, output.parent, f"{output.name}_", model.name)
     if as_json:
         typer.echo(json.dumps({"metrics": result.metrics(), "files": [str(path) for path in pictures]}, indent=1))
         return

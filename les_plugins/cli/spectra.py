@@ -298,7 +298,7 @@ def _report(
         described = {**notes, "unit": found[0].unit, "error": _error_in_words(found[0])}
         write_csv(table, "wavenumber_cm-1", curves, described)
         label = f"{found[0].name} ({found[0].unit})" if len(found) == 1 else f"intensity ({found[0].unit})"
-        plot(picture, curves, _AXIS, label, limits, "", reference, scaled, marks or ())
+        plot(picture, curves, _AXIS, label, limits, samples.title, reference, scaled, marks or (), "bands of --mark")
         files = [str(table), str(picture)]
     if as_json:
         listed = {

@@ -52,6 +52,8 @@ _PANEL, _DPI = 3.3, 300
 _MARGIN = 0.06
 #: The axes take the unit of the errors (meV) while no number on them is larger than this.
 _LARGEST_ON_AXIS = 500.0
+#: Below this spread of the references over that of the predictions a scatter would be a blob: a histogram is drawn.
+_CONSTANT = 0.02
 #: Where the errors are written: x and y in the axes, horizontal and vertical alignment.
 _TEXT_PLACES = {"lower right": (0.96, 0.05, "right", "bottom"), "upper left": (0.04, 0.95, "left", "top")}
 
@@ -62,13 +64,14 @@ def check_available() -> None:
         raise HostError(f"plots need matplotlib, which is not installed: {how_to_install('plot')}")
 
 
-def parity_plots(evaluation: Evaluation, folder: Path, prefix: str = "") -> list[Path]:
+def parity_plots(evaluation: Evaluation, folder: Path, prefix: str = "", model: str = "") -> list[Path]:
     """Write `<prefix><quantity>.png` for every quantity that was compared.
 
     Args:
         evaluation: result of `evaluation.evaluate`.
         folder: where to write them; made if needed.
         prefix: of the names.
+        model: its name, for the titles.
 
     Returns:
         The files, in the order of the quantities.
@@ -79,17 +82,23 @@ def parity_plots(evaluation: Evaluation, folder: Path, prefix: str = "") -> list
     """
     check_available()
     make_folder(folder)
+    counted = f"{evaluation.frames:,} {'frame' if evaluation.frames == 1 else 'frames'}"
     return [
-        parity_plot(comparison, folder / f"{prefix}{name}.png") for name, comparison in evaluation.comparisons.items()
+        parity_plot(comparison, folder / f"{prefix}{name}.png", f"{model}, {counted}" if model else counted)
+        for name, comparison in evaluation.comparisons.items()
     ]
 
 
-def parity_plot(comparison: Comparison, path: Path) -> Path:
+def parity_plot(comparison: Comparison, path: Path, caption: str = "") -> Path:
     """Predicted against reference values of one quantity; Born charges in two panels, diagonal and off-diagonal.
+
+    Where all references are alike, as of an element's charge that a file has as one number, the predictions are
+    counted in a histogram.
 
     Args:
         comparison: the values.
         path: PNG file to write.
+        caption: model and frames, in the title beside the number of values.
 
     Returns:
         The file.
@@ -97,15 +106,17 @@ def parity_plot(comparison: Comparison, path: Path) -> Path:
     check_available()
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     panels: list[tuple[str, NDArray[np.bool_]]] = [("", np.ones(comparison.reference.shape, dtype=bool))]
     if comparison.name == BORN and comparison.diagonal is not None:
         panels = [("diagonal", comparison.diagonal), ("off-diagonal", ~comparison.diagonal)]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(_PANEL * len(panels), _PANEL), dpi=_DPI, layout="constrained")
+        layout = ConstrainedLayoutEngine(h_pad=0.08)  # two lines of title need it
+        figure = Figure(figsize=(_PANEL * len(panels), _PANEL), dpi=_DPI, layout=layout)
         for axes, (title, chosen) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
             if chosen.any():
-                _draw(axes, comparison, chosen, title)
+                _draw(axes, comparison, chosen, title, caption)
         with whole_file(path, "wb") as file:
             figure.savefig(file, format="png")
     return path
@@ -169,7 +180,7 @@ def _kinks(bands: Bands) -> tuple[list[float], list[str]]:
     return ticks, shown
 
 
-def _draw(axes: Axes, comparison: Comparison, chosen: NDArray[np.bool_], title: str) -> None:
+def _draw(axes: Axes, comparison: Comparison, chosen: NDArray[np.bool_], title: str, caption: str = "") -> None:
     from matplotlib.ticker import AutoMinorLocator, MaxNLocator
 
     quantity = comparison.quantity
@@ -180,6 +191,13 @@ def _draw(axes: Axes, comparison: Comparison, chosen: NDArray[np.bool_], title: 
     factor, unit = (quantity.shown_factor, quantity.shown_unit) if largest < _LARGEST_ON_AXIS else (1.0, quantity.unit)
     x, y = factor * (reference - zero), factor * (predicted - zero)
 
+    name = f"{quantity.title}, {title}" if title else quantity.title
+    counted = f"{len(x):,} values"
+    axes.set_title(f"{name}\n{caption}, {counted}" if caption else f"{name}\n{counted}", fontsize="medium")
+    if len(x) >= _FEWEST and x.std() < _CONSTANT * y.std():
+        _histogram(axes, x, y, quantity.symbol, unit)
+        return
+
     low, high = _limits(x, y)
     if len(x) >= _FEWEST:
         axes.plot([low, high], [low, high], color="0.55", linewidth=0.7, zorder=1)
@@ -188,7 +206,6 @@ def _draw(axes: Axes, comparison: Comparison, chosen: NDArray[np.bool_], title: 
     shift = f" {'+' if zero < 0 else '−'} {abs(zero):.2f} {quantity.unit}" if zero else ""
     axes.set_xlabel(f"reference {quantity.symbol}{shift} ({unit})")
     axes.set_ylabel(f"predicted {quantity.symbol}{shift} ({unit})")
-    axes.set_title(f"{quantity.title}, {title}" if title else quantity.title)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=4, steps=[1, 2, 5, 10]))
         axis.set_minor_locator(AutoMinorLocator(2))
@@ -200,6 +217,14 @@ def _draw(axes: Axes, comparison: Comparison, chosen: NDArray[np.bool_], title: 
     axes.text(left, up, text, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1.5}, **place)
     if elements is not None:
         _legend(axes, reference, predicted, elements, quantity, legend_at)
+
+
+def _histogram(axes: Axes, reference: Floats, predicted: Floats, symbol: str, unit: str) -> None:
+    """Distribution of the predictions, and the one value of the references as a line."""
+    axes.hist(predicted, bins=40, color=_SINGLE_COLOUR, alpha=0.6, linewidth=0)
+    axes.axvline(reference.mean(), color="0.25", linewidth=1.0, linestyle="--", label="reference")
+    axes.set(xlabel=f"predicted {symbol} ({unit})", ylabel="values")
+    axes.legend(frameon=False)
 
 
 def _scatter(axes: Axes, reference: Floats, predicted: Floats, elements: NDArray[Any] | None) -> None:

@@ -64,6 +64,19 @@ def read_curve(path: Path) -> Curve:
     return Curve(path.stem, x[order], y[order])
 
 
+def binned(curve: Curve, most: int = 200) -> Curve:
+    """At most `most` means over equal stretches of a curve, with the standard deviation within each as the error."""
+    width = -(-len(curve.x) // most)
+    if width < 2:
+        return curve
+    starts = range(0, len(curve.x), width)
+    x, y, error = (
+        np.array([take(values[start : start + width]) for start in starts])
+        for take, values in ((np.mean, curve.x), (np.mean, curve.y), (np.std, curve.y))
+    )
+    return Curve(f"{curve.label}, means of {width} frames", x, y, error)
+
+
 def write_csv(path: Path, x_name: str, curves: Sequence[Curve], notes: Mapping[str, Any]) -> None:
     """Curves that share their x as columns, each with its error; notes in lines that begin with #.
 
@@ -142,8 +155,9 @@ def plot(
             _bar(axes, inside, resolution)
         axes.axhline(0.0, color="0.7", linewidth=0.6, zorder=1)
         axes.set(xlim=inside, xlabel=x_label, ylabel=y_label)
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
         if title:
-            axes.set_title(title)
+            axes.set_title(title, fontsize="medium")
         if len(curves) > 1 or reference is not None or (marks and marks_label):
             axes.legend(frameon=False)
         with whole_file(path, "wb") as file:

@@ -74,6 +74,13 @@ class Samples:
         """Time that is used, all trajectories together, ps."""
         return sum(each.frames - self.first for each in self.trajectories) * self.interval / 1000.0
 
+    @property
+    def title(self) -> str:
+        """Model, size, temperature and time, for figures."""
+        facts = self.trajectories[0].facts
+        model = f"{facts.get('host', 'model')} {str(facts.get('model_weights_sha256', ''))[:8]}".strip()
+        return f"{model}: {self.n_atoms} atoms, {self.temperature():.0f} K, {self.duration:.3g} ps"
+
     def series(self, name: str) -> list[Floats]:
         """A series of every trajectory, in the unit of `trajectory.SERIES`.
 
