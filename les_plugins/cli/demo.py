@@ -132,7 +132,7 @@ def _summary(
         f"molecular dynamics: {samples.duration:.3f} ps at {samples.temperature():.0f} K, total energy within "
         f"{1000 * float(np.ptp(drift)) / len(atoms):.2f} meV/atom",
         f"infrared spectrum: resolution {resolution:.0f} cm⁻¹ and no error bar: so short a run gives no more; a real "
-        "one: docs/results/index.md",
+        "one: docs/results/water.md",
         f"{seconds:.0f} s in all. With NequIP: {how_to_install('nequip', 'plot')} in another environment, then "
         "les-plugins demo --model water-nequip",
     ]
