@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
-from torch import nn
+from typing import TYPE_CHECKING, ClassVar
 
 from les_plugins.hosting.hookspecs import hookimpl
 from les_plugins.hosting.types import Host, PackagedHost
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class NequIPHost(PackagedHost):

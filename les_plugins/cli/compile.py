@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from les_plugins import api
 from les_plugins.cli.shared import quiet_host
 from les_plugins.errors import DataError, HostError
 from les_plugins.io.files import unwritable
@@ -35,6 +34,7 @@ def compile_model(
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Compile MODEL to OUTPUT, a file that runs where les-plugins is not installed."""
+    from les_plugins import api
     from les_plugins.devices import check_device
     from les_plugins.hosting import registry as plugins
     from les_plugins.storage import checkpoint, zoo

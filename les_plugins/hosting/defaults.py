@@ -1,25 +1,27 @@
-"""Our own heads, solvers and responses, offered by name through the same hooks as anybody else's."""
+"""Our own heads, solvers and responses, offered by name through the same hooks as anybody else's.
+
+Finding plugins imports this module, and no torch: the parts are imported when they are asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from les_plugins.config import LongRangeConfig
-from les_plugins.electrostatics import LatentElectrostatics
-from les_plugins.electrostatics.layer import ResponseModel
-from les_plugins.electrostatics.response.one_shot import one_shot_response
-from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.model.heads import Heads
 
 if TYPE_CHECKING:
+    from les_plugins.config import LongRangeConfig
+    from les_plugins.electrostatics import LatentElectrostatics
+    from les_plugins.electrostatics.layer import ResponseModel
     from les_plugins.hosting.hookspecs import HeadsFactory, ResponseFactory, SolverFactory
 
 
 @hookimpl
 def les_heads() -> Mapping[str, HeadsFactory]:
     """Equivariant or edge heads (`les_plugins.model.heads`); "auto" takes the former where the host has vectors."""
+    from les_plugins.model.heads import Heads
+
     return {"auto": Heads, "equivariant": Heads, "edge": Heads}
 
 
@@ -32,11 +34,15 @@ def les_solvers() -> Mapping[str, SolverFactory]:
 @hookimpl
 def les_responses() -> Mapping[str, ResponseFactory]:
     """To the permanent moments alone, or to all moments (`les_plugins.electrostatics.response`)."""
+    from les_plugins.electrostatics.response.one_shot import one_shot_response
+
     return {"one_shot": lambda config: one_shot_response, "self_consistent": make_self_consistent_response}
 
 
 def make_layer(config: LongRangeConfig) -> LatentElectrostatics:
     """The layer of a section."""
+    from les_plugins.electrostatics import LatentElectrostatics
+
     return LatentElectrostatics(
         sigma=config.sigma,
         dl=config.dl,
@@ -70,6 +76,8 @@ def make_nvalchemi_layer(config: LongRangeConfig) -> LatentElectrostatics:
 
 def make_self_consistent_response(config: LongRangeConfig) -> ResponseModel:
     """Induced moments that interact with each other."""
+    from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
+
     return SelfConsistentResponse(config.response.tolerance, config.response.total_charge)
 
 

@@ -8,12 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
-
-from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError, how_to_install
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from les_plugins.config import LongRangeConfig
 
 #: Version of the interface below; a `Host` written for another one is listed with this problem and not used.
 API_VERSION = 1
