@@ -1,0 +1,95 @@
+"""From a host's config file to a checkpoint: keys, options, facts of the data, and what a failure leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from les_plugins.errors import CheckpointError, ConfigError, HostError
+from les_plugins.hosting.substitution import substituted
+from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
+from les_plugins.storage.training import OptionParser, check_keys, file_facts, plain_options, saving
+
+
+def test_an_unknown_key_is_an_error_that_names_a_similar_one_and_all_that_are_allowed() -> None:
+    check_keys({"model": 1}, ("model", "train"), "water.yaml")
+    message = r"water\.yaml: unknown key 'modle' \(did you mean 'model'\?\); allowed: model, train"
+    with pytest.raises(ConfigError, match=message):
+        check_keys({"modle": 1}, ("model", "train"), "water.yaml")
+    with pytest.raises(ConfigError, match=r"unknown key 3; allowed: model"):
+        check_keys({3: 1}, ("model",), "water.yaml")
+
+
+def test_wrong_options_of_a_host_raise_and_name_its_command() -> None:
+    parser = OptionParser("host train")
+    parser.add_argument("--epochs", type=int)
+    assert parser.parse_args(["--epochs", "3"]).epochs == 3
+    for arguments in (["--epoch", "3"], ["--epochs", "many"]):
+        with pytest.raises(ConfigError, match="see host train --help"):
+            parser.parse_args(arguments)
+
+
+def test_options_are_kept_without_paths() -> None:
+    given = {"lr": 0.1, "model": {"name": "a", "file": "/home/b/c.xyz"}, "data": ["x"], "seed": 3, "ema": True}
+    assert plain_options(given) == {"lr": 0.1, "model": {"name": "a"}, "seed": 3, "ema": True}
+
+
+def test_facts_of_the_data_are_names_and_hashes(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_bytes(b"frames")
+    facts = file_facts([tmp_path / "a.xyz"], [])
+    assert facts["training_data"] == [{"file": "a.xyz", "sha256": hashlib.sha256(b"frames").hexdigest()}]
+    assert facts["validation_data"] == []
+
+
+def test_a_failed_save_names_the_files_that_the_host_kept() -> None:
+    def fail_inside() -> None:
+        with saving(Path("water.les"), [Path("b.pth"), Path("a.pth")]):
+            raise OSError("disk full")
+
+    with pytest.raises(
+        HostError, match=r"water\.les: .*: disk full; checkpoints of the host beside it: a\.pth, b\.pth"
+    ):
+        fail_inside()
+
+
+def test_a_model_taken_apart_and_rebuilt_has_the_same_tensors() -> None:
+    model = torch.nn.Linear(2, 3).double()
+    state = state_of("host", model, {"dtype": dtype_name(model)}, None, ("torch",))
+    assert state.versions == {"torch": importlib.metadata.version("torch")}
+    assert state.model["dtype"] == "float64"
+    model.weight.data.zero_()  # the state holds copies
+    again = rebuilt(state, lambda: torch.nn.Linear(2, 3).to(dtype_of(state.model["dtype"])), "linear layer")
+    assert torch.equal(again.state_dict()["weight"], state.tensors["weight"])
+    assert state.tensors["weight"].abs().max() > 0.0
+    assert not again.training
+
+
+def test_what_a_host_raises_for_a_nonsense_description_is_a_checkpoint_error() -> None:
+    state = state_of("host", torch.nn.Linear(2, 3), {}, None, ())
+    with pytest.raises(CheckpointError, match=r"config\.json does not describe a linear layer: .*ZeroDivisionError"):
+        rebuilt(state, lambda: torch.nn.Linear(1 // 0, 3), "linear layer")
+    with pytest.raises(CheckpointError, match="'weight' has shape"):
+        rebuilt(state, lambda: torch.nn.Linear(4, 3), "linear layer")
+    with pytest.raises(CheckpointError, match=r"dtype is 'float16'; allowed: float32, float64"):
+        dtype_of("float16")
+
+
+def test_a_substituted_name_is_bound_to_its_own_value_again_after_an_error() -> None:
+    module = ModuleType("host")
+    module.build = "own"  # type: ignore[attr-defined]
+
+    def fail_inside() -> None:
+        with substituted(module, "build", "ours"):
+            assert module.build == "ours"
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail_inside()
+    assert module.build == "own"
+    with pytest.raises(AttributeError), substituted(module, "absent", 1):
+        pass
