@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import sevenn._keys as keys
 from ase import Atoms
@@ -16,16 +17,16 @@ from sevenn.nn.sequential import AtomGraphSequential
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from les_plugins.adapters.sevennet.graphs import PBC, follow_positions, graph_of
+from les_plugins.adapters.sevennet.graphs import follow_positions, graph_of
 from les_plugins.adapters.sevennet.model import long_range_part
 from les_plugins.data.frames import check_elements
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.hosting.calculator import (
-    LongRangeCalculator,
-)
+from les_plugins.hosting.calculator import LongRangeCalculator
 
-_ONE_THREAD = threading.RLock()
+#: One for each model: it keeps whether it is given batches, and so serves one thread at a time.
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_ADDING = threading.Lock()
 
 
 class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: ignore[misc]
@@ -76,22 +77,17 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
         self.adopt(part, sorted(int(number) for number in self.type_map), metadata, epsilon_infinity)
 
     def set_atoms(self, atoms: Atoms) -> None:
-        """Called by ASE: refuses elements in words."""
+        """Called by ASE; raises DataError for an element that the model does not know."""
         check_elements([atoms], self.known_elements, "structure")
 
     def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
         """One evaluation of SevenNet's graph, whose edge vectors follow the positions."""
         Calculator.calculate(self, atoms, properties, system_changes)
-        data = self._evaluated = self._graph(atoms)
+        data = self._graph(atoms)
         if self.has_long_range:  # SevenNet differentiates by edge vectors; Born charges need the positions behind them
             self.start_from(follow_positions(data))
         with _set_to(self.model, batches=False):
             self.results = self.output_to_results(self.model(data))
-
-    def geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
-        """As in the graph."""
-        data = self._evaluated
-        return data[keys.POS].detach(), data[keys.CELL], data[PBC].bool()
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """A batch of SevenNet's graphs."""
@@ -110,11 +106,10 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
 
 @contextmanager
 def _set_to(model: AtomGraphSequential, batches: bool) -> Iterator[None]:
-    """The model set to batches or to single structures inside the block; left so, other evaluations would go wrong.
-
-    The model itself keeps the setting: one thread at a time.
-    """
-    with _ONE_THREAD:
+    """The model set to batches or to single structures inside the block; left so, other evaluations would go wrong."""
+    with _ADDING:
+        lock = _LOCKS.setdefault(model, threading.RLock())
+    with lock:
         before = model.is_batch_data
         model.set_is_batch_data(batches)
         try:

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ase.io
 import sevenn
 import sevenn._keys as keys
 import torch
-import yaml
 from ase import Atoms
 from sevenn import _const
 from sevenn.calculator import SevenNetCalculator
@@ -21,8 +19,8 @@ from torch_geometric.loader import DataLoader
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.graphs import follow_positions, graph_of
 from les_plugins.adapters.sevennet.model import build_model
-from les_plugins.hosting import registry as plugins
 from les_plugins.testing import AdapterContract, Evaluation, waters
+from les_plugins.testing.training import train_in
 
 CUTOFF = 3.5
 #: What a user writes under `model`: a few thousand parameters.
@@ -75,13 +73,7 @@ class SevenNetContract(AdapterContract):
 
     def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
         """One epoch of SevenNet's own trainer."""
-        ase.io.write(folder / "train.extxyz", list(frames[:-2]))
-        ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
-        config = folder / "water.yaml"
-        config.write_text(yaml.safe_dump({**training_settings(), self.section_name: dict(section)}), encoding="utf-8")
-        checkpoint = plugins.host(self.host).train(config, (), {"data_licence": "none"})
-        assert checkpoint is not None
-        return checkpoint
+        return train_in(folder, self.host, frames, {**training_settings(), self.section_name: dict(section)})
 
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
         """Ways of SevenNet that hand over no cell, or take a model apart by its edges."""
@@ -95,8 +87,7 @@ class SevenNetContract(AdapterContract):
 
 def model_config(**changes: Any) -> dict[str, Any]:
     """The config of a tiny model as SevenNet's builder takes it."""
-    defaults = {key: value for key, value in _const.DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG.items()}
-    return {**defaults, **MODEL, **BUILT, **changes}
+    return {**_const.DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG, **MODEL, **BUILT, **changes}
 
 
 def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: Any) -> nn.Module:
@@ -126,11 +117,7 @@ def training_settings(**train: Any) -> dict[str, Any]:
             "force_loss_weight": 1.0,
             **train,
         },
-        "data": {
-            "batch_size": 2,
-            "load_trainset_path": "train.extxyz",
-            "load_validset_path": "valid.extxyz",
-        },
+        "data": {"batch_size": 2, "load_trainset_path": "train.extxyz", "load_validset_path": "valid.extxyz"},
     }
 
 

@@ -19,18 +19,16 @@ from sevenn.train import dataload
 from sevenn.train.graph_dataset import SevenNetGraphDataset
 
 from les_plugins.adapters.sevennet.graphs import PBC
-from les_plugins.adapters.sevennet.seam import SECTION
 from les_plugins.data.frames import check_boundaries, check_elements, check_frame, existing_file
 from les_plugins.data.training import TrainedLabel, check_training_labels
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
+from les_plugins.hosting.section_name import SECTION
 
 #: Options of data_format_args that say where labels are.
 _NAMES = {"energy": "energy_key", "forces": "force_key", "stress": "stress_key"}
 #: Where SevenNet looks for a label with a name of its own; ASE's own names it asks of ASE's calculator.
 _PLACES = {"energy": "info", "forces": "arrays", "stress": "info"}
 _OF_THE_DATASET = set(inspect.signature(SevenNetGraphDataset.__init__).parameters) - {"self", "process_kwargs"}
-#: Names that graphs and frames without a file of their own get their labels under, in `info` and `arrays`.
-_OWN = {"energy": "energy", "forces": "forces", "stress": "stress"}
 
 
 @dataclass
@@ -69,15 +67,12 @@ def literal_paths(data: Mapping[str, Any], source: str) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise ConfigError(f"{source}: data.{keys.DATA_FORMAT_ARGS} is {options!r}; expected a section")
     given: list[Any] = []
-    for key, value in data.items():
-        if not _is_path_key(key) or not value:
-            continue
-        listed = [value] if isinstance(value, str) else value
-        given += listed if isinstance(listed, list) else []
-        if isinstance(value, str):
-            changed[key] = _as_pattern(value)
-        elif isinstance(value, list):
-            changed[key] = [_as_pattern(item) if isinstance(item, str) else item for item in value]
+    for key in filter(_is_path_key, data):
+        listed = [data[key]] if isinstance(data[key], str) else data[key]
+        if isinstance(listed, list):
+            given += listed
+            patterns = [_as_pattern(item) if isinstance(item, str) else item for item in listed]
+            changed[key] = patterns[0] if isinstance(data[key], str) else patterns
     graphs = any(".pt" in str(item) for item in given)
     if not graphs and "force_reload" not in options and data.get(keys.DATASET_TYPE, "graph") == "graph":
         changed[keys.DATA_FORMAT_ARGS] = {**options, "force_reload": True}
@@ -240,24 +235,15 @@ def _labelled(atoms: Atoms, energy: Any, forces: Any, stress: Any) -> Atoms:
     for quantity, value in (("energy", energy), ("forces", forces), ("stress", stress)):
         array = np.squeeze(np.asarray(value, dtype=float))
         if not np.isnan(array).all():
-            (bare.arrays if quantity == "forces" else bare.info)[_OWN[quantity]] = (
-                array.reshape(-1, 3) if quantity == "forces" else array
-            )
+            getattr(bare, _PLACES[quantity])[quantity] = array.reshape(-1, 3) if quantity == "forces" else array
     return bare
 
 
 def _label(quantity: str, options: Mapping[str, Any], left_out: bool, graphs: bool) -> TrainedLabel:
-    name = options.get(_NAMES[quantity])
+    name, option = options.get(_NAMES[quantity]), f"data.{keys.DATA_FORMAT_ARGS}.{_NAMES[quantity]}"
     places = (_PLACES[quantity],) if graphs or name else ("calc",)
     without = "train.is_train_stress: false" if quantity == "stress" else ""
-    return TrainedLabel(
-        quantity,
-        str(name or _OWN[quantity]),
-        f"data.{keys.DATA_FORMAT_ARGS}.{_NAMES[quantity]}",
-        without,
-        places,
-        left_out or quantity == "stress",
-    )
+    return TrainedLabel(quantity, str(name or quantity), option, without, places, left_out or quantity == "stress")
 
 
 def _any_has(label: TrainedLabel, files: Iterable[Sequence[Atoms]]) -> bool:

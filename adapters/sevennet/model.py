@@ -1,17 +1,19 @@
-"""Takes a SevenNet model apart and puts it together with a long-range part. Hooks, seam and trainer call it."""
+"""Takes a SevenNet model apart and puts it together with a long-range part, for the host, trainer and checkpoints."""
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import count, takewhile
 from typing import Any
 
+import sevenn._keys as keys
 import torch
 from e3nn.o3 import Irreps, TensorProduct
 from sevenn import model_build
 from sevenn.nn.sequential import AtomGraphSequential
-from torch import Tensor, nn
+from torch import nn
 
 from les_plugins.adapters.sevennet.modules import (
     KEPT,
@@ -20,14 +22,13 @@ from les_plugins.adapters.sevennet.modules import (
     KeepFeatures,
     LongRangeEnergy,
     SpeciesInModelDtype,
-    layer_layout,
-    node_features,
 )
-from les_plugins.adapters.sevennet.seam import open_seam
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.hosting.build import build_long_range
-from les_plugins.model.features import FeatureLayout, NodeFeatures
+from les_plugins.hosting.build import build_long_range, parse_section
+from les_plugins.hosting.section_name import SECTION
+from les_plugins.model.features import FeatureLayout
+from les_plugins.model.irreps import layer_layout
 from les_plugins.model.long_range import LongRange
 from les_plugins.precision import default_dtype
 
@@ -52,9 +53,31 @@ def build_model(config: Mapping[str, Any], dtype: torch.dtype = torch.float32) -
         config: SevenNet's settings, numbers in place of the names of statistics.
         dtype: float32, SevenNet's own, or float64.
     """
-    with default_dtype(dtype), open_seam():  # e3nn rounds its coefficients to the default dtype
-        model = model_build.build_E3_equivariant_model(copy.deepcopy(dict(config)))
-    return remember(model.to(dtype), config)
+    settings = {key: value for key, value in config.items() if key != SECTION}
+    given = config.get(SECTION)
+    section = None if given is None else parse_section(given, SECTION)
+    with default_dtype(dtype):  # e3nn rounds its coefficients to the default dtype
+        model = model_build.build_E3_equivariant_model(copy.deepcopy(settings))
+        model = extended(model, section, settings).to(dtype)
+    return remember(model, settings)
+
+
+def extended(
+    model: AtomGraphSequential, section: LongRangeConfig | None, config: Mapping[str, Any]
+) -> AtomGraphSequential:
+    """A model that SevenNet's builder has just made of a config, with the long-range part of a section.
+
+    Raises:
+        HostError: a config that asks for an accelerator.
+    """
+    if section is None:
+        own_dtype = torch.get_default_dtype() is torch.float32
+        return model if own_dtype else _sequential(with_species_in_model_dtype(dict(model.named_children())), model)
+    refuse_accelerators(config)
+    with torch.random.fork_rng(devices=[]):
+        # the host's own weights stay those of its seed, the heads' are others
+        torch.manual_seed(torch.initial_seed() + 1)
+        return attach_long_range(model, section)
 
 
 def remember(model: AtomGraphSequential, config: Mapping[str, Any]) -> AtomGraphSequential:
@@ -82,21 +105,7 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> AtomGraphSeq
     parameter = next(model.parameters())
     for name in layers.keys() - dict(model.named_children()).keys():
         layers[name].to(device=parameter.device, dtype=parameter.dtype)
-    attached = AtomGraphSequential(
-        layers,
-        cutoff=model.cutoff,
-        type_map=model.type_map,
-        modal_map=model.modal_map,
-        eval_type_map=bool(model.eval_type_map),
-        eval_modal_map=bool(model.eval_modal_map),
-        data_key_atomic_numbers=model.key_atomic_numbers,
-        data_key_node_feature=model.key_node_feature,
-        data_key_grad=model.key_grad,
-    )
-    attached.set_is_batch_data(model.is_batch_data)
-    if (known := getattr(model, "host_config", None)) is not None:
-        remember(attached, known)
-    return attached.train(model.training)
+    return _sequential(layers, model)
 
 
 def with_long_range(
@@ -110,8 +119,7 @@ def with_long_range(
         cutoff: Å.
     """
     _check_layers(layers)
-    irreps = _layer_irreps(layers)
-    layout = _layout(layers, cutoff)
+    irreps, vector, layout = _features(layers, cutoff)
     for number, layer in enumerate(layout.layers):
         if layer.scalars < 1:
             raise ConfigError(
@@ -124,7 +132,7 @@ def with_long_range(
         if number.isdigit() and name == _GATE.format(number):
             combined[KEPT.format(number)] = KeepFeatures(int(number))
         if name == _ATOMIC_ENERGY:
-            combined[PART] = LongRangeEnergy(irreps, _vector(layers), layout, build_long_range(layout, config))
+            combined[PART] = LongRangeEnergy(irreps, vector, build_long_range(layout, config))
         if name == _FORCES:
             combined["long_range_derivatives"] = ExplicitDerivatives()
     return combined
@@ -147,19 +155,38 @@ def long_range_part(model: nn.Module) -> LongRange | None:
 
 def feature_layout(model: nn.Module) -> FeatureLayout:
     """Channels of every layer of a SevenNet model, and its edges."""
-    return _layout(dict(model.named_children()), float(model.cutoff))
+    return _features(dict(model.named_children()), float(model.cutoff))[2]
 
 
-def features_of(model: nn.Module, output: Mapping[str, Tensor]) -> NodeFeatures:
-    """Features of a batch, from the output of a model with a long-range part.
+def refuse_accelerators(config: Mapping[str, Any]) -> None:
+    """Raise HostError for a config that asks for another backend than e3nn."""
+    asked = {
+        "cuEquivariance": (config.get(keys.CUEQUIVARIANCE_CONFIG) or {}).get("use"),
+        "FlashTP": config.get(keys.USE_FLASH_TP),
+        "OpenEquivariance": config.get(keys.USE_OEQ),
+    }
+    for name, flag in asked.items():
+        if flag:
+            raise HostError(f"{name} has not been tested with a long-range part; it cannot be combined with {SECTION}")
 
-    Raises:
-        HostError: the output has no kept features: a bare model overwrites those of its inner layers.
-    """
-    part = next((module for module in model.modules() if isinstance(module, LongRangeEnergy)), None)
-    if part is None or KEPT.format(0) not in output:
-        raise HostError("a bare SevenNet keeps no features of inner layers: attach a long-range part")
-    return node_features(part.layer_irreps, part.vector, output)
+
+def _sequential(layers: OrderedDict[str, nn.Module], model: AtomGraphSequential) -> AtomGraphSequential:
+    """The layers as a model that is used as another one is."""
+    changed = AtomGraphSequential(
+        layers,
+        cutoff=model.cutoff,
+        type_map=model.type_map,
+        modal_map=model.modal_map,
+        eval_type_map=bool(model.eval_type_map),
+        eval_modal_map=bool(model.eval_modal_map),
+        data_key_atomic_numbers=model.key_atomic_numbers,
+        data_key_node_feature=model.key_node_feature,
+        data_key_grad=model.key_grad,
+    )
+    changed.set_is_batch_data(model.is_batch_data)
+    if (known := getattr(model, "host_config", None)) is not None:
+        remember(changed, known)
+    return changed.train(model.training)
 
 
 def _check_layers(layers: Mapping[str, nn.Module]) -> None:
@@ -177,22 +204,13 @@ def _check_layers(layers: Mapping[str, nn.Module]) -> None:
             )
 
 
-def _layout(layers: Mapping[str, nn.Module], cutoff: float) -> FeatureLayout:
-    vector = _vector(layers)
-    channels = tuple(layer_layout(irreps, vector) for irreps in _layer_irreps(layers))
-    denominator = layers[_CONVOLUTION.format(0)].denominator
-    neighbors = float(torch.as_tensor(denominator).detach().reshape(-1)[0])
-    return FeatureLayout(channels, cutoff=cutoff, mean_neighbors=neighbors)
-
-
-def _layer_irreps(layers: Mapping[str, nn.Module]) -> list[str]:
-    found: list[str] = []
-    while (name := _GATE.format(len(found))) in layers:
-        found.append(str(layers[name].gate.irreps_out))  # type: ignore[union-attr]
-    return found
-
-
-def _vector(layers: Mapping[str, nn.Module]) -> str:
-    """1o; without parity (is_parity: false) SevenNet calls all of l = 1 even."""
+def _features(layers: Mapping[str, nn.Module], cutoff: float) -> tuple[list[str], str, FeatureLayout]:
+    """Irreps after the gate of every layer, what a vector is called among them, and both as channels."""
     spherical: Any = layers["edge_embedding"].spherical
-    return "1o" if Irreps(spherical.irreps_in).count("1o") else "1e"
+    # without parity (is_parity: false) SevenNet calls all of l = 1 even
+    vector = "1o" if Irreps(spherical.irreps_in).count("1o") else "1e"
+    gates: list[Any] = [layers[name] for name in takewhile(layers.__contains__, map(_GATE.format, count()))]
+    irreps = [str(gate.gate.irreps_out) for gate in gates]
+    neighbors = torch.as_tensor(layers[_CONVOLUTION.format(0)].denominator).detach().reshape(-1)[0]
+    channels = tuple(layer_layout(layer, vector) for layer in irreps)
+    return irreps, vector, FeatureLayout(channels, cutoff=cutoff, mean_neighbors=float(neighbors))

@@ -10,12 +10,12 @@ from typing import Any
 
 import sevenn._keys as keys
 import torch
-from e3nn.o3 import Irreps
-from torch import Tensor, nn
+from torch import nn
 
 from les_plugins.adapters.sevennet.graphs import PBC
 from les_plugins.errors import HostError
-from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.features import Edges, NodeFeatures
+from les_plugins.model.irreps import layer_features
 from les_plugins.model.long_range import LongRange, LongRangeResult
 
 #: Features kept for the heads, one entry a layer.
@@ -77,15 +77,13 @@ class LongRangeEnergy(nn.Module):
     Args:
         layer_irreps: irreps of the kept features, first layer to last.
         vector: label of the vectors among them: 1o, or 1e in a model without parity.
-        layout: the same as channels.
         long_range: the part that takes them.
     """
 
-    def __init__(self, layer_irreps: list[str], vector: str, layout: FeatureLayout, long_range: LongRange) -> None:
+    def __init__(self, layer_irreps: list[str], vector: str, long_range: LongRange) -> None:
         super().__init__()
         self.layer_irreps = layer_irreps
         self.vector = vector
-        self.layout = layout
         self.long_range = long_range
         self._is_batch_data = True  # set by AtomGraphSequential
 
@@ -168,34 +166,8 @@ def check_graph(data: Any) -> None:
         )
 
 
-def layer_layout(irreps: str, vector: str) -> LayerLayout:
-    """Channels of scalars (0e), vectors and tensors (2e) among some irreps; others are not read."""
-    parsed = Irreps(irreps)
-    return LayerLayout(parsed.count("0e"), parsed.count(vector), parsed.count("2e"))
-
-
 def node_features(layer_irreps: list[str], vector: str, data: Any) -> NodeFeatures:
     """Kept features of every layer as scalars, vectors and tensors, and the edges."""
-    layers = []
-    for number, irreps in enumerate(layer_irreps):
-        values, layout = data[KEPT.format(number)], layer_layout(irreps, vector)
-        layers.append(
-            LayerFeatures(
-                _channels(values, irreps, "0e", 1)[:, :, 0],
-                _channels(values, irreps, vector, 3) if layout.vectors else None,
-                _channels(values, irreps, "2e", 5) if layout.tensors else None,
-            )
-        )
+    layers = [layer_features(data[KEPT.format(n)], irreps, vector) for n, irreps in enumerate(layer_irreps)]
     centre, neighbor = data[keys.EDGE_IDX]
     return NodeFeatures(layers, Edges(centre, neighbor, data[keys.EDGE_VEC]))
-
-
-def _channels(values: Tensor, irreps: str, wanted: str, components: int) -> Tensor:
-    """(N, channels, components) of one irrep, wherever it stands."""
-    parsed = Irreps(irreps)
-    parts = [
-        values[:, where].reshape(len(values), mul, components)
-        for (mul, ir), where in zip(parsed, parsed.slices(), strict=True)
-        if str(ir) == wanted
-    ]
-    return torch.cat(parts, 1)

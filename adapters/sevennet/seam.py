@@ -1,120 +1,144 @@
-"""The names of SevenNet that are substituted while a model with a long-range part is built, trained or read.
+"""What is SevenNet's own in a training with a long-range part: three substituted names, and its checkpoint files.
 
-SevenNet has no plugin point. Its builder calls `model_build.patch_modules(layers, config)` last, for a training and for
-a checkpoint alike: there the long-range part comes in, when the config has a `long_range` key. Its graphs have no cell:
-for a training `atoms_to_graph` is substituted too. The version range of the adapter and a test guard both.
+SevenNet has no plugin point. While its training script runs, three names stand for ours: the builder of the model and
+the reader of an earlier run's checkpoint, in that script alone, and the function that makes graphs, which would have no
+cell. Tests and the version range of the adapter guard the three.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import sevenn._keys as keys
 import torch
-from sevenn import _const, model_build
-from sevenn.train import collate, dataload
+from sevenn import util
+from sevenn.atom_graph_data import AtomGraphData
+from sevenn.checkpoint import SevenNetCheckpoint
+from sevenn.logger import Logger
+from sevenn.main.sevenn import global_config
+from sevenn.nn.sequential import AtomGraphSequential
+from sevenn.scripts import backward_compatibility, processing_continue
+from sevenn.scripts import train as training_script
+from sevenn.train import dataload
 
-from les_plugins.adapters.sevennet import graphs
+from les_plugins.adapters.sevennet.graphs import atoms_to_graph
+from les_plugins.adapters.sevennet.model import build_model, extended, remember
+from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.hosting.build import parse_section
+from les_plugins.hosting.section_name import SECTION
+from les_plugins.hosting.substitution import substituted
 
-#: Our key in SevenNet's config.
-SECTION = "long_range"
-_opened = 0
+_ONE_TRAINING = threading.RLock()
 
 
 class LongRangeSection(dict[str, Any]):
     """The `long_range:` section in the config of a SevenNet checkpoint.
 
-    SevenNet would build the model of such a file without a long-range part, and loads some files with
-    `strict=False`: so that the part can never be lost, this object refuses to be read outside of the seam.
+    SevenNet alone would build a model without a long-range part from such a file. It reads every setting from a deep
+    copy of the config, which this object refuses to take part in; `Checkpoint` takes the section out before.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restore_section, (json.dumps(dict(self)),)
 
     def __deepcopy__(self, memo: Any) -> LongRangeSection:
-        return LongRangeSection(json.loads(json.dumps(dict(self))))
-
-
-def restore_section(text: str) -> LongRangeSection:
-    """Called by pickle when a checkpoint with a long-range part is read.
-
-    Raises:
-        HostError: it is SevenNet that reads, without us.
-    """
-    if not _opened:
         raise HostError(
             "this SevenNet checkpoint has a long-range part, which SevenNet alone would drop: read it with "
             "les_plugins.adapters.sevennet.train.load_checkpoint, train on with les-plugins train sevennet, or use the "
             "folder that les-plugins wrote beside it (les_plugins.load)"
         )
+
+
+def restore_section(text: str) -> LongRangeSection:
+    """Called by pickle when a checkpoint with a long-range part is read; files name this function."""
     return LongRangeSection(json.loads(text))
 
 
+class Checkpoint(SevenNetCheckpoint):  # type: ignore[misc]
+    """A checkpoint of SevenNet, with a long-range part or without; `config` holds SevenNet's own settings."""
+
+    _section: LongRangeConfig | None = None
+
+    @property
+    def section(self) -> LongRangeConfig | None:
+        """The `long_range:` section that the file was trained with, None without one."""
+        if not self._loaded:
+            self._load()
+        return self._section
+
+    def build_model(self, **accelerators: Any) -> AtomGraphSequential:
+        """The model with its weights, and with its long-range part."""
+        if self.section is None:
+            return remember(extended(super().build_model(**accelerators), None, self.config), self.config)
+        model = build_model({**self.config, SECTION: self.section.to_dict()}, torch.get_default_dtype())
+        state = backward_compatibility.patch_state_dict_if_old(self.model_state_dict, self.config, model)
+        model.load_state_dict(state)
+        return model
+
+    def _load(self) -> None:
+        super()._load()
+        if (found := self._config.pop(SECTION, None)) is not None:
+            self._section = parse_section(dict(found), f"{self.checkpoint_path}: {SECTION}")
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """A checkpoint file of SevenNet, or a pretrained model by its name, in place of `sevenn.util.load_checkpoint`."""
+    return Checkpoint(util.load_checkpoint(str(path)).checkpoint_path)
+
+
 class Built:
-    """The last model that was built while the seam was open: its layers, trained in place, and its config."""
+    """The model that SevenNet's training script built last, and trains in place."""
 
-    layers: Any = None
-    config: dict[str, Any] | None = None
-
-
-@contextmanager
-def open_seam() -> Iterator[Built]:
-    """While open, SevenNet builds a long-range part into every model whose config has a `long_range` key."""
-    global _opened
-    original, built = model_build.patch_modules, Built()
-
-    def patch_modules(layers: Any, config: dict[str, Any]) -> Any:
-        from les_plugins.adapters.sevennet.model import with_long_range, with_species_in_model_dtype
-
-        layers = original(layers, config)
-        if torch.get_default_dtype() is not torch.float32:
-            layers = with_species_in_model_dtype(layers)
-        if config.get(SECTION) is not None:
-            section = parse_section(config[SECTION], SECTION)
-            refuse_accelerators(config)
-            with torch.random.fork_rng(devices=[]):
-                # the host's own weights stay those of its seed, the heads' are others
-                torch.manual_seed(torch.initial_seed() + 1)
-                layers = with_long_range(layers, section, float(config[keys.CUTOFF]))
-            config[SECTION] = LongRangeSection(section.to_dict())
-        built.layers, built.config = layers, dict(config)  # SevenNet goes on using its own
-        return layers
-
-    model_build.patch_modules = patch_modules
-    _opened += 1
-    try:
-        yield built
-    finally:
-        _opened -= 1
-        model_build.patch_modules = original
+    model: AtomGraphSequential | None = None
 
 
 @contextmanager
-def open_training_seam() -> Iterator[Built]:
-    """The same for a training: graphs get cell and pbc, and our key under `model` survives SevenNet's parser."""
-    before = dataload.atoms_to_graph, collate.atoms_to_graph
-    dataload.atoms_to_graph = collate.atoms_to_graph = graphs.atoms_to_graph
-    _const.DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG[SECTION] = None
-    try:
-        with open_seam() as built:
+def training(section: LongRangeConfig | None) -> Iterator[Built]:
+    """While open, SevenNet's training script trains models with a long-range part; one training at a time.
+
+    SevenNet keeps settings of a run in its modules; they are put back in the end, as the substituted names are.
+
+    Args:
+        section: the `long_range:` section, or None for SevenNet's own models.
+    """
+    built, original = Built(), training_script.build_E3_equivariant_model
+
+    def build(config: dict[str, Any]) -> AtomGraphSequential:
+        model = extended(original(config), section, config)
+        built.model = remember(model, config)  # a copy: SevenNet goes on with its own
+        if section is not None:
+            config[SECTION] = LongRangeSection(section.to_dict())  # for SevenNet's checkpoints
+            Logger().writeline(f"{SECTION}: {section.to_dict()}")
+        return model
+
+    continuing = SimpleNamespace(**{**vars(util), "load_checkpoint": open_checkpoint})
+    with _ONE_TRAINING, ExitStack() as stack:
+        stack.enter_context(substituted(training_script, "build_E3_equivariant_model", build))
+        stack.enter_context(substituted(processing_continue, "util", continuing))
+        if section is not None:
+            stack.enter_context(substituted(dataload, "atoms_to_graph", atoms_to_graph))
+        stack.enter_context(_graphs_are_readable())
+        settings = dict(global_config)
+        try:
             yield built
+        finally:
+            global_config.clear()
+            global_config.update(settings)
+
+
+@contextmanager
+def _graphs_are_readable() -> Iterator[None]:
+    """torch reads SevenNet's graphs; 0.13 sees to that for "torch >= 2.4.0" as text, which 2.10 and later are not."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals([AtomGraphData])
+    try:
+        yield
     finally:
-        dataload.atoms_to_graph, collate.atoms_to_graph = before
-        _const.DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG.pop(SECTION, None)
-
-
-def refuse_accelerators(config: dict[str, Any]) -> None:
-    """Raise HostError for a config that asks for another backend than e3nn."""
-    asked = {
-        "cuEquivariance": (config.get(keys.CUEQUIVARIANCE_CONFIG) or {}).get("use"),
-        "FlashTP": config.get(keys.USE_FLASH_TP),
-        "OpenEquivariance": config.get(keys.USE_OEQ),
-    }
-    for name, flag in asked.items():
-        if flag:
-            raise HostError(f"{name} has not been tested with a long-range part; it cannot be combined with {SECTION}")
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)

@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import sevenn._keys as keys
-import torch
 from torch import nn
 
 from les_plugins.adapters.sevennet.model import attach_long_range, build_model, long_range_part
-from les_plugins.adapters.sevennet.seam import SECTION
 from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
-from les_plugins.storage.checkpoint import load_tensors
 from les_plugins.storage.sizes import WeightSizes
+from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
 
 #: Settings that make a model; a checkpoint holds these and no others.
 SETTINGS = (
-    keys.CUTOFF,
-    keys.NODE_FEATURE_MULTIPLICITY,
-    keys.IRREPS_MANUAL,
-    keys.LMAX,
-    keys.LMAX_EDGE,
-    keys.LMAX_NODE,
-    keys.IS_PARITY,
-    keys.NUM_CONVOLUTION,
-    keys.RADIAL_BASIS,
-    keys.CUTOFF_FUNCTION,
-    keys.ACTIVATION_RADIAL,
-    keys.ACTIVATION_SCARLAR,
-    keys.ACTIVATION_GATE,
-    keys.CONVOLUTION_WEIGHT_NN_HIDDEN_NEURONS,
-    keys.CONV_DENOMINATOR,
-    keys.TRAIN_DENOMINTAOR,
-    keys.TRAIN_SHIFT_SCALE,
-    keys.USE_BIAS_IN_LINEAR,
-    keys.READOUT_AS_FCN,
-    keys.READOUT_FCN_HIDDEN_NEURONS,
-    keys.READOUT_FCN_ACTIVATION,
-    keys.SELF_CONNECTION_TYPE,
-    keys.INTERACTION_TYPE,
-    keys._NORMALIZE_SPH,
-    keys.SHIFT,
-    keys.SCALE,
-    keys.TYPE_MAP,
-    keys.NUM_SPECIES,
-    keys.USE_MODALITY,
-    keys.MODAL_MAP,
-    keys.NUM_MODALITIES,
-    keys.USE_MODAL_NODE_EMBEDDING,
-    keys.USE_MODAL_SELF_INTER_INTRO,
-    keys.USE_MODAL_SELF_INTER_OUTRO,
-    keys.USE_MODAL_OUTPUT_BLOCK,
-    keys.USE_MODAL_WISE_SHIFT,
-    keys.USE_MODAL_WISE_SCALE,
+    *("cutoff", "channel", "irreps_manual", "lmax", "lmax_edge", "lmax_node", "is_parity", "num_convolution_layer"),
+    *("radial_basis", "cutoff_function", "act_radial", "act_scalar", "act_gate", "weight_nn_hidden_neurons"),
+    *("conv_denominator", "train_denominator", "train_shift_scale", "use_bias_in_linear", "_normalize_sph"),
+    *("readout_as_fcn", "readout_fcn_hidden_neurons", "readout_fcn_activation", "self_connection_type"),
+    *("interaction_type", "shift", "scale", "_type_map", "_number_of_species"),
+    *("use_modality", "_modal_map", "_number_of_modalities", "use_modal_node_embedding", "use_modal_self_inter_intro"),
+    *("use_modal_self_inter_outro", "use_modal_output_block", "use_modal_wise_shift", "use_modal_wise_scale"),
 )
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+#: Settings that widths of tensors follow from.
+_WIDTHS = ("channel", "_number_of_species", "_number_of_modalities", "weight_nn_hidden_neurons")
 
 
 def take_apart(model: nn.Module) -> HostState:
@@ -78,35 +46,27 @@ def take_apart(model: nn.Module) -> HostState:
     kept = {key: config[key] for key in SETTINGS if key in config}
     kept[keys.TYPE_MAP] = {str(number): index for number, index in config[keys.TYPE_MAP].items()}
     plain = json.loads(json.dumps(kept, default=_plain))
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    versions = {name: importlib.metadata.version(name) for name in ("sevenn", "e3nn", "torch")}
     long_range = None if part is None else part.config
-    return HostState("sevennet", versions, {**plain, "dtype": dtype}, long_range, tensors)
+    arguments = {**plain, "dtype": dtype_name(model)}
+    return state_of("sevennet", model, arguments, long_range, ("sevenn", "e3nn", "torch"))
 
 
 def rebuild(state: HostState) -> nn.Module:
-    """The model of a state; refuses settings that SevenNet does not know and tensors that do not fit."""
+    """The model of a state; raises for settings that SevenNet does not know and tensors that do not fit."""
     config = dict(state.model)
-    dtype = _DTYPES.get(str(config.pop("dtype", None)))
-    if dtype is None:
-        raise CheckpointError(f"config.json: dtype of the model is none of {', '.join(_DTYPES)}")
+    dtype = dtype_of(config.pop("dtype", None))
     if strange := sorted(config.keys() - set(SETTINGS)):
         raise CheckpointError(
             f"config.json: unknown key {quoted(strange[0])} of the model; allowed: settings of SevenNet"
         )
     _check_sizes(config, WeightSizes(state.tensors))
-    try:
+
+    def build() -> nn.Module:
         config[keys.TYPE_MAP] = {int(number): int(index) for number, index in config[keys.TYPE_MAP].items()}
-        model: nn.Module = build_model(config, dtype)
-        if state.long_range is not None:
-            model = attach_long_range(model, state.long_range)
-    except CheckpointError:
-        raise
-    except Exception as error:  # SevenNet and e3nn raise whatever a nonsense argument makes them
-        raise CheckpointError(f"config.json does not describe a model of this SevenNet: {error!r}") from None
-    load_tensors(model, state.tensors)
-    return model.eval()
+        model = build_model(config, dtype)
+        return model if state.long_range is None else attach_long_range(model, state.long_range)
+
+    return rebuilt(state, build, "model of this SevenNet")
 
 
 def _check_sizes(config: Mapping[str, Any], sizes: WeightSizes) -> None:
@@ -123,13 +83,7 @@ def _check_sizes(config: Mapping[str, Any], sizes: WeightSizes) -> None:
         channels = config.get(keys.NODE_FEATURE_MULTIPLICITY)
         sizes.width(keys.NODE_FEATURE_MULTIPLICITY, channels, 1)
         sizes.mask(keys.LMAX, lmax, (lmax + 1) ** 2 * channels)
-    for key in (
-        keys.NODE_FEATURE_MULTIPLICITY,
-        keys.NUM_SPECIES,
-        keys.NUM_MODALITIES,
-        keys.CONVOLUTION_WEIGHT_NN_HIDDEN_NEURONS,
-        keys.READOUT_FCN_HIDDEN_NEURONS,
-    ):
+    for key in (*_WIDTHS, keys.READOUT_FCN_HIDDEN_NEURONS):
         if config.get(key) is not None:
             sizes.width(key, config[key])
     if config.get(keys.IRREPS_MANUAL):
@@ -148,12 +102,6 @@ def _check_sizes(config: Mapping[str, Any], sizes: WeightSizes) -> None:
         for name, number in value.items():
             if isinstance(number, int):
                 sizes.width(f"{key}.{name}", number)
-
-
-def section_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The `long_range:` section in a config of SevenNet, None without one."""
-    section = config.get(SECTION)
-    return None if section is None else dict(section)
 
 
 def _plain(value: Any) -> Any:

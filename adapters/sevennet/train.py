@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import difflib
 import math
 import os
 import tempfile
@@ -15,27 +14,21 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import sevenn._keys as keys
-import torch
 import yaml
 from sevenn import parse_input
 from sevenn._const import TRAINING_CONFIG_CONDITION
-from sevenn.atom_graph_data import AtomGraphData
-from sevenn.checkpoint import SevenNetCheckpoint
 from sevenn.logger import Logger
 from sevenn.main import sevenn as command
 from sevenn.nn.sequential import AtomGraphSequential
-from sevenn.util import load_checkpoint as load_host_checkpoint
 from sevenn.util import unique_filepath
-from torch import nn
 
 from les_plugins import api
-from les_plugins.adapters.sevennet.data import Found, literal_paths, read_data
-from les_plugins.adapters.sevennet.model import build_model, remember
-from les_plugins.adapters.sevennet.seam import SECTION, Built, open_seam, open_training_seam, refuse_accelerators
-from les_plugins.adapters.sevennet.state import section_of
+from les_plugins.adapters.sevennet.data import literal_paths, read_data
+from les_plugins.adapters.sevennet.model import refuse_accelerators
+from les_plugins.adapters.sevennet.seam import open_checkpoint, training
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
 from les_plugins.errors import (
@@ -47,9 +40,10 @@ from les_plugins.errors import (
     LesPluginsWarning,
 )
 from les_plugins.hosting.build import parse_section
-from les_plugins.hosting.section_name import refuse_near_misses
+from les_plugins.hosting.section_name import SECTION, refuse_near_misses
 from les_plugins.io.documents import read_yaml
 from les_plugins.storage import checkpoint
+from les_plugins.storage.training import OptionParser, check_keys, file_facts, plain_options, saving
 
 SECTIONS = ("model", "train", "data", SECTION)
 
@@ -80,37 +74,28 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         data = literal_paths(settings["data"], str(config_file))
         own.write_text(yaml.safe_dump({**settings, "data": data}), encoding="utf-8")
         args = parse_arguments([str(own), *arguments])
-        with open_training_seam():
-            parsed = parse_settings(own, config_file)
+        parsed = parse_settings(own, config_file)
         check_device(parsed["train"][keys.DEVICE])
         if section is not None:
             _refuse_unsupported(args, parsed["model"])
         _check_continue(parsed["train"], section, config_file)
         asks_for_stress = keys.IS_TRAIN_STRESS in settings["train"]
         found = read_data(parsed, asks_for_stress, section is not None, str(config_file))
-        facts = _data_facts(found)
+        facts = file_facts([*found.train, *found.unread], found.others)
         start = time.time()
-        built = _run(args, section is not None)
+        model = _run(args, section)
     if args.distributed and _rank(args.distributed_backend):
         return None
     working = target.parent
-    model, weights = _trained(working, built, start)
-    facts = {
-        **facts,
-        "training": {"host_options": settings_without_paths(settings), "weights": weights, **_last_errors(working)},
-        **(metadata or {}),
-    }
+    model, weights = _best(working, start) or (model.cpu().eval(), "last epoch")
+    options = plain_options(settings)
+    facts["training"] = {"host_options": options, "weights": weights, **_last_errors(working)}
     examples = [] if section is None or model.modal_map else found.frames()
     if section is not None and not examples:
         why = "a model of several fidelities" if model.modal_map else "no structure of the training set could be read"
         warnings.warn(f"the sign of the charges is not decided: {why}", LesPluginsWarning, 2)
-    try:
-        return api.save(model, target, "sevennet", facts, examples)
-    except Exception as error:
-        kept = ", ".join(path.name for path in sorted(working.glob("checkpoint_*.pth"))) or "none"
-        raise HostError(
-            f"{target}: the trained model could not be saved: {error}; SevenNet's own checkpoints beside it: {kept}"
-        ) from error
+    with saving(target, working.glob("checkpoint_*.pth")):
+        return api.save(model, target, "sevennet", {**facts, **(metadata or {})}, examples)
 
 
 def load_checkpoint(path: str | Path) -> AtomGraphSequential:
@@ -123,34 +108,29 @@ def load_checkpoint(path: str | Path) -> AtomGraphSequential:
     Raises:
         CheckpointError: the file cannot be read.
     """
-    with open_seam(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # checkpoints of other versions: SevenNet says so, and builds them
         warnings.filterwarnings("ignore", "The checkpoint version")
         try:
-            found: SevenNetCheckpoint = load_host_checkpoint(str(path))
-            model = found.build_model()
+            return open_checkpoint(path).build_model().eval()
         except LesPluginsError:
             raise
         except Exception as error:  # SevenNet and pickle raise whatever a strange file makes them
             raise CheckpointError(f"{path}: SevenNet cannot read it: {error!r}") from None
-        return remember(model, found.config).eval()
 
 
 def read_config(config_file: Path) -> tuple[dict[str, Any], LongRangeConfig | None]:
-    """SevenNet's settings of a YAML file, our section moved to where its parser keeps it, and the section parsed."""
+    """SevenNet's settings of a YAML file, and its `long_range:` section; None without one."""
     settings = read_yaml(config_file)
     refuse_near_misses(settings, str(config_file), place="beside model, train and data")
-    for key in settings:
-        if key not in SECTIONS:
-            raise ConfigError(f"{config_file}: unknown key {key!r}{_nearest(key)}; allowed: {', '.join(SECTIONS)}")
+    check_keys(settings, SECTIONS, str(config_file))
     for key in SECTIONS[:3]:
         if not isinstance(settings.get(key), dict):
             raise ConfigError(f"{config_file}: {key} is missing or not a section; SevenNet needs model, train and data")
     _check_values(settings, config_file)
     if SECTION not in settings:
         return settings, None
-    section = parse_section(settings.pop(SECTION), f"{config_file}: {SECTION}")
-    return {**settings, "model": {**settings["model"], SECTION: section.to_dict()}}, section
+    return settings, parse_section(settings.pop(SECTION), f"{config_file}: {SECTION}")
 
 
 def _check_values(settings: Mapping[str, Any], source: Path) -> None:
@@ -163,9 +143,7 @@ def _check_values(settings: Mapping[str, Any], source: Path) -> None:
         raise ConfigError(
             f"{source}: train.{keys.CONTINUE} is {resume!r}; expected a section such as {{checkpoint: FILE}}"
         )
-    for key in resume:
-        if key not in allowed:
-            raise ConfigError(f"{source}: train.{keys.CONTINUE}: unknown key {key!r}; allowed: {', '.join(allowed)}")
+    check_keys(resume, allowed, f"{source}: train.{keys.CONTINUE}")
     rate = (settings["train"].get(keys.OPTIM_PARAM) or {}).get("lr", 1.0)
     if not isinstance(rate, int | float):
         raise ConfigError(
@@ -176,12 +154,7 @@ def _check_values(settings: Mapping[str, Any], source: Path) -> None:
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """SevenNet's own options."""
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise ConfigError(f"{message}; see sevenn train --help")
-
-    parser = Parser(prog="sevenn train", allow_abbrev=False)
+    parser = OptionParser("sevenn train")
     command.cmd_parser_train(parser)
     return parser.parse_args(list(arguments))
 
@@ -202,30 +175,16 @@ def parse_settings(own: Path, config_file: Path) -> dict[str, dict[str, Any]]:
     return dict(zip(SECTIONS, parts, strict=False))
 
 
-def settings_without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that say how a model was trained; paths of one machine are left out."""
-    kept: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            kept[str(key)] = settings_without_paths(value)
-        elif isinstance(value, bool | int | float) or (isinstance(value, str) and "/" not in value):
-            kept[str(key)] = value
-    return kept
-
-
-def _run(args: argparse.Namespace, with_section: bool) -> Built:
-    """SevenNet's `run`; what it keeps in its modules from one run to the next is put back."""
-    before = dict(command.global_config)
-    if not args.distributed:
-        working = Path(args.working_dir or ".")
-        working.mkdir(parents=True, exist_ok=True)
-        log = Logger()  # one for the whole process: the first run's file and screen would be kept
-        log.switch_file(unique_filepath(f"{working.resolve()}/{args.log}"))
-        log.screen = args.screen
-    # SevenNet 0.13 does so for "torch >= 2.4.0" compared as text, which torch 2.10 and later are not
-    torch.serialization.add_safe_globals([AtomGraphData])
+def _run(args: argparse.Namespace, section: LongRangeConfig | None) -> AtomGraphSequential:
+    """The model that SevenNet's `run` trained, as its last epoch left it."""
     try:
-        with open_training_seam() if with_section else open_seam() as built:
+        with training(section) as built:
+            if not args.distributed:
+                working = Path(args.working_dir or ".")
+                working.mkdir(parents=True, exist_ok=True)
+                log = Logger()  # one for the whole process: the first run's file and screen would be kept
+                log.switch_file(unique_filepath(f"{working.resolve()}/{args.log}"))
+                log.screen = args.screen
             command.run(args)
     except SystemExit as error:
         raise HostError(f"sevenn train ended with status {error.code}; its log {args.log} says why") from None
@@ -236,10 +195,9 @@ def _run(args: argparse.Namespace, with_section: bool) -> Built:
         raise
     except Exception as error:  # SevenNet and torch raise whatever a setting makes them
         raise HostError(f"sevenn train failed: {type(error).__name__}: {error}") from error
-    finally:
-        command.global_config.clear()
-        command.global_config.update(before)
-    return built
+    if built.model is None:
+        raise HostError("sevenn train built no model")
+    return built.model
 
 
 def _rank(backend: str) -> int:
@@ -247,16 +205,10 @@ def _rank(backend: str) -> int:
     return int(os.environ["OMPI_COMM_WORLD_RANK" if backend == "mpi" else "RANK"])
 
 
-def _trained(working: Path, built: Built, start: float) -> tuple[nn.Module, str]:
-    """The model that a run ended with, and which of SevenNet's it is."""
+def _best(working: Path, start: float) -> tuple[AtomGraphSequential, str] | None:
+    """The model of the epoch that SevenNet found best, and the name of its file; None where this run wrote none."""
     best = working / "checkpoint_best.pth"
-    if best.is_file() and best.stat().st_mtime >= start:
-        return load_checkpoint(best), best.name
-    if built.config is None:
-        raise HostError("sevenn train built no model")
-    model = build_model(built.config)
-    model.load_state_dict(nn.Sequential(built.layers).cpu().state_dict())
-    return model.eval(), "last epoch"
+    return (load_checkpoint(best), best.name) if best.is_file() and best.stat().st_mtime >= start else None
 
 
 def _refuse_unsupported(args: argparse.Namespace, model: dict[str, Any]) -> None:
@@ -276,8 +228,7 @@ def _check_continue(settings: Mapping[str, Any], section: LongRangeConfig | None
     if not resume[keys.CHECKPOINT]:
         return
     where = f"{config_file}: train.continue.checkpoint"
-    with open_seam():
-        found = section_of(load_host_checkpoint(resume[keys.CHECKPOINT]).config)
+    found = open_checkpoint(resume[keys.CHECKPOINT]).section
     if found is None:
         if section is not None and not (resume[keys.RESET_OPTIMIZER] and resume[keys.RESET_SCHEDULER]):
             raise ConfigError(
@@ -285,18 +236,11 @@ def _check_continue(settings: Mapping[str, Any], section: LongRangeConfig | None
                 "true and reset_scheduler: true under continue"
             )
     elif section is None:
-        raise ConfigError(f"{where} has a long-range part, which would be lost: add its {SECTION} section: {found}")
-    elif parse_section(found, where) != section:
-        raise ConfigError(f"{where} was trained with another {SECTION} section: {found}")
-
-
-def _data_facts(found: Found) -> dict[str, Any]:
-    """Names and hashes of the files, taken before the training, which may last longer than they do."""
-    facts = {}
-    for key, paths in (("training_data", found.train), ("validation_data", found.others)):
-        files = [*paths, *(found.unread if key == "training_data" else ())]
-        facts[key] = [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in files]
-    return facts
+        raise ConfigError(
+            f"{where} has a long-range part, which would be lost: add its {SECTION} section: {found.to_dict()}"
+        )
+    elif found != section:
+        raise ConfigError(f"{where} was trained with another {SECTION} section: {found.to_dict()}")
 
 
 def _last_errors(working: Path) -> dict[str, Any]:
@@ -310,8 +254,3 @@ def _last_errors(working: Path) -> dict[str, Any]:
         return {"last_errors": {key: float(value) for key, value in rows[-1].items()}} if rows else {}
     except (OSError, ValueError, TypeError):  # the model is saved with or without
         return {}
-
-
-def _nearest(name: Any) -> str:
-    close = difflib.get_close_matches(str(name), SECTIONS, 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

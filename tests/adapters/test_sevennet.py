@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import pickle
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,22 +17,19 @@ pytest.importorskip("sevenn", reason="sevenn is not installed: nox -s tests-seve
 import torch
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
-from sevenn import checkpoint, model_build
-from sevenn.scripts import train as host_train
-from sevenn.train import atoms_dataset, collate, dataload
+from sevenn import model_build
+from sevenn.checkpoint import SevenNetCheckpoint
+from sevenn.main.sevenn import global_config
+from sevenn.scripts import processing_continue
+from sevenn.scripts import train as training_script
+from sevenn.train import atoms_dataset, dataload, graph_dataset
 
 import les_plugins
-from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
+from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator, _set_to
 from les_plugins.adapters.sevennet.contract import batch_of, model_config, tiny_model
 from les_plugins.adapters.sevennet.graphs import PBC, graph_of
-from les_plugins.adapters.sevennet.model import (
-    attach_long_range,
-    build_model,
-    feature_layout,
-    features_of,
-    long_range_part,
-)
-from les_plugins.adapters.sevennet.seam import LongRangeSection, open_seam, open_training_seam
+from les_plugins.adapters.sevennet.model import attach_long_range, build_model, feature_layout, long_range_part
+from les_plugins.adapters.sevennet.seam import LongRangeSection, open_checkpoint, training
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.hosting import registry as plugins
@@ -61,45 +60,88 @@ def energy(model: torch.nn.Module, atoms: Atoms) -> float:
 
 
 class TestSeam:
-    def test_canary_sevennets_builder_still_calls_the_one_name_that_is_substituted(self):
-        source = inspect.getsource(model_build.build_E3_equivariant_model)
-        assert source.count("patch_modules(layers, config)") == 2  # whole and parallel models
-        assert list(inspect.signature(model_build.patch_modules).parameters) == ["layers", "config"]
-        for caller in (checkpoint.SevenNetCheckpoint.build_model, host_train.train_v2):
-            assert "build_E3_equivariant_model(" in inspect.getsource(caller)
+    def test_canary_sevennets_training_script_still_calls_the_names_that_are_substituted(self):
+        for script in (training_script.train, training_script.train_v2):
+            assert inspect.getsource(script).count("model = build_E3_equivariant_model(config)") == 1
+        continued = inspect.getsource(processing_continue.processing_continue_v2)
+        assert "checkpoint = util.load_checkpoint(" in continued
+        assert "checkpoint.build_model()" in continued
 
-    def test_canary_every_graph_of_a_training_comes_from_the_names_that_are_substituted(self):
-        assert collate.atoms_to_graph is dataload.atoms_to_graph
+    def test_canary_every_graph_of_a_training_comes_from_the_name_that_is_substituted(self):
         assert "atoms_to_graph" in inspect.getsource(dataload.graph_build)
         assert "dataload.atoms_to_graph" in inspect.getsource(atoms_dataset)
+        assert "dataload.graph_build(" in inspect.getsource(graph_dataset)
 
-    def test_the_seam_is_closed_after_success_and_after_failure(self):
-        names = [(model_build, "patch_modules"), (dataload, "atoms_to_graph"), (collate, "atoms_to_graph")]
+    def test_what_a_training_substitutes_is_put_back_after_success_and_after_failure(self):
+        names = [
+            (training_script, "build_E3_equivariant_model"),
+            (processing_continue, "util"),
+            (dataload, "atoms_to_graph"),
+        ]
         before = [getattr(module, name) for module, name in names]
+        settings, readable = dict(global_config), set(torch.serialization.get_safe_globals())
 
         def fail_inside() -> None:
-            with open_training_seam():
+            with training(LongRangeConfig()):
                 assert all(getattr(m, n) is not old for (m, n), old in zip(names, before, strict=True))
+                global_config["epoch"] = 1
                 raise RuntimeError("inside")
 
         with pytest.raises(RuntimeError, match="inside"):
             fail_inside()
         assert all(getattr(m, n) is old for (m, n), old in zip(names, before, strict=True))
-        assert "long_range" not in model_build._const.DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG
+        assert global_config == settings
+        assert set(torch.serialization.get_safe_globals()) == readable
 
-    def test_the_section_in_a_host_checkpoint_cannot_be_read_without_us(self):
-        section = LongRangeSection(LongRangeConfig().to_dict())
-        text = pickle.dumps({"config": {"long_range": section}})
-        with pytest.raises(HostError, match="SevenNet alone would drop"):
-            pickle.loads(text)
-        with open_seam():
-            assert pickle.loads(text)["config"]["long_range"] == section
-        assert copy.deepcopy(section) == section
-
-    def test_without_the_key_the_seam_builds_sevennets_own_model(self):
-        with open_seam():
-            model = model_build.build_E3_equivariant_model(model_config())
+    def test_without_a_section_graphs_stay_sevennets_own(self):
+        own = dataload.atoms_to_graph
+        with training(None) as built:
+            assert dataload.atoms_to_graph is own
+            model = training_script.build_E3_equivariant_model(model_config())
         assert long_range_part(model) is None
+        assert built.model is model
+
+    def test_one_training_waits_for_another_and_other_threads_build_sevennets_own_models(self):
+        order, inside, found = [], threading.Event(), []
+
+        def second() -> None:
+            found.append(model_build.build_E3_equivariant_model(model_config(long_range=FULL)))
+            inside.set()
+            with training(None):
+                order.append("second")
+
+        with training(LongRangeConfig.parse(FULL, "test")) as built:
+            other = threading.Thread(target=second)
+            other.start()
+            assert inside.wait(60)
+            built.model = training_script.build_E3_equivariant_model(model_config())
+            order.append("first")
+        other.join(60)
+        assert order == ["first", "second"]
+        assert long_range_part(built.model) is not None
+        assert long_range_part(found[0]) is None
+
+    def test_the_section_in_a_checkpoint_of_sevennet_is_read_by_us_and_by_nobody_else(self, tmp_path):
+        section = LongRangeConfig.parse(FULL, "test")
+        model = build_model(model_config(long_range=FULL))
+        closed = LongRangeSection(section.to_dict())
+        config = {**model_config(), "long_range": closed}
+        torch.save({"config": config, "model_state_dict": model.state_dict()}, tmp_path / "run.pth")
+        alone = SevenNetCheckpoint(tmp_path / "run.pth")
+        for use in (lambda: alone.config, alone.build_model, lambda: str(alone)):
+            with pytest.raises(HostError, match="SevenNet alone would drop"):
+                use()
+        ours = open_checkpoint(tmp_path / "run.pth")
+        assert ours.section == section
+        assert "long_range" not in ours.config
+        again = ours.build_model().state_dict()
+        assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
+
+    def test_files_written_before_name_the_function_that_restores_the_section(self):
+        text = json.dumps(LongRangeConfig().to_dict())
+        written = f"cles_plugins.adapters.sevennet.seam\nrestore_section\n(V{text}\ntR."
+        assert pickle.loads(written.encode()) == LongRangeConfig().to_dict()
+        assert pickle.loads(pickle.dumps(LongRangeSection(LongRangeConfig().to_dict()))) == LongRangeConfig().to_dict()
 
 
 class TestModel:
@@ -131,15 +173,6 @@ class TestModel:
         layout = feature_layout(tiny_model(num_convolution_layer=1))
         assert not layout.has_vectors
         assert (layout.cutoff, layout.mean_neighbors) == (3.5, 4.0)
-
-    def test_features_are_what_the_layout_says(self, model):
-        data = batch_of([waters()])
-        features = features_of(model, model(data))
-        layout = feature_layout(model)
-        assert len(features.layers) == len(layout.layers)
-        assert features.layers[0].vectors.shape == (12, layout.layers[0].vectors, 3)
-        with pytest.raises(HostError, match="keeps no features of inner layers"):
-            features_of(tiny_model(), {})
 
     def test_a_one_layer_model_gets_edge_heads_and_refuses_equivariant_ones(self):
         model = long_range_model(FULL, num_convolution_layer=1)
@@ -216,10 +249,10 @@ class TestRefusals:
         with pytest.raises(HostError, match="TorchScript"):
             script(copy.deepcopy(model))
 
-    def test_parallel_models_are_refused_in_words(self):
-        config = model_config(long_range=LongRangeConfig().to_dict())
-        with open_seam(), pytest.raises(HostError, match="parallel"):
-            model_build.build_E3_equivariant_model(config, parallel=True)
+    def test_parts_of_a_parallel_model_are_refused(self):
+        for part in model_build.build_E3_equivariant_model(model_config(), parallel=True):
+            with pytest.raises(HostError, match="parallel"):
+                attach_long_range(part, LongRangeConfig())
 
     @pytest.mark.parametrize(
         "option", [{"use_flash_tp": True}, {"use_oeq": True}, {"cuequivariance_config": {"use": True}}]
@@ -257,6 +290,47 @@ class TestCalculator:
         together = model(batch_of(frames))["inferred_total_energy"]
         single = [LesSevenNetCalculator(model).get_property("energy", atoms) for atoms in frames]
         torch.testing.assert_close(together, torch.tensor(single, dtype=torch.float64))
+
+    @pytest.mark.parametrize("pbc", [True, False])
+    def test_the_neighbour_graph_is_built_once_a_step(self, model, monkeypatch, pbc):
+        built, original = [], dataload._graph_build_f
+
+        def build(*given: Any) -> Any:
+            built.append(given)
+            return original(*given)
+
+        monkeypatch.setattr(dataload, "_graph_build_f", build)
+        atoms, calculator = waters(pbc=pbc), LesSevenNetCalculator(model)
+        calculator.always = ("born_effective_charges",)
+        atoms.calc = calculator
+        for step in (1, 2):
+            atoms.rattle(0.01, seed=step)
+            atoms.get_potential_energy()
+            atoms.get_forces()
+            calculator.get_property("born_effective_charges", atoms)
+            calculator.get_property("charges", atoms)
+            assert len(built) == step
+
+    def test_a_model_in_use_stops_other_threads_from_using_it_and_no_other_model(self, model):
+        done = []
+
+        def evaluate(calculator: LesSevenNetCalculator, name: str) -> None:
+            calculator.get_property("energy", waters(1))
+            done.append(name)
+
+        free = LesSevenNetCalculator(tiny_model())
+        threads = [
+            threading.Thread(target=evaluate, args=(calculator, name))
+            for calculator, name in ((LesSevenNetCalculator(model), "same"), (free, "other"))
+        ]
+        with _set_to(model, batches=True):
+            for thread in threads:
+                thread.start()
+            threads[1].join(120)
+            assert done == ["other"]
+        threads[0].join(120)
+        assert done == ["other", "same"]
+        assert model.is_batch_data
 
     def test_an_open_structure_has_no_stress_and_its_cell_changes_nothing(self, model):
         calculator, bare = LesSevenNetCalculator(model), waters(pbc=False)

@@ -64,7 +64,7 @@ def test_a_loaded_model_gives_exactly_the_same_numbers(dtype, settings, tmp_path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dtype": "float16"}, "dtype of the model is none of float32, float64"),
+        ({"dtype": "float16"}, "dtype is 'float16'; allowed: float32, float64"),
         ({"no_such_setting": 1}, "unknown key 'no_such_setting'"),
         ({"interaction_type": "os.system"}, "does not describe a model of this SevenNet"),
         ({"act_radial": "eval"}, "does not describe a model of this SevenNet"),
