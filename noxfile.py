@@ -148,9 +148,9 @@ def tests_torch_sim(session: nox.Session) -> None:
 @nox.session(name="tests-template")
 @in_environment
 def tests_template(session: nox.Session) -> None:
-    """The templates of an adapter and of a solver, installed as distributions of third parties."""
+    """The templates of adapters and of a solver, installed as distributions of third parties."""
     session.install("-e", ".[testing]")
-    for name in ("adapter_template", "solver_template"):
+    for name in ("adapter_template", "force_template", "solver_template"):
         copy = f"{session.create_tmp()}/{name}"
         shutil.copytree(f"examples/{name}", copy, dirs_exist_ok=True)  # the build leaves files in it
         session.install("--no-deps", copy)

@@ -59,6 +59,10 @@ class MACEContract(AdapterContract):
         """Some thousand parameters."""
         return tiny_mace(seed, dtype)
 
+    def make_other_model(self) -> nn.Module:
+        """With carbon."""
+        return tiny_mace(species=(1, 6, 8), cutoff=3.0, neighbors=6.0)
+
     def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
         """Through MACE's AtomicData and data loader; stress of open structures is not asked for alone."""
         batch = batch_of(frames, next(model.parameters()).dtype)
@@ -97,13 +101,15 @@ def tiny_mace(
     layers: int = 2,
     species: Sequence[int] = ELEMENTS,
     correlation: int = 2,
+    cutoff: float = CUTOFF,
+    neighbors: float = 4.0,
 ) -> nn.Module:
     """A ScaleShiftMACE with random weights, a few thousand parameters."""
     torch.manual_seed(seed)
     interaction = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
     with default_dtype(dtype):
         model: nn.Module = modules.ScaleShiftMACE(
-            r_max=CUTOFF,
+            r_max=cutoff,
             num_bessel=4,
             num_polynomial_cutoff=5,
             max_ell=2,
@@ -114,7 +120,7 @@ def tiny_mace(
             hidden_irreps=o3.Irreps(hidden),
             MLP_irreps=o3.Irreps("4x0e"),
             atomic_energies=np.array([-1.0, -3.0] + [0.0] * (len(species) - 2)),
-            avg_num_neighbors=4.0,
+            avg_num_neighbors=neighbors,
             atomic_numbers=list(species),
             correlation=correlation,
             gate=torch.nn.functional.silu,

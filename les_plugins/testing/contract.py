@@ -6,13 +6,14 @@ import pytest
 
 from les_plugins.testing.derivatives import Derivatives
 from les_plugins.testing.exactness import Exactness
+from les_plugins.testing.fidelity import Fidelity
 from les_plugins.testing.physics import Physics
 from les_plugins.testing.sharing import Sharing
 from les_plugins.testing.symmetry import Symmetry
 from les_plugins.testing.workflow import Workflow
 
 
-class AdapterContract(Exactness, Symmetry, Derivatives, Physics, Sharing, Workflow):
+class AdapterContract(Exactness, Symmetry, Derivatives, Physics, Sharing, Fidelity, Workflow):
     """What every adapter passes. Subclass it as `class TestMyHost(AdapterContract)` and pytest collects the tests."""
 
     @classmethod

@@ -73,6 +73,13 @@ class ContractHost(ABC):
         Give it several channels, a cutoff between 2.5 and 4 Å, and no reference to anything downloaded.
         """
 
+    def make_other_model(self) -> nn.Module | None:
+        """A bare float64 model for H, C and O, whose cutoff and mean number of neighbours are others; None without one.
+
+        A law looks whether the adapter reads them from the model.
+        """
+        return None
+
     @abstractmethod
     def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
         """One forward pass of all frames as one batch, through the host's own data pipeline.
@@ -85,7 +92,7 @@ class ContractHost(ABC):
 
     @abstractmethod
     def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
-        """Train for an epoch or two with `Host.train`, the host's own trainer.
+        """Train for an epoch or two with `Host.train`, the metadata `{"data_licence": "none"}`.
 
         Args:
             folder: an empty folder, the working directory, for data and config file.

@@ -127,7 +127,6 @@ class Workflow(ContractHost):
         assert coupling.abs().item() > 0.0  # it starts at exactly zero: only an optimizer moves it
         calculator = api.load(folder)
         assert np.isfinite(calculator.get_property("forces", waters(2))).all()
-        assert config["metadata"], "train must hand on its metadata"
 
     @pytest.mark.parametrize("name", ["long_rang", "longrange", "Long-Range", "les"])
     def test_a_misspelt_section_is_refused_in_words(

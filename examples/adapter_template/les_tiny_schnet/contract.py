@@ -23,6 +23,9 @@ class TinySchNetContract(AdapterContract):
         torch.manual_seed(seed)
         return TinySchNet().to(dtype)
 
+    def make_other_model(self) -> nn.Module:
+        return TinySchNet(elements=(1, 6, 8), cutoff=3.0, mean_neighbors=6.0).double()
+
     def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
         batch = make_batch(frames, model.config["cutoff"], next(model.parameters()).dtype)
         output = evaluate(model, batch, training)

@@ -1,12 +1,16 @@
 """Adapters with one mistake each: the contract must fail where it belongs. Mistakes are those that adapters do make."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from les_tiny_schnet import adapter
 from les_tiny_schnet.adapter import LongRangeSchNet
 from les_tiny_schnet.contract import TinySchNetContract
+
+from les_plugins import LongRangeConfig
+from les_plugins.hosting.build import parse_section
 
 CORRECT = LongRangeSchNet.forward
 
@@ -89,6 +93,92 @@ def test_the_contract_fails_for_an_adapter_that(
     contract = type("Mistaken", (TinySchNetContract,), {})()
     with pytest.raises(AssertionError):
         law(contract)
+
+
+@pytest.mark.parametrize("key", ["mean_neighbors", "cutoff"])
+def test_the_contract_fails_for_a_layout_with_a_number_of_one_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+) -> None:
+    correct, numbers = adapter.feature_layout, {"mean_neighbors": 4.0, "cutoff": 3.5}
+    monkeypatch.setattr(adapter, "feature_layout", lambda model: correct(model)._replace(**{key: numbers[key]}))
+    with pytest.raises(AssertionError, match=key):
+        TinySchNetContract().test_elements_cutoff_and_neighbours_are_those_of_the_model(tmp_path, monkeypatch)
+
+
+class WithElementsOfItsOwn(adapter.Calculator):
+    def __init__(self, model, metadata=None, device="cpu"):
+        super().__init__(model, metadata, device)
+        self.known_elements = [1, 8]
+
+
+class WithoutLongRangeEnergy(adapter.Calculator):
+    def __init__(self, model, metadata=None, device="cpu"):
+        super().__init__(model, metadata, device)
+        self.implemented_properties = [name for name in self.implemented_properties if name != "long_range_energy"]
+
+
+class WithAnotherUnit(adapter.Calculator):
+    energy_unit = 27.2
+
+
+class WithoutMetadata(adapter.Calculator):
+    def __init__(self, model, metadata=None, device="cpu"):
+        super().__init__(model, None, device)
+
+
+@pytest.mark.parametrize(
+    ("calculator", "law"),
+    [
+        (WithElementsOfItsOwn, lambda c, *use: c.test_elements_cutoff_and_neighbours_are_those_of_the_model(*use)),
+        (WithoutLongRangeEnergy, lambda c, *_: c.test_the_calculator_offers_the_models_own_long_range_energy()),
+        (WithAnotherUnit, lambda c, *_: c.test_the_calculator_offers_the_models_own_long_range_energy()),
+        (WithoutMetadata, lambda c, *use: c.test_facts_of_a_training_reach_the_checkpoint_and_its_calculator(*use)),
+    ],
+)
+def test_the_contract_fails_for_a_calculator(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calculator: type, law: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(adapter, "Calculator", calculator)
+    with pytest.raises(AssertionError):
+        law(TinySchNetContract(), tmp_path, monkeypatch)
+
+
+class DropsMetadata(adapter.Training):
+    def __init__(self, config_file, arguments, metadata):
+        super().__init__(config_file, arguments, {})
+
+
+class IgnoresUnknownKeys(adapter.Training):
+    def split(self):
+        section = self.settings.get("long_range", {})
+        self.settings["long_range"] = {
+            key: value for key, value in section.items() if key in LongRangeConfig.model_fields
+        }
+        super().split()
+
+
+class ReadsNoOtherNames(adapter.Training):
+    keys = None
+
+    def split(self):
+        self.long_range = parse_section(self.settings.pop("long_range", {}), "file")
+
+
+@pytest.mark.parametrize(
+    ("training", "law"),
+    [
+        (DropsMetadata, lambda c, *use: c.test_facts_of_a_training_reach_the_checkpoint_and_its_calculator(*use)),
+        (IgnoresUnknownKeys, lambda c, *use: c.test_an_unknown_key_of_the_section_is_an_error_that_names_it(*use)),
+        (ReadsNoOtherNames, lambda c, *use: c.test_a_misspelt_section_is_refused_in_words("long_rang", *use)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::les_plugins.errors.LesPluginsWarning")
+def test_the_contract_fails_for_a_trainer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, training: type, law: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(adapter, "Training", training)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        law(TinySchNetContract(), tmp_path, monkeypatch)
 
 
 def test_a_skip_without_a_reason_fails() -> None:
