@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from les_plugins.adapters.mace.calculator import LesMACECalculator
 from les_plugins.adapters.mace.torchscript import ABOUT
 from les_plugins.devices import check_device
-from les_plugins.electrostatics import LatentElectrostatics
-from les_plugins.errors import DataError, GeometryError, HostError
+from les_plugins.errors import HostError
 from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, SHORT_RANGE_PROPERTIES
-from les_plugins.hosting.compiled import compiled_result
+from les_plugins.hosting.compiled import CompiledCalculator
 
 
-class LesCompiledCalculator(LesMACECalculator):
+class LesCompiledCalculator(CompiledCalculator, LesMACECalculator):
     """ASE calculator of a compiled model; make it with `from_compiled_model`.
 
     Args:
@@ -46,13 +45,12 @@ class LesCompiledCalculator(LesMACECalculator):
     ) -> None:
         self._compiled = _Remembering(model)
         super().__init__(self._compiled, device=device, metadata=about, **kwargs)
-        self.has_long_range = True
+        self.cover(about["dl"], about["static_cell"])
+        self.energy_unit = self.energy_units_to_eV
         plain = [name for name in self.implemented_properties if name not in SHORT_RANGE_PROPERTIES]
         self.implemented_properties = [*plain, *LONG_RANGE_PROPERTIES]
         own = float(about["epsilon_infinity"])
         self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
-        first, second, third = (float(length) for length in about["static_cell"])
-        self._grid = LatentElectrostatics(dl=float(about["dl"]), static_cell=(first, second, third))
 
     @classmethod
     def from_compiled_model(
@@ -82,26 +80,13 @@ class LesCompiledCalculator(LesMACECalculator):
         check_device(name)
         return cls(model, name, about, **kwargs)
 
-    def check(self, atoms: Atoms, where: str = "structure") -> None:
-        """As every calculator's; and the grid of the compiled code has to cover the cell."""
-        super().check(atoms, where)
-        try:
-            self._grid.check_static_cell(torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None])
-        except GeometryError as error:
-            raise DataError(f"{where}: the compiled model cannot evaluate it: {error}") from None
-
     def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
         """MACE's, with Born effective charges where they are asked for."""
         born = "born_effective_charges" in (*properties, *self.always)
         self._compiled.options = {"compute_born_charges": born}
         super().evaluate_host(atoms, properties, system_changes)
         out, self._compiled.output = self._compiled.output, {}
-        latent = compiled_result(out)
-        cell, pbc = torch.as_tensor(atoms.cell.array)[None], torch.as_tensor(atoms.pbc)[None]
-        self.add_latent(latent, torch.as_tensor(atoms.positions), cell, pbc, self.energy_units_to_eV)
-        if born:
-            latent_born = out["latent_born_charges"].detach().cpu().double()
-            self.results["born_effective_charges"] = self.screening_of(latent, cell, pbc) ** 0.5 * latent_born
+        self.add_compiled(out, atoms, out["latent_born_charges"] if born else None)
 
 
 class _Remembering(nn.Module):

@@ -6,21 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ase.io
 import mace  # noqa: F401 (before e3nn: with e3nn 0.4.4 the other order fails on torch >= 2.6)
 import numpy as np
 import torch
-import yaml
 from ase import Atoms
 from e3nn import o3
 from mace import data, modules, tools
 from mace.tools import torch_geometric
 from torch import nn
 
-from les_plugins.hosting import registry as plugins
 from les_plugins.precision import default_dtype
 from les_plugins.testing import AdapterContract, Evaluation, waters
 from les_plugins.testing.structures import ELEMENTS
+from les_plugins.testing.training import train_in
 
 CUTOFF = 3.5
 #: A training of seconds.
@@ -74,14 +72,8 @@ class MACEContract(AdapterContract):
 
     def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
         """One epoch of mace_run_train."""
-        ase.io.write(folder / "train.extxyz", list(frames[:-2]))
-        ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
         files = {"train_file": "train.extxyz", "valid_file": "valid.extxyz"}
-        config = folder / "config.yaml"
-        config.write_text(yaml.safe_dump({**SETTINGS, **files, self.section_name: dict(section)}))
-        checkpoint = plugins.host(self.host).train(config, (), {"data_licence": "none"})
-        assert checkpoint is not None
-        return checkpoint
+        return train_in(folder, self.host, frames, {**SETTINGS, **files, self.section_name: dict(section)})
 
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
         """What MACE's forward offers beside energies, forces and stress."""

@@ -13,7 +13,7 @@ from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
 from les_plugins.adapters.mace.state import take_apart
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError
-from les_plugins.storage.fine_tuning import load_with_new_heads, what_must_stay
+from les_plugins.storage.fine_tuning import load_with_new_heads, section_mismatch
 
 #: Arguments of a model that come from its training data and the precision of the run.
 _OF_THE_DATA = ("atomic_energies", "avg_num_neighbors", "atomic_inter_scale", "atomic_inter_shift", "dtype")
@@ -75,7 +75,7 @@ def _under(
     model: nn.Module, section: LongRangeConfig | None, wanted: LongRangeConfig | None, source: str | Path
 ) -> nn.Module:
     """The weights of `model` under another section, where they have a place in it; new terms start fresh."""
-    difference = ConfigError(what_must_stay("start_from", source, None if section is None else section.to_dict()))
+    difference = ConfigError(section_mismatch("start_from", source, None if section is None else section.to_dict()))
     if wanted is None:
         raise difference
     if section is None or not isinstance(model, LongRangeMACE):

@@ -20,7 +20,7 @@ from les_plugins.errors import CheckpointError, ConfigError, HostError
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import refuse_near_misses
 from les_plugins.storage.checkpoint import find_folder, read_config
-from les_plugins.storage.fine_tuning import load_with_new_heads, what_must_stay
+from les_plugins.storage.fine_tuning import load_with_new_heads, section_mismatch
 
 #: How a config names the two functions below.
 TARGET = "les_plugins.adapters.nequip.LongRangeModel"
@@ -135,7 +135,7 @@ def _under(
     try:
         load_with_new_heads(changed, model.state_dict(), part.config, wanted)
     except CheckpointError:
-        raise ConfigError(what_must_stay("PretrainedModel", checkpoint, config["long_range"])) from None
+        raise ConfigError(section_mismatch("PretrainedModel", checkpoint, config["long_range"])) from None
     return changed
 
 

@@ -1,13 +1,17 @@
-"""What compiled models of every host return, as the calculators read it."""
+"""What compiled models of every host return, and the calculator of a compiled model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+from ase import Atoms
 from torch import Tensor
 
+from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.electrostatics.multipoles import Multipoles
+from les_plugins.errors import DataError, GeometryError
+from les_plugins.hosting.calculator import LongRangeCalculator
 from les_plugins.model.long_range import LongRangeResult
 
 
@@ -44,3 +48,49 @@ def compiled_result(output: Mapping[str, Tensor]) -> LongRangeResult:
         softness=None,
         polarizability=alpha.view(-1, 3, 3),
     )
+
+
+class CompiledCalculator(LongRangeCalculator):
+    """Mixin before a host's calculator of compiled code, whose grid covers cells up to a size.
+
+    An adapter calls `cover` when it is made, and `add_compiled` in `evaluate_host` with what the model returned.
+    """
+
+    _grid: LatentElectrostatics
+
+    def cover(self, dl: float, lengths: Sequence[float]) -> None:
+        """What the code was compiled for: the resolution, Å, and the longest lattice vectors, Å."""
+        first, second, third = (float(length) for length in lengths)
+        self.has_long_range = True
+        self._grid = LatentElectrostatics(dl=float(dl), static_cell=(first, second, third))
+
+    def check(self, atoms: Atoms, where: str = "structure") -> None:
+        """As every calculator's; and the grid of the compiled code has to cover the cell.
+
+        Raises:
+            DataError: also for an open structure, or a cell that is not covered.
+        """
+        super().check(atoms, where)
+        try:
+            self._grid.check_static_cell(*self.geometry(atoms)[1:])
+        except GeometryError as error:
+            raise DataError(f"{where}: the compiled model cannot evaluate it: {error}") from None
+
+    def add_compiled(self, output: Mapping[str, Tensor], atoms: Atoms, born: Tensor | None) -> None:
+        """The long-range results of one structure into `results`.
+
+        Args:
+            output: of the compiled model, see `compiled_result`.
+            atoms: the structure.
+            born: (N, 3, 3) e, latent Born effective charges, or None.
+        """
+        latent = compiled_result(output)
+        positions, cell, pbc = self.geometry(atoms)
+        self.add_latent(latent, positions, cell, pbc, self.energy_unit)
+        if born is not None:
+            screening = self.screening_of(latent, cell, pbc)
+            self.results["born_effective_charges"] = screening**0.5 * born.detach().cpu().double()
+
+    def geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the structure, on the CPU."""
+        return LongRangeCalculator.geometry(self, atoms)

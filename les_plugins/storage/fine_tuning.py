@@ -13,8 +13,8 @@ from les_plugins.storage.checkpoint import load_tensors
 _OF_A_KIND = ("dipole", "quadrupole", "anisotropy")
 
 
-def what_must_stay(asked_by: str, source: object, section: object) -> str:
-    """The refusal of both fine-tunings, `start_from` and `PretrainedModel`."""
+def section_mismatch(asked_by: str, source: object, section: object) -> str:
+    """Message of the error of `start_from` and `PretrainedModel` where two sections have other weights."""
     return (
         f"{asked_by}: the long_range section of {source} is {section}; hidden and whatever else has weights must be "
         "the same here; terms may be added or left out, heads be of another kind, numbers such as sigma be others"

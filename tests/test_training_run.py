@@ -1,0 +1,140 @@
+"""`TrainingRun`: the steps of a training in their order, and what each says when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+from ase import Atoms
+from test_checkpoint import ToyHost
+from torch import nn
+
+from les_plugins import LongRangeConfig, api
+from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError
+from les_plugins.hosting.types import HostState
+from les_plugins.storage.checkpoint import read_config, sha256
+from les_plugins.training import TrainingRun
+
+
+class ShortRange(ToyHost):
+    def state(self, model: nn.Module) -> HostState:
+        return HostState("toy", {"toy": "1.0"}, {"width": 3}, None, model.state_dict())
+
+
+class Training(TrainingRun):
+    """Notes what is called, and makes a model of nothing."""
+
+    host = "toy"
+    keys = ("data", "epochs", "checkpoint")
+    steps: ClassVar[list[str]] = []
+    trains = True
+
+    def target(self) -> Path:
+        self.steps.append("target")
+        return self.path("checkpoint")
+
+    def read_frames(self) -> Sequence[Atoms]:
+        self.steps.append("frames")
+        if not self.path("data").exists():
+            raise DataError(f"{self.path('data')}: no such file")
+        return []
+
+    def files(self) -> tuple[list[Path], list[Path]]:
+        return [self.path("data")], []
+
+    def fit(self) -> nn.Module | None:
+        self.steps.append("fit")
+        self.facts["loss"] = 0.25
+        return nn.Linear(3, 1) if self.trains else None
+
+    def kept(self) -> list[Path]:
+        return [Path("host.pt")]
+
+
+@pytest.fixture
+def config(tmp_path: Path, with_plugins: Callable[..., None]) -> Callable[..., Path]:
+    with_plugins(toy=ShortRange())
+    Training.steps = []
+
+    def write(**settings: Any) -> Path:
+        (tmp_path / "water.xyz").write_text("no structure", encoding="utf-8")
+        given = {"data": "water.xyz", "epochs": 3, "checkpoint": "water.les", **settings}
+        (tmp_path / "toy.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+        return tmp_path / "toy.yaml"
+
+    return write
+
+
+def test_the_checkpoint_keeps_data_options_and_facts(config: Callable[..., Path]) -> None:
+    path = config()
+    folder = Training(path, ("--seed", "3"), {"data_licence": "CC0"}).run()
+    assert folder == path.parent / "water.les"
+    assert Training.steps == ["target", "frames", "fit"]
+    assert read_config(folder)["metadata"] == {
+        "training_data": [{"file": "water.xyz", "sha256": sha256(path.parent / "water.xyz")}],
+        "validation_data": [],
+        "training": {
+            "host_options": {"data": "water.xyz", "epochs": 3, "checkpoint": "water.les"},
+            "loss": 0.25,
+        },
+        "data_licence": "CC0",
+    }
+
+
+def test_the_section_is_taken_out_of_the_settings(config: Callable[..., Path]) -> None:
+    training = Training(config(long_range={"sigma": 1.5}))
+    training.run()
+    assert training.long_range == LongRangeConfig(sigma=1.5)
+    assert "long_range" not in training.settings
+    empty = Training(config(long_range=None))
+    empty.run()
+    assert empty.long_range == LongRangeConfig()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"long_rang": {}}, "toy.yaml: unknown key 'long_rang' .did you mean 'long_range'"),
+        (
+            {"epoch": 1},
+            "toy.yaml: unknown key 'epoch' .did you mean 'epochs'.*; allowed: data, epochs, checkpoint",
+        ),
+        ({"long_range": {"sigme": 1.0}}, "toy.yaml: long_range: unknown key 'sigme'"),
+        ({"long_range": {"method": "mehs"}}, "toy.yaml: long_range: method is 'mehs' .did you mean 'mesh'"),
+    ],
+)
+def test_a_wrong_key_is_an_error_before_anything_is_read(
+    config: Callable[..., Path], settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Training(config(**settings)).run()
+    assert Training.steps == []
+
+
+def test_a_place_that_is_taken_is_an_error_before_the_training(config: Callable[..., Path]) -> None:
+    path = config()
+    (path.parent / "water.les").write_text("something else", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"water\.les exists and is not a checkpoint"):
+        Training(path).run()
+    assert Training.steps == ["target"]
+
+
+def test_where_nothing_is_trained_nothing_is_written(config: Callable[..., Path], monkeypatch: Any) -> None:
+    monkeypatch.setattr(Training, "trains", False)
+    path = config()
+    assert Training(path).run() is None
+    assert not (path.parent / "water.les").exists()
+
+
+def test_a_model_that_cannot_be_saved_is_an_error_that_says_where_it_is(
+    config: Callable[..., Path], monkeypatch: Any
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(api, "save", fails)
+    with pytest.raises(HostError, match=r"water\.les: the trained model could not be saved: disk full; .*: host\.pt"):
+        Training(config()).run()
