@@ -12,20 +12,21 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import sevenn._keys as keys
 import yaml
+from ase import Atoms
 from sevenn import parse_input
 from sevenn._const import TRAINING_CONFIG_CONDITION
 from sevenn.logger import Logger
 from sevenn.main import sevenn as command
 from sevenn.nn.sequential import AtomGraphSequential
 from sevenn.util import unique_filepath
+from torch import nn
 
-from les_plugins import api
 from les_plugins.adapters.sevennet.data import literal_paths, read_data
 from les_plugins.adapters.sevennet.model import refuse_accelerators
 from les_plugins.adapters.sevennet.seam import open_checkpoint, training
@@ -39,13 +40,9 @@ from les_plugins.errors import (
     LesPluginsError,
     LesPluginsWarning,
 )
-from les_plugins.hosting.build import parse_section
-from les_plugins.hosting.section_name import SECTION, refuse_near_misses
-from les_plugins.io.documents import read_yaml
-from les_plugins.storage import checkpoint
-from les_plugins.storage.training import OptionParser, check_keys, file_facts, plain_options, saving
-
-SECTIONS = ("model", "train", "data", SECTION)
+from les_plugins.hosting.section_name import SECTION
+from les_plugins.storage.training import OptionParser, check_keys
+from les_plugins.training import TrainingRun
 
 
 def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Path | None:
@@ -66,36 +63,76 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         DeviceError: a device that this machine does not have.
         HostError: SevenNet gave up (its log says why), or an accelerator was asked for.
     """
-    settings, section = read_config(config_file)
-    target = Path(parse_arguments([str(config_file), *arguments]).working_dir or ".") / f"{config_file.stem}.les"
-    checkpoint.check_target(target)
+    run = SevenNetTraining(config_file, arguments, metadata)
     with tempfile.TemporaryDirectory() as folder:
-        own = Path(folder) / config_file.name
-        data = literal_paths(settings["data"], str(config_file))
-        own.write_text(yaml.safe_dump({**settings, "data": data}), encoding="utf-8")
-        args = parse_arguments([str(own), *arguments])
-        parsed = parse_settings(own, config_file)
+        run.host_file = Path(folder) / run.config_file.name
+        return run.run()
+
+
+class SevenNetTraining(TrainingRun):
+    """`sevenn train`, with names of its script substituted (seam.py); `host_file` is what SevenNet is given."""
+
+    host = "sevennet"
+    keys = ("model", "train", "data")
+    host_file: Path
+
+    def split(self) -> None:
+        """Check the three sections of SevenNet too."""
+        super().split()
+        for key in self.keys:
+            if not isinstance(self.settings.get(key), dict):
+                raise ConfigError(
+                    f"{self.config_file}: {key} is missing or not a section; SevenNet needs model, train and data"
+                )
+        _check_values(self.settings, self.config_file)
+
+    def target(self) -> Path:
+        """`<working directory>/<name of the file>.les`."""
+        parser = OptionParser("sevenn train")
+        command.cmd_parser_train(parser)
+        self.args = parser.parse_args([str(self.host_file), *self.arguments])
+        self.working = Path(self.args.working_dir or ".")
+        return self.working / f"{self.config_file.stem}.les"
+
+    def read_frames(self) -> Sequence[Atoms]:
+        """Every file that SevenNet will read, with the settings that it makes of the user's."""
+        data = literal_paths(self.settings["data"], str(self.config_file))
+        self.host_file.write_text(yaml.safe_dump({**self.settings, "data": data}), encoding="utf-8")
+        parsed = parse_settings(self.host_file, self.config_file)
         check_device(parsed["train"][keys.DEVICE])
-        if section is not None:
-            _refuse_unsupported(args, parsed["model"])
-        _check_continue(parsed["train"], section, config_file)
-        asks_for_stress = keys.IS_TRAIN_STRESS in settings["train"]
-        found = read_data(parsed, asks_for_stress, section is not None, str(config_file))
-        facts = file_facts([*found.train, *found.unread], found.others)
+        if self.long_range is not None:
+            _check_supported(self.args, parsed["model"])
+        _check_continue(parsed["train"], self.long_range, self.config_file)
+        asks_for_stress = keys.IS_TRAIN_STRESS in self.settings["train"]
+        self.found = read_data(parsed, asks_for_stress, self.long_range is not None, str(self.config_file))
+        return self.found.frames()
+
+    def files(self) -> tuple[list[Path], list[Path]]:
+        """Those that were looked at, and those that SevenNet alone can read."""
+        return [*self.found.train, *self.found.unread], list(self.found.others)
+
+    def fit(self) -> nn.Module | None:
+        """The best model of the run where SevenNet kept one, else the last."""
         start = time.time()
-        model = _run(args, section)
-    if args.distributed and _rank(args.distributed_backend):
-        return None
-    working = target.parent
-    model, weights = _best(working, start) or (model.cpu().eval(), "last epoch")
-    options = plain_options(settings)
-    facts["training"] = {"host_options": options, "weights": weights, **_last_errors(working)}
-    examples = [] if section is None or model.modal_map else found.frames()
-    if section is not None and not examples:
-        why = "a model of several fidelities" if model.modal_map else "no structure of the training set could be read"
-        warnings.warn(f"the sign of the charges is not decided: {why}", LesPluginsWarning, 2)
-    with saving(target, working.glob("checkpoint_*.pth")):
-        return api.save(model, target, "sevennet", {**facts, **(metadata or {})}, examples)
+        model, weights = _run(self.args, self.long_range), "last epoch"
+        if self.args.distributed and _rank(self.args.distributed_backend):
+            return None
+        best = self.working / "checkpoint_best.pth"
+        if best.is_file() and best.stat().st_mtime >= start:
+            model, weights = load_checkpoint(best), best.name
+        self.facts.update(weights=weights, **_last_errors(self.working))
+        if model.modal_map:
+            self.frames = ()
+        if self.long_range is not None and not self.frames:
+            several = (
+                "a model of several fidelities" if model.modal_map else "no structure of the training set was read"
+            )
+            warnings.warn(f"the sign of the charges is not decided: {several}", LesPluginsWarning, 2)
+        return model.cpu().eval()
+
+    def kept(self) -> Iterable[Path]:
+        """SevenNet's own checkpoints."""
+        return self.working.glob("checkpoint_*.pth")
 
 
 def load_checkpoint(path: str | Path) -> AtomGraphSequential:
@@ -119,20 +156,6 @@ def load_checkpoint(path: str | Path) -> AtomGraphSequential:
             raise CheckpointError(f"{path}: SevenNet cannot read it: {error!r}") from None
 
 
-def read_config(config_file: Path) -> tuple[dict[str, Any], LongRangeConfig | None]:
-    """SevenNet's settings of a YAML file, and its `long_range:` section; None without one."""
-    settings = read_yaml(config_file)
-    refuse_near_misses(settings, str(config_file), place="beside model, train and data")
-    check_keys(settings, SECTIONS, str(config_file))
-    for key in SECTIONS[:3]:
-        if not isinstance(settings.get(key), dict):
-            raise ConfigError(f"{config_file}: {key} is missing or not a section; SevenNet needs model, train and data")
-    _check_values(settings, config_file)
-    if SECTION not in settings:
-        return settings, None
-    return settings, parse_section(settings.pop(SECTION), f"{config_file}: {SECTION}")
-
-
 def _check_values(settings: Mapping[str, Any], source: Path) -> None:
     """What SevenNet stumbles over without saying where, or trains with."""
     cutoff = settings["model"].get(keys.CUTOFF, 1.0)
@@ -152,19 +175,12 @@ def _check_values(settings: Mapping[str, Any], source: Path) -> None:
         )
 
 
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """SevenNet's own options."""
-    parser = OptionParser("sevenn train")
-    command.cmd_parser_train(parser)
-    return parser.parse_args(list(arguments))
-
-
-def parse_settings(own: Path, config_file: Path) -> dict[str, dict[str, Any]]:
+def parse_settings(host_file: Path, config_file: Path) -> dict[str, dict[str, Any]]:
     """SevenNet's reading of the file; keys that it would ignore are errors."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            parts = parse_input.read_config_yaml(str(own))
+            parts = parse_input.read_config_yaml(str(host_file))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{config_file}: SevenNet cannot use it: {error}") from None
     for warning in said:
@@ -172,7 +188,7 @@ def parse_settings(own: Path, config_file: Path) -> dict[str, dict[str, Any]]:
             raise ConfigError(
                 f"{config_file}: {text.replace('Unexpected', 'unknown')} by SevenNet: remove or correct it"
             )
-    return dict(zip(SECTIONS, parts, strict=False))
+    return dict(zip(SevenNetTraining.keys, parts, strict=True))
 
 
 def _run(args: argparse.Namespace, section: LongRangeConfig | None) -> AtomGraphSequential:
@@ -205,13 +221,7 @@ def _rank(backend: str) -> int:
     return int(os.environ["OMPI_COMM_WORLD_RANK" if backend == "mpi" else "RANK"])
 
 
-def _best(working: Path, start: float) -> tuple[AtomGraphSequential, str] | None:
-    """The model of the epoch that SevenNet found best, and the name of its file; None where this run wrote none."""
-    best = working / "checkpoint_best.pth"
-    return (load_checkpoint(best), best.name) if best.is_file() and best.stat().st_mtime >= start else None
-
-
-def _refuse_unsupported(args: argparse.Namespace, model: dict[str, Any]) -> None:
+def _check_supported(args: argparse.Namespace, model: dict[str, Any]) -> None:
     refuse_accelerators(model)
     for option in ("enable_cueq", "enable_flash", "enable_oeq"):
         if getattr(args, option):

@@ -210,7 +210,7 @@ def test_nothing_after_the_training_loses_the_model(work, monkeypatch):
     def fails(*given: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(training.api, "save", fails)
+    monkeypatch.setattr(les_plugins.api, "save", fails)
     Path("checkpoint_best.pth").touch()
     with pytest.raises(
         HostError, match=r"could not be saved: disk full; checkpoints of the host .*: checkpoint_best\.pth"
