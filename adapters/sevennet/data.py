@@ -32,16 +32,16 @@ _OF_THE_DATASET = set(inspect.signature(SevenNetGraphDataset.__init__).parameter
 
 
 @dataclass
-class Found:
+class DataFiles:
     """Frames of every file that a run reads.
 
     Attributes:
-        train, others: frames by file, of the training set and of validation and test sets.
+        train, validation: frames by file, of the training set and of all other sets.
         unread: files of graphs that could not be looked at.
     """
 
     train: dict[Path, list[Atoms]] = field(default_factory=dict)
-    others: dict[Path, list[Atoms]] = field(default_factory=dict)
+    validation: dict[Path, list[Atoms]] = field(default_factory=dict)
     unread: list[Path] = field(default_factory=list)
 
     def frames(self) -> list[Atoms]:
@@ -79,7 +79,9 @@ def literal_paths(data: Mapping[str, Any], source: str) -> dict[str, Any]:
     return changed
 
 
-def read_data(parsed: Mapping[str, Mapping[str, Any]], asks_for_stress: bool, long_range: bool, source: str) -> Found:
+def read_data(
+    parsed: Mapping[str, Mapping[str, Any]], asks_for_stress: bool, long_range: bool, source: str
+) -> DataFiles:
     """Frames of every file, after a look at each: labels, numbers, boundaries, elements.
 
     Args:
@@ -95,7 +97,7 @@ def read_data(parsed: Mapping[str, Mapping[str, Any]], asks_for_stress: bool, lo
     Warns:
         LesPluginsWarning: data that could not be looked at, or labels that SevenNet leaves out of the loss.
     """
-    data, found = parsed["data"], Found()
+    data, found = parsed["data"], DataFiles()
     if not data.get(keys.LOAD_TRAINSET):
         raise ConfigError(f"data.{keys.LOAD_TRAINSET} is missing: give the structures to train on")
     options = dict(data[keys.DATA_FORMAT_ARGS])
@@ -103,7 +105,7 @@ def read_data(parsed: Mapping[str, Mapping[str, Any]], asks_for_stress: bool, lo
     for key in filter(_is_path_key, data):
         if not data[key]:
             continue
-        everywhere = found.train if key == keys.LOAD_TRAINSET else found.others
+        everywhere = found.train if key == keys.LOAD_TRAINSET else found.validation
         own, graphs = _read(data[key], options, f"{source}: data.{key}", found.unread, long_range)
         for some, names, left_out in ((own, options, bool(options.get("allow_unlabeled"))), (graphs, {}, True)):
             labels = [_label(quantity, names, left_out, graphs=some is graphs) for quantity in trained]
@@ -113,7 +115,7 @@ def read_data(parsed: Mapping[str, Mapping[str, Any]], asks_for_stress: bool, lo
             everywhere.update(some)
         _check_one_kind_of_energy(own, options)
         _check_voigt(own, options)
-    for path, frames in {**found.train, **found.others}.items():
+    for path, frames in {**found.train, **found.validation}.items():
         if long_range:
             check_boundaries(frames, str(path))
         if isinstance(types := parsed["model"][keys.TYPE_MAP], Mapping):

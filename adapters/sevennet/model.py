@@ -58,11 +58,11 @@ def build_model(config: Mapping[str, Any], dtype: torch.dtype = torch.float32) -
     section = None if given is None else parse_section(given, SECTION)
     with default_dtype(dtype):  # e3nn rounds its coefficients to the default dtype
         model = model_build.build_E3_equivariant_model(copy.deepcopy(settings))
-        model = extended(model, section, settings).to(dtype)
-    return remember(model, settings)
+        model = with_section(model, section, settings).to(dtype)
+    return with_config(model, settings)
 
 
-def extended(
+def with_section(
     model: AtomGraphSequential, section: LongRangeConfig | None, config: Mapping[str, Any]
 ) -> AtomGraphSequential:
     """A model that SevenNet's builder has just made of a config, with the long-range part of a section.
@@ -80,7 +80,7 @@ def extended(
         return attach_long_range(model, section)
 
 
-def remember(model: AtomGraphSequential, config: Mapping[str, Any]) -> AtomGraphSequential:
+def with_config(model: AtomGraphSequential, config: Mapping[str, Any]) -> AtomGraphSequential:
     """Note on a model the config that it was built from, for `les_plugins.save`."""
     model.host_config = dict(config)
     return model
@@ -185,7 +185,7 @@ def _sequential(layers: OrderedDict[str, nn.Module], model: AtomGraphSequential)
     )
     changed.set_is_batch_data(model.is_batch_data)
     if (known := getattr(model, "host_config", None)) is not None:
-        remember(changed, known)
+        with_config(changed, known)
     return changed.train(model.training)
 
 

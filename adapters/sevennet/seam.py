@@ -27,7 +27,7 @@ from sevenn.scripts import train as training_script
 from sevenn.train import dataload
 
 from les_plugins.adapters.sevennet.graphs import atoms_to_graph
-from les_plugins.adapters.sevennet.model import build_model, extended, remember
+from les_plugins.adapters.sevennet.model import build_model, with_config, with_section
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.hosting.build import parse_section
@@ -75,7 +75,7 @@ class Checkpoint(SevenNetCheckpoint):  # type: ignore[misc]
     def build_model(self, **accelerators: Any) -> AtomGraphSequential:
         """The model with its weights, and with its long-range part."""
         if self.section is None:
-            return remember(extended(super().build_model(**accelerators), None, self.config), self.config)
+            return with_config(with_section(super().build_model(**accelerators), None, self.config), self.config)
         model = build_model({**self.config, SECTION: self.section.to_dict()}, torch.get_default_dtype())
         state = backward_compatibility.patch_state_dict_if_old(self.model_state_dict, self.config, model)
         model.load_state_dict(state)
@@ -110,8 +110,8 @@ def training(section: LongRangeConfig | None) -> Iterator[Built]:
     built, original = Built(), training_script.build_E3_equivariant_model
 
     def build(config: dict[str, Any]) -> AtomGraphSequential:
-        model = extended(original(config), section, config)
-        built.model = remember(model, config)  # a copy: SevenNet goes on with its own
+        model = with_section(original(config), section, config)
+        built.model = with_config(model, config)  # a copy: SevenNet goes on with its own
         if section is not None:
             config[SECTION] = LongRangeSection(section.to_dict())  # for SevenNet's checkpoints
             Logger().writeline(f"{SECTION}: {section.to_dict()}")

@@ -109,7 +109,7 @@ class SevenNetTraining(TrainingRun):
 
     def files(self) -> tuple[list[Path], list[Path]]:
         """Those that were looked at, and those that SevenNet alone can read."""
-        return [*self.found.train, *self.found.unread], list(self.found.others)
+        return [*self.found.train, *self.found.unread], list(self.found.validation)
 
     def fit(self) -> nn.Module | None:
         """The best model of the run where SevenNet kept one, else the last."""

@@ -225,25 +225,25 @@ class TestModel:
 
 
 class TestRefusals:
-    def test_another_version_of_sevennet_is_refused_in_words(self, monkeypatch):
+    def test_another_version_of_sevennet_raises(self, monkeypatch):
         monkeypatch.setattr(plugins.importlib.metadata, "version", lambda name: "0.12.1")
         with pytest.raises(HostError, match=r"sevenn 0.12.1 is installed, supported is >=0.13,<0.14: pip install"):
             host("sevennet")
 
     @pytest.mark.parametrize("missing", [PBC, "cell_lattice_vectors"])
-    def test_graphs_that_cannot_tell_the_boundaries_are_refused_in_words(self, model, missing):
+    def test_graphs_that_cannot_tell_the_boundaries_raise(self, model, missing):
         data = batch_of([waters()])
         del data[missing]
         with pytest.raises(HostError, match="no cell and no pbc flags"):
             model(data)
 
-    def test_lammps_mliap_is_refused_in_words(self, model):
+    def test_lammps_mliap_raises(self, model):
         data = batch_of([waters()])
         data["use_mliap"] = torch.tensor(True)
         with pytest.raises(HostError, match="edge vectors only"):
             model(data)
 
-    def test_torchscript_is_refused_in_words(self, model):
+    def test_torchscript_raises(self, model):
         from e3nn.util.jit import script
 
         with pytest.raises(HostError, match="TorchScript"):
@@ -258,11 +258,11 @@ class TestRefusals:
         "option", [{"use_flash_tp": True}, {"use_oeq": True}, {"cuequivariance_config": {"use": True}}]
     )
     @pytest.mark.filterwarnings("ignore:.*is requested, but the package is not installed:UserWarning")
-    def test_accelerators_are_refused_in_words(self, option):
+    def test_accelerators_raise(self, option):
         with pytest.raises(HostError, match="has not been tested with a long-range part"):
             build_model(model_config(long_range=LongRangeConfig().to_dict(), **option))
 
-    def test_a_batch_in_a_model_set_to_single_structures_is_refused_in_words(self, model):
+    def test_a_batch_in_a_model_set_to_single_structures_raises(self, model):
         model.set_is_batch_data(False)
         try:
             with pytest.raises(HostError, match="set_is_batch_data"):
@@ -270,13 +270,13 @@ class TestRefusals:
         finally:
             model.set_is_batch_data(True)
 
-    def test_a_second_attachment_and_foreign_modules_are_refused_in_words(self, model):
+    def test_a_second_attachment_and_foreign_modules_raise(self, model):
         with pytest.raises(HostError, match="has a long-range part already"):
             les_plugins.attach(model, FULL)
         with pytest.raises(HostError, match="AtomGraphSequential"):
             attach_long_range(model.edge_embedding, LongRangeConfig())
 
-    def test_layers_without_scalars_are_refused_in_words(self):
+    def test_layers_without_scalars_raise(self):
         manual = ["4x0e", "4x0o+4x1o", "4x0e"]
         with pytest.raises(ConfigError, match="heads need 0e in every layer"):
             les_plugins.attach(tiny_model(irreps_manual=manual), FULL)
@@ -341,7 +341,7 @@ class TestCalculator:
         with pytest.raises(PropertyNotImplementedError):
             calculator.get_property("stress", bare)
 
-    def test_periodic_flags_with_a_zero_cell_are_refused_in_words(self, model):
+    def test_periodic_flags_with_a_zero_cell_raise(self, model):
         atoms = waters(pbc=False)
         atoms.pbc = True
         with pytest.raises(DataError, match="pbc is T T T but the cell"):
@@ -368,7 +368,7 @@ class TestCalculator:
         with pytest.raises(DataError, match="does not know C; it knows: H, O"):
             atoms.calc = LesSevenNetCalculator(model)
 
-    def test_wrong_options_are_refused_in_words(self, model):
+    def test_wrong_options_raise(self, model):
         with pytest.raises(HostError, match="compute_atomic_virial"):
             LesSevenNetCalculator(model, compute_atomic_virial=True)
         with pytest.raises(HostError, match="AtomGraphSequential, not a Linear"):

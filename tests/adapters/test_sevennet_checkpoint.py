@@ -1,4 +1,4 @@
-"""Checkpoints of SevenNet models: the same numbers after a round trip, forged files refused in words."""
+"""Checkpoints of SevenNet models: the same numbers after a round trip, errors for forged files."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_loaded_model_gives_exactly_the_same_numbers(dtype, settings, tmp_path
         ({"num_convolution_layer": 3}, "num_convolution_layer is 3; the weights have 2"),
     ],
 )
-def test_a_forged_model_section_is_refused_in_words(saved, changes, message):
+def test_a_forged_model_section_raises(saved, changes, message):
     with pytest.raises(CheckpointError, match=message):
         les_plugins.load(forge(saved, **changes))
 
@@ -89,7 +89,7 @@ def test_missing_and_unknown_tensors_are_refused_by_name(model):
         rebuild(type(state)("sevennet", {}, state.model, state.long_range, {**state.tensors, "stray": value}))
 
 
-def test_files_that_are_no_checkpoints_of_sevennet_are_refused_in_words(tmp_path):
+def test_files_that_are_no_checkpoints_of_sevennet_raise(tmp_path):
     (tmp_path / "text.pth").write_text("nothing of the kind")
     torch.save({"epoch": 1}, tmp_path / "other.pth")
     for name in ("absent.pth", "text.pth", "other.pth"):

@@ -211,7 +211,7 @@ def test_the_command_prints_pure_json_on_standard_output_and_takes_sevennets_opt
         ({"device": "cuda:97"}, DeviceError, "cuda"),
     ],
 )
-def test_wrong_input_is_refused_in_words(work, changes, error, message):
+def test_wrong_input_raises(work, changes, error, message):
     with pytest.raises(error, match=message):
         train(write_config(**changes))
     assert not Path("checkpoint_0.pth").exists()
@@ -225,7 +225,7 @@ def test_wrong_input_is_refused_in_words(work, changes, error, message):
         (["--enable_cueq"], HostError, "--enable_cueq has not been tested"),
     ],
 )
-def test_wrong_options_are_refused_in_words(work, arguments, error, message):
+def test_wrong_options_raise(work, arguments, error, message):
     with pytest.raises(error, match=message):
         train(write_config(), *arguments)
 
@@ -235,7 +235,7 @@ def test_what_sevennet_itself_refuses_ends_in_one_line(work):
         train(write_config(scheduler_param={}))
 
 
-def test_wrong_files_are_refused_in_words(work):
+def test_wrong_files_raise(work):
     with pytest.raises(ConfigError, match="cannot be read"):
         train(work / "absent.yaml")
     for text, message in (
@@ -257,7 +257,7 @@ def test_wrong_files_are_refused_in_words(work):
         ("zero cell", r"train.extxyz, frame 2: pbc is T T T but the cell"),
     ],
 )
-def test_frames_that_cannot_be_used_are_refused_with_file_and_frame(work, what, message):
+def test_frames_that_cannot_be_used_are_named_with_file_and_frame(work, what, message):
     frames = ase.io.read(work / "train.extxyz", ":")
     if what == "wire":
         frames[2].pbc = (True, False, False)
