@@ -150,8 +150,13 @@ def test_without_a_validation_set_the_last_epoch_is_saved(work):
 
 
 @pytest.mark.training
-def test_graphs_that_are_built_batch_by_batch_hold_the_cell_too(work):
-    folder = train(write_config(data={"dataset_type": "atoms"}))
+@pytest.mark.parametrize(
+    "data",
+    [{"dataset_type": "atoms"}, {"preprocess_num_cores": 2}],
+    ids=["batch by batch", "in other processes"],
+)
+def test_graphs_hold_the_cell_wherever_they_are_built(work, data):
+    folder = train(write_config(data=data))
     assert les_plugins.load(folder).has_long_range
 
 
