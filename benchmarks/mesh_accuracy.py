@@ -10,7 +10,6 @@ over the largest force.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 
 import torch
@@ -18,6 +17,7 @@ from electrostatics import water
 from torch import Tensor
 
 from les_plugins import Multipoles
+from les_plugins.electrostatics import ElectrostaticsSettings
 from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
 from les_plugins.electrostatics.periodic.reciprocal import periodic_electrostatics
 
@@ -54,7 +54,8 @@ def forces(positions: Tensor, cell: Tensor, moments: Multipoles, sigma: float, d
     """By the mesh where there is a tolerance."""
     places = positions.clone().requires_grad_()
     method = mesh_electrostatics if tolerance else periodic_electrostatics
-    energy, _ = method(places, cell, moments, sigma, 2.0 * math.pi / dl, True, *tolerance)
+    settings = ElectrostaticsSettings(sigma=sigma, dl=dl, mesh_tolerance=tolerance[0] if tolerance else 1e-5)
+    energy, _ = method(places, cell, moments, settings)
     return -torch.autograd.grad(energy, places)[0]
 
 

@@ -17,8 +17,8 @@ import torch
 from sizes import REPEATS, evaluate, water
 
 from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.electrostatics.nvalchemi import SPLINE_ORDER, NvalchemiElectrostatics
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
-from les_plugins.electrostatics.periodic.nvalchemi import SPLINE_ORDER, NvalchemiElectrostatics
 
 #: Highest rank of the moments, and tolerance. Splines of order 6 need 840 points an axis for quadrupoles at 1e-5, 37 Å.
 CASES = ((0, 1e-5), (1, 1e-4), (2, 1e-3))

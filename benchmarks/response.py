@@ -20,6 +20,7 @@ from electrostatics import water
 from torch import Tensor
 
 from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 
 STEP = 0.005  # Å
 
@@ -43,8 +44,8 @@ class Box:
             torch.ones(1, 3, dtype=torch.bool),
             torch.zeros(len(positions), dtype=torch.long),
             moments,
-            softness=None if layer.response is None else self.softness,
-            polarizability=None if layer.response is None else self.polarizability,
+            softness=None if layer.response_model is None else self.softness,
+            polarizability=None if layer.response_model is None else self.polarizability,
         )
         return result.energy.sum()
 
@@ -102,11 +103,11 @@ def measure(n_atoms: int, strength: float, tolerance: float, repeats: int) -> No
     print("                           iterations   forces, ms   × one shot   training step, ms   × its forces   error")
     for name, layer in layers.items():
         steps = error = "–"
-        if layer.response == "self_consistent":
+        if isinstance(layer.response_model, SelfConsistentResponse):
             difference = box.forces(layer, box.positions + box.shift) - exact
             if "fixed" not in name:
                 error = f"{float(difference.abs().max() / exact.abs().max()):.0e}"
-        if layer.response == "self_consistent":
+        if isinstance(layer.response_model, SelfConsistentResponse):
             if name == "warm":
                 layer.response_model.reset()
                 box.forces(layer, box.positions)

@@ -31,7 +31,7 @@ def main() -> None:
             step = Step(n_atoms, terms, arguments.dl, response=False)
 
             def evaluate(precision: str, step: Step = step) -> tuple[torch.Tensor, torch.Tensor]:
-                step.layer.precision = precision
+                step.layer.change_settings(precision=precision)
                 positions = step.positions.clone().requires_grad_()
                 energy = step.energy(positions, step.moments, [])
                 return energy.detach(), -torch.autograd.grad(energy, positions)[0]

@@ -5,28 +5,59 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from les_plugins.electrostatics.checks import DL_RANGE, SIGMA_RANGE
-from les_plugins.electrostatics.net_charge import FORMER_WARNING, WARNING_ENERGY
+from les_plugins.electrostatics.settings import (
+    FORMER_WARNING,
+    METHODS,
+    WARNING_ENERGY,
+    WORKSPACE,
+    ElectrostaticsSettings,
+    Neutralize,
+    Precision,
+    check_setting,
+)
 from les_plugins.errors import ConfigError, quoted
 
 MultipoleName = Literal["charge", "dipole", "quadrupole"]
-RANGES = {"sigma": SIGMA_RANGE, "dl": DL_RANGE}
 #: Names of heads, solvers and responses, which plugins may bring; `hosting.build` says which there are.
 PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,60}$")]
-PositiveLength = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _checked(value: Any, info: ValidationInfo) -> Any:
+    """The value of a setting that `ElectrostaticsSettings` allows."""
+    try:
+        check_setting(str(info.field_name), value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+Checked = BeforeValidator(_checked)
 
 
 class ResponseConfig(BaseModel):
-    """Which moments answer the permanent ones (PHYSICS 4).
+    """Which moments are induced (PHYSICS 4).
 
     Attributes:
         charge: induced charge through a softness on every atom.
         dipole: induced dipole through a polarizability: "none", "isotropic" or "anisotropic".
-        solve: "one_shot", answers to the permanent moments alone, or "self_consistent", to each other too; or the name
-            of a response that a plugin brings.
-        total_charge: of each structure, self-consistent: "free", or "fixed" at that of the permanent moments.
+        solve: "one_shot", moments induced by the permanent ones alone, or "self_consistent", with mutual polarization;
+            or the name of a response that a plugin brings.
+        conserve_charge: whether the induced charges of each structure add up to zero, self-consistent.
         tolerance: relative residual of the self-consistent solution.
     """
 
@@ -35,14 +66,64 @@ class ResponseConfig(BaseModel):
     charge: bool = False
     dipole: Literal["none", "isotropic", "anisotropic"] = "none"
     solve: PartName = "one_shot"
-    total_charge: Literal["free", "fixed"] = "free"
+    conserve_charge: bool = False
     tolerance: Annotated[float, Field(ge=1e-14, le=1e-2)] = 1e-8
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former_name(cls, section: Any) -> Any:
+        """`total_charge: free | fixed`, which is `conserve_charge: false | true` now."""
+        if not isinstance(section, Mapping) or "total_charge" not in section:
+            return section
+        if "conserve_charge" in section:
+            raise ValueError(
+                "response.total_charge and response.conserve_charge are one setting under its former and its present "
+                "name; allowed: response.conserve_charge alone"
+            )
+        value = section["total_charge"]
+        if value not in ("free", "fixed"):
+            raise ValueError(
+                f"response.total_charge is {quoted(value)}; allowed: response.conserve_charge: true, false"
+            )
+        rest = {key: item for key, item in section.items() if key != "total_charge"}
+        return {**rest, "conserve_charge": value == "fixed"}
+
     @model_validator(mode="after")
-    def _one_shot_has_no_total_charge(self) -> ResponseConfig:
-        if self.total_charge == "fixed" and not (self.solve == "self_consistent" and self.charge):
-            raise ValueError("total_charge: fixed needs charge: true and solve: self_consistent")
+    def _charge_is_conserved_self_consistently(self) -> ResponseConfig:
+        if self.conserve_charge and not (self.solve != "one_shot" and self.charge):
+            raise ValueError("conserve_charge: true needs charge: true and solve: self_consistent")
         return self
+
+
+class RunConfig(BaseModel):
+    """How the sums are done, which changes no model: another choice may be made for each run.
+
+    Attributes:
+        method: how the periodic sum is done: "direct", "mesh", or "auto", the faster of the two for each structure; or
+            "nvalchemi", the mesh of nvalchemi-toolkit-ops, an optional package; or the name of a solver that a plugin
+            brings.
+        mesh_tolerance: root mean square error of the mesh's forces over the root mean square force, 1e-9 … 1e-2.
+        static_cell: longest lattice vectors, Å, that a compiled model has to cover; needed for compiling, and then no
+            other structure is accepted. None: any structure, no compiling.
+        net_charge_warning: energy of a net charge, meV an atom, above which one warning is given outside training.
+            None: never. 0.1, the default when it counted in e an atom, is read as the default.
+        workspace: MiB of intermediate arrays that a reciprocal sum holds at once; results do not depend on it.
+        precision: of the matrix products of the direct sum, "double" or "single".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    method: PartName = "auto"
+    mesh_tolerance: Annotated[float, Checked] = 1e-5
+    static_cell: Annotated[tuple[float, float, float] | None, Checked, BeforeValidator(_as_tuple)] = None
+    net_charge_warning: Annotated[float | None, Checked] = WARNING_ENERGY
+    workspace: Annotated[float, Checked] = WORKSPACE
+    precision: Precision = "double"
+
+    @field_validator("net_charge_warning", mode="after")
+    @classmethod
+    def _in_the_unit_of_today(cls, value: float | None) -> float | None:
+        return WARNING_ENERGY if value == FORMER_WARNING else value
 
 
 class LongRangeConfig(BaseModel):
@@ -60,53 +141,51 @@ class LongRangeConfig(BaseModel):
             that a plugin brings.
         hidden: width of the small networks in the heads.
         zero_init: start exactly at the host's predictions, through a coupling that grows from zero.
-        method: how the periodic sum is done: "direct", "mesh", or "auto", the faster of the two for each structure; or
-            "nvalchemi", the mesh of nvalchemi-toolkit-ops, an optional package; or the name of a solver that a plugin
-            brings.
-        static_cell: longest lattice vectors, Å, that a compiled model has to cover; needed for compiling, and then no
-            other structure is accepted. None: any structure, no compiling.
         neutralize: what is done about the net charge of a structure: "background" (the mean is taken off every atom of
             slabs and open structures, which have no background), "shift" (off all atoms, periodic ones too), "keep"
             (nothing, for ions) or "refuse" (as "background", but an error for periodic structures and slabs).
-        net_charge_warning: energy of a net charge, meV an atom, above which one warning is given outside training.
-            None: never. 0.1, the default when it counted in e an atom, is read as the default.
         initial_charges: element → latent charge, e, that training starts from, such as the formal charge over
             sqrt(epsilon_infinity). None: small random charges.
         element_charges: what becomes of `initial_charges`: "trained", each is a parameter, or "fixed", they stay.
         total_charge: of each structure: "free", the sum of what the network says, or "conserved", the sum of the
             elements' charges (`initial_charges`, zero without them) wherever the atoms are.
-        mesh_tolerance: root mean square error of the mesh's forces over the root mean square force, 1e-9 … 1e-2.
+        run: how the sums are done. Its keys are also read at the top level, where they stood before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    multipoles: tuple[MultipoleName, ...] = ("charge", "dipole", "quadrupole")
+    multipoles: Annotated[tuple[MultipoleName, ...], BeforeValidator(_as_tuple)] = ("charge", "dipole", "quadrupole")
     response: ResponseConfig = ResponseConfig()
-    sigma: Annotated[float, Field(ge=SIGMA_RANGE[0], le=SIGMA_RANGE[1])] = 1.0
-    dl: Annotated[float, Field(ge=DL_RANGE[0], le=DL_RANGE[1])] = 1.2
+    sigma: Annotated[float, Checked] = 1.0
+    dl: Annotated[float, Checked] = 1.2
     remove_self_interaction: bool = True
     epsilon_infinity: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
     heads: PartName = "auto"
     hidden: Annotated[int, Field(ge=1, le=4096)] = 32
     zero_init: bool = False
-    method: PartName = "auto"
-    static_cell: tuple[PositiveLength, PositiveLength, PositiveLength] | None = None
-    neutralize: Literal["background", "shift", "keep", "refuse"] = "background"
-    net_charge_warning: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = WARNING_ENERGY
+    neutralize: Neutralize = "background"
     initial_charges: dict[str, Annotated[float, Field(ge=-10.0, le=10.0)]] | None = None
     element_charges: Literal["trained", "fixed"] = "trained"
     total_charge: Literal["free", "conserved"] = "free"
-    mesh_tolerance: Annotated[float, Field(ge=1e-9, le=1e-2)] = 1e-5
+    run: RunConfig = RunConfig()
 
-    @field_validator("multipoles", "static_cell", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("net_charge_warning", mode="after")
-    @classmethod
-    def _in_the_unit_of_today(cls, value: float | None) -> float | None:
-        return WARNING_ENERGY if value == FORMER_WARNING else value
+    def _former_place(cls, section: Any) -> Any:
+        """Keys of `run:` at the top level, as sections before had them, moved to where they stand now."""
+        if not isinstance(section, Mapping):
+            return section
+        former = {key: value for key, value in section.items() if key in RunConfig.model_fields}
+        run = section.get("run", {})
+        if not former or not isinstance(run, Mapping):
+            return section
+        both = [key for key in former if key in run]
+        if both:
+            raise ValueError(
+                f"{both[0]} is {quoted(former[both[0]])} and run.{both[0]} is {quoted(run[both[0]])}; allowed: "
+                f"run.{both[0]} alone"
+            )
+        return {**{key: value for key, value in section.items() if key not in former}, "run": {**run, **former}}
 
     @model_validator(mode="after")
     def _moments_build_on_each_other(self) -> LongRangeConfig:
@@ -121,6 +200,30 @@ class LongRangeConfig(BaseModel):
         if self.element_charges == "fixed" and not self.initial_charges:
             raise ValueError("element_charges: fixed needs initial_charges, the charges that stay")
         return self
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> LongRangeConfig:
+        try:
+            self.electrostatics()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def electrostatics(self) -> ElectrostaticsSettings:
+        """Settings of the electrostatic layer; "auto" for the method of a solver of another's."""
+        method = self.run.method if self.run.method in METHODS else "auto"
+        names = ElectrostaticsSettings.__dataclass_fields__
+        found = {name: getattr(self.run if name in RunConfig.model_fields else self, name) for name in names}
+        return ElectrostaticsSettings(**{**found, "method": method})
+
+    def with_run(self, **changes: Any) -> LongRangeConfig:
+        """This section with other choices under `run:`.
+
+        Raises:
+            ConfigError: a value that is not allowed.
+        """
+        section = self.to_dict()
+        return self.parse({**section, "run": {**section["run"], **changes}})
 
     @property
     def order(self) -> int:
@@ -154,32 +257,34 @@ class LongRangeConfig(BaseModel):
         except ValidationError as error:
             found = error.errors()
             more = [f"{source}: {len(found) - 5} more problems"] * (len(found) > 5)
-            raise ConfigError("\n".join([_describe(item, source) for item in found[:5]] + more)) from None
+            raise ConfigError("\n".join([_describe(item, source, section) for item in found[:5]] + more)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `parse` gives the same config back."""
         return self.model_dump(mode="json")
 
 
-def _describe(item: Any, source: str) -> str:
-    key = ".".join(str(part) for part in item["loc"])
+#: Sections in the section, by key.
+NESTED: dict[str, type[BaseModel]] = {"response": ResponseConfig, "run": RunConfig}
+
+
+def _describe(item: Any, source: str, section: Mapping[str, Any]) -> str:
+    """One problem, by the key that the user wrote."""
+    place = [str(part) for part in item["loc"]]
+    if len(place) > 1 and place[0] == "run" and place[1] in section:
+        place = place[1:]
+    key = ".".join(place)
+    message = item["msg"].removeprefix("Value error, ")
     if item["type"] in ("extra_forbidden", "invalid_key"):
-        parent = ResponseConfig if len(item["loc"]) > 1 and item["loc"][0] == "response" else LongRangeConfig
+        parent = NESTED.get(place[0], LongRangeConfig) if len(place) > 1 else LongRangeConfig
         return f"{source}: unknown key {quoted(key)}; {_allowed(parent)}"
-    if not key:
-        return f"{source}: {item['msg'].removeprefix('Value error, ')}"
-    if item["loc"][0] == "static_cell":
-        where = "" if len(item["loc"]) == 1 else f", item {int(item['loc'][1]) + 1}"
-        return f"{source}: static_cell is {quoted(item['input'])}{where}: input should be a list of three lengths in Å"
+    if not key or item["type"] == "value_error":
+        return f"{source}: {message}"
     if item["type"] == "tuple_type":
         names = ", ".join(get_args(MultipoleName))
         return f"{source}: {key} is {quoted(item['input'])}: input should be a list of: {names}"
     if item["type"] == "model_type":
-        return f"{source}: {key} is {quoted(item['input'])}: input should be a section; {_allowed(ResponseConfig)}"
-    if key in RANGES:
-        low, high = RANGES[key]
-        return f"{source}: {key} is {item['input']!r}: input should be a number from {low:g} to {high:g}, in Å"
-    message = item["msg"].removeprefix("Value error, ")
+        return f"{source}: {key} is {quoted(item['input'])}: input should be a section; {_allowed(NESTED[key])}"
     return f"{source}: {key} is {quoted(item['input'])}: {message[0].lower()}{message[1:]}"
 
 

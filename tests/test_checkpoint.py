@@ -322,7 +322,7 @@ class WideHost(ToyHost):
     """The toy host, with a section that names a third party's solver."""
 
     def state(self, model: nn.Module) -> HostState:
-        return replace(super().state(model), long_range=LongRangeConfig.parse({**SECTION.to_dict(), "method": "wide"}))
+        return replace(super().state(model), long_range=SECTION.with_run(method="wide"))
 
 
 def test_a_checkpoint_says_who_provides_its_parts(saved: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_checkpoint_of_a_third_party_s_solver_is_loaded_with_it_and_an_error_w
     assert torch.equal(les_plugins.load(folder)[0].weight, model.weight)
     with_plugins(toy=WideHost())
     message = refusal(folder)
-    assert f"{folder / CONFIG}: the solver 'wide' (method) is of les-solver 0.3, which is not installed" in message
+    assert f"{folder / CONFIG}: the solver 'wide' (run.method) is of les-solver 0.3, which is not installed" in message
     assert "pip install 'les-solver'" in message
     with_plugins(toy=WideHost(), other=BringsSolver())
     assert "is of les-solver 0.3; installed is one of that name of les-other" in refusal(folder)

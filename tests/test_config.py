@@ -43,11 +43,11 @@ def test_an_unknown_key_of_the_response_is_refused_with_the_keys_of_the_response
         ({"sigma": 0.0}, "sigma"),
         ({"sigma": float("nan")}, "sigma"),
         ({"dl": -1.2}, "dl"),
-        ({"dl": float("inf")}, "dl is inf: input should be a number from 0.3 to 6, in Å"),
-        ({"dl": 0.29}, "dl is 0.29: input should be a number from 0.3 to 6, in Å"),
-        ({"dl": 6.1}, "dl is 6.1: input should be a number from 0.3 to 6, in Å"),
-        ({"sigma": 0.09}, "sigma is 0.09: input should be a number from 0.1 to 10, in Å"),
-        ({"sigma": 10.1}, "sigma is 10.1: input should be a number from 0.1 to 10, in Å"),
+        ({"dl": float("inf")}, "dl is inf; allowed: 0.3 … 6 Å"),
+        ({"dl": 0.29}, "dl is 0.29; allowed: 0.3 … 6 Å"),
+        ({"dl": 6.1}, "dl is 6.1; allowed: 0.3 … 6 Å"),
+        ({"sigma": 0.09}, "sigma is 0.09; allowed: 0.1 … 10 Å"),
+        ({"sigma": 10.1}, "sigma is 10.1; allowed: 0.1 … 10 Å"),
         ({"neutralize": "none"}, "neutralize"),
         ({"net_charge_warning": 0.0}, "net_charge_warning"),
         ({"epsilon_infinity": 0.5}, "epsilon_infinity"),
@@ -167,3 +167,48 @@ def test_a_file_that_is_no_config_is_refused_in_words(tmp_path, content, message
 def test_an_empty_file_has_no_keys(tmp_path):
     (tmp_path / "water.yaml").write_text("")
     assert read_yaml(tmp_path / "water.yaml") == {}
+
+
+def test_choices_of_a_run_are_read_where_they_stood_before() -> None:
+    choices = {
+        "method": "mesh",
+        "mesh_tolerance": 1e-4,
+        "static_cell": [9.0, 9.0, 9.0],
+        "net_charge_warning": None,
+        "workspace": 8.0,
+    }
+    config = LongRangeConfig.parse(choices)
+    assert config == LongRangeConfig.parse({"run": choices})
+    assert config.to_dict()["run"] == {**choices, "precision": "double"}
+    assert set(choices).isdisjoint(config.to_dict())
+
+
+@pytest.mark.parametrize(("key", "old", "new"), [("method", "mesh", "direct"), ("mesh_tolerance", 1e-4, 1e-4)])
+def test_a_choice_in_both_places_is_an_error_that_names_both_keys(key: str, old: object, new: object) -> None:
+    message = refusal({key: old, "run": {key: new}})
+    assert message.startswith(f"{SOURCE}: {key} is {old!r} and run.{key} is {new!r}")
+
+
+def test_a_mistake_in_a_choice_is_named_by_the_key_that_was_written() -> None:
+    assert refusal({"static_cell": 9.0}).startswith(f"{SOURCE}: static_cell is 9.0")
+    assert "'run.mesh_tolerence'; allowed keys: method, mesh_tolerance" in refusal({"run": {"mesh_tolerence": 1e-4}})
+    assert "'run.sigma'" in refusal({"run": {"sigma": 1.0}})
+    assert "allowed keys: method" in refusal({"run": "direct"})
+
+
+def test_the_former_key_of_conserved_induced_charge_is_read() -> None:
+    response = {"charge": True, "solve": "self_consistent"}
+    for former, now in (("free", False), ("fixed", True)):
+        config = LongRangeConfig.parse({"response": {**response, "total_charge": former}})
+        assert config == LongRangeConfig.parse({"response": {**response, "conserve_charge": now}})
+    message = refusal({"response": {**response, "total_charge": "fixed", "conserve_charge": True}})
+    assert "response.total_charge and response.conserve_charge" in message
+    assert "response.total_charge is 'kept'" in refusal({"response": {**response, "total_charge": "kept"}})
+    assert "conserve_charge: true needs" in refusal({"response": {"charge": True, "conserve_charge": True}})
+
+
+def test_other_choices_of_a_run_leave_the_model_alone() -> None:
+    config = LongRangeConfig.parse({"sigma": 0.9, "run": {"method": "direct"}})
+    changed = config.with_run(static_cell=(8.0, 8.0, 9.0))
+    assert changed.run.static_cell == (8.0, 8.0, 9.0)
+    assert changed.with_run(static_cell=None) == config

@@ -108,16 +108,16 @@ def test_forces_are_the_slope_of_the_energy_in_every_boundary(section: dict[str,
 def test_sections_of_before_read_as_the_default_energy() -> None:
     """They store 0.1, then e an atom, in every checkpoint."""
     for value, expected in ((0.1, 1.0), (0.3, 0.3), (None, None), (2, 2.0)):
-        assert LongRangeConfig.parse({"net_charge_warning": value}).net_charge_warning == expected
+        assert LongRangeConfig.parse({"net_charge_warning": value}).run.net_charge_warning == expected
     assert LongRangeConfig.parse({"neutralize": "background"}) == LongRangeConfig()
 
 
 def test_layers_pickled_before_warn_at_the_default_energy() -> None:
-    layer = LatentElectrostatics()
-    state = {**layer.__dict__, "net_charge_warning": 0.1}
+    state = {**vars(LatentElectrostatics()), "response": "one_shot", "net_charge_warning": 0.1}
+    del state["settings"]
     old = LatentElectrostatics.__new__(LatentElectrostatics)
     old.__setstate__(state)
-    assert old.net_charge_warning == 1.0
+    assert old.settings.net_charge_warning == 1.0
 
 
 def test_the_mean_is_that_of_the_atoms_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,7 +254,7 @@ def test_a_solver_of_a_third_party_is_chosen_by_name(with_plugins: Any) -> None:
     with_plugins(parts=BringsParts())
     part = build_long_range(LAYOUT, LongRangeConfig.parse({"method": "toy", "sigma": 1.5}))
     assert isinstance(part.electrostatics, Wide)
-    assert part.electrostatics.sigma == 3.0
+    assert part.electrostatics.settings.sigma == 3.0
     assert type(build_long_range(LAYOUT, LongRangeConfig()).electrostatics) is LatentElectrostatics
 
 
@@ -268,10 +268,13 @@ def test_a_response_of_a_third_party_is_chosen_by_name(with_plugins: Any) -> Non
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ({"method": "mehs"}, r"water.yaml: method is 'mehs' \(did you mean 'mesh'\?\); allowed .*: auto, direct, mesh"),
+        (
+            {"method": "mehs"},
+            r"water.yaml: run.method is 'mehs' \(did you mean 'mesh'\?\); allowed .*: auto, direct, mesh",
+        ),
         ({"heads": "edges"}, r"water.yaml: heads is 'edges' \(did you mean 'edge'\?\); allowed .*: auto, equivariant"),
         ({"response": {"solve": "selfconsistent"}}, r"response.solve is .*did you mean 'self_consistent'.*one_shot"),
-        ({"method": "toy"}, r"method is 'toy'; allowed with what is installed: auto, direct, mesh, nvalchemi$"),
+        ({"method": "toy"}, r"run.method is 'toy'; allowed with what is installed: auto, direct, mesh, nvalchemi$"),
     ],
 )
 def test_an_unknown_part_is_an_error_that_names_the_known_ones(section: Any, words: str) -> None:
@@ -348,20 +351,20 @@ def test_a_packaged_host_with_a_part_that_does_not_exist_is_an_error_at_once() -
 
 
 def test_the_method_nvalchemi_without_its_package_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    from les_plugins.electrostatics.periodic import nvalchemi
+    from les_plugins.electrostatics import nvalchemi
 
     nvalchemi._package.cache_clear()
     monkeypatch.setattr(nvalchemi.importlib.util, "find_spec", lambda name: None)
     words = r"""nvalchemi-toolkit-ops is not installed: pip install "\.\[nvalchemi\]".*'auto', 'direct', 'mesh'"""
     with pytest.raises(ConfigError, match=words):
-        build_long_range(LAYOUT, LongRangeConfig(method="nvalchemi"))
+        build_long_range(LAYOUT, LongRangeConfig.parse({"run": {"method": "nvalchemi"}}))
 
 
 def test_no_other_method_imports_the_module_of_nvalchemi() -> None:
     code = (
         "import sys; from les_plugins import LongRangeConfig; from les_plugins.hosting.registry import solvers;"
-        "solvers()['mesh'].factory(LongRangeConfig(method='mesh'));"
-        "ours = 'les_plugins.electrostatics.periodic.nvalchemi';"
+        "solvers()['mesh'].factory(LongRangeConfig.parse({'method': 'mesh'}));"
+        "ours = 'les_plugins.electrostatics.nvalchemi';"
         "print([m for m in ('warp', 'nvalchemiops', ours) if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -53,8 +53,8 @@ def compile_model(
     if static_cell is not None:
         eager.long_range.set_static_cell(static_cell)
     lengths = eager.long_range.electrostatics.static_lengths()
-    eager.long_range.electrostatics.net_charge_warning = None  # of the random atoms that it is compared on
-    eager.long_range.electrostatics.method = "direct"  # as traced code does, whatever the model takes
+    # no warning of the random atoms that it is compared on; and the direct sum, as traced code takes it
+    eager.long_range.electrostatics.change_settings(net_charge_warning=None, method="direct")
     for parameter in eager.parameters():
         parameter.requires_grad_(False)
     compiled = script(eager)

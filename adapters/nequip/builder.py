@@ -60,7 +60,7 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
     if not global_state_initialized():
         set_global_state()
     section = copy.deepcopy(dict(model))
-    if config is not None and config.static_cell is None and section.get("compile_mode", "eager") != "eager":
+    if config is not None and config.run.static_cell is None and section.get("compile_mode", "eager") != "eager":
         raise ConfigError(
             "LongRangeModel: compile_mode: compile needs long_range.static_cell, the longest lattice vectors, in Å, "
             "that compiled code has to cover; or build the model with compile_mode: eager"
@@ -80,12 +80,12 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
     present = long_range_part(built)
     if present is None:
         return _with_fresh_heads(built, config, section)
-    if present.config.model_copy(update={"static_cell": config.static_cell}) != config:
+    if present.config.with_run(static_cell=config.run.static_cell) != config:
         raise ConfigError(
             "LongRangeModel: the model has a long-range part already, and with another long_range section; static_cell "
             "alone may be changed"
         )
-    present.set_static_cell(config.static_cell)
+    present.set_static_cell(config.run.static_cell)
     return built
 
 

@@ -25,8 +25,9 @@ with contextlib.suppress(Exception):
     from nequip.scripts._package_utils import register_libraries_as_external_for_packaging
 
     # A packaged model carries the parts of les-plugins that it runs on (the other entry points of nequip.extension name
-    # them) and runs where les-plugins is not installed. What builds models is not among them.
-    register_libraries_as_external_for_packaging(mock_modules=["les_plugins.config"])
+    # them) and runs where les-plugins is not installed. What builds models is not among them: the class of the section
+    # is imported when it is asked for. SciPy, which e3nn needs too, has the constants.
+    register_libraries_as_external_for_packaging(extern_modules=["les_plugins.config", "scipy"])
 
 with contextlib.suppress(Exception):
     import torch

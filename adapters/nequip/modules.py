@@ -132,7 +132,7 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
         """
         if is_traced():
             self.long_range.electrostatics.static_lengths()
-        cell, pbc = _geometry(data, self.long_range.electrostatics.static_cell is not None)
+        cell, pbc = _geometry(data, self.long_range.static_cell is not None)
         positions = data[AtomicDataDict.POSITIONS_KEY]
         batch = data.get(AtomicDataDict.BATCH_KEY)
         if batch is None:
@@ -152,7 +152,7 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
 
     def _get_metadata_contributions(self) -> dict[str, str]:
         """NequIP writes these into what it compiles."""
-        lengths = self.long_range.electrostatics.static_cell
+        lengths = self.long_range.static_cell
         return {**self.about, STATIC_CELL: "" if lengths is None else " ".join(map(repr, lengths))}
 
     @model_modifier(persistent=True)  # type: ignore[untyped-decorator]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from les_plugins.electrostatics.layer import LatentElectrostatics
 from les_plugins.electrostatics.parallel.processes import FACTS
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
 from les_plugins.electrostatics.periodic.reciprocal import proper_lattice, reciprocal_grid
 from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
-
-if TYPE_CHECKING:
-    from les_plugins.electrostatics.layer import LatentElectrostatics
 
 NUMBER = 8  # bytes of a float64
 
@@ -28,7 +25,7 @@ def bytes_per_step(
     iterations: int = 0,
     warm: bool = False,
 ) -> int:
-    """Bytes that each rank hands over for one energy, with forces unless said otherwise; no atom count enters.
+    """Bytes that each rank sends for one energy, with forces unless said otherwise; no atom count enters.
 
     One exchange of flags, 8 for the energy of a structure, and sums over the grid: of the direct sum 32 for each point,
     which is the structure factor of +k and −k in its real and imaginary parts, of the mesh 8. One sum, and with forces
@@ -49,11 +46,11 @@ def bytes_per_step(
     Raises:
         GeometryError: a singular cell, or one too large for the grid or the mesh.
     """
-    answers = layer.response is not None and (softness or polarizability)
-    size = NUMBER * (1 + 2 * len(FACTS)) + NUMBER * len(cell)
-    size += _grids(layer, cell, order) * (2 if answers and forces else 1)
     model = layer.response_model
-    if not (answers and isinstance(model, SelfConsistentResponse)):
+    induced = model is not None and (softness or polarizability)
+    size = NUMBER * (1 + 2 * len(FACTS)) + NUMBER * len(cell)
+    size += _grids(layer, cell, order) * (2 if induced and forces else 1)
+    if not (induced and isinstance(model, SelfConsistentResponse)):
         return size
     operations = iterations + int(warm)
     size += _grids(layer, cell, int(polarizability)) * (operations + int(forces))
@@ -66,8 +63,9 @@ def bytes_per_step(
 
 def _grids(layer: LatentElectrostatics, cell: Tensor, order: int) -> int:
     """Bytes of the sum over the ranks for moments of one order, all structures."""
-    cutoff = 2.0 * math.pi / layer.dl
-    if layer.method != "mesh":
-        return 4 * NUMBER * sum(reciprocal_grid(one, cutoff).row.numel() for one in cell)
-    meshes = [mesh_of(proper_lattice(one), layer.sigma, cutoff, order, layer.mesh_tolerance) for one in cell]
+    settings = layer.settings
+    if settings.method != "mesh":
+        return 4 * NUMBER * sum(reciprocal_grid(one, settings.cutoff).row.numel() for one in cell)
+    numbers = (settings.sigma, settings.cutoff, order, settings.mesh_tolerance)
+    meshes = [mesh_of(proper_lattice(one), *numbers) for one in cell]
     return NUMBER * sum(math.prod(mesh.sizes) for mesh in meshes)

@@ -62,13 +62,13 @@ def in_external_field(
     work = -multipoles.charge * (along * positions).sum(1)
     if multipoles.dipole is not None:
         work = work - (multipoles.dipole * at_atoms).sum(1)
-    lever = positions
+    relative = positions
     if softness is not None:
         weight = softness.double()
         norm = weight.new_zeros(len(pbc)).index_add(0, batch, weight)
         centre = weight.new_zeros(len(pbc), 3).index_add(0, batch, weight[:, None] * positions)
-        lever = positions - (centre / torch.where(norm > 0, norm, 1.0)[:, None])[batch]
-    return potential - (along * lever).sum(1), field + at_atoms, work
+        relative = positions - (centre / torch.where(norm > 0, norm, 1.0)[:, None])[batch]
+    return potential - (along * relative).sum(1), field + at_atoms, work
 
 
 def _refuse_along_periodic_directions(applied: Tensor, on_charges: Tensor, pbc: Tensor) -> None:

@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed
 from torch import Tensor
 
-from les_plugins.electrostatics.channels import sum_channels
-from les_plugins.electrostatics.checks import PRECISIONS, check_settings, is_traced, one_of
+from les_plugins.electrostatics.checks import is_traced, one_of
 from les_plugins.electrostatics.external_field import PERIODIC_FIELD, in_external_field
+from les_plugins.electrostatics.former import from_former_state
 from les_plugins.electrostatics.inputs import LayerInputs
 from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
-from les_plugins.electrostatics.net_charge import (
-    FORMER_WARNING,
-    NEUTRALIZE,
-    WARNING_ENERGY,
-    neutralized,
-    refuse_net_charge,
-    warn_of_net_charge,
-)
+from les_plugins.electrostatics.net_charge import neutralized, refuse_net_charge, warn_of_net_charge
 from les_plugins.electrostatics.parallel.processes import check_on_all_ranks
 from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.periodic.static import refuse_uncovered, static_electrostatics, static_extent
-from les_plugins.electrostatics.periodic.structure_factor import WORKSPACE_BYTES
+from les_plugins.electrostatics.response.choice import ResponseModel, make_response, response_name
 from les_plugins.electrostatics.response.interaction import Interaction
-from les_plugins.electrostatics.response.one_shot import InteractingResponse, Response, one_shot_response
+from les_plugins.electrostatics.response.one_shot import InteractingResponse
 from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
-from les_plugins.electrostatics.solver import PermanentResult, SolverSettings, solve_structures
+from les_plugins.electrostatics.results import PermanentResult, sum_channels
+from les_plugins.electrostatics.settings import WARNING_ENERGY, WORKSPACE, ElectrostaticsSettings
+from les_plugins.electrostatics.solver import solve_structures
 from les_plugins.errors import ConfigError, GeometryError
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-MEBIBYTE = 1 << 20
-
 Solver = Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
-ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response] | InteractingResponse
 
 
 class ElectrostaticsResult(NamedTuple):
@@ -74,7 +66,7 @@ class LatentElectrostatics(torch.nn.Module):
         method: of periodic structures: "direct", "mesh", or "auto", which takes the mesh for a structure that it is
             faster for. The energy then differs by the mesh's error between sizes on either side of that. Traced and
             compiled code always takes the direct sum.
-        response: "one_shot", "self_consistent" or None.
+        response: "one_shot", "self_consistent", a model of your own, or None.
         static_cell: longest lattice vectors, Å, that traced and compiled code has to cover: its grid is sized by them
             once and for all. Structures must then be periodic, with cells no longer. None: tracing is refused.
         neutralize: what is done about the net charge. "keep": nothing, the charges are summed as they are given, in a
@@ -100,13 +92,9 @@ class LatentElectrostatics(torch.nn.Module):
         ConfigError: a setting outside what is allowed.
     """
 
-    # of layers unpickled from before these settings
-    neutralize = "background"
-    net_charge_warning: float | None = None
-    mesh_tolerance = 1e-5
+    #: Whether the warning of a net charge was given.
+    _warned = False
     ranks: Ranks | None = None
-    workspace = WORKSPACE_BYTES / MEBIBYTE
-    precision = "double"
 
     def __init__(
         self,
@@ -114,7 +102,7 @@ class LatentElectrostatics(torch.nn.Module):
         dl: float = 1.2,
         remove_self_interaction: bool = True,
         method: str = "auto",
-        response: str | None = "one_shot",
+        response: str | ResponseModel | None = "one_shot",
         static_cell: tuple[float, float, float] | None = None,
         neutralize: str = "keep",
         net_charge_warning: float | None = WARNING_ENERGY,
@@ -122,48 +110,56 @@ class LatentElectrostatics(torch.nn.Module):
         total_charge: str = "free",
         mesh_tolerance: float = 1e-5,
         process_group: ProcessGroup | None = None,
-        workspace: float = WORKSPACE_BYTES / MEBIBYTE,
+        workspace: float = WORKSPACE,
         precision: str = "double",
     ) -> None:
         super().__init__()
         self.train(False)
-        check_settings(
-            sigma, dl, remove_self_interaction, method, response, static_cell, net_charge_warning, total_charge,
-            mesh_tolerance, workspace, precision,
-        )  # fmt: skip
-        one_of("neutralize", neutralize, NEUTRALIZE)
+        self.settings = ElectrostaticsSettings(
+            sigma=sigma,
+            dl=dl,
+            remove_self_interaction=remove_self_interaction,
+            method=method,
+            static_cell=static_cell,
+            neutralize=neutralize,
+            net_charge_warning=net_charge_warning,
+            mesh_tolerance=mesh_tolerance,
+            workspace=workspace,
+            precision=precision,
+        )
         if not (process_group is None or isinstance(process_group, torch.distributed.ProcessGroup)):
             raise ConfigError(f"process_group is {process_group!r}; allowed: a group of torch.distributed, or None")
-        self.sigma = float(sigma)
-        self.dl = float(dl)
-        self.remove_self_interaction = bool(remove_self_interaction)
-        self.method = method
-        self.response = response
-        self.static_cell = static_cell
         self.ranks = None if process_group is None else Ranks(process_group)
-        self.neutralize = neutralize
-        self.net_charge_warning = net_charge_warning
-        self.mesh_tolerance = float(mesh_tolerance)
-        self.workspace = float(workspace)
-        self.precision = precision
         self.solver: Solver = self._solve
-        self.response_model: ResponseModel = one_shot_response
-        if response == "self_consistent":
-            self.response_model = SelfConsistentResponse(response_tolerance, total_charge)
+        self.response_model = make_response(response, response_tolerance, total_charge)
+
+    @classmethod
+    def from_settings(
+        cls, settings: ElectrostaticsSettings, response: ResponseModel | None = None
+    ) -> LatentElectrostatics:
+        """A layer with these settings.
+
+        Args:
+            settings: of the sums.
+            response: the model of the response, or None.
+        """
+        return cls(**vars(settings), response=response)
+
+    def change_settings(self, **changes: Any) -> None:
+        """Replace single settings, such as `static_cell` before compiling.
+
+        Raises:
+            ConfigError: a setting outside what is allowed.
+        """
+        self.settings = replace(self.settings, **changes)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if state.get("net_charge_warning") == FORMER_WARNING:
-            state = {**state, "net_charge_warning": WARNING_ENERGY}
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state if "settings" in state else from_former_state(state))  # type: ignore[no-untyped-call]
 
     def extra_repr(self) -> str:
         """The settings, as torch prints a module."""
-        return (
-            f"sigma={self.sigma}, dl={self.dl}, remove_self_interaction={self.remove_self_interaction}, "
-            f"method={self.method!r}, response={self.response!r}, static_cell={self.static_cell}, "
-            f"neutralize={self.neutralize!r}, mesh_tolerance={self.mesh_tolerance:g}, "
-            f"precision={self.precision!r}"
-        )
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self.settings).items())
+        return f"{settings}, response={response_name(self.response_model)}"
 
     def forward(
         self,
@@ -219,7 +215,7 @@ class LatentElectrostatics(torch.nn.Module):
         dtype = positions.dtype if positions.is_floating_point() else torch.float64
         batch = batch.long()
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
-        charge = self._net_charge_seen_to(coordinates, lattice, pbc, batch, moments.charge)
+        charge = self._neutralized(coordinates, lattice, pbc, batch, moments.charge)
         moments = Multipoles(charge, moments.dipole, moments.quadrupole)  # torch 2.4 compiles no _replace
         if moments.charge.dim() == 2:
             if external_field is not None:
@@ -251,7 +247,7 @@ class LatentElectrostatics(torch.nn.Module):
             )
             atomic = atomic + work
             energy = energy.index_add(0, batch, work)
-        if self.response is not None and (softness is not None or polarizability is not None):
+        if self.response_model is not None and (softness is not None or polarizability is not None):
             kappa = None if softness is None else softness.double()
             alpha = None if polarizability is None else polarizability.double()
             if isinstance(self.response_model, InteractingResponse):
@@ -260,10 +256,10 @@ class LatentElectrostatics(torch.nn.Module):
             else:
                 induced = self.response_model(seen_potential, seen_field, kappa, alpha)
             atomic = atomic + induced.atomic_energy
-            answer = induced.energy
-            if answer is None:
-                answer = to_structures(induced.atomic_energy, batch, cell.shape[0])
-            energy = energy + answer
+            response_energy = induced.energy
+            if response_energy is None:
+                response_energy = to_structures(induced.atomic_energy, batch, cell.shape[0])
+            energy = energy + response_energy
             charge = charge if induced.charge is None else charge + induced.charge
             if induced.dipole is not None:
                 dipole = induced.dipole if dipole is None else dipole + induced.dipole
@@ -282,7 +278,7 @@ class LatentElectrostatics(torch.nn.Module):
         softness: Tensor | None,
         polarizability: Tensor | None,
     ) -> Tensor | None:
-        """Each atom's part of its structure's polarizability, where atoms answer each other (`self_consistent`).
+        """Each atom's part of its structure's polarizability, with mutual polarization (`self_consistent`).
 
         Args:
             positions, cell, pbc, batch, softness, polarizability: as for `forward`.
@@ -295,7 +291,7 @@ class LatentElectrostatics(torch.nn.Module):
         Source: PHYSICS 5 and 6.
         """
         model = self.response_model
-        if self.response is None or not isinstance(model, SelfConsistentResponse):
+        if not isinstance(model, SelfConsistentResponse):
             return None
         if softness is None and polarizability is None:
             return None
@@ -303,20 +299,19 @@ class LatentElectrostatics(torch.nn.Module):
         kappa = None if softness is None else softness.double()
         alpha = None if polarizability is None else polarizability.double()
         interaction = self._interaction(places, cell.double(), pbc, batch)
-        lever = torch.zeros_like(places) if kappa is None else interaction.lever(kappa)
-        return model.collective_polarizability(interaction, kappa, alpha, lever)
+        relative = torch.zeros_like(places) if kappa is None else interaction.relative_positions(kappa)
+        return model.collective_polarizability(interaction, kappa, alpha, relative)
 
-    def _net_charge_seen_to(
-        self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor
-    ) -> Tensor:
-        """The charges by `neutralize`; refuses and warns where values can be looked at."""
-        if self.neutralize == "refuse":
+    def _neutralized(self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor) -> Tensor:
+        """The charges by `neutralize`; raises and warns where values can be looked at."""
+        settings = self.settings
+        if settings.neutralize == "refuse":
             refuse_net_charge(charge, pbc, batch, self.ranks)
-        charge = neutralized(charge, pbc, batch, self.neutralize, self.ranks)
-        silent = self.training or is_traced() or self.ranks is not None or self.neutralize == "shift"
-        limit = None if silent else self.net_charge_warning
-        if limit is not None and warn_of_net_charge(positions, cell, pbc, batch, charge, self.sigma, limit):
-            self.net_charge_warning = None
+        charge = neutralized(charge, pbc, batch, settings.neutralize, self.ranks)
+        silent = self.training or self._warned or is_traced() or self.ranks is not None
+        limit = None if silent or settings.neutralize == "shift" else settings.net_charge_warning
+        if limit is not None and warn_of_net_charge(positions, cell, pbc, batch, charge, settings.sigma, limit):
+            self._warned = True
         return charge
 
     def _interaction(self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) -> Interaction:
@@ -325,9 +320,10 @@ class LatentElectrostatics(torch.nn.Module):
                 "response: self_consistent cannot be traced or compiled, for the number of its iterations depends on "
                 "values; allowed: one_shot, or the model as it is"
             )
-        if self.precision != "double":
+        precision = self.settings.precision
+        if precision != "double":
             raise ConfigError(
-                f"precision is {self.precision!r} with response='self_consistent', whose iterations converge below it; "
+                f"precision is {precision!r} with response='self_consistent', whose iterations converge below it; "
                 "allowed: 'double'"
             )
         return Interaction(
@@ -336,8 +332,8 @@ class LatentElectrostatics(torch.nn.Module):
             cell,
             pbc,
             batch,
-            self.sigma,
-            self.remove_self_interaction,
+            self.settings.sigma,
+            self.settings.remove_self_interaction,
             self.training,
             self.ranks,
         )
@@ -348,20 +344,9 @@ class LatentElectrostatics(torch.nn.Module):
         """Every structure by the method of its own boundary conditions."""
         if is_traced():
             return self._solve_static(positions, cell, pbc, batch, multipoles)
-        if self.static_cell is not None:
+        if self.settings.static_cell is not None:
             self.check_static_cell(cell, pbc)
-        settings = SolverSettings(
-            self.sigma,
-            2.0 * math.pi / self.dl,
-            self.remove_self_interaction,
-            self.method,
-            self.mesh_tolerance,
-            self.ranks,
-            int(self.workspace * MEBIBYTE),
-            self.training,
-            PRECISIONS[self.precision],
-        )
-        return solve_structures(positions, cell, pbc, batch, multipoles, settings)
+        return solve_structures(positions, cell, pbc, batch, multipoles, self.settings, self.ranks, self.training)
 
     def check_static_cell(self, cell: Tensor, pbc: Tensor) -> None:
         """Refuse structures that compiled code with this `static_cell` does not cover.
@@ -373,25 +358,26 @@ class LatentElectrostatics(torch.nn.Module):
         Raises:
             GeometryError: an open structure, or lattice vectors that are too long; says which lengths are needed.
         """
-        refuse_uncovered(cell, pbc, self.static_lengths(), 2.0 * math.pi / self.dl)
+        refuse_uncovered(cell, pbc, self.static_lengths(), self.settings.cutoff)
 
     def static_lengths(self) -> tuple[float, float, float]:
-        """`static_cell`; refuses in words when there is none, as tracing needs it."""
-        if self.static_cell is None:
+        """`static_cell`.
+
+        Raises:
+            ConfigError: there is none, and tracing needs it.
+        """
+        if self.settings.static_cell is None:
             raise ConfigError(
                 "long_range without static_cell cannot be traced or compiled, for the number of reciprocal vectors "
                 "depends on the cell; set static_cell to the longest lattice vectors, in Å, that are to be covered"
             )
-        return self.static_cell
+        return self.settings.static_cell
 
     def _solve_static(
         self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles
     ) -> PermanentResult:
         """The same sum on a grid of fixed size, without operations that depend on values; NaN where it does not fit."""
-        cutoff = 2.0 * math.pi / self.dl
-        extent = static_extent(self.static_lengths(), cutoff)
-        atomic, fields = static_electrostatics(
-            positions, cell, pbc, batch, multipoles, self.sigma, cutoff, extent, self.remove_self_interaction
-        )
+        extent = static_extent(self.static_lengths(), self.settings.cutoff)
+        atomic, fields = static_electrostatics(positions, cell, pbc, batch, multipoles, self.settings, extent)
         energy = to_structures(atomic, batch, cell.shape[0])
         return PermanentResult(energy, atomic, fields.potential, -fields.gradient)

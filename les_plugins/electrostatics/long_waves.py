@@ -1,8 +1,8 @@
 """Long waves: first and second moments of the charge that a displaced atom moves, Z* and dynamical quadrupoles.
 
 Charges that change with strain do not say which way the charge flowed: P = Σ q r then depends on the images in which
-atoms are given. How charges answer one atom's displacement, seen at small k, does say it. `calculator.py` computes the
-quadrupoles, `piezoelectric.py` sums them.
+atoms are given. The change of the charges with one atom's displacement, seen at small k, does say it. `calculator.py`
+computes the quadrupoles, `piezoelectric.py` sums them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def long_waves(
     Dipoles have their part of Z* at k = 0. 39 derivatives.
 
     Both belong to no macroscopic field, as those of density functional perturbation theory do. A longitudinal wave has
-    one, and induced moments answer it: with `response` that answer is taken out of ρ(k). Without, induced dipoles
+    one, and it induces moments: with `response` those are taken out of ρ(k). Without, induced dipoles
     screen Q by 1 − χ, and induced charges screen both, the more the longer the cell is.
 
     Args:
@@ -109,7 +109,7 @@ def long_waves(
         cosine, sine = torch.cos(place @ k), torch.sin(place @ k)
         parts = _structure_factor(moments, k, cosine, sine)
         if response is not None:
-            screened = _answer(k, volume, response)
+            screened = _wave_screening(k, volume, response)
             permanent = _structure_factor(response.permanent.to(dtype), k, cosine, sine)
             parts = (parts[0] + screened * permanent[0], parts[1] + screened * permanent[1])
         real, imaginary = slope(parts[0]), slope(parts[1])
@@ -147,7 +147,7 @@ def _structure_factor(moments: Multipoles, k: Tensor, cosine: Tensor, sine: Tens
     return (even * cosine - odd * sine).sum(), (even * sine + odd * cosine).sum()
 
 
-def _answer(k: Tensor, volume: Tensor, response: OneShotResponse) -> Tensor:
+def _wave_screening(k: Tensor, volume: Tensor, response: OneShotResponse) -> Tensor:
     """−ρ_induced(k)/S(k) of the wave's own field: Δq = −κ Φ and Δu = α E with Φ = 2C/V exp(−σ²k²/2)/k² S exp(−ik·r)."""
     total = torch.zeros_like(volume)
     if response.softness is not None:
@@ -162,8 +162,9 @@ def _answer(k: Tensor, volume: Tensor, response: OneShotResponse) -> Tensor:
 def screening_of_longest_wave(softness: Tensor, cell: Tensor) -> tuple[float, float]:
     """Part of the field of a periodic cell's longest wave that induced charges take away, and its length, Å.
 
-    Σ κ / (ε0 V k²): as in a conductor it grows with the square of the length, for every atom answers the potential and
-    not its difference to that of its neighbours. One-shot energies of such waves are (1 − this) of those without.
+    Σ κ / (ε0 V k²): as in a conductor it grows with the square of the length, for every atom responds to the
+    potential and not to its difference from that of its neighbours. One-shot energies of such waves are (1 − this) of
+    those without.
 
     Args:
         softness: (N,) κ, e²/eV.

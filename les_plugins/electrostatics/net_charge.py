@@ -20,15 +20,8 @@ from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
 from les_plugins.errors import GeometryError, LesPluginsWarning
 from les_plugins.units import COULOMB_CONSTANT
 
-#: "background" takes the net charge off where there is no background, "shift" everywhere, "keep" nowhere; "refuse" does
-#: as "background" for open structures and raises for the others.
-NEUTRALIZE = ("background", "shift", "keep", "refuse")
 #: Net charge, e, up to which a structure is neutral: rounding of float32 charges, and 1e-5 eV in a cell of 10 Å.
 NEUTRAL = 1e-3
-#: Energy of the net charge, meV an atom, above which there is a warning.
-WARNING_ENERGY = 1.0
-#: What `net_charge_warning` was when it counted in e an atom: read as WARNING_ENERGY.
-FORMER_WARNING = 0.1
 
 
 def neutralized(charge: Tensor, pbc: Tensor, batch: Tensor, neutralize: str, ranks: Ranks | None = None) -> Tensor:

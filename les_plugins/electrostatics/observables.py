@@ -302,9 +302,9 @@ def system_polarizability(
         weight = softness.to(positions.dtype)
         norm = weight.new_zeros(len(pbc)).index_add(0, batch, weight)
         centre = weight.new_zeros(len(pbc), 3).index_add(0, batch, weight[:, None] * positions)
-        lever = positions - (centre / torch.where(norm > 0, norm, torch.ones_like(norm))[:, None])[batch]
-        lever = (open_directions(cell.to(positions.dtype), pbc)[batch] * lever[:, None, :]).sum(2)
-        total = total.index_add(0, batch, weight[:, None, None] * lever[:, :, None] * lever[:, None, :])
+        relative = positions - (centre / torch.where(norm > 0, norm, torch.ones_like(norm))[:, None])[batch]
+        relative = (open_directions(cell.to(positions.dtype), pbc)[batch] * relative[:, None, :]).sum(2)
+        total = total.index_add(0, batch, weight[:, None, None] * relative[:, :, None] * relative[:, None, :])
     return total
 
 

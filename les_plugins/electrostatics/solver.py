@@ -6,8 +6,6 @@ a correction. `layer.py` calls it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -19,44 +17,20 @@ from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
 from les_plugins.electrostatics.periodic.mesh_size import mesh_is_faster
 from les_plugins.electrostatics.periodic.reciprocal import periodic_electrostatics, proper_lattice
-from les_plugins.electrostatics.periodic.structure_factor import WORKSPACE_BYTES
+from les_plugins.electrostatics.results import PermanentResult
+from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.electrostatics.slab import slab_electrostatics
 
 
-class SolverSettings(NamedTuple):
-    """What the sums need to know: sigma, Å; the cutoff k_c = 2π/dl, 1/Å; whether self-interaction is left out.
-
-    Of periodic sums also the method, "direct", "mesh" or "auto", and the relative force error of the mesh. With
-    `ranks`, the atoms are those of one rank of several (see `reduction.py`), and "auto" is the direct sum: no rank
-    knows how many there are. `workspace` is in bytes; in `training` forces are differentiated; `products` is the
-    type of the direct sum's matrix products.
-    """
-
-    sigma: float
-    cutoff: float
-    remove_self_interaction: bool
-    method: str = "direct"
-    mesh_tolerance: float = 1e-5
-    ranks: Ranks | None = None
-    workspace: int = WORKSPACE_BYTES
-    training: bool = False
-    products: torch.dtype = torch.float64
-
-
-class PermanentResult(NamedTuple):
-    """What a solver returns: energy (B,) eV, atomic_energy (N,) eV, potential (N,) V, field (N, 3) V/Å.
-
-    In a process group, the energy is the share of this rank's atoms; the layer adds up.
-    """
-
-    energy: Tensor
-    atomic_energy: Tensor
-    potential: Tensor
-    field: Tensor
-
-
 def solve_structures(
-    positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles, settings: SolverSettings
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    multipoles: Multipoles,
+    settings: ElectrostaticsSettings,
+    ranks: Ranks | None = None,
+    training: bool = False,
 ) -> PermanentResult:
     """Permanent result of a batch.
 
@@ -66,7 +40,9 @@ def solve_structures(
         pbc: (B, 3) bool; one axis alone is never periodic.
         batch: (N,) integer; need not be sorted, structures may be empty.
         multipoles: moments of the N atoms, float64.
-        settings: of the sums.
+        settings: of the sums. With `ranks`, "auto" is the direct sum: no rank knows how many atoms there are.
+        ranks: over which the atoms of each structure are spread, if they are (see `reduction.py`).
+        training: forces will be differentiated.
 
     Source: PHYSICS 2–4.
     """
@@ -93,10 +69,10 @@ def solve_structures(
         pieces.append((atoms, share, fields))
 
     def periodic(place: Tensor, box: Tensor, moments: Multipoles) -> tuple[Tensor, LocalFields]:
-        return _solve_periodic(place, box, moments, settings)
+        return _solve_periodic(place, box, moments, settings, ranks, training)
 
     for i in range(n_structures):
-        if axes[i] == 0 or (counts[i] == 0 and settings.ranks is None):
+        if axes[i] == 0 or (counts[i] == 0 and ranks is None):
             continue
         atoms = members[i]
         mine = multipoles.select(atoms)
@@ -119,14 +95,17 @@ def solve_structures(
 
 
 def _solve_periodic(
-    positions: Tensor, cell: Tensor, multipoles: Multipoles, settings: SolverSettings
+    positions: Tensor,
+    cell: Tensor,
+    multipoles: Multipoles,
+    settings: ElectrostaticsSettings,
+    ranks: Ranks | None,
+    training: bool,
 ) -> tuple[Tensor, LocalFields]:
     """One periodic structure; what "auto" takes depends on nothing else in the batch."""
-    sigma, cutoff, remove_self_interaction, method, tolerance, ranks, workspace, training, products = settings
+    method = settings.method
     if method == "auto" and ranks is None:
-        size = (len(positions), proper_lattice(cell), sigma, cutoff, multipoles.order, tolerance)
-        method = "mesh" if mesh_is_faster(*size) else "direct"
-    structure = (positions, cell, multipoles, sigma, cutoff, remove_self_interaction)
-    if method == "mesh":
-        return mesh_electrostatics(*structure, tolerance, ranks, training)
-    return periodic_electrostatics(*structure, ranks, workspace, training, products)
+        size = (len(positions), proper_lattice(cell), settings.sigma, settings.cutoff, multipoles.order)
+        method = "mesh" if mesh_is_faster(*size, settings.mesh_tolerance) else "direct"
+    electrostatics = mesh_electrostatics if method == "mesh" else periodic_electrostatics
+    return electrostatics(positions, cell, multipoles, settings, ranks, training)

@@ -26,7 +26,8 @@ def build_long_range(layout: FeatureLayout, config: LongRangeConfig) -> LongRang
     """
     chosen = _chosen(config, "long_range")
     layer = chosen["solver"].factory(config)
-    layer.response_model = chosen["response"].factory(config)
+    if config.has_response:
+        layer.response_model = chosen["response"].factory(config)
     return LongRange(chosen["heads"].factory(layout, config), layer, config)
 
 
@@ -86,7 +87,7 @@ def _selected(config: LongRangeConfig) -> dict[str, tuple[str, str, Mapping[str,
     """Kind of part → its key in the section, the name there, and all that are installed."""
     return {
         "heads": ("heads", config.heads, heads()),
-        "solver": ("method", config.method, solvers()),
+        "solver": ("run.method", config.run.method, solvers()),
         "response": ("response.solve", config.response.solve, responses()),
     }
 

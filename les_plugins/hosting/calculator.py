@@ -331,8 +331,8 @@ class LongRangeCalculator(BatchEvaluation):
 
 def keeps_charge(part: nn.Module) -> bool:
     """Whether a long-range part leaves the net charge of its heads on open structures (`neutralize: keep`)."""
-    section = getattr(part, "_section", None)
-    return isinstance(section, Mapping) and section.get("neutralize") == "keep"
+    section = getattr(part, "config", None)
+    return getattr(section, "neutralize", None) == "keep"
 
 
 def _total_charge(part: nn.Module, latent: LongRangeResult) -> Tensor | None:

@@ -13,7 +13,7 @@ from les_plugins.hosting.hookspecs import hookimpl
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
     from les_plugins.electrostatics import LatentElectrostatics
-    from les_plugins.electrostatics.layer import ResponseModel
+    from les_plugins.electrostatics.response.choice import ResponseModel
     from les_plugins.hosting.hookspecs import HeadsFactory, ResponseFactory, SolverFactory
 
 
@@ -43,46 +43,19 @@ def make_layer(config: LongRangeConfig) -> LatentElectrostatics:
     """The layer of a section."""
     from les_plugins.electrostatics import LatentElectrostatics
 
-    return LatentElectrostatics(
-        sigma=config.sigma,
-        dl=config.dl,
-        remove_self_interaction=config.remove_self_interaction,
-        method=config.method,
-        response=_response(config),
-        static_cell=config.static_cell,
-        neutralize=config.neutralize,
-        net_charge_warning=config.net_charge_warning,
-        response_tolerance=config.response.tolerance,
-        total_charge=config.response.total_charge,
-        mesh_tolerance=config.mesh_tolerance,
-    )
+    return LatentElectrostatics.from_settings(config.electrostatics())
 
 
 def make_nvalchemi_layer(config: LongRangeConfig) -> LatentElectrostatics:
     """The layer on nvalchemi-toolkit-ops, an optional package."""
-    from les_plugins.electrostatics.periodic.nvalchemi import NvalchemiElectrostatics
+    from les_plugins.electrostatics.nvalchemi import NvalchemiElectrostatics
 
-    return NvalchemiElectrostatics(
-        sigma=config.sigma,
-        dl=config.dl,
-        remove_self_interaction=config.remove_self_interaction,
-        response=_response(config),
-        static_cell=config.static_cell,
-        neutralize=config.neutralize,
-        net_charge_warning=config.net_charge_warning,
-        mesh_tolerance=config.mesh_tolerance,
-    )
+    return NvalchemiElectrostatics.from_settings(config.electrostatics())
 
 
 def make_self_consistent_response(config: LongRangeConfig) -> ResponseModel:
-    """Induced moments that interact with each other."""
+    """Induced moments with mutual polarization."""
     from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 
-    return SelfConsistentResponse(config.response.tolerance, config.response.total_charge)
-
-
-def _response(config: LongRangeConfig) -> str | None:
-    """The layer's own response; a third party's takes its place when the parts are put together."""
-    if not config.has_response:
-        return None
-    return config.response.solve if config.response.solve in les_responses() else "one_shot"
+    total_charge = "fixed" if config.response.conserve_charge else "free"
+    return SelfConsistentResponse(config.response.tolerance, total_charge)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from les_plugins.config import LongRangeConfig
     from les_plugins.electrostatics import LatentElectrostatics
-    from les_plugins.electrostatics.layer import ResponseModel
+    from les_plugins.electrostatics.response.choice import ResponseModel
     from les_plugins.hosting.types import Host
     from les_plugins.model.features import FeatureLayout
 

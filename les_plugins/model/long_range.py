@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from les_plugins.electrostatics import LatentElectrostatics
-from les_plugins.electrostatics.checks import check_static_cell
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.net_charge import neutralized
 from les_plugins.model.features import NodeFeatures
@@ -29,8 +27,8 @@ class LongRangeResult(NamedTuple):
         permanent: the permanent moments alone.
         softness: (N,) e²/eV or None.
         polarizability: (N,) or (N, 3, 3) e²·Å²/eV or None.
-        collective_polarizability: (N, 3, 3) e²·Å²/eV where atoms answer each other and it was asked for
-            (`with_collective_polarizability`), else None.
+        collective_polarizability: (N, 3, 3) e²·Å²/eV with mutual polarization and where it was asked
+            for (`with_collective_polarizability`), else None.
     """
 
     energy: Tensor
@@ -58,7 +56,9 @@ class LongRange(nn.Module):
 
     def __init__(self, heads: nn.Module, layer: LatentElectrostatics, config: LongRangeConfig) -> None:
         super().__init__()
-        self._section = config.to_dict()
+        self._config: LongRangeConfig | None = config
+        self.neutralize = config.neutralize
+        self.static_cell = config.run.static_cell
         self.heads = heads
         self.electrostatics = layer
         # E is even in the moments, so their common sign is a convention: see `gauge.read_sign`
@@ -68,8 +68,25 @@ class LongRange(nn.Module):
     @property
     def config(self) -> LongRangeConfig:
         """The `long_range:` section."""
-        config: LongRangeConfig = importlib.import_module("les_plugins.config").LongRangeConfig.parse(self._section)
-        return config
+        if self._config is None:  # a packaged model runs without the class, until it is asked for its section
+            from les_plugins.config import LongRangeConfig
+
+            self._config = LongRangeConfig.parse(self._section)
+        return self._config
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain types alone: what unpickles it need not have the class of the section."""
+        section = self._section if self._config is None else self._config.to_dict()
+        return {**self.__dict__, "_config": None, "_section": section}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        section = state["_section"]  # pickles of before have nothing else
+        former = {
+            "_config": None,
+            "neutralize": section.get("neutralize", "background"),
+            "static_cell": section.get("static_cell"),
+        }
+        super().__setstate__({**former, **state})  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -93,8 +110,8 @@ class LongRange(nn.Module):
         multipoles, softness, polarizability = self.heads(features)
         multipoles = _scaled(multipoles, self.gauge.to(multipoles.charge.dtype))
         # the layer does it too, but the permanent moments are reported, and a third party's layer may not
-        ranks, neutralize = getattr(self.electrostatics, "ranks", None), self._section.get("neutralize", "background")
-        charge = neutralized(multipoles.charge, pbc, batch, neutralize, ranks)
+        ranks = getattr(self.electrostatics, "ranks", None)
+        charge = neutralized(multipoles.charge, pbc, batch, self.neutralize, ranks)
         multipoles = multipoles._replace(charge=charge)
         coupling = self._magnitude()
         if coupling is not None and external_field is not None:
@@ -141,9 +158,10 @@ class LongRange(nn.Module):
         Raises:
             ConfigError: not three positive lengths, or too long ones.
         """
-        check_static_cell(lengths, self.config.dl)
-        self._section["static_cell"] = None if lengths is None else list(lengths)
-        self.electrostatics.static_cell = lengths
+        self._config = self.config.with_run(static_cell=lengths)
+        self.static_cell = self._config.run.static_cell
+        if isinstance(self.electrostatics, LatentElectrostatics):
+            self.electrostatics.change_settings(static_cell=self.static_cell)
 
     def zero(self) -> None:
         """Set every moment to zero for good, so that the host's own predictions come back (a test of adapters)."""

@@ -39,7 +39,7 @@ class Physics(ContractHost):
             remove_self_interaction=config.remove_self_interaction,
             response=config.response.solve if config.has_response else None,
             response_tolerance=config.response.tolerance,
-            total_charge=config.response.total_charge,
+            total_charge="fixed" if config.response.conserve_charge else "free",
             neutralize=config.neutralize,
         )
         direct = layer(

@@ -142,7 +142,7 @@ def test_the_config_comes_back(saved: Path) -> None:
     model, config = load_model(saved)
     assert isinstance(model, LongRangeMACE)
     assert model.long_range.config.dl == 1.5
-    assert model.long_range.electrostatics.dl == 1.5
+    assert model.long_range.electrostatics.settings.dl == 1.5
     assert set(config["versions"]) == {"mace-torch", "e3nn", "torch"}
 
 

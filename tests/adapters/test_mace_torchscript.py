@@ -228,7 +228,7 @@ def test_shifted_charges_and_the_direct_sum_for_a_model_that_uses_the_mesh(featu
     model = long_range_model({**SMALL, **config}, layers=1)
     compiled = torch.jit.load(compile_model(model, tmp_path / "model.pt", None, "cpu", {}))
     direct = copy.deepcopy(model)
-    direct.long_range.electrostatics.method = "direct"
+    direct.long_range.electrostatics.change_settings(method="direct")
     batch = batch_of([waters(2), waters(4, seed=1)])
     _, expected = check(compiled, direct, batch)
     found = model(dict(batch))["energy"]

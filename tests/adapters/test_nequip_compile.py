@@ -124,7 +124,7 @@ def test_a_cell_that_the_grid_does_not_cover_is_refused_eagerly_and_by_the_calcu
 def test_the_grid_can_be_sized_by_nequips_modifiers_and_by_the_section_around_a_trained_model():
     model = tiny_long_range("nequip", {key: value for key, value in SECTION.items() if key != "static_cell"})
     modify(model, [{"modifier": "static_cell", "cell": [8.0, 8.0, 8.5]}])
-    assert part(model).config.static_cell == (8.0, 8.0, 8.5)
+    assert part(model).config.run.static_cell == (8.0, 8.0, 8.5)
     with pytest.raises(ConfigError, match="three lengths"):
         modify(model, [{"modifier": "static_cell"}])
     with pytest.raises(ConfigError, match="three positive lengths"):
@@ -246,7 +246,7 @@ def test_a_packaged_model_runs_where_les_plugins_is_not_installed_and_is_compile
     done = nequip("package", "modify", str(package), str(smaller), *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     built = LongRangeModel({"_target_": "nequip.model.ModelFromPackage", "package_path": str(smaller)})
-    assert part(built).electrostatics.static_cell == (7.5, 7.5, 7.5)
+    assert part(built).electrostatics.settings.static_cell == (7.5, 7.5, 7.5)
     with pytest.raises(HostError, match="already"):
         les_plugins.attach(built, SECTION)
 

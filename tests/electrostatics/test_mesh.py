@@ -7,6 +7,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins.electrostatics import ElectrostaticsSettings
 from les_plugins.electrostatics.multipoles import traceless
 from les_plugins.electrostatics.periodic import mesh
 from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
@@ -105,10 +106,10 @@ def test_estimate_is_near_the_error_of_random_quadrupoles(make_system):
     system = make_system(n_atoms=40, size=8.0)
     moments = Multipoles(0.0 * system.charge, 0.0 * system.dipole, system.quadrupole)
     places = system.positions.clone().requires_grad_()
-    arguments = (moments, 1.0, CUTOFF, True)
+    arguments = (moments, ElectrostaticsSettings(dl=2.0 * math.pi / CUTOFF, mesh_tolerance=1e-4))
     exact = torch.autograd.grad(periodic_electrostatics(places, system.cell[0], *arguments)[0], places)[0]
     mesh = mesh_of(system.cell[0], 1.0, CUTOFF, 2, 1e-4)
-    forces = torch.autograd.grad(mesh_electrostatics(places, system.cell[0], *arguments, 1e-4)[0], places)[0]
+    forces = torch.autograd.grad(mesh_electrostatics(places, system.cell[0], *arguments)[0], places)[0]
     spacings = (system.cell[0].norm(dim=1) / torch.tensor(mesh.sizes)).tolist()
     estimate = math.sqrt(sum(estimated_error(h, 1.0, CUTOFF, 2, mesh.spline) ** 2 for h in spacings))
     assert estimate / 3.0 < relative(forces, exact) < 3.0 * estimate

@@ -14,7 +14,8 @@ from random_systems import System, join_systems, random_system
 
 from les_plugins import LatentElectrostatics, LongRangeConfig, Multipoles
 from les_plugins.electrostatics.multipoles import traceless
-from les_plugins.electrostatics.periodic.nvalchemi import NvalchemiElectrostatics
+from les_plugins.electrostatics.nvalchemi import NvalchemiElectrostatics
+from les_plugins.electrostatics.response.one_shot import one_shot_response
 from les_plugins.errors import ConfigError, GeometryError
 from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import FeatureLayout, LayerLayout
@@ -198,8 +199,9 @@ def test_the_section_chooses_it_through_the_hook():
     section = {"method": "nvalchemi", "mesh_tolerance": 1e-3, "dl": 1.5, "sigma": 0.9, "response": {"charge": True}}
     layer = build_long_range(layout, LongRangeConfig.parse(section)).electrostatics
     assert isinstance(layer, NvalchemiElectrostatics)
-    assert (layer.method, layer.mesh_tolerance, layer.dl, layer.sigma) == ("nvalchemi", 1e-3, 1.5, 0.9)
-    assert layer.response == "one_shot"
+    settings = layer.settings
+    assert (settings.method, settings.mesh_tolerance, settings.dl, settings.sigma) == ("mesh", 1e-3, 1.5, 0.9)
+    assert layer.response_model is one_shot_response
     assert type(build_long_range(layout, LongRangeConfig()).electrostatics) is LatentElectrostatics
 
 

@@ -157,7 +157,7 @@ def test_lengths_that_make_no_grid_are_refused(lengths):
 
 
 def test_the_section_takes_a_list_of_three_lengths():
-    assert LongRangeConfig.parse({"static_cell": [12.5, 13.0, 14]}).static_cell == (12.5, 13.0, 14.0)
+    assert LongRangeConfig.parse({"static_cell": [12.5, 13.0, 14]}).run.static_cell == (12.5, 13.0, 14.0)
     for wrong in ([1.0, 2.0], 12.5, ["a", 1.0, 2.0], [0.0, 1.0, 1.0]):
         with pytest.raises(ConfigError, match=r"long_range: static_cell .* three lengths in Å"):
             LongRangeConfig.parse({"static_cell": wrong})
@@ -168,8 +168,8 @@ def test_a_models_grid_can_be_sized_afterwards():
 
     part = build_long_range(FeatureLayout((LayerLayout(4, 2, 1),)), LongRangeConfig())
     part.set_static_cell((9.0, 9.0, 9.0))
-    assert part.config.static_cell == (9.0, 9.0, 9.0)
-    assert part.electrostatics.static_cell == (9.0, 9.0, 9.0)
+    assert part.config.run.static_cell == (9.0, 9.0, 9.0)
+    assert part.electrostatics.settings.static_cell == (9.0, 9.0, 9.0)
     with pytest.raises(ConfigError, match="three positive lengths"):
         part.set_static_cell((9.0, 9.0))
 

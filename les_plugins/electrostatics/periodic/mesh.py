@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
+from les_plugins.electrostatics.local import LocalFields
 from les_plugins.electrostatics.multipoles import Multipoles
-from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
-from les_plugins.electrostatics.periodic.fractional import cartesian_fields, fractional_moments, with_known_gradients
+from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
 from les_plugins.electrostatics.periodic.reciprocal import ROUNDING, proper_lattice
+from les_plugins.electrostatics.periodic.reciprocal_energy import reciprocal_energy
 from les_plugins.electrostatics.periodic.splines import Mesh
-from les_plugins.electrostatics.periodic.structure_factor import grid_to_moments, moments_to_grid, position_gradient
+from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.units import RECIPROCAL_PREFACTOR
 
 
@@ -27,10 +27,7 @@ def mesh_electrostatics(
     positions: Tensor,
     cell: Tensor,
     multipoles: Multipoles,
-    sigma: float,
-    cutoff: float,
-    remove_self_interaction: bool,
-    tolerance: float,
+    settings: ElectrostaticsSettings,
     ranks: Ranks | None = None,
     training: bool = False,
 ) -> tuple[Tensor, LocalFields]:
@@ -40,17 +37,11 @@ def mesh_electrostatics(
         positions: (n, 3) Å, float64.
         cell: (3, 3) Å, rows are lattice vectors; any handedness.
         multipoles: moments of the n atoms.
-        sigma: Gaussian smearing width, Å.
-        cutoff: k_c, Å⁻¹.
-        remove_self_interaction: take each atom's smeared self-energy and self-field away.
-        tolerance: root mean square error of the forces over the root mean square force, against the direct sum.
-        ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
-        training: forces will be differentiated, and what that needs is gathered at once.
+        settings: of the sums; the tolerance of the mesh is against the direct sum.
+        ranks, training: see `reciprocal_energy`.
 
     Returns:
-        energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
-        All derivatives are those of the energy on the mesh, to rounding; with `ranks` shared out as those of
-        `periodic_electrostatics`.
+        As `reciprocal_energy`. All derivatives are those of the energy on the mesh, to rounding.
 
     Raises:
         GeometryError: a singular cell, or one that needs more mesh points than MOST_MESH_POINTS.
@@ -58,27 +49,11 @@ def mesh_electrostatics(
     Source: PHYSICS 2, 4 and 9; Essmann et al., J. Chem. Phys. 103, 8577 (1995); Sagui, Pedersen, Darden, J. Chem. Phys.
     120, 73 (2004), without their real-space part: the smearing is the physics here.
     """
-    mesh = mesh_of(proper_lattice(cell), sigma, cutoff, multipoles.order, tolerance)
+    sigma, cutoff = settings.sigma, settings.cutoff
+    mesh = mesh_of(proper_lattice(cell), sigma, cutoff, multipoles.order, settings.mesh_tolerance)
     inverse = torch.linalg.inv(cell)
-    fractional = positions @ inverse
-    fractional = fractional - torch.floor(fractional.detach())
-    moments = fractional_moments(multipoles, inverse)
-    kernel = _kernel(cell, inverse, mesh, sigma, cutoff)
-    density = reduce_sum(moments_to_grid(fractional, moments, mesh, multipoles.order), ranks)
-    potential: Tensor = _Convolution.apply(density, kernel)  # type: ignore[no-untyped-call]
-
-    order = max(multipoles.order, 1)
-    # one rank more than the fields need is the energy's gradient in the positions, one further that gradient's
-    highest = max(order, multipoles.order + 1) + int(training) if potential.requires_grad else order
-    local = grid_to_moments(fractional, potential, mesh, highest)
-    n_ranks = 1 if ranks is None else ranks.size
-    gradient = torch.cat(local[: multipoles.order + 2], 1)
-    energy = _energy(fractional, moments, kernel, density, gradient, multipoles.order, n_ranks)
-    fields = cartesian_fields(local[: order + 1], inverse)
-    if remove_self_interaction:
-        energy = energy - self_energy(multipoles, sigma).sum()
-        fields = fields - self_fields(multipoles, sigma)
-    return energy, fields
+    mesh_filter = _MeshFilter(_kernel(cell, inverse, mesh, sigma, cutoff))
+    return reciprocal_energy(positions, multipoles, inverse, mesh, mesh_filter, settings, ranks, training)
 
 
 def squared_lengths(inverse: Tensor, mesh: Mesh) -> Tensor:
@@ -134,22 +109,19 @@ def _frequencies(
     return tuple(frequencies), tuple(influences)
 
 
-def _energy(
-    fractional: Tensor, moments: Tensor, kernel: Tensor, density: Tensor, local: Tensor, order: int, n_ranks: int
-) -> Tensor:
-    """½ Σ moments · local, whose gradients are at hand: the local derivatives, and |S(k)|² for the kernel.
+class _MeshFilter(NamedTuple):
+    """E = Σ kernel |S(k)|² by fast Fourier transforms of a density on the mesh."""
 
-    The kernel is that of all ranks; each takes its equal part of the gradient in it.
-    """
-    own = local[:, : moments.shape[1]]
-    inputs, gradients = [moments], [own]
-    if fractional.requires_grad:
-        inputs.append(fractional)
-        gradients.append(position_gradient(moments, local, order))
-    if kernel.requires_grad:
-        inputs.append(kernel)
-        gradients.append((0.5 / n_ranks) * _CrossSpectrum.apply(density, density))  # type: ignore[no-untyped-call]
-    return with_known_gradients(0.5 * (moments * own).sum(), inputs, gradients)
+    kernel: Tensor
+
+    def filtered(self, density: Tensor) -> Tensor:
+        """∂E/∂density on the mesh."""
+        potential: Tensor = _Convolution.apply(density, self.kernel)  # type: ignore[no-untyped-call]
+        return potential
+
+    def kernel_gradient(self, density: Tensor) -> Tensor:
+        """∂E/∂kernel."""
+        return 0.5 * _CrossSpectrum.apply(density, density)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Convolution(torch.autograd.Function):

@@ -26,8 +26,6 @@ MARGIN = 3.0
 #: the work of the direct sum against that of spreading and transforming, as measured (docs/explanation/mesh.md).
 CROSSOVER = 3.0
 MESH_POINT_COST = 4.0
-#: Tolerances that can be asked for: the estimate is of no use above, and rounding is near below.
-TOLERANCES = (1e-9, 1e-2)
 
 
 def mesh_of(

@@ -1,29 +1,24 @@
 """Periodic electrostatics of smeared multipoles: the direct sum over all |k| ≤ k_c of one cell (PHYSICS 2, 4).
 
-Structure factor, kernel, potential, energy, in that order; `layer.py` calls it once for each periodic structure.
+The grid of wave vectors and the kernel on it; `solver.py` calls it once for each periodic structure.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.checks import BYTES_PER_POINT, MOST_GRID_POINTS
-from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
+from les_plugins.electrostatics.local import LocalFields
 from les_plugins.electrostatics.multipoles import Multipoles
-from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
-from les_plugins.electrostatics.periodic.fractional import cartesian_fields, fractional_moments, with_known_gradients
-from les_plugins.electrostatics.periodic.structure_factor import (
-    WORKSPACE_BYTES,
-    ReciprocalGrid,
-    Slab,
-    grid_to_moments,
-    moments_to_grid,
-    position_gradient,
-)
+from les_plugins.electrostatics.parallel.reduction import Ranks
+from les_plugins.electrostatics.periodic.reciprocal_energy import reciprocal_energy
+from les_plugins.electrostatics.periodic.structure_factor import ReciprocalGrid, Slab
+from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.errors import GeometryError
 from les_plugins.units import RECIPROCAL_PREFACTOR
 
@@ -40,13 +35,9 @@ def periodic_electrostatics(
     positions: Tensor,
     cell: Tensor,
     multipoles: Multipoles,
-    sigma: float,
-    cutoff: float,
-    remove_self_interaction: bool,
+    settings: ElectrostaticsSettings,
     ranks: Ranks | None = None,
-    workspace: int = WORKSPACE_BYTES,
     training: bool = False,
-    products: torch.dtype = torch.float64,
 ) -> tuple[Tensor, LocalFields]:
     """Energy and local fields of the permanent moments of one periodic structure.
 
@@ -54,45 +45,22 @@ def periodic_electrostatics(
         positions: (n, 3) Å, float64.
         cell: (3, 3) Å, rows are lattice vectors; any handedness.
         multipoles: moments of the n atoms.
-        sigma: Gaussian smearing width, Å.
-        cutoff: k_c, Å⁻¹.
-        remove_self_interaction: take each atom's smeared self-energy and self-field away.
-        ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
-        workspace: bytes of intermediate arrays held at once.
-        training: the gradient will be differentiated: provide for it, which makes the energy and its gradient dearer.
-        products: type of the matrix products, float64 or float32.
+        settings: of the sums.
+        ranks, training: see `reciprocal_energy`.
 
     Returns:
-        energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
-        With `ranks` the energy is the share of this rank's atoms, whose gradients are those of the sum of all
-        shares; in the cell they are this rank's part, and the parts sum up to the whole.
+        As `reciprocal_energy`.
 
     Raises:
         GeometryError: a singular cell, or one that needs more reciprocal vectors than MOST_GRID_POINTS.
 
     Source: PHYSICS 2 and 4; arXiv 2605.05746.
     """
-    grid = reciprocal_grid(cell, cutoff)._replace(workspace=workspace, products=products)
+    grid = reciprocal_grid(cell, settings.cutoff)
+    grid = grid._replace(workspace=settings.workspace_bytes, products=settings.products)
     inverse = torch.linalg.inv(cell)[:, list(grid.axes)]  # (3, 3): Cartesian to fractional, grid's axis order
-    fractional = positions @ inverse
-    fractional = fractional - torch.floor(fractional.detach())
-    moments = fractional_moments(multipoles, inverse)
-    kernel = _kernel(cell, inverse, grid, sigma)
-    components = reduce_sum(moments_to_grid(fractional, moments, grid, multipoles.order), ranks)
-    filtered = _apply_kernel(components, kernel)
-
-    order = max(multipoles.order, 1)
-    # one rank more than the fields need is the energy's gradient in the positions, one further that gradient's
-    highest = max(order, multipoles.order + 1) + int(training) if filtered.requires_grad else order
-    local = grid_to_moments(fractional, filtered, grid, highest)
-    n_ranks = 1 if ranks is None else ranks.size
-    gradient = torch.cat(local[: multipoles.order + 2], 1)
-    energy = _energy(fractional, moments, kernel, components, gradient, multipoles.order, n_ranks)
-    fields = cartesian_fields(local[: order + 1], inverse)
-    if remove_self_interaction:
-        energy = energy - self_energy(multipoles, sigma).sum()
-        fields = fields - self_fields(multipoles, sigma)
-    return energy, fields
+    kernel = _kernel(cell, inverse, grid, settings.sigma)
+    return reciprocal_energy(positions, multipoles, inverse, grid, _GridFilter(kernel), settings, ranks, training)
 
 
 def reciprocal_grid(cell: Tensor, cutoff: float) -> ReciprocalGrid:
@@ -196,33 +164,23 @@ def _kernel(cell: Tensor, inverse: Tensor, grid: ReciprocalGrid, sigma: float) -
     return kernel
 
 
-def _apply_kernel(components: Tensor, kernel: Tensor) -> Tensor:
-    """∂E/∂components of E = Σ kernel |S(k)|², with S(±n) = (c·Re ∓ s·Im) + i (c·Im ± s·Re) in the grid's components."""
-    even, odd = kernel.sum(1), kernel[:, 0] - kernel[:, 1]
-    return 2.0 * (even[:, None] * components + odd[:, None] * _crossed(components))
+class _GridFilter(NamedTuple):
+    """E = Σ kernel |S(k)|², with S(±n) = (c·Re ∓ s·Im) + i (c·Im ± s·Re) in the components of the grid."""
+
+    kernel: Tensor
+
+    def filtered(self, density: Tensor) -> Tensor:
+        """∂E/∂density, (2, T, 2)."""
+        even, odd = self.kernel.sum(1), self.kernel[:, 0] - self.kernel[:, 1]
+        return 2.0 * (even[:, None] * density + odd[:, None] * _crossed(density))
+
+    def kernel_gradient(self, density: Tensor) -> Tensor:
+        """∂E/∂kernel, (T, 2)."""
+        even, odd = density.square().sum((0, 2)), (density * _crossed(density)).sum((0, 2))
+        return torch.stack([even + odd, even - odd], 1)
 
 
 def _crossed(components: Tensor) -> Tensor:
     """Half of the derivative of |S(+n)|² − |S(−n)|²: cos and sin, Re and Im change places."""
     sign = torch.tensor([[[-1.0, 1.0]], [[1.0, -1.0]]], dtype=components.dtype, device=components.device)
     return components.flip(0, 2) * sign
-
-
-def _energy(
-    fractional: Tensor, moments: Tensor, kernel: Tensor, components: Tensor, local: Tensor, order: int, n_ranks: int
-) -> Tensor:
-    """½ Σ moments · local, whose gradients are at hand: the local derivatives, and |S(k)|² for the kernel.
-
-    The gradients are those of the sum over the ranks; all ranks have the same kernel, each takes its equal part of it.
-    """
-    own = local[:, : moments.shape[1]]
-    energy = 0.5 * (moments * own).sum()
-    inputs, gradients = [moments], [own]
-    if fractional.requires_grad:
-        inputs.append(fractional)
-        gradients.append(position_gradient(moments, local, order))
-    if kernel.requires_grad:
-        even, odd = components.square().sum((0, 2)), (components * _crossed(components)).sum((0, 2))
-        inputs.append(kernel)
-        gradients.append(torch.stack([even + odd, even - odd], 1) / n_ranks)
-    return with_known_gradients(energy, inputs, gradients)

@@ -18,6 +18,7 @@ from les_plugins.electrostatics.local import LocalFields, contract, self_energy,
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.periodic.reciprocal import ROUNDING, SMALLEST_RELATIVE_VOLUME
 from les_plugins.electrostatics.periodic.structure_factor import exponents
+from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.errors import GeometryError
 from les_plugins.units import RECIPROCAL_PREFACTOR
 
@@ -78,10 +79,8 @@ def static_electrostatics(
     pbc: Tensor,
     batch: Tensor,
     multipoles: Multipoles,
-    sigma: float,
-    cutoff: float,
+    settings: ElectrostaticsSettings,
     extent: Extent,
-    remove_self_interaction: bool,
 ) -> tuple[Tensor, LocalFields]:
     """Energies and local fields of the permanent moments of periodic structures.
 
@@ -91,10 +90,8 @@ def static_electrostatics(
         pbc: (B, 3) bool.
         batch: (N,) integer.
         multipoles: moments of the N atoms.
-        sigma: Gaussian smearing width, Å.
-        cutoff: k_c, Å⁻¹.
+        settings: of the sums.
         extent: largest index along each lattice axis.
-        remove_self_interaction: take each atom's smeared self-energy and self-field away.
 
     Returns:
         energy (N,) eV, each atom's share, and potential and gradient at the atoms. For a structure that the grid does
@@ -103,6 +100,7 @@ def static_electrostatics(
 
     Source: PHYSICS 2 and 4; arXiv 2605.05746.
     """
+    sigma, cutoff = settings.sigma, settings.cutoff
     fits = covered(cell, pbc, extent, cutoff)
     identity = torch.eye(3, dtype=cell.dtype, device=cell.device)
     cell = torch.where(fits[:, None, None], cell, identity)
@@ -132,7 +130,7 @@ def static_electrostatics(
         second = of_atom.transpose(1, 2) @ torch.stack(rows, 1) @ of_atom
     fields = LocalFields(local[:, 0, 0, 0], gradient, second)
     energy = contract(multipoles, fields)
-    if remove_self_interaction:
+    if settings.remove_self_interaction:
         energy = energy - self_energy(multipoles, sigma)
         fields = fields - self_fields(multipoles, sigma)
     # as a factor, so that every derivative is NaN as well
@@ -205,7 +203,7 @@ def _kernel(cell: Tensor, dual: Tensor, extent: Extent, sigma: float, cutoff: fl
 
 
 def _filter(components: Tensor, kernel: tuple[Tensor, Tensor]) -> Tensor:
-    """∂E/∂components of E = Σ kernel |S(k)|²; see `reciprocal._apply_kernel`."""
+    """∂E/∂components of E = Σ kernel |S(k)|²; see `reciprocal.py`."""
     even, odd = (part[:, :, None, :, None, :] for part in kernel)  # (B, R, 1, M, 1, L)
     value = components.unflatten(1, (-1, 2))  # (B, R, {cos, sin}, M, {Re, Im}, L)
     cosine, sine = value.unbind(2)

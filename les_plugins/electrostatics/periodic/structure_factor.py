@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-#: Bytes of intermediate arrays held at once, unless told otherwise: what stays in a processor's cache.
-WORKSPACE_BYTES = 4 << 20
+from les_plugins.electrostatics.settings import MEBIBYTE, WORKSPACE
+
 #: Atoms taken together at least, whatever the workspace: fewer make the matrix products slow.
 FEWEST_ATOMS = 16
 
@@ -60,7 +60,7 @@ class ReciprocalGrid(NamedTuple):
     row: Tensor
     pair: Tensor
     multiplicity: Tensor
-    workspace: int = WORKSPACE_BYTES
+    workspace: int = int(WORKSPACE * MEBIBYTE)
     products: torch.dtype = torch.float64
 
     def spread(self, fractional: Tensor, moments: Tensor, order: int) -> Tensor:

@@ -15,7 +15,7 @@ Linear = Callable[[Tensor], Tensor]
 
 def conjugate_gradients(
     operator: Linear,
-    weigh: Linear,
+    metric: Linear,
     right: Tensor,
     batch: Tensor,
     total: Linear,
@@ -30,7 +30,7 @@ def conjugate_gradients(
 
     Args:
         operator: v → A v for all structures together, (N, d) → (N, d); does not mix structures.
-        weigh: v → W v, likewise.
+        metric: v → W v, likewise.
         right: (N, d).
         batch: (N,) structure of each row.
         total: sums (B,) of (N,) over the rows of each structure.
@@ -50,11 +50,11 @@ def conjugate_gradients(
         return total((one * other).sum(1))
 
     residual, solution = right, torch.zeros_like(right)
-    square = dot(residual, weigh(residual))
+    square = dot(residual, metric(residual))
     limit = torch.clamp(tolerance**2 * square, min=floor)
     if guess is not None:
         closer = right - guess[1]
-        nearer = dot(closer, weigh(closer))
+        nearer = dot(closer, metric(closer))
         use = to_atoms(nearer < square, batch)[:, None]
         residual, solution = torch.where(use, closer, residual), torch.where(use, guess[0], solution)
         square = torch.minimum(nearer, square)
@@ -63,19 +63,19 @@ def conjugate_gradients(
         active = square > limit
         if not bool(active.any()):
             return solution, residual, iteration
-        image, weighed = operator(direction), weigh(direction)
-        curvature = dot(weighed, image)
+        image, conjugate = operator(direction), metric(direction)
+        curvature = dot(conjugate, image)
         if bool((active & ~(curvature > 0.0)).any()):
             number = int((active & ~(curvature > 0.0)).nonzero()[0])
             raise ResponseError(
                 f"structure {number} has no minimum over its induced moments (curvature "
                 f"{float(curvature[number]):.3g}); its solver's interaction is not positive semidefinite. Allowed: "
-                "total_charge: fixed where the total charge runs away, or the one-shot response"
+                "response: {conserve_charge: true} where the total charge runs away, or the one-shot response"
             )
         step = _ratio(square, curvature, active)
         along = to_atoms(step, batch)[:, None]
         solution, residual = solution + along * direction, residual - along * image
-        before, square = square, dot(residual, weigh(residual))
+        before, square = square, dot(residual, metric(residual))
         # a structure that has converged moves no further
         direction = to_atoms(active.to(right.dtype), batch)[:, None] * (
             residual + to_atoms(_ratio(square, before, active), batch)[:, None] * direction

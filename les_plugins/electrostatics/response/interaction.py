@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +12,7 @@ from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.electrostatics.local import self_fields, to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
-
-if TYPE_CHECKING:
-    from les_plugins.electrostatics.solver import PermanentResult
+from les_plugins.electrostatics.results import PermanentResult
 
 
 class Interaction(NamedTuple):
@@ -68,7 +66,7 @@ class Interaction(NamedTuple):
         """(B, …): sums of values (N, …) over the atoms of each structure, on whatever rank they are."""
         return reduce_sum(to_structures(values, self.batch, len(self.cell)), self.ranks)
 
-    def lever(self, weight: Tensor) -> Tensor:
+    def relative_positions(self, weight: Tensor) -> Tensor:
         """(N, 3) Å: positions from the centre of their structure, by `weight` (N,), along its open directions."""
         norm, moment = self.total(weight), self.total(weight[:, None] * self.positions)
         centre = moment / torch.where(norm > 0.0, norm, 1.0)[:, None]

@@ -10,7 +10,7 @@ the permanent ones away. That is the bound that keeps the response stable. In re
 exp(−σ²k²/2)/k² |S(k)|² ≥ 0, in real space likewise with an integral over k, for any places of the atoms and any cutoff:
 K⁻¹ + T is positive definite for any κ, α ≥ 0, and no polarization catastrophe is possible. Seen from the other side:
 with D the self-term of T (2C/(σ (2π)^{3/2}) for charges, 2C/(3σ³ (2π)^{3/2}) for dipoles), the moments interact without
-it, but answer with K' = (K⁻¹ + D)⁻¹, whose κ' = κ/(1 + κD) and α' stay below 1/D: charges and dipoles smeared over σ
+it, but respond with K' = (K⁻¹ + D)⁻¹, whose κ' = κ/(1 + κD) and α' stay below 1/D: charges and dipoles smeared over σ
 cannot be softer than that. This is how it is computed, T' = T − D and K' in place of T and K, for K' is also what
 conjugate gradients need to converge fast.
 
@@ -40,7 +40,7 @@ ROUNDING = 1e-14
 
 
 class SelfConsistentResponse(InteractingResponse):
-    """Induced moments that answer the permanent ones, the external field and each other.
+    """Moments induced by the permanent ones, the external field and each other.
 
     Args:
         tolerance: relative residual at which the iterations end, 1e-14 … 1e-2. Energies are good to its square, forces
@@ -121,29 +121,29 @@ class SelfConsistentResponse(InteractingResponse):
         interaction: Interaction,
         softness: Tensor | None,
         polarizability: Tensor | None,
-        lever: Tensor,
+        relative: Tensor,
     ) -> Tensor:
-        """What a uniform field adds to each atom's part of the dipole, atoms answering each other.
+        """What a uniform field adds to each atom's part of the dipole, with mutual polarization.
 
         Args:
             interaction: of the call.
             softness: (N,) or None; polarizability: (N,) or (N, 3, 3) or None. Not both None.
-            lever: (N, 3) Å, along which the field moves charge; zero where positions are not defined.
+            relative: (N, 3) Å, positions from a centre of the structure; zero where they are not defined.
 
         Returns:
-            (N, 3, 3) e²·Å²/eV: Δq lever + Δu for a field along the last index. Summed over the atoms of a structure it
-            is symmetric, −∂²U/∂E². With its graph.
+            (N, 3, 3) e²·Å²/eV: Δq relative + Δu for a field along the last index. Summed over the atoms of a structure
+            it is symmetric, −∂²U/∂E². With its graph.
         """
         problem, capacity = self._problem(interaction, softness, polarizability)
         columns = []
         for axis in range(3):
-            along = torch.zeros_like(lever)
+            along = torch.zeros_like(relative)
             along[:, axis] = 1.0
             drive = _columns(
-                None if softness is None else -lever[:, axis : axis + 1], None if polarizability is None else -along
+                None if softness is None else -relative[:, axis : axis + 1], None if polarizability is None else -along
             )
             found, _ = self._solve(problem, f"field {axis}", drive, capacity)
-            part = torch.zeros_like(lever) if softness is None else -found[:, :1] * lever
+            part = torch.zeros_like(relative) if softness is None else -found[:, :1] * relative
             columns.append(part if polarizability is None else part - found[:, -3:])
         return torch.stack(columns, 2)
 
@@ -252,16 +252,16 @@ class _Problem:
                 share = to_atoms(overlap / torch.where(norm > 0.0, norm, 1.0), batch)[:, None]
                 guess = share * other, share * other_right
 
-            def weigh(v: Tensor) -> Tensor:
+            def metric(v: Tensor) -> Tensor:
                 return _times(weight, v)
 
             # a fixed charge takes the mean potential out: what is left of it is rounding, where nothing else is
             floor: Tensor | float = 0.0
             if self.fixed_charge:
                 whole = drive.detach()
-                floor = ROUNDING**2 * total((whole * weigh(whole)).sum(1)).clamp(min=0.0)
+                floor = ROUNDING**2 * total((whole * metric(whole)).sum(1)).clamp(min=0.0)
             settings = (self.tolerance, MOST_ITERATIONS, guess, floor)
-            solution = _Solution(*conjugate_gradients(operator, weigh, right, batch, total, *settings))
+            solution = _Solution(*conjugate_gradients(operator, metric, right, batch, total, *settings))
         found: Tensor = _InducedMoments.apply(self, solution.v, drive, capacity, positions, cell)  # type: ignore[no-untyped-call]
         return found, solution
 
@@ -294,23 +294,23 @@ class _InducedMoments(torch.autograd.Function):
             return None, None, None, None, None, None
         drive, capacity, positions, cell, moments = ctx.saved_tensors
         problem: _Problem = ctx.problem
-        answer, _ = problem.solve(grad, capacity, positions, cell, known=(ctx.v, drive))
+        adjoint, _ = problem.solve(grad, capacity, positions, cell, known=(ctx.v, drive))
         places, lattice, geometry = _leaves(positions, cell, ctx.needs_input_grad[4:])
         on_geometry: list[Tensor | None] = [None, None]
         slope = None
         if geometry:
             with torch.enable_grad():
                 _, slope = problem.interaction.of(moments, places, lattice)
-                coupling = -(answer * slope).sum()
+                coupling = -(adjoint * slope).sum()
             on_geometry = _gradients(coupling, geometry)
         on_capacity = None
         if ctx.needs_input_grad[3]:
             if slope is None:
                 _, slope = problem.interaction.of(moments, positions, cell)
             v = problem.project(drive - slope, capacity)
-            other = problem.project(grad - problem.interaction.of(answer, positions, cell)[1], capacity)
+            other = problem.project(grad - problem.interaction.of(adjoint, positions, cell)[1], capacity)
             on_capacity = other[:, :, None] * v[:, None, :]
-        return None, None, answer, on_capacity, *on_geometry
+        return None, None, adjoint, on_capacity, *on_geometry
 
 
 class _MinimumEnergy(torch.autograd.Function):

@@ -11,7 +11,7 @@ import importlib.util
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,11 +20,13 @@ from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.layer import LatentElectrostatics
 from les_plugins.electrostatics.local import self_energy
 from les_plugins.electrostatics.multipoles import Multipoles, cartesian_to_spherical
-from les_plugins.electrostatics.net_charge import WARNING_ENERGY
 from les_plugins.electrostatics.periodic.mesh import squared_lengths, within
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
 from les_plugins.electrostatics.periodic.reciprocal import proper_lattice
-from les_plugins.electrostatics.solver import PermanentResult
+from les_plugins.electrostatics.response.choice import ResponseModel, response_name
+from les_plugins.electrostatics.response.one_shot import InteractingResponse
+from les_plugins.electrostatics.results import PermanentResult
+from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.errors import ConfigError, GeometryError, how_to_install
 from les_plugins.units import RECIPROCAL_PREFACTOR
 
@@ -47,10 +49,7 @@ def nvalchemi_electrostatics(
     positions: Tensor,
     cell: Tensor,
     multipoles: Multipoles,
-    sigma: float,
-    cutoff: float,
-    remove_self_interaction: bool,
-    tolerance: float,
+    settings: ElectrostaticsSettings,
 ) -> PermanentResult:
     """Energy, potential and field of the permanent moments of one structure, by `multipole_pme_reciprocal_space`.
 
@@ -63,10 +62,7 @@ def nvalchemi_electrostatics(
         positions: (n, 3) Å, float64.
         cell: (3, 3) Å, rows are lattice vectors; any handedness.
         multipoles: moments of the n atoms.
-        sigma: Gaussian smearing width, Å.
-        cutoff: k_c, Å⁻¹.
-        remove_self_interaction: leave each atom's smeared self-energy and self-field out.
-        tolerance: root mean square error of the forces over the root mean square force, against the direct sum.
+        settings: of the sums; the tolerance of the mesh is against the direct sum.
 
     Returns:
         PermanentResult with a scalar energy. Energies can be differentiated twice, potential and field once, in
@@ -77,6 +73,7 @@ def nvalchemi_electrostatics(
 
     Source: PHYSICS 2, 4 and 9.
     """
+    sigma, cutoff = settings.sigma, settings.cutoff
     inputs = (positions, cell, *multipoles)
     wanted = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     with torch.inference_mode(False), torch.enable_grad():
@@ -89,7 +86,7 @@ def nvalchemi_electrostatics(
         packed = [charge[:, None], dipole[:, (1, 2, 0)]]
         if quadrupole is not None:
             packed.append(math.sqrt(2.0 / 15.0) * cartesian_to_spherical(quadrupole))
-        mesh = mesh_of(proper_lattice(cell), sigma, cutoff, multipoles.order, tolerance, SPLINE_ORDER)
+        mesh = mesh_of(proper_lattice(cell), sigma, cutoff, multipoles.order, settings.mesh_tolerance, SPLINE_ORDER)
         k_squared = squared_lengths(torch.linalg.inv(cell), mesh)
         package = _package()
         atomic = package.reciprocal_space(
@@ -104,7 +101,7 @@ def nvalchemi_electrostatics(
         )
         atomic = (2.0 * RECIPROCAL_PREFACTOR / package.inverse_epsilon_0) * atomic
         moments = Multipoles(charge, dipole, quadrupole)
-        if not remove_self_interaction:
+        if not settings.remove_self_interaction:
             atomic = atomic + self_energy(moments, sigma)
         potential, gradient = torch.autograd.grad(atomic.sum(), (charge, dipole), create_graph=wanted)
     result = PermanentResult(atomic.sum(), atomic, potential, -gradient)
@@ -115,8 +112,8 @@ class NvalchemiElectrostatics(LatentElectrostatics):
     """The layer with its periodic sums by nvalchemi-toolkit-ops (`method: nvalchemi`), for periodic structures alone.
 
     Args:
-        sigma, dl, remove_self_interaction, response, static_cell, neutralize, net_charge_warning, mesh_tolerance: as of
-            `LatentElectrostatics`. Traced and compiled code takes the direct sum here too.
+        response: "one_shot" or None.
+        settings: further ones of `LatentElectrostatics`. Traced and compiled code takes the direct sum here too.
 
     What it cannot do is refused when it is met: open structures and slabs, and in training mode a response, the forces
     of which are second derivatives already.
@@ -125,39 +122,18 @@ class NvalchemiElectrostatics(LatentElectrostatics):
         ConfigError: the package is missing, the response is self-consistent, or a setting is outside what is allowed.
     """
 
-    def __init__(
-        self,
-        sigma: float = 1.0,
-        dl: float = 1.2,
-        remove_self_interaction: bool = True,
-        response: str | None = "one_shot",
-        static_cell: tuple[float, float, float] | None = None,
-        neutralize: str = "keep",
-        net_charge_warning: float | None = WARNING_ENERGY,
-        mesh_tolerance: float = 1e-5,
-    ) -> None:
-        if response == "self_consistent":
+    def __init__(self, *, response: str | ResponseModel | None = "one_shot", **settings: Any) -> None:
+        if response == "self_consistent" or isinstance(response, InteractingResponse):
             raise ConfigError("response is 'self_consistent' with method: nvalchemi; allowed: 'one_shot' or None")
         _package()
-        super().__init__(
-            sigma=sigma,
-            dl=dl,
-            remove_self_interaction=remove_self_interaction,
-            method="mesh",
-            response=response,
-            static_cell=static_cell,
-            neutralize=neutralize,
-            net_charge_warning=net_charge_warning,
-            mesh_tolerance=mesh_tolerance,
-        )
-        self.method = "nvalchemi"
+        super().__init__(response=response, **{**settings, "method": "mesh"})
 
     def _solve(
         self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles
     ) -> PermanentResult:
         if is_traced():
             return super()._solve(positions, cell, pbc, batch, multipoles)
-        if self.static_cell is not None:
+        if self.settings.static_cell is not None:
             self.check_static_cell(cell, pbc)
         self._refuse(pbc)
         members = [(batch == structure).nonzero()[:, 0] for structure in range(len(cell))]
@@ -166,10 +142,7 @@ class NvalchemiElectrostatics(LatentElectrostatics):
                 positions[atoms],
                 box,
                 multipoles.select(atoms),
-                self.sigma,
-                2.0 * math.pi / self.dl,
-                self.remove_self_interaction,
-                self.mesh_tolerance,
+                self.settings,
             )
             if len(atoms)
             else PermanentResult(positions.new_zeros(()), positions[:0, 0], positions[:0, 0], positions[:0])
@@ -189,11 +162,11 @@ class NvalchemiElectrostatics(LatentElectrostatics):
                 f"pbc is {tuple(pbc[open_ones[0]].tolist())} for structure {open_ones[0]} with method: nvalchemi; "
                 "allowed: three True. The other methods, auto, direct and mesh, take slabs and open structures too"
             )
-        if self.training and self.response is not None:
+        if self.training and self.response_model is not None:
             raise ConfigError(
-                f"response is {self.response!r} with method: nvalchemi in training mode: training on its forces takes "
-                "third derivatives, and nvalchemi-toolkit-ops has two; allowed: method mesh, direct or auto in "
-                "training, or no response"
+                f"response is {response_name(self.response_model)} with method: nvalchemi in training mode: training "
+                "on its forces takes third derivatives, and nvalchemi-toolkit-ops has two; allowed: method mesh, "
+                "direct or auto in training, or no response"
             )
 
 

@@ -1,16 +1,26 @@
-"""Charges in independent channels, which do not see each other: energies add. The layer calls it."""
+"""What the sums return, and how the results of independent charges add up. Solvers, layer and responses share it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from les_plugins.errors import GeometryError
 
-if TYPE_CHECKING:
-    from les_plugins.electrostatics.solver import PermanentResult
+
+class PermanentResult(NamedTuple):
+    """What a solver returns: energy (B,) eV, atomic_energy (N,) eV, potential (N,) V, field (N, 3) V/Å.
+
+    In a process group, the energy is the share of this rank's atoms; the layer adds up.
+    """
+
+    energy: Tensor
+    atomic_energy: Tensor
+    potential: Tensor
+    field: Tensor
 
 
 def sum_channels(parts: Sequence[PermanentResult]) -> PermanentResult:

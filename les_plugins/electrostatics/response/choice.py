@@ -1,0 +1,42 @@
+"""Which response a layer has, by name or as a model. The layer and whoever builds it call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from les_plugins.electrostatics.checks import one_of
+from les_plugins.electrostatics.response.one_shot import InteractingResponse, Response, one_shot_response
+from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
+from les_plugins.errors import ConfigError
+
+#: A function with the call of `one_shot_response`, or an object that asks what induced moments do to each other.
+ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response] | InteractingResponse
+
+
+def make_response(
+    response: str | ResponseModel | None, tolerance: float = 1e-8, total_charge: str = "free"
+) -> ResponseModel | None:
+    """The model of a response.
+
+    Args:
+        response: "one_shot", "self_consistent", a model, or None.
+        tolerance, total_charge: of the self-consistent one.
+
+    Raises:
+        ConfigError: an unknown name, or a setting outside what is allowed.
+    """
+    if response is not None and not isinstance(response, str):
+        return response
+    one_of("response", response, ("one_shot", "self_consistent", None))
+    if response == "self_consistent":
+        return SelfConsistentResponse(tolerance, total_charge)
+    if total_charge != "free":
+        raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
+    return None if response is None else one_shot_response
+
+
+def response_name(model: ResponseModel | None) -> str:
+    """As it is printed: the same in every process for the same model and settings."""
+    return getattr(model, "__qualname__", repr(model))
