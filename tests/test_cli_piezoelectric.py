@@ -15,7 +15,7 @@ from command_line import Done
 from rigid_ions import RigidIons
 from test_relaxed_piezoelectric import CHARGE, LATTICE, Springs, zinc_blende
 
-from les_plugins.crystals.piezoelectric import COULOMB_PER_SQUARE_METRE
+from les_plugins.units import COULOMB_PER_SQUARE_METRE
 
 
 @pytest.fixture

@@ -102,7 +102,8 @@ def piezoelectric(
 
 def _tensors(clamped: Piezoelectricity, relaxed: RelaxedPiezoelectricity | None) -> dict[str, Any]:
     """Results as JSON types; tensors (3, 6) in Voigt's order, in both units."""
-    from les_plugins.crystals.piezoelectric import COULOMB_PER_SQUARE_METRE, voigt
+    from les_plugins.crystals.piezoelectric import voigt
+    from les_plugins.units import COULOMB_PER_SQUARE_METRE
 
     found = {"clamped_proper": clamped.proper, "clamped_improper": clamped.improper}
     flow = clamped.charge_response

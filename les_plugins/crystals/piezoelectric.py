@@ -19,8 +19,6 @@ from les_plugins.data.metrics import Floats
 from les_plugins.electrostatics.observables import enforce_asr, sum_rule_violation
 from les_plugins.errors import ConfigError, DataError, GeometryError
 
-#: e/Å² in C/m².
-COULOMB_PER_SQUARE_METRE = 16.02176634
 #: Voigt's order: xx, yy, zz, yz, xz, xy.
 _ROWS, _COLUMNS = [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
 #: cm⁻¹: a softer mode has no finite answer to a strain that differences could tell.

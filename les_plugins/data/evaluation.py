@@ -16,12 +16,13 @@ from les_plugins.data.index_order import IndexOrder
 from les_plugins.data.labels import BORN, LabelKeys, labels_of, shaped, voigt
 from les_plugins.data.metrics import ALL, Errors, Floats, composition_residual, grouped_errors, r2_within
 from les_plugins.errors import DataError, HostError, LesPluginsError
+from les_plugins.units import BOHR, COULOMB_CONSTANT
 
 OFFSET_REMOVED = "energy_offset_removed"
 #: Net charge of an open structure, e, from which on a comparison of dipoles carries a warning.
 NET_CHARGE = 0.01
 #: e²·Å²/eV in one unit of a file's polarizabilities: 1 Å³ = 4π ε0 Å³, 1 bohr³.
-POLARIZABILITY_UNITS = {"e2A2/eV": 1.0, "A3": 1.0 / 14.399645478, "bohr3": 0.529177210903**3 / 14.399645478}
+POLARIZABILITY_UNITS = {"e2A2/eV": 1.0, "A3": 1.0 / COULOMB_CONSTANT, "bohr3": BOHR**3 / COULOMB_CONSTANT}
 
 
 @dataclass(frozen=True)

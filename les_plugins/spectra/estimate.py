@@ -10,10 +10,8 @@ import numpy as np
 
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, DataError
-from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT
+from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT, WAVENUMBER_ENERGY
 
-#: h c in eV·cm: the energy of 1 cm⁻¹.
-WAVENUMBER_ENERGY = 1.239841984e-4
 #: cm⁻¹ between the points of a spectrum, as published comparisons with water use.
 RESOLUTION = 26.7
 #: Most blocks that one trajectory is cut into: fewer than some ten say little about their own scatter.

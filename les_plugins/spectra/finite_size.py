@@ -7,10 +7,7 @@ from scipy.special import erfc
 
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError
-from les_plugins.units import BOLTZMANN
-
-#: Å²/ps in one eV/(mPa·s·Å): 1.602e-19 J/(1e-3 Pa s 1e-10 m) = 1.602e-6 m²/s.
-_EV_PER_VISCOSITY = 1.602176634e2
+from les_plugins.units import BOLTZMANN, EV_PER_VISCOSITY
 
 
 def diffusion_correction(cell: Floats, temperature: float, viscosity: float) -> float:
@@ -31,7 +28,7 @@ def diffusion_correction(cell: Floats, temperature: float, viscosity: float) -> 
     """
     if not 1e-6 <= viscosity <= 1e12:
         raise ConfigError(f"viscosity is {viscosity:g} mPa·s; allowed: above 0 (1e-6 to 1e12)")
-    return -image_potential(cell) * BOLTZMANN * temperature / (6.0 * np.pi * viscosity) * _EV_PER_VISCOSITY
+    return -image_potential(cell) * BOLTZMANN * temperature / (6.0 * np.pi * viscosity) * EV_PER_VISCOSITY
 
 
 def image_potential(cell: Floats) -> float:

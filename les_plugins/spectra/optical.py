@@ -20,12 +20,10 @@ from les_plugins.spectra.estimate import (
     mean_and_error,
     power_spectrum,
 )
-from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
+from les_plugins.units import BOLTZMANN, SIEMENS_PER_METRE, SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
 
 Correction = Literal["harmonic", "standard", "schofield"]
 CORRECTIONS: tuple[Correction, ...] = ("harmonic", "standard", "schofield")
-#: S/m in one e²/(Å·eV·fs).
-SIEMENS_PER_METRE = 1.602176634e6
 #: One value for all trajectories, or one for each.
 Each = float | Sequence[float] | Floats
 

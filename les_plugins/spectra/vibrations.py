@@ -11,7 +11,7 @@ from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.spectra.estimate import Spectrum, Welch, boltzmann_exponent, check_temperature, each_of, power_spectrum
 from les_plugins.spectra.optical import Each
-from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT
+from les_plugins.units import BOLTZMANN, MASS_ENERGY, SPEED_OF_LIGHT
 
 UNIT = "(e²·Å²/eV)²/fs"
 
@@ -140,5 +140,4 @@ def velocity_spectrum(
     weights = [np.sqrt(masses / one)[:, None] for one in kelvin]
     weighted = [weight * values for weight, values in zip(weights, velocities, strict=True)]
     power = power_spectrum(weighted, interval, how, remove_mean=False)
-    # u Å²/fs² in eV
-    return power.times(103.642696 * SPEED_OF_LIGHT / BOLTZMANN, "vibrational density of states", "cm")
+    return power.times(MASS_ENERGY * SPEED_OF_LIGHT / BOLTZMANN, "vibrational density of states", "cm")

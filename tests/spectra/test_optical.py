@@ -16,8 +16,8 @@ from les_plugins.spectra import (
     power_spectrum,
 )
 from les_plugins.spectra.estimate import mean_and_error
-from les_plugins.spectra.optical import SIEMENS_PER_METRE, autocorrelation
-from les_plugins.units import BOLTZMANN, SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
+from les_plugins.spectra.optical import autocorrelation
+from les_plugins.units import BOLTZMANN, SIEMENS_PER_METRE, SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
 
 KELVIN, VOLUME, INTERVAL = 300.0, 1000.0, 2.0
 #: eV in one u·Å²/fs².
