@@ -360,6 +360,12 @@ def test_the_method_nvalchemi_without_its_package_is_refused_in_words(monkeypatc
         build_long_range(LAYOUT, LongRangeConfig.parse({"run": {"method": "nvalchemi"}}))
 
 
+def test_the_method_nvalchemi_has_no_mutual_polarization() -> None:
+    section = {"run": {"method": "nvalchemi"}, "response": {"charge": True, "solve": "self_consistent"}}
+    with pytest.raises(ConfigError, match="'self_consistent' with method: nvalchemi; allowed: 'one_shot' or None"):
+        build_long_range(LAYOUT, LongRangeConfig.parse(section))
+
+
 def test_no_other_method_imports_the_module_of_nvalchemi() -> None:
     code = (
         "import sys; from les_plugins import LongRangeConfig; from les_plugins.hosting.registry import solvers;"

@@ -33,4 +33,5 @@ def test_a_mass_unit_is_as_heavy_as_ase_says():
 def test_the_prefactor_of_trained_models_keeps_its_digits_and_is_codatas_to_them():
     assert units.RECIPROCAL_PREFACTOR == 90.4756
     assert pytest.approx(2.0 * math.pi * 14.3996454784, rel=5e-7) == units.RECIPROCAL_PREFACTOR
-    assert 1.0 / (4.0 * math.pi * units.VACUUM_PERMITTIVITY) == units.COULOMB_CONSTANT
+    product = 4.0 * math.pi * units.VACUUM_PERMITTIVITY * units.COULOMB_CONSTANT
+    assert product == pytest.approx(1.0, rel=1e-14)

@@ -123,8 +123,7 @@ class NvalchemiElectrostatics(LatentElectrostatics):
     """
 
     def __init__(self, *, response: str | ResponseModel | None = "one_shot", **settings: Any) -> None:
-        if response == "self_consistent" or isinstance(response, InteractingResponse):
-            raise ConfigError("response is 'self_consistent' with method: nvalchemi; allowed: 'one_shot' or None")
+        check_response(response)
         _package()
         super().__init__(response=response, **{**settings, "method": "mesh"})
 
@@ -168,6 +167,12 @@ class NvalchemiElectrostatics(LatentElectrostatics):
                 "on its forces takes third derivatives, and nvalchemi-toolkit-ops has two; allowed: method mesh, "
                 "direct or auto in training, or no response"
             )
+
+
+def check_response(response: str | ResponseModel | None) -> None:
+    """Raise ConfigError for a response that asks for the fields of induced moments, of which there are too few here."""
+    if response == "self_consistent" or isinstance(response, InteractingResponse):
+        raise ConfigError("response is 'self_consistent' with method: nvalchemi; allowed: 'one_shot' or None")
 
 
 def _with_gradient(moment: Tensor) -> Tensor:

@@ -48,8 +48,9 @@ def make_layer(config: LongRangeConfig) -> LatentElectrostatics:
 
 def make_nvalchemi_layer(config: LongRangeConfig) -> LatentElectrostatics:
     """The layer on nvalchemi-toolkit-ops, an optional package."""
-    from les_plugins.electrostatics.nvalchemi import NvalchemiElectrostatics
+    from les_plugins.electrostatics.nvalchemi import NvalchemiElectrostatics, check_response
 
+    check_response(config.response.solve if config.has_response else None)
     return NvalchemiElectrostatics.from_settings(config.electrostatics())
 
 

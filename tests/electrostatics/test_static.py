@@ -159,7 +159,7 @@ def test_lengths_that_make_no_grid_are_refused(lengths):
 def test_the_section_takes_a_list_of_three_lengths():
     assert LongRangeConfig.parse({"static_cell": [12.5, 13.0, 14]}).run.static_cell == (12.5, 13.0, 14.0)
     for wrong in ([1.0, 2.0], 12.5, ["a", 1.0, 2.0], [0.0, 1.0, 1.0]):
-        with pytest.raises(ConfigError, match=r"long_range: static_cell .* three lengths in Å"):
+        with pytest.raises(ConfigError, match=r"long_range: static_cell .*three positive lengths in Å"):
             LongRangeConfig.parse({"static_cell": wrong})
 
 
