@@ -19,7 +19,7 @@ from toy_host import BareHost
 
 import les_plugins
 from les_plugins import LatentElectrostatics, LongRangeConfig
-from les_plugins.errors import CheckpointError, DeviceError, HostError
+from les_plugins.errors import CheckpointError, DeviceError, HostError, LesPluginsWarning
 from les_plugins.hosting.hookspecs import hookimpl
 from les_plugins.hosting.types import HostState
 from les_plugins.storage import checkpoint
@@ -348,6 +348,17 @@ def test_a_checkpoint_of_a_third_party_s_solver_is_loaded_with_it_and_an_error_w
     assert "pip install 'les-solver'" in message
     with_plugins(toy=WideHost(), other=BringsSolver())
     assert "is of les-solver 0.3; installed is one of that name of les-other" in refusal(folder)
+
+
+def test_a_part_of_another_version_is_a_warning(
+    tmp_path: Path, model: nn.Module, with_plugins: Callable[..., None]
+) -> None:
+    with_plugins(toy=WideHost(), solver=BringsSolver())
+    folder = les_plugins.save(model, tmp_path / "wide.les", "toy")
+    rewrite(folder / CONFIG, lambda config: config["parts"]["solver"].update(version="0.2"))
+    seal(folder)
+    with pytest.warns(LesPluginsWarning, match=r"les-solver 0\.2; installed is 0\.3, which may give other energies"):
+        assert isinstance(les_plugins.load(folder)[0], nn.Linear)
 
 
 def test_a_checkpoint_without_parts_is_of_before_and_all_of_them_are_ours(saved: Path) -> None:

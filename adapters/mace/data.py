@@ -8,7 +8,6 @@ Here such a label is put back into the frame under another name, and MACE is tol
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ from les_plugins.config import LongRangeConfig
 from les_plugins.data import frames
 from les_plugins.data.training import TrainedLabel, check_training_labels
 from les_plugins.errors import ConfigError, DataError
+from les_plugins.hosting.substitution import substituted
+from les_plugins.storage.training import did_you_mean
 
 #: Labels that MACE and ScaleShiftMACE can be trained on, and where MACE looks for them.
 _PLACES = {"energy": "info", "forces": "arrays", "stress": "info", "virials": "info"}
@@ -132,12 +133,8 @@ def reading(found: Found) -> Iterator[None]:
         got = known.get(Path(path))
         return with_readable_labels(ase.io.read(path, index=index, **named) if got is None else got)
 
-    original = mace_data.ase
-    mace_data.ase = _Reader(read)
-    try:
+    with substituted(mace_data, "ase", _Reader(read)):
         yield
-    finally:
-        mace_data.ase = original
 
 
 def with_readable_labels(some: Any) -> Any:
@@ -180,9 +177,8 @@ def _heads(args: Any, source: Path) -> dict[str, dict[str, Any]]:
         allowed = (*_HEAD_KEYS, *_NAME_KEYS)
         for key in head:
             if key not in allowed:
-                close = difflib.get_close_matches(str(key), [*allowed, "long_range"], 1)
-                guess = f" (did you mean {close[0]!r}?)" if close else ""
-                if close == ["long_range"]:
+                guess = did_you_mean(key, [*allowed, "long_range"])
+                if "'long_range'" in guess:
                     guess = " (long_range stands beside heads, not in a head: all heads share it)"
                 raise ConfigError(f"{source}: heads.{name}: unknown key {key!r}{guess}; allowed: {', '.join(allowed)}")
         _check_kinds(name, head, source)

@@ -25,6 +25,7 @@ from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
 from les_plugins.adapters.mace.start import started_from
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, GeometryError, HostError, LesPluginsError
+from les_plugins.hosting.substitution import substituted
 
 #: Frames of a binary data set that are looked at for the sign of the charges.
 _SAMPLE = 200
@@ -101,11 +102,8 @@ def model_seam(long_range: LongRangeConfig | None, start: str | None = None) -> 
         built.trained = named
         return result
 
-    run_train.configure_model, tools.train = configure_model, train_and_remember
-    try:
+    with substituted(run_train, "configure_model", configure_model), substituted(tools, "train", train_and_remember):
         yield built
-    finally:
-        run_train.configure_model, tools.train = configure, train
 
 
 def run(args: Any, built: Built, source: Path) -> HostError | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import CheckpointError, ConfigError, quoted
+from les_plugins.errors import CheckpointError, ConfigError, LesPluginsWarning, quoted
 from les_plugins.hosting.registry import OURS, Offered, heads, responses, solvers
 from les_plugins.hosting.types import Part
 from les_plugins.model.features import FeatureLayout
@@ -65,6 +66,9 @@ def check_parts(saved: Any, config: LongRangeConfig, source: str) -> None:
 
     Raises:
         CheckpointError: a part is not installed, or another distribution's has its name; says what to install.
+
+    Warns:
+        LesPluginsWarning: a third party's part is of another version.
     """
     if not isinstance(saved, Mapping | None):
         raise CheckpointError(f"{source}: parts is {quoted(saved)}; expected a section")
@@ -79,8 +83,15 @@ def check_parts(saved: Any, config: LongRangeConfig, source: str) -> None:
         wanted = f"{source}: the {kind} {name!r} ({key}) is of {provider}{version:.80}"
         if name not in found:
             raise CheckpointError(f"{wanted}, which is not installed{hint}")
-        if (installed := found[name].part.provider) != provider:
-            raise CheckpointError(f"{wanted}; installed is one of that name of {installed}{hint}")
+        installed = found[name].part
+        if installed.provider != provider:
+            raise CheckpointError(f"{wanted}; installed is one of that name of {installed.provider}{hint}")
+        if provider != OURS and record.get("version") != installed.version:
+            warnings.warn(
+                f"{wanted}; installed is {installed.version}, which may give other energies: compare some frames",
+                LesPluginsWarning,
+                2,
+            )
 
 
 def _selected(config: LongRangeConfig) -> dict[str, tuple[str, str, Mapping[str, Offered]]]:

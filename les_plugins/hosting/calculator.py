@@ -130,8 +130,9 @@ class LongRangeCalculator(BatchEvaluation):
         self.metadata = dict(metadata or {})
         self.known_elements = [int(number) for number in elements]
         self.has_long_range = part is not None
-        own = part.config.epsilon_infinity if isinstance(part, LongRange) else 1.0
-        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
+        # by attribute: the class of a packaged model's part is a copy that came with it
+        own = 1.0 if part is None else part.config.epsilon_infinity  # type: ignore[union-attr]
+        self.epsilon_infinity = float(own if epsilon_infinity is None else epsilon_infinity)  # type: ignore[arg-type]
         offered = (*LONG_RANGE_PROPERTIES, *PERIODIC_PROPERTIES) if part is not None else SHORT_RANGE_PROPERTIES
         self.implemented_properties = [*self.implemented_properties, *offered]
         if part is not None:
