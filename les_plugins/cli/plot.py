@@ -85,7 +85,7 @@ def charges(
         found = charges_by_element(calculator, frames, str(file))
     say_boundaries(file, boundaries)
     picture, table = (output.with_name(f"{output.name}.{suffix}") for suffix in ("png", "csv"))
-    plot_charges(picture, found)
+    plot_charges(picture, found, model.name)
     lines = ["element,charge_e", *(f"{element},{q:.8g}" for element, values in found.items() for q in values)]
     with whole_file(table) as file_of_charges:
         file_of_charges.write("\n".join(lines) + "\n")
@@ -122,7 +122,7 @@ def charge_map(
         calculator, _ = open_model(model, device)
         found = lib.charge_map(calculator, atoms, f"{file}, frame {index}")
     picture, table = (output.with_name(f"{output.name}.{suffix}") for suffix in ("png", "csv"))
-    lib.plot_map(picture, found, axis)
+    lib.plot_map(picture, found, axis, f"{model.name}, {len(atoms):,} atoms")
     lib.write_map(table, found)
     summary = {
         element: {"mean": float(q.mean()), "deviation": float(q.std()), "atoms": len(q)}
@@ -160,7 +160,7 @@ def dissociation(
         frames = progress(iterate_frames(file), None, "energies")
         distance, curves = energy_parts(calculator, frames, first, str(file))
     picture, table = (output.with_name(f"{output.name}.{suffix}") for suffix in ("png", "csv"))
-    plot_energy_parts(picture, curves)
+    plot_energy_parts(picture, curves, f"{model.name}, {len(distance):,} structures")
     write_csv(table, "distance_A", curves, {"energies": "eV, from their values at the largest distance"})
     if as_json:
         parts = {curve.label: curve.y.tolist() for curve in curves}

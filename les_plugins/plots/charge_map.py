@@ -84,12 +84,12 @@ def write_map(path: Path, found: ChargeMap) -> None:
             table.writerow([number, symbol, *where, f"{latent:.8g}", f"{physical:.8g}"])
 
 
-def plot_map(path: Path, found: ChargeMap, axis: str = "z") -> None:
+def plot_map(path: Path, found: ChargeMap, axis: str = "z", title: str = "") -> None:
     """Latent charges to a PNG file; arguments and errors as of `plot_atoms`."""
-    plot_atoms(path, found.atoms, found.latent, "latent charge (e)", axis)
+    plot_atoms(path, found.atoms, found.latent, "latent charge (e)", axis, title)
 
 
-def plot_atoms(path: Path, atoms: Atoms, values: Floats, label: str, axis: str = "z") -> None:
+def plot_atoms(path: Path, atoms: Atoms, values: Floats, label: str, axis: str = "z", title: str = "") -> None:
     """A number of each atom to a PNG file: in each panel one element, coloured about its mean, the other atoms grey.
 
     Args:
@@ -98,6 +98,7 @@ def plot_atoms(path: Path, atoms: Atoms, values: Floats, label: str, axis: str =
         values: (N,), in e.
         label: of the colour bars.
         axis: x, y or z, the Cartesian axis that points at the reader; nearer atoms hide farther ones.
+        title: above all panels.
 
     Raises:
         ConfigError: another axis.
@@ -123,6 +124,8 @@ def plot_atoms(path: Path, atoms: Atoms, values: Floats, label: str, axis: str =
             bar.ax.axhline(float(drawn.norm.vcenter), color="black", linewidth=0.8)
         for axes in panels[len(elements) :]:
             axes.set_axis_off()
+        if title:
+            figure.suptitle(title, fontsize="medium")
         with whole_file(path, "wb") as file:
             figure.savefig(file, format="png")
 

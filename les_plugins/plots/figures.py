@@ -39,8 +39,8 @@ def charges_by_element(calculator: Any, frames: Iterable[Atoms], source: str = "
     return {chemical_symbols[z]: np.concatenate(found[z]) for z in sorted(found)}
 
 
-def plot_charges(path: Path, charges: dict[str, Floats]) -> None:
-    """Distribution of the charge of each element to a PNG file.
+def plot_charges(path: Path, charges: dict[str, Floats], title: str = "") -> None:
+    """Distribution of the charge of each element to a PNG file, `title` and the number of atoms above it.
 
     Raises:
         HostError: matplotlib is missing.
@@ -64,6 +64,8 @@ def plot_charges(path: Path, charges: dict[str, Floats]) -> None:
             edges = np.linspace(values.min() - 0.02 * reach, values.min() + 1.02 * reach, _BINS + 1)
             axes.hist(values, edges.tolist(), density=True, color=colour, alpha=0.6, label=label)
         axes.set(xlabel="charge (e)", ylabel="density (1/e)", xlim=(low - room, high + room))
+        counted = f"{len(every):,} atoms"
+        axes.set_title(f"{title}, {counted}" if title else counted)
         axes.legend(frameon=False, title="mean ± standard deviation (e)", alignment="left")
         _save(figure, path)
 
@@ -108,7 +110,7 @@ def energy_parts(
     return x, [Curve(label, x, energies[:, place]) for place, label in enumerate(labels)]
 
 
-def plot_energy_parts(path: Path, curves: list[Curve]) -> None:
+def plot_energy_parts(path: Path, curves: list[Curve], title: str = "") -> None:
     """The three curves of `energy_parts` to a PNG file; the total is a wide line, so that a part on it is seen.
 
     Raises:
@@ -129,7 +131,8 @@ def plot_energy_parts(path: Path, curves: list[Curve]) -> None:
         axes = figure.subplots()
         for curve, look in zip(curves, looks, strict=True):
             axes.plot(curve.x, curve.y, marker="o", markersize=2.0, label=curve.label, **look)
-        axes.set(xlabel="distance (Å)", ylabel="energy from the largest distance (eV)")
+        axes.set(xlabel="distance (Å)", ylabel="energy less that at the largest distance (eV)")
+        axes.set_title(title)
         axes.legend(frameon=False)
         _save(figure, path)
 
