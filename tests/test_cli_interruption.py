@@ -109,6 +109,8 @@ def test_an_interrupted_training_says_how_its_host_goes_on(
     monkeypatch: pytest.MonkeyPatch, les_plugins_command: Callable[..., Done], interrupt: Callable[[], None]
 ) -> None:
     class Interrupted(BareHost):
+        resume_options = ("--restart_latest",)
+
         def train(self, *arguments: Any) -> None:
             interrupt()
 

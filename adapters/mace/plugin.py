@@ -18,6 +18,7 @@ class MACEHost(PackagedHost):
     extra = "mace"
     packages = ("mace",)
     compile_targets = ("torchscript",)
+    resume_options = ("--restart_latest",)
     parts: ClassVar[Mapping[str, str]] = {
         "attach": "les_plugins.adapters.mace.model:attach_long_range",
         "calculator": "les_plugins.adapters.mace.calculator:LesMACECalculator",

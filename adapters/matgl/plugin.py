@@ -17,6 +17,7 @@ class MatGLHost(PackagedHost):
     supported = ">=4.1,<4.2"
     extra = "matgl"
     packages = ("matgl",)
+    resume_hint = " with ckpt_path: LAST.ckpt in the config file"
     parts: ClassVar[Mapping[str, str]] = {
         "attach": "les_plugins.adapters.matgl.model:attach_long_range",
         "calculator": "les_plugins.adapters.matgl.calculator:LesMatGLCalculator",

@@ -17,6 +17,7 @@ class SevenNetHost(PackagedHost):
     supported = ">=0.13,<0.14"
     extra = "sevennet"
     packages = ("sevenn",)
+    resume_hint = " with continue: {checkpoint: FILE} under train in the config file"
     parts: ClassVar[Mapping[str, str]] = {
         "attach": "les_plugins.adapters.sevennet.model:attach_long_range",
         "calculator": "les_plugins.adapters.sevennet.calculator:LesSevenNetCalculator",

@@ -20,12 +20,6 @@ from les_plugins.cli.interruption import command_line, says_what_was_kept
 from les_plugins.cli.shared import quiet_host
 from les_plugins.errors import HostError, LesPluginsError
 
-#: What hosts take to go on from their own last state: on the command line, or in their config file.
-_GOING_ON = {"mace": ("--restart_latest",), "nequip": ("++ckpt_path=LAST.ckpt",)}
-_MORE = {
-    "sevennet": " with continue: {checkpoint: FILE} under train in the config file",
-    "matgl": " with ckpt_path: LAST.ckpt in the config file",
-}
 _CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -94,11 +88,11 @@ def _trained(host: str, config: Path, arguments: tuple[str, ...], metadata: dict
     def kept() -> str:
         return (
             "the checkpoints that the host has saved stay; to go on from the last one: "
-            f"{command_line(*_GOING_ON.get(host, ()))}{_MORE.get(host, '')}"
+            f"{command_line(*adapter.resume_options)}{adapter.resume_hint}"
         )
 
+    adapter = plugins.host(host)
     with says_what_was_kept(kept):
-        adapter = plugins.host(host)
         try:
             path = adapter.train(config, arguments, metadata)
         except (LesPluginsError, OSError, MemoryError):  # the command has lines of its own for them

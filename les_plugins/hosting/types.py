@@ -109,11 +109,15 @@ class Host(ABC):
         api_version: version of this interface that the class was written for.
         name: short name, as in `les-plugins train NAME`.
         compile_targets: what its models can be compiled to, here or by its own commands.
+        resume_options: options with which an interrupted training goes on from the host's own last state.
+        resume_hint: what else has to be written for it, as the end of a sentence.
     """
 
     api_version: ClassVar[int] = 1
     name: str
     compile_targets: tuple[str, ...] = ()
+    resume_options: tuple[str, ...] = ()
+    resume_hint: str = ""
 
     @abstractmethod
     def info(self) -> HostInfo:
