@@ -51,7 +51,7 @@ def les_heads() -> Mapping[str, HeadsFactory]:
 
 @hookspec
 def les_solvers() -> Mapping[str, SolverFactory]:
-    """Bring solvers of the electrostatics, selected by `method: NAME`; called once a process.
+    """Bring solvers of the electrostatics, selected by `run: {method: NAME}`; called once a process.
 
     Returns:
         Name → function of the `LongRangeConfig`, which returns a module with the call of `LatentElectrostatics`.

@@ -90,7 +90,7 @@ class Part:
     """Heads, a solver or a response, and who provides it; a checkpoint keeps one for each.
 
     Attributes:
-        name: as in the section: `heads: NAME`, `method: NAME`, `response: {solve: NAME}`.
+        name: as in the section: `heads: NAME`, `run: {method: NAME}`, `response: {solve: NAME}`.
         provider: distribution that it comes from.
         version: of that distribution, or "?" where it has none.
     """

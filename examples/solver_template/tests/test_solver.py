@@ -28,7 +28,7 @@ LOAD = """
 import sys, ase.io, les_plugins
 print(les_plugins.load(sys.argv[1]).get_potential_energy(ase.io.read("frame.json")))
 """
-SECTION = {"multipoles": ["charge"], "method": "debye-3"}
+SECTION = {"multipoles": ["charge"], "run": {"method": "debye-3"}}
 
 
 def system():
@@ -114,7 +114,7 @@ def test_where_it_is_not_installed_the_checkpoint_is_not_loaded(trained, monkeyp
     with monkeypatch.context() as without:
         without.setattr(importlib.metadata, "entry_points", lambda group: others)
         registry.forget()
-        words = r"solver 'debye-3' \(method\) is of les-debye 0.1.0, which is not installed: pip install"
+        words = r"solver 'debye-3' \(run.method\) is of les-debye 0.1.0, which is not installed: pip install"
         with pytest.raises(CheckpointError, match=words):
             les_plugins.load(trained)
         with pytest.raises(ConfigError, match="'debye-3'; allowed with what is installed: auto, direct, mesh"):
