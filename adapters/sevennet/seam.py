@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from sevenn import util
+from sevenn import model_build, util
 from sevenn.atom_graph_data import AtomGraphData
 from sevenn.checkpoint import SevenNetCheckpoint
 from sevenn.logger import Logger
@@ -73,9 +73,15 @@ class Checkpoint(SevenNetCheckpoint):  # type: ignore[misc]
         return self._section
 
     def build_model(self, **accelerators: Any) -> AtomGraphSequential:
-        """The model with its weights, and with its long-range part."""
+        """The model with its weights, and with its long-range part.
+
+        Raises:
+            HostError: an accelerator is asked for, and there is a long-range part.
+        """
         if self.section is None:
             return with_config(with_section(super().build_model(**accelerators), None, self.config), self.config)
+        if asked := [name for name, wanted in accelerators.items() if wanted]:
+            raise HostError(f"{asked[0]} has not been tested with a long-range part: read it without")
         model = build_model({**self.config, SECTION: self.section.to_dict()}, torch.get_default_dtype())
         state = backward_compatibility.patch_state_dict_if_old(self.model_state_dict, self.config, model)
         model.load_state_dict(state)
@@ -107,10 +113,10 @@ def training(section: LongRangeConfig | None) -> Iterator[Built]:
     Args:
         section: the `long_range:` section, or None for SevenNet's own models.
     """
-    built, original = Built(), training_script.build_E3_equivariant_model
+    built = Built()
 
     def build(config: dict[str, Any]) -> AtomGraphSequential:
-        model = with_section(original(config), section, config)
+        model = with_section(model_build.build_E3_equivariant_model(config), section, config)
         built.model = with_config(model, config)  # a copy: SevenNet goes on with its own
         if section is not None:
             config[SECTION] = LongRangeSection(section.to_dict())  # for SevenNet's checkpoints
