@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ase.io
 import torch
-import yaml
 from ase import Atoms, units
 from matgl.apps.pes import Potential
 from matgl.ext.ase import Atoms2Graph
@@ -18,8 +16,8 @@ from torch import Tensor, nn
 
 from les_plugins.adapters.matgl.graphs import host_dtype
 from les_plugins.adapters.matgl.model import atomic_energies
-from les_plugins.hosting import registry as plugins
 from les_plugins.testing import AdapterContract, Evaluation, waters
+from les_plugins.testing.training import train_in
 
 SPECIES = ("H", "O")
 CUTOFF = 3.5
@@ -73,15 +71,8 @@ class TensorNetContract(AdapterContract):
 
     def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
         """One epoch of MGLPotentialTrainer."""
-        ase.io.write(folder / "train.extxyz", list(frames[:-2]))
-        ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
-        config = folder / "config.yaml"
-        config.write_text(
-            yaml.safe_dump({**training_settings(self.model_name, None), self.section_name: dict(section)})
-        )
-        checkpoint = plugins.host(self.host).train(config, (), {"data_licence": "none"})
-        assert checkpoint is not None
-        return checkpoint
+        settings = {**training_settings(self.model_name, None), self.section_name: dict(section)}
+        return train_in(folder, self.host, frames, settings)
 
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
         """Calls without cell or scale."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -16,10 +15,9 @@ from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range, energy_model
 from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
-from les_plugins.storage.checkpoint import load_tensors
 from les_plugins.storage.sizes import WeightSizes
+from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 #: Options of a Potential that are kept; what it scales and shifts by is among the tensors.
 _OPTIONS = ("calc_forces", "calc_stresses", "calc_hessian")
 #: Names of tensors, by which the blocks of each architecture are counted.
@@ -40,13 +38,11 @@ def take_apart(model: nn.Module) -> HostState:
     description = {
         "architecture": architecture_of(base),
         "arguments": {key: _encode(key, value) for key, value in base._init_args.items()},
-        "dtype": str(next(base.parameters()).dtype).removeprefix("torch."),
+        "dtype": dtype_name(base),
         "potential": _options(model) if isinstance(model, Potential) else None,
     }
     config = inner.long_range.config if isinstance(inner, LongRangeModel) else None
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    versions = {name: importlib.metadata.version(name) for name in ("matgl", "torch")}
-    return HostState("matgl", versions, description, config, tensors)
+    return state_of("matgl", model, description, config, ("matgl", "torch"))
 
 
 def rebuild(state: HostState) -> nn.Module:
@@ -56,27 +52,23 @@ def rebuild(state: HostState) -> nn.Module:
         raise CheckpointError(f"config.json: {problem}")
     _check_sizes(state.model, WeightSizes(state.tensors))
     arguments = {key: _decode(key, value) for key, value in state.model["arguments"].items()}
-    options = state.model["potential"]
-    try:
+    options, dtype = state.model["potential"], dtype_of(state.model.get("dtype"))
+
+    def build() -> nn.Module:
         model: nn.Module = ARCHITECTURES[state.model["architecture"]].kind(**arguments)
         if options is not None:
             shape = options["element_refs"]
             references = None if shape is None else torch.zeros(*shape)
             model = Potential(model, element_refs=references, **{name: options[name] for name in _OPTIONS})
-        if state.long_range is not None:
-            model = attach_long_range(model, state.long_range)
-        model = model.to(_DTYPES[state.model["dtype"]])
-    except CheckpointError:
-        raise
-    except Exception as error:  # MatGL raises whatever a nonsense argument makes it
-        raise CheckpointError(f"config.json does not describe a model of this MatGL: {error}") from None
-    load_tensors(model, state.tensors)
+        return (model if state.long_range is None else attach_long_range(model, state.long_range)).to(dtype)
+
+    model = rebuilt(state, build, "model of this MatGL")
     for name, value in state.tensors.items():
         if name.endswith("bond_expansion.rbf.cutoff") and abs(float(value) - arguments["cutoff"]) > 1e-5 * float(value):
             raise CheckpointError(
                 f"config.json: cutoff is {arguments['cutoff']}; in the weights it is {float(value):g}"
             )
-    return model.eval()
+    return model
 
 
 def _check_sizes(model: Mapping[str, Any], sizes: WeightSizes) -> None:
@@ -125,8 +117,6 @@ def _problem(model: Mapping[str, Any]) -> str | None:
     architecture = model.get("architecture")
     if architecture not in ARCHITECTURES:
         return f"architecture is {quoted(architecture)}; allowed: {', '.join(ARCHITECTURES)}"
-    if model.get("dtype") not in _DTYPES:
-        return f"dtype is {quoted(model.get('dtype'))}; allowed: {', '.join(_DTYPES)}"
     allowed = set(inspect.signature(ARCHITECTURES[architecture].kind).parameters)
     arguments = model.get("arguments")
     if not isinstance(arguments, Mapping) or (strange := sorted(set(arguments) - allowed)):
@@ -150,6 +140,6 @@ def _encode(key: str, value: Any) -> Any:
 
 
 def _decode(key: str, value: Any) -> Any:
-    if key == "dtype" and value in _DTYPES:
-        return _DTYPES[value]
+    if key == "dtype":
+        return dtype_of(value)
     return tuple(value) if key == "element_types" and isinstance(value, list) else value

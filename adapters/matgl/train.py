@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import math
 import warnings
@@ -22,7 +21,6 @@ from matgl.apps.pes import Potential
 from matgl.utils.training import MGLPotentialTrainer
 from torch import nn
 
-from les_plugins import api
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES
 from les_plugins.adapters.matgl.data import (
     DATASET_KEYS,
@@ -37,11 +35,12 @@ from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, GeometryError, HostError
 from les_plugins.hosting.build import parse_section
-from les_plugins.hosting.section_name import refuse_near_misses
-from les_plugins.io.documents import parse_yaml, read_yaml
+from les_plugins.hosting.section_name import SECTION, refuse_near_misses
+from les_plugins.io.documents import parse_yaml
 from les_plugins.storage import checkpoint
+from les_plugins.storage.training import check_keys, saving
+from les_plugins.training import TrainingRun
 
-SECTION = "long_range"
 _LOSSES = ("huber_loss", "mse_loss", "smooth_l1_loss", "l1_loss")
 #: Keys that hold the name of a file or a folder.
 _PATHS = ("dataset.train", "dataset.valid", "dataset.test", "model.load", "trainer.save_path", "trainer.ckpt_path")
@@ -69,77 +68,92 @@ _HOST_WARNINGS = (
 _DEFAULTS = {"save_path": "matgl_model", "accelerator": "auto", "stress_weight": None, "element_refs": "fit"}
 
 
+class MatGLTraining(TrainingRun):
+    """One `les-plugins train matgl`, from YAML with the sections dataset, model, trainer and long_range.
+
+    Arguments `section.key=value` override the file (docs/how-to/matgl.md). The checkpoint is `<save_path>.les`, of the
+    epoch with the lowest validation loss; beside it `save_path`, which `matgl.load_model` reads.
+    """
+
+    host = "matgl"
+
+    def split(self) -> None:
+        """Every key of every section is checked."""
+        checked = checked_settings(self.settings, self.arguments, self.config_file)
+        self.long_range = checked.pop(SECTION)
+        self.settings, self.dataset = checked, checked["dataset"]
+        self.trainer = {**_DEFAULTS, **checked["trainer"]}
+        self.folder = Path(self.trainer["save_path"])
+
+    def target(self) -> Path:
+        """Beside MatGL's own folder."""
+        return self.folder.with_name(f"{self.folder.name}.les")
+
+    def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
+        """Of the dataset section."""
+        return [Path(self.dataset["train"])], [Path(self.dataset["valid"])]
+
+    def kept(self) -> Iterable[Path]:
+        """Lightning's checkpoints."""
+        return self.folder.glob("*.ckpt")
+
+    def options(self) -> Mapping[str, Any]:
+        """Of the trainer."""
+        return self.trainer
+
+    def read_frames(self) -> Sequence[Atoms]:
+        """Training set; all files are read, and whether the stress is trained on is decided."""
+        self.splits = {
+            name: read_split(self.dataset, name) for name in ("train", "valid", "test") if self.dataset.get(name)
+        }
+        weight = _number(self.trainer, "stress_weight", self.config_file)
+        on_stress = weight != 0.0 and trains_on_stress(self.splits, self.dataset, bool(weight))
+        self.trainer["stress_weight"] = (0.1 if weight is None else weight) if on_stress else 0.0
+        self.splits.setdefault("test", self.splits["valid"])
+        return self.splits["train"]
+
+    def fit(self) -> nn.Module | None:
+        """MatGL's trainer; None in all but the first process of a distributed training."""
+        section, source = self.settings["model"], self.config_file
+        model, scaling = _model(section, self.long_range, self.frames, self.trainer, self.dataset, source)
+        data = {
+            name: dataset_of(some, model, self.dataset, str(self.dataset.get(name) or self.dataset["valid"]))
+            for name, some in self.splits.items()
+        }
+        potential, best = _fit(model, data, self.trainer, scaling, self.folder, source)
+        if rank_zero_only.rank:
+            return None
+        self.facts["last_validation"] = best
+        with saving(self.target(), self.kept()):
+            potential.save(self.folder)
+        return cast(nn.Module, potential)
+
+
 def train(config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[str, Any] | None = None) -> Path | None:
-    """Train with MatGL's own trainer, with the file's `long_range:` section in the model.
+    """Train as the file says; see `TrainingRun.run` for what is returned and raised."""
+    return MatGLTraining(config_file, arguments, metadata).run()
 
-    Args:
-        config_file: YAML with the sections dataset, model, trainer and long_range (docs/how-to/matgl.md);
-            without the last the model is MatGL's alone.
-        arguments: `section.key=value`, which override the file.
-        metadata: facts to keep in the checkpoint.
 
-    Returns:
-        The checkpoint folder `<save_path>.les`, of the epoch with the lowest validation loss; beside it `save_path`,
-        which `matgl.load_model` reads. None in all but the first process of a distributed training.
+def checked_settings(settings: dict[str, Any], arguments: Iterable[str], config_file: Path) -> dict[str, Any]:
+    """The sections of a file, overridden and every key checked; `long_range` is a LongRangeConfig or None.
 
     Raises:
-        ConfigError: unknown keys or values that cannot be used.
-        DataError: frames that cannot be used.
-        HostError: MatGL's trainer refused its arguments.
+        ConfigError: a key that is not known, or one that is missing.
     """
-    settings = read_settings(config_file, arguments)
-    dataset, trainer = settings["dataset"], {**_DEFAULTS, **settings["trainer"]}
-    long_range = settings[SECTION]
-    frames = {name: read_split(dataset, name) for name in ("train", "valid", "test") if dataset.get(name)}
-    weight = _number(trainer, "stress_weight", config_file)
-    on_stress = weight != 0.0 and trains_on_stress(frames, dataset, bool(weight))
-    trainer["stress_weight"] = (0.1 if weight is None else weight) if on_stress else 0.0
-    frames.setdefault("test", frames["valid"])
-    model, scaling = _model(settings["model"], long_range, frames["train"], trainer, dataset, config_file)
-    data = {
-        name: dataset_of(some, model, dataset, str(dataset.get(name) or dataset["valid"]))
-        for name, some in frames.items()
-    }
-    facts = {"training_data": [_file(dataset["train"])], "validation_data": [_file(dataset["valid"])]}
-
-    folder = Path(trainer["save_path"])
-    where = folder.with_name(f"{folder.name}.les")
-    checkpoint.check_target(where)
-    potential, best = _fit(model, data, trainer, scaling, folder, config_file)
-    if rank_zero_only.rank:
-        return None
-    facts = {**facts, "training": {"host_options": _plain(trainer), "last_validation": best}, **(metadata or {})}
-    try:
-        potential.save(folder)
-        return api.save(potential, where, "matgl", facts, frames["train"])
-    except Exception as error:
-        raise HostError(
-            f"{where}: the trained model could not be saved: {error}; Lightning's checkpoints are kept: "
-            f"{', '.join(path.name for path in sorted(folder.glob('*.ckpt'))) or 'none'} in {folder}"
-        ) from error
-
-
-def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str, Any]:
-    """The sections of a file, every key checked; `long_range` is a LongRangeConfig or None.
-
-    Raises:
-        ConfigError: a file that cannot be read, a key that is not known, or one that is missing.
-    """
-    settings = read_yaml(config_file)
     for item in arguments:
         _override(settings, item)
     refuse_near_misses(settings, str(config_file), place="beside dataset, model and trainer")
-    _check_keys(settings, ("dataset", "model", "trainer", SECTION), str(config_file))
+    check_keys(settings, ("dataset", "model", "trainer", SECTION), str(config_file))
     for name in ("dataset", "model", "trainer"):
         section = settings.setdefault(name, {})
         if not isinstance(section, dict):
             raise ConfigError(f"{config_file}: {name} is {section!r}; expected a section of keys and values")
-    _check_keys(settings["dataset"], DATASET_KEYS, f"{config_file}: dataset")
+    check_keys(settings["dataset"], DATASET_KEYS, f"{config_file}: dataset")
     for name in ("train", "valid"):
         if not isinstance(settings["dataset"].get(name), str):
             raise ConfigError(f"{config_file}: dataset.{name} is missing: give an extended XYZ file")
     _check_model(settings["model"], f"{config_file}: model")
-    _check_keys(settings["trainer"], _trainer_keys(), f"{config_file}: trainer")
+    check_keys(settings["trainer"], _trainer_keys(), f"{config_file}: trainer")
     loss = settings["trainer"].get("loss", _LOSSES[0])
     if loss not in _LOSSES:  # MatGL takes the last one for every name that it does not know
         raise ConfigError(f"{config_file}: trainer.loss is {loss!r}; allowed: {', '.join(_LOSSES)}")
@@ -159,7 +173,9 @@ def read_settings(config_file: Path, arguments: Iterable[str] = ()) -> dict[str,
         raise ConfigError(f"{config_file}: trainer.save_path is {save_path!r}; allowed: the name of a folder")
     extra = settings["trainer"].get("trainer_kwargs") or {}
     allowed = [name for name in inspect.signature(lightning.Trainer).parameters if name != "callbacks"]
-    _check_keys(extra, allowed, f"{config_file}: trainer.trainer_kwargs")
+    if not isinstance(extra, dict):
+        raise ConfigError(f"{config_file}: trainer.trainer_kwargs is {extra!r}; expected a section of keys and values")
+    check_keys(extra, allowed, f"{config_file}: trainer.trainer_kwargs")
     section = settings.get(SECTION)
     present = SECTION in settings
     settings[SECTION] = parse_section(section, f"{config_file}: {SECTION}") if present else None
@@ -283,13 +299,13 @@ def _number(trainer: Mapping[str, Any], key: str, source: Path, default: float |
 
 def _check_model(section: dict[str, Any], where: str) -> None:
     if "load" in section:
-        _check_keys(section, ("load",), where)
+        check_keys(section, ("load",), where)
         return
     name = section.get("architecture", "TensorNet")
     if name not in ARCHITECTURES:
         raise ConfigError(f"{where}.architecture is {name!r}; allowed: {', '.join(ARCHITECTURES)}")
     own = set(_parameters(ARCHITECTURES[name].kind)) - {"is_intensive", "kwargs"}
-    _check_keys(section, (*_MODEL_KEYS, *sorted(own)), where)
+    check_keys(section, (*_MODEL_KEYS, *sorted(own)), where)
 
 
 def _trainer_keys() -> tuple[str, ...]:
@@ -299,17 +315,6 @@ def _trainer_keys() -> tuple[str, ...]:
 
 def _parameters(kind: type) -> list[str]:
     return list(inspect.signature(kind).parameters)
-
-
-def _check_keys(section: Any, allowed: Iterable[str], where: str) -> None:
-    if not isinstance(section, Mapping):
-        raise ConfigError(f"{where} is {section!r}; expected a section of keys and values")
-    known = list(allowed)
-    for key in section:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, 1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}; allowed keys: {', '.join(known)}")
 
 
 def _override(settings: dict[str, Any], item: str) -> None:
@@ -326,16 +331,3 @@ def _override(settings: dict[str, Any], item: str) -> None:
     # a path stands as it is: brackets, braces and # would mean something in YAML
     literal = name in _PATHS and value[:1] not in ("'", '"')
     target[keys[-1]] = value if literal else parse_yaml(value, f"argument {item!r}")
-
-
-def _file(path: str) -> dict[str, str]:
-    return {"file": Path(path).name, "sha256": checkpoint.sha256(Path(path))}
-
-
-def _plain(options: Any) -> Any:
-    """The options that say how a model was trained, in JSON types; paths of one machine are left out."""
-    if isinstance(options, Mapping):
-        return {str(key): _plain(value) for key, value in options.items() if "/" not in str(value)}
-    if isinstance(options, list | tuple):
-        return [_plain(item) for item in options]
-    return options if options is None or isinstance(options, bool | int | float | str) else str(options)

@@ -19,6 +19,7 @@ import les_plugins
 from les_plugins.adapters.matgl import train as training
 from les_plugins.adapters.matgl.contract import training_settings
 from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsWarning
+from les_plugins.io.documents import read_yaml
 from les_plugins.testing import labelled_waters
 
 pytestmark = [
@@ -122,7 +123,8 @@ def test_paths_on_the_command_line_stand_as_they_are(work):
     Path(odd).mkdir()
     config = write(labelled_waters(6))
     Path("train.extxyz").rename(f"{odd}/train.extxyz")
-    settings = training.read_settings(config, [f"dataset.train={odd}/train.extxyz", f"trainer.save_path={odd}/run"])
+    arguments = [f"dataset.train={odd}/train.extxyz", f"trainer.save_path={odd}/run"]
+    settings = training.checked_settings(read_yaml(config), arguments, config)
     assert settings["dataset"]["train"] == f"{odd}/train.extxyz"
     assert settings["trainer"]["save_path"] == f"{odd}/run"
     started(config, f"dataset.train={odd}/train.extxyz")
@@ -147,7 +149,7 @@ def test_nothing_after_the_training_loses_the_model_and_other_processes_write_no
     Path("run").mkdir()
     Path("run/best.ckpt").touch()
     config = write(labelled_waters(4))
-    with pytest.raises(HostError, match=r"run\.les: .*could not be saved: disk full; .*kept: best\.ckpt in run"):
+    with pytest.raises(HostError, match=r"run\.les: .*could not be saved: disk full; .* beside it: best\.ckpt"):
         training.train(config)
     monkeypatch.setattr(training.rank_zero_only, "rank", 1)
     assert training.train(config) is None
