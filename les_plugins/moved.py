@@ -1,14 +1,15 @@
-"""Modules under the names that they had in 0.1: they import for one release, with a warning that says the new name."""
+"""Names of 0.1, of modules and in them: they import for one release, with a warning that says the new name."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 #: Old name of a module, and its new one, both below `les_plugins`.
 MOVED = {
@@ -85,6 +86,23 @@ MOVED_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "checkpoint": {"api": ("save", "load", "load_model")},
     "plugins": {"api": ("attach",)},
 }
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__` that gives what was renamed in it, by old name and new, with a warning.
+
+    Args:
+        module: its `__name__`.
+        names: old name → new name.
+    """
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(f"{module}.{name} is {names[name]} now; the old name goes with 0.3", DeprecationWarning, 2)
+        return getattr(sys.modules[module], names[name])
+
+    return find
 
 
 class _Renamed(Loader):

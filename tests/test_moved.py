@@ -33,3 +33,21 @@ def test_names_that_went_to_another_module_are_found_under_the_old_one():
 def test_a_name_that_never_was_is_an_ordinary_import_error():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("les_plugins.electrostatics.no_such_module")
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("les_plugins.data.batch", "evaluate", "evaluate_batch"),
+        ("les_plugins.engines.evaluation", "Evaluation", "StructureResult"),
+        ("les_plugins.engines.evaluation", "evaluate", "evaluate_structure"),
+        ("les_plugins.testing", "Evaluation", "HostResult"),
+        ("les_plugins.testing.host", "Evaluation", "HostResult"),
+    ],
+)
+def test_a_renamed_class_or_function_is_the_one_under_its_new_name_and_says_so(module, old, new):
+    found = importlib.import_module(module)
+    with pytest.warns(DeprecationWarning, match=rf"{module}\.{old} is {new} now; the old name goes with 0.3"):
+        assert getattr(found, old) is getattr(found, new)
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        found.no_such_name  # noqa: B018

@@ -16,7 +16,7 @@ from mace.tools import torch_geometric
 from torch import nn
 
 from les_plugins.precision import default_dtype
-from les_plugins.testing import AdapterContract, Evaluation, waters
+from les_plugins.testing import AdapterContract, HostResult, waters
 from les_plugins.testing.structures import ELEMENTS
 from les_plugins.testing.training import train_in
 
@@ -61,14 +61,14 @@ class MACEContract(AdapterContract):
         """With carbon."""
         return tiny_mace(species=(1, 6, 8), cutoff=3.0, neighbors=6.0)
 
-    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
+    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> HostResult:
         """Through MACE's AtomicData and data loader; stress of open structures is not asked for alone."""
         batch = batch_of(frames, next(model.parameters()).dtype)
         positions = batch["positions"]
         stress = not training and all(atoms.pbc.all() for atoms in frames)
         output = model(batch, training=training, compute_stress=stress)
         tensor = output["stress"] if stress else torch.zeros(len(frames), 3, 3, dtype=positions.dtype)
-        return Evaluation(output["energy"], output["node_energy"], output["forces"], tensor, positions)
+        return HostResult(output["energy"], output["node_energy"], output["forces"], tensor, positions)
 
     def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
         """One epoch of mace_run_train."""

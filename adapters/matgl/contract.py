@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from les_plugins.adapters.matgl.graphs import host_dtype
 from les_plugins.adapters.matgl.model import atomic_energies
-from les_plugins.testing import AdapterContract, Evaluation, waters
+from les_plugins.testing import AdapterContract, HostResult, waters
 from les_plugins.testing.training import train_in
 
 SPECIES = ("H", "O")
@@ -51,7 +51,7 @@ class TensorNetContract(AdapterContract):
         """Potential and energy model through the host's own classes."""
         return tiny_potential(self.model_name, seed, dtype)
 
-    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
+    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> HostResult:
         """Through MatGL's converter and collation."""
         graph, lattice = batch_of(frames, next(model.parameters()).dtype)
         inner: Any = model.model
@@ -67,7 +67,7 @@ class TensorNetContract(AdapterContract):
             model.train(was_training)
             handle.remove()
         atomic = atomic_energies(model, graph.node_type, graph.batch)
-        return Evaluation(energy.view(-1), atomic, forces, stress.view(-1, 3, 3) * units.GPa, positions[0])
+        return HostResult(energy.view(-1), atomic, forces, stress.view(-1, 3, 3) * units.GPa, positions[0])
 
     def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
         """One epoch of MGLPotentialTrainer."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from les_plugins.adapters.nequip.builder import TARGET, LongRangeModel
 from les_plugins.hosting import registry as plugins
 from les_plugins.precision import default_dtype
-from les_plugins.testing import AdapterContract, Evaluation, waters
+from les_plugins.testing import AdapterContract, HostResult, waters
 
 SPECIES = ["H", "O"]
 CUTOFF = 3.5
@@ -77,7 +77,7 @@ class NequIPContract(AdapterContract):
         settings = {"seed": seed, "model_dtype": str(dtype).removeprefix("torch.")}
         return LongRangeModel({**HOST_SECTIONS[self.model_name], **settings}).eval()
 
-    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
+    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> HostResult:
         """Through NequIP's own transforms and batching; positions and energies are float64 in every model."""
         batch = batch_of(frames)
         positions = batch[AtomicDataDict.POSITIONS_KEY].requires_grad_(True)
@@ -86,7 +86,7 @@ class NequIPContract(AdapterContract):
             output = model.train(training)(batch)  # in evaluation mode the host frees the graph
         finally:
             model.train(was_training)
-        return Evaluation(
+        return HostResult(
             output[AtomicDataDict.TOTAL_ENERGY_KEY].view(-1),
             output[AtomicDataDict.PER_ATOM_ENERGY_KEY].view(-1),
             output[AtomicDataDict.FORCE_KEY],

@@ -19,7 +19,7 @@ from torch_geometric.loader import DataLoader
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.graphs import follow_positions, graph_of
 from les_plugins.adapters.sevennet.model import build_model
-from les_plugins.testing import AdapterContract, Evaluation, waters
+from les_plugins.testing import AdapterContract, HostResult, waters
 from les_plugins.testing.training import train_in
 
 CUTOFF = 3.5
@@ -54,7 +54,7 @@ class SevenNetContract(AdapterContract):
         """Through SevenNet's own builder."""
         return tiny_model(seed, dtype)
 
-    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
+    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> HostResult:
         """Through SevenNet's graphs and PyG's loader; edge vectors are made to follow the positions."""
         batch = batch_of(frames, next(model.parameters()).dtype)
         positions = follow_positions(batch)
@@ -63,7 +63,7 @@ class SevenNetContract(AdapterContract):
             output = model.train(training)(batch)  # in evaluation mode the host frees the graph
         finally:
             model.train(was_training)
-        return Evaluation(
+        return HostResult(
             output[keys.PRED_TOTAL_ENERGY],
             output[keys.ATOMIC_ENERGY].view(-1),
             output[keys.PRED_FORCE],

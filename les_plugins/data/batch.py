@@ -1,6 +1,6 @@
 """Several structures at once: by a calculator that has a batch of its host's, or one by one.
 
-`les_plugins.engines.torch_sim` calls `evaluate`; `LongRangeCalculator.evaluate_batch` is what adapters fill in.
+`les_plugins.engines.torch_sim` calls `evaluate_batch`; `LongRangeCalculator.evaluate_batch` is what adapters fill in.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
 from les_plugins.data.evaluation import predict
+from les_plugins.moved import renamed
 
 
 class BatchResult(NamedTuple):
@@ -30,7 +31,7 @@ class BatchResult(NamedTuple):
     stress: NDArray[np.float64]
 
 
-def evaluate(calculator: Any, frames: Sequence[Atoms]) -> BatchResult:
+def evaluate_batch(calculator: Any, frames: Sequence[Atoms]) -> BatchResult:
     """Energies, forces and stresses of several structures, each with its own cell and boundary conditions.
 
     Args:
@@ -43,7 +44,7 @@ def evaluate(calculator: Any, frames: Sequence[Atoms]) -> BatchResult:
 
 
 def evaluate_one_by_one(calculator: Any, frames: Sequence[Atoms]) -> BatchResult:
-    """As `evaluate`, one evaluation a structure, by any calculator of ASE with energy and forces.
+    """As `evaluate_batch`, one evaluation a structure, by any calculator of ASE with energy and forces.
 
     Raises:
         DataError: a result is not finite.
@@ -58,3 +59,6 @@ def evaluate_one_by_one(calculator: Any, frames: Sequence[Atoms]) -> BatchResult
         forces.append(found["forces"])
         stress.append(voigt_6_to_full_3x3_stress(found.get("stress", np.full(6, np.nan))))
     return BatchResult(np.array(energy), np.concatenate(forces), np.array(stress))
+
+
+__getattr__ = renamed(__name__, {"evaluate": "evaluate_batch"})

@@ -31,19 +31,16 @@ def primitive_matrix(cell: PhonopyAtoms, symprec: float) -> Literal["auto"] | Fl
     them for all.
 
     Args:
-        cell: the unit cell, with masses.
+        cell: the unit cell, with masses above 0, as `check_frame` sees to.
         symprec: tolerance of the symmetry search, Å.
 
     Raises:
-        DataError: a mass that is not above 0, or more isotopes than there are symbols to stand in for them.
+        DataError: more isotopes than there are symbols to stand in for them.
     """
     from phonopy.structure.atoms import PhonopyAtoms
     from phonopy.structure.cells import guess_primitive_matrix
 
     masses = np.asarray(cell.masses)
-    for number, mass in enumerate(masses):
-        if not 0 < mass < np.inf:
-            raise DataError(f"atom {number} has the mass {mass:g} u; allowed: above 0")
     if not has_isotopes(cell.symbols, masses):
         return "auto"
     kinds = list(zip(cell.symbols, np.round(np.log(masses) / _SAME).astype(int).tolist(), strict=True))

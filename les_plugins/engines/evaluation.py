@@ -18,10 +18,11 @@ from les_plugins.data.labels import BORN
 from les_plugins.data.metrics import Floats
 from les_plugins.electrostatics.observables import enforce_asr, sum_rule_violation
 from les_plugins.errors import HostError
+from les_plugins.moved import renamed
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class StructureResult:
     """What an engine takes of one structure.
 
     Attributes:
@@ -44,7 +45,9 @@ class Evaluation:
     polarizability: Floats | None
 
 
-def evaluate(calculator: Any, atoms: Atoms, where: str, born: bool = False, sum_rule: bool = True) -> Evaluation:
+def evaluate_structure(
+    calculator: Any, atoms: Atoms, where: str, born: bool = False, sum_rule: bool = True
+) -> StructureResult:
     """Evaluate one structure.
 
     Args:
@@ -70,7 +73,7 @@ def evaluate(calculator: Any, atoms: Atoms, where: str, born: bool = False, sum_
         tensor, batch = torch.as_tensor(found[BORN]), torch.zeros(len(atoms), dtype=torch.long)
         violation = float(sum_rule_violation(tensor, batch).abs().max())
         charges = (enforce_asr(tensor, batch) if sum_rule else tensor).numpy()
-    return Evaluation(
+    return StructureResult(
         energy=float(found["energy"]),
         forces=found["forces"],
         virial=virial,
@@ -85,6 +88,9 @@ def check_born(calculator: Any, option: str) -> None:
     """HostError where a calculator predicts no Born charges; `option` is what asked for them."""
     if BORN not in calculator.implemented_properties or not getattr(calculator, "has_long_range", True):
         raise HostError(f"{option}: the model predicts no Born charges: it has no long-range part")
+
+
+__getattr__ = renamed(__name__, {"Evaluation": "StructureResult", "evaluate": "evaluate_structure"})
 
 
 def field_forces(born: Floats, field: Floats) -> Floats:

@@ -23,7 +23,7 @@ from les_plugins import api
 from les_plugins.data.evaluation import known_elements
 from les_plugins.data.frames import boundary_of, check_elements_of, read_frames
 from les_plugins.data.metrics import Floats
-from les_plugins.engines.evaluation import Evaluation, check_born, evaluate
+from les_plugins.engines.evaluation import StructureResult, check_born, evaluate_structure
 from les_plugins.errors import ConfigError, GeometryError, HostError, LesPluginsWarning
 
 __DRIVER_NAME__ = "les"
@@ -126,7 +126,7 @@ class LesDriver(Dummy_driver):  # type: ignore[misc]
             atoms.cell = unit_to_user("length", "angstrom", np.asarray(cell, dtype=float).T)
         else:
             atoms.cell = None  # i-PI's is as large as the user made it, and means nothing
-        found = evaluate(self.calculator, atoms, "i-PI driver", self.born, self.sum_rule)
+        found = evaluate_structure(self.calculator, atoms, "i-PI driver", self.born, self.sum_rule)
         if found.sum_rule_violation is not None and self.sum_rule and not self._reported:
             self._reported = True
             messages.info(
@@ -138,7 +138,7 @@ class LesDriver(Dummy_driver):  # type: ignore[misc]
         return found.energy * energy, found.forces * (energy / length), found.virial * energy, json.dumps(extras(found))
 
 
-def extras(found: Evaluation) -> dict[str, Any]:
+def extras(found: StructureResult) -> dict[str, Any]:
     """What i-PI reads of a structure beside energy, forces and virial, those that there are, in atomic units.
 
     Returns:

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from les_plugins.data.evaluation import known_elements
 from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.data.metrics import Floats
-from les_plugins.engines.evaluation import Evaluation, check_born, evaluate, field_forces
+from les_plugins.engines.evaluation import StructureResult, check_born, evaluate_structure, field_forces
 from les_plugins.errors import ConfigError, GeometryError, HostError, how_to_install
 
 #: Methods of LAMMPS that run steps. An exception cannot pass through its C++ code: they raise it when they return.
@@ -60,7 +60,7 @@ class ExternalForces:
     ) -> None:
         self.calculator, self.elements, self.field = calculator, tuple(elements), field
         self.atoms: Atoms | None = None
-        self.result: Evaluation | None = None
+        self.result: StructureResult | None = None
         self.failure: BaseException | None = None
         self._lmp, self._fix, self._sum_rule = lmp, fix, sum_rule
         self._stopped: int | None = None
@@ -102,7 +102,7 @@ class ExternalForces:
             cell=cell if any(periodic) else None,
             pbc=periodic,
         )
-        found = evaluate(
+        found = evaluate_structure(
             self.calculator, self.atoms, f"LAMMPS, step {step}", self.field is not None, sum_rule=self._sum_rule
         )
         self.result = found

@@ -15,7 +15,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from les_plugins.data.batch import evaluate
+from les_plugins.data.batch import evaluate_batch
 from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, LesPluginsWarning, how_to_install
 
@@ -63,7 +63,7 @@ class CalculatorModel(ModelInterface):  # type: ignore[misc]
         if isinstance(state, dict):
             state = torch_sim.SimState(**{"masses": torch.ones(len(state["positions"])), **state})
         frames = atoms_of(state)
-        found = evaluate(self.calculator, frames)
+        found = evaluate_batch(self.calculator, frames)
         results = {"energy": found.energy, "forces": found.forces}
         if self.compute_stress and all(atoms.pbc.all() for atoms in frames):
             results["stress"] = found.stress

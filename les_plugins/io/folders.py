@@ -19,6 +19,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+from les_plugins.io.files import flush
+
 #: Folders of writers that were killed are removed by the next one when nobody has touched them for so long, s.
 _ABANDONED = 60.0
 #: Linux: renameat2(AT_FDCWD, …, RENAME_EXCHANGE); macOS: renamex_np(…, RENAME_SWAP).
@@ -48,10 +50,10 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         yield new
         for file in new.iterdir():
-            _flush(file)
-        _flush(new)
+            flush(file)
+        flush(new)
         _put_in_place(new, target)
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         with contextlib.suppress(OSError):
             _remove(new)  # what stood there before, or what was not finished
@@ -115,14 +117,6 @@ def _locked(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

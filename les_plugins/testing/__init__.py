@@ -19,8 +19,11 @@ pytest.register_assert_rewrite(
     )
 )
 
+from les_plugins.moved import renamed
 from les_plugins.testing.contract import AdapterContract
-from les_plugins.testing.host import Evaluation, long_range_part
+from les_plugins.testing.host import HostResult, long_range_part
 from les_plugins.testing.structures import labelled_waters, waters
 
-__all__ = ["AdapterContract", "Evaluation", "labelled_waters", "long_range_part", "waters"]
+__all__ = ["AdapterContract", "HostResult", "labelled_waters", "long_range_part", "waters"]
+
+__getattr__ = renamed(__name__, {"Evaluation": "HostResult"})

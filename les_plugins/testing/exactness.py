@@ -7,7 +7,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from les_plugins import api
-from les_plugins.data.batch import BatchResult, evaluate, evaluate_one_by_one
+from les_plugins.data.batch import BatchResult, evaluate_batch, evaluate_one_by_one
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import waters
 
@@ -72,7 +72,7 @@ class Exactness(ContractHost):
         calculator = self.calculator(self.model)
         mixed = [waters(seed=1), waters(2, seed=2, pbc=False), waters(3, seed=3)]
         for frames in (mixed, mixed[:1], mixed[1:2]):
-            together, single = evaluate(calculator, frames), evaluate_one_by_one(calculator, frames)
+            together, single = evaluate_batch(calculator, frames), evaluate_one_by_one(calculator, frames)
             for name in BatchResult._fields:
                 # sums in another order, as above; NaN for NaN: an open structure has no stress
                 assert_allclose(getattr(together, name), getattr(single, name), rtol=1e-11, atol=1e-10)

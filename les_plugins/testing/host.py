@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from les_plugins import api
 from les_plugins.hosting import registry as plugins
 from les_plugins.model.long_range import LongRange, LongRangeResult
+from les_plugins.moved import renamed
 from les_plugins.testing.structures import waters
 
 #: The section that most laws are checked with: every moment and every response.
@@ -26,7 +27,7 @@ FULL: Mapping[str, Any] = {"response": {"charge": True, "dipole": "anisotropic"}
 NATURAL = {"charge": 0.2, "dipole": 0.1, "quadrupole": 0.1}
 
 
-class Evaluation(NamedTuple):
+class HostResult(NamedTuple):
     """What a host says of a batch of structures, in its own dtype.
 
     Attributes:
@@ -81,7 +82,7 @@ class ContractHost(ABC):
         return None
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
+    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> HostResult:
         """One forward pass of all frames as one batch, through the host's own data pipeline.
 
         Args:
@@ -148,7 +149,7 @@ class ContractHost(ABC):
         """What the long-range part inside a model returns for a batch."""
         return self.evaluate_with_latent(model, frames)[1]
 
-    def evaluate_with_latent(self, model: nn.Module, frames: Sequence[Atoms]) -> tuple[Evaluation, LongRangeResult]:
+    def evaluate_with_latent(self, model: nn.Module, frames: Sequence[Atoms]) -> tuple[HostResult, LongRangeResult]:
         """Both at once; the latter is caught on its way, whatever the host does with it."""
         caught: list[LongRangeResult] = []
         handle = long_range_part(model).register_forward_hook(lambda module, inputs, output: caught.append(output))
@@ -204,3 +205,6 @@ def _scale_output(head: nn.Module, factor: float) -> None:
 @functools.cache
 def _shared(contract: type[ContractHost]) -> nn.Module:
     return contract().attached()
+
+
+__getattr__ = renamed(__name__, {"Evaluation": "HostResult"})

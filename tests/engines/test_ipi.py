@@ -218,7 +218,7 @@ def test_options_reach_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         asked.append((path, device))
         return ions
 
-    monkeypatch.setattr(les_plugins, "load", load)
+    monkeypatch.setattr(les_plugins.api, "load", load)
     upright().write(tmp_path / "start.xyz")
     # as i-pi-py_driver -o hands them over: numbers are read, and a positional one is possible
     driver = LesDriver("salt.les", template=str(tmp_path / "start.xyz"), device="cuda", epsilon_infinity=4)
@@ -256,7 +256,7 @@ def test_wrong_options_are_refused_in_words(options: dict[str, Any], error: Any,
 def test_wrong_models_are_refused_in_words(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], calculator: Any, error: Any, words: str
 ) -> None:
-    monkeypatch.setattr(les_plugins, "load", lambda path, device: calculator)
+    monkeypatch.setattr(les_plugins.api, "load", lambda path, device: calculator)
     with pytest.raises(error, match=words):
         LesDriver(template=upright(), **options)
 

@@ -13,7 +13,7 @@ from tiny_schnet.run import evaluate, make_batch
 from torch import nn
 
 from les_plugins.hosting import registry as plugins
-from les_plugins.testing import AdapterContract, Evaluation
+from les_plugins.testing import AdapterContract, HostResult
 
 
 class TinySchNetContract(AdapterContract):
@@ -26,11 +26,11 @@ class TinySchNetContract(AdapterContract):
     def make_other_model(self) -> nn.Module:
         return TinySchNet(elements=(1, 6, 8), cutoff=3.0, mean_neighbors=6.0).double()
 
-    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> Evaluation:
+    def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> HostResult:
         batch = make_batch(frames, model.config["cutoff"], next(model.parameters()).dtype)
         output = evaluate(model, batch, training)
         names = ("energy", "atomic_energy", "forces", "stress")
-        return Evaluation(*(output[name] for name in names), positions=batch["positions"])
+        return HostResult(*(output[name] for name in names), positions=batch["positions"])
 
     def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
         ase.io.write(folder / "train.extxyz", frames)

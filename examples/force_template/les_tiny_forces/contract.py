@@ -6,7 +6,7 @@ import yaml
 from tiny_forces.model import TinyForces, make_batch
 
 from les_plugins.hosting import registry
-from les_plugins.testing import AdapterContract, Evaluation
+from les_plugins.testing import AdapterContract, HostResult
 
 
 class TinyForcesContract(AdapterContract):
@@ -25,7 +25,7 @@ class TinyForcesContract(AdapterContract):
         output = model.train(training)(batch)
         model.train(before)
         names = ("energy", "atomic_energy", "forces", "stress")
-        return Evaluation(*(output[name] for name in names), positions=batch["positions"])
+        return HostResult(*(output[name] for name in names), positions=batch["positions"])
 
     def train(self, folder, frames, section):
         ase.io.write(folder / "train.extxyz", frames)
