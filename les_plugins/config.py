@@ -50,7 +50,7 @@ Checked = BeforeValidator(_checked)
 
 
 class ResponseConfig(BaseModel):
-    """Which moments are induced (PHYSICS 4).
+    """Which moments are induced (theory 6).
 
     Attributes:
         charge: induced charge through a softness on every atom.

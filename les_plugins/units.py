@@ -1,4 +1,4 @@
-"""Constants and conversions in the units used everywhere: Å, eV, e, fs, K (PHYSICS 1). No number of them is elsewhere.
+"""Constants and conversions in the units used everywhere: Å, eV, e, fs, K (theory 1). No number of them is elsewhere.
 
 From SciPy's table of CODATA's values, but for ε0, whose digits belong to the definition of the model.
 """

@@ -102,7 +102,7 @@ def test_a_tensor_of_vectors_vanishes_at_a_centre_of_inversion_and_one_of_edges_
 
 @pytest.mark.parametrize(
     ("elements", "message"),
-    [(("H", "O"), "initial_charges has Pb; allowed: the model's elements, H, O"), (None, "does not hand over")],
+    [(("H", "O"), "initial_charges has Pb; allowed: the model's elements, H, O"), (None, "does not provide")],
 )
 def test_initial_charges_of_elements_that_are_not_there_are_refused(elements, message):
     section = LongRangeConfig.parse({"initial_charges": {"Pb": 0.9}, "multipoles": ["charge"]})

@@ -166,7 +166,7 @@ def with_born_charges(
     Raises:
         HostError: the model has no long-range part, or no ε_∞.
 
-    Source: PHYSICS 6.
+    Source: theory 10.1.
     """
     check_born_charges(calculator)
     epsilon = getattr(calculator, "epsilon_infinity", None) if epsilon_infinity is None else epsilon_infinity
@@ -198,7 +198,7 @@ def set_born_charges(phonon: Phonopy, born: ArrayLike, dielectric: ArrayLike) ->
     Returns:
         Largest element of the mean Z*, e, before.
 
-    Source: PHYSICS 6 and 7.
+    Source: theory 10.1.
     """
     from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
 

@@ -90,7 +90,7 @@ def piezoelectric_tensor(calculator: Any, atoms: Atoms, strain: float = 1e-3) ->
         GeometryError: not periodic along three axes.
         ConfigError: strain not above zero.
 
-    Source: PHYSICS 6; D. Vanderbilt, J. Phys. Chem. Solids 61, 147 (2000) for proper and improper.
+    Source: theory 10.2; D. Vanderbilt, J. Phys. Chem. Solids 61, 147 (2000) for proper and improper.
     """
     _check(atoms, strain)
     moment = _at_strain(calculator, atoms, np.zeros((3, 3)), forces=False)
@@ -114,7 +114,7 @@ def long_wave_piezoelectric_tensor(
         GeometryError: not periodic along three axes.
         ConfigError: a supercell of less than one cell.
 
-    Source: PHYSICS 6; R. M. Martin, Phys. Rev. B 5, 1607 (1972).
+    Source: theory 10.2; R. M. Martin, Phys. Rev. B 5, 1607 (1972).
     """
     _check(atoms, 1e-3)
     repeated = _repeated(atoms, supercell)
@@ -166,7 +166,7 @@ def relaxed_piezoelectric_tensor(
         GeometryError: not periodic along three axes, a single atom; ions not at rest; an unstable structure.
         ConfigError: strain or distance out of range.
 
-    Source: PHYSICS 6; X. Wu, D. Vanderbilt, D. R. Hamann, Phys. Rev. B 72, 035105 (2005).
+    Source: theory 10.2; X. Wu, D. Vanderbilt, D. R. Hamann, Phys. Rev. B 72, 035105 (2005).
     """
     _check(atoms, strain)
     repeated = _repeated(atoms, supercell)

@@ -1,4 +1,4 @@
-"""Total charges that a structure brings and a model does not read (PHYSICS 4c). Calculators and commands call this."""
+"""Total charges that a structure brings and a model does not read (theory 5.2). Calculators and commands call this."""
 
 from __future__ import annotations
 

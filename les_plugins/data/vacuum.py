@@ -1,6 +1,6 @@
 """Empty regions inside periodic cells, and slabs torn at the boundary of their cell. `cautions.py` warns of them.
 
-Charges of a periodic structure are scaled by ε_∞ as those inside a material are (PHYSICS 6). What stands in a vacuum
+Charges of a periodic structure are scaled by ε_∞ as those inside a material are (theory 8.3). What stands in a vacuum
 has none around it: a molecule in a box, a sheet, a wire, a slab whose `pbc` says T T T.
 """
 

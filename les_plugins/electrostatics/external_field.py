@@ -1,4 +1,4 @@
-"""A uniform external field: one energy, where positions are defined along it (PHYSICS 5). The layer calls it.
+"""A uniform external field: one energy, where positions are defined along it (theory 7). The layer calls it.
 
 Positions are defined in all directions of an open structure, along the normal of a slab, in none of a periodic one.
 """

@@ -56,7 +56,7 @@ class ElectrostaticsResult(NamedTuple):
 
 
 class LatentElectrostatics(torch.nn.Module):
-    """Energy of Gaussian-smeared atomic multipoles and their linear response (PHYSICS 1–5, arXiv 2605.05746).
+    """Energy of Gaussian-smeared atomic multipoles and their linear response (theory 1–7, arXiv 2605.05746).
 
     Args:
         sigma: Gaussian smearing width, 0.1 … 10 Å.
@@ -183,7 +183,7 @@ class LatentElectrostatics(torch.nn.Module):
             multipoles: permanent moments; see `Multipoles` for shapes and units.
             softness: (N,) e²/eV, ≥ 0.
             polarizability: (N,) or (N, 3, 3) e²·Å²/eV, positive semidefinite.
-            external_field: (B, 3) or (3,) V/Å in latent units (PHYSICS 5). The energy of a net charge in it is counted
+            external_field: (B, 3) or (3,) V/Å in latent units (theory 7). The energy of a net charge in it is counted
                 from the origin of the coordinates.
             periodic_field: what a field along periodic directions does, where the positions of charges are not defined:
                 "refuse", or "dipoles", −Σ u·E − ½ Σ (E_i + E)·α·(E_i + E) alone. The energy is then not that of the
@@ -196,7 +196,7 @@ class LatentElectrostatics(torch.nn.Module):
             GeometryError: shapes that do not fit, NaN or infinity, a wire, a singular cell, a field along
                 periodic directions, a net charge that is to be refused.
 
-        Source: PHYSICS 1–5; arXiv 2605.05746.
+        Source: theory 1–7; arXiv 2605.05746.
         """
         if not is_traced():  # values are not known to a compiler
             one_of("periodic_field", periodic_field, PERIODIC_FIELD)
@@ -231,9 +231,9 @@ class LatentElectrostatics(torch.nn.Module):
         energy, atomic, potential, field = permanent
         charge, dipole = moments.charge, moments.dipole
 
-        seen_potential, seen_field = potential, field
+        driving_potential, driving_field = potential, field
         if external_field is not None:
-            seen_potential, seen_field, work = in_external_field(
+            driving_potential, driving_field, work = in_external_field(
                 coordinates,
                 lattice,
                 pbc,
@@ -252,9 +252,9 @@ class LatentElectrostatics(torch.nn.Module):
             alpha = None if polarizability is None else polarizability.double()
             if isinstance(self.response_model, InteractingResponse):
                 interaction = self._interaction(coordinates, lattice, pbc, batch)
-                induced = self.response_model.respond(interaction, seen_potential, seen_field, kappa, alpha)
+                induced = self.response_model.respond(interaction, driving_potential, driving_field, kappa, alpha)
             else:
-                induced = self.response_model(seen_potential, seen_field, kappa, alpha)
+                induced = self.response_model(driving_potential, driving_field, kappa, alpha)
             atomic = atomic + induced.atomic_energy
             response_energy = induced.energy
             if response_energy is None:
@@ -288,7 +288,7 @@ class LatentElectrostatics(torch.nn.Module):
             `system_polarizability`, there without softness. Charge flow counts along open directions only. None for
             other responses and without one.
 
-        Source: PHYSICS 5 and 6.
+        Source: theory 9.1.
         """
         model = self.response_model
         if not isinstance(model, SelfConsistentResponse):

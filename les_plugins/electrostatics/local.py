@@ -27,7 +27,7 @@ class LocalFields(NamedTuple):
 
 
 def contract(multipoles: Multipoles, fields: LocalFields) -> Tensor:
-    """(n,) eV: ½ (q + u·∇ + ½ Q:∇∇) Φ, each atom's share of the permanent energy (PHYSICS 3)."""
+    """(n,) eV: ½ (q + u·∇ + ½ Q:∇∇) Φ, each atom's share of the permanent energy (theory 2.1 and 3.1)."""
     energy = multipoles.charge * fields.potential
     if multipoles.dipole is not None:
         energy = energy + (multipoles.dipole * fields.gradient).sum(1)
@@ -37,7 +37,7 @@ def contract(multipoles: Multipoles, fields: LocalFields) -> Tensor:
 
 
 def self_energy(multipoles: Multipoles, sigma: float) -> Tensor:
-    """(n,) eV: interaction of each atom's smeared moments with themselves (PHYSICS 2)."""
+    """(n,) eV: interaction of each atom's smeared moments with themselves (theory 2.2)."""
     charge, dipole, quadrupole = _self_factors(sigma)
     energy = charge * multipoles.charge.square()
     if multipoles.dipole is not None:

@@ -87,7 +87,7 @@ def long_waves(
     Raises:
         GeometryError: positions without a graph.
 
-    Source: PHYSICS 2 and 6; R. M. Martin, Phys. Rev. B 5, 1607 (1972).
+    Source: theory 8.4; R. M. Martin, Phys. Rev. B 5, 1607 (1972).
     """
     if not positions.requires_grad:
         raise GeometryError("positions.requires_grad is False; dynamical quadrupoles differentiate by them")
@@ -170,7 +170,7 @@ def screening_of_longest_wave(softness: Tensor, cell: Tensor) -> tuple[float, fl
         softness: (N,) κ, e²/eV.
         cell: (3, 3) Å.
 
-    Source: PHYSICS 2 and 4, for a uniform softness at small k.
+    Source: theory 6.2, for a uniform softness at small k.
     """
     exact = cell.detach().double()
     steps = torch.tensor([-1.0, 0.0, 1.0], dtype=exact.dtype, device=exact.device)

@@ -15,7 +15,7 @@ from les_plugins.errors import GeometryError
 
 
 class Multipoles(NamedTuple):
-    """Latent permanent moments of every atom (PHYSICS 1).
+    """Latent permanent moments of every atom (theory 1).
 
     Attributes:
         charge: (N,) e; or (N, channels) with no other moment: channels do not see each other.

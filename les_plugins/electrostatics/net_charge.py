@@ -1,4 +1,4 @@
-"""What is done about the net charge of the latent charges, and what it costs (PHYSICS 2, 8). Layer and model call it.
+"""What is done about the net charge of the latent charges, and what it costs (theory 5). Layer and model call it.
 
 Training in the bulk leaves a net charge that a uniform background neutralises unseen. Slabs and open structures have
 no background: there the same charge is a force on every atom.
@@ -35,7 +35,7 @@ def neutralized(charge: Tensor, pbc: Tensor, batch: Tensor, neutralize: str, ran
             "keep", none.
         ranks: over which the atoms of each structure are spread, if they are.
 
-    Source: PHYSICS 8.
+    Source: theory 5.2.
     """
     if neutralize == "keep":
         return charge

@@ -71,7 +71,7 @@ def nvalchemi_electrostatics(
     Raises:
         GeometryError: a singular cell, or one that needs more mesh points than MOST_MESH_POINTS.
 
-    Source: PHYSICS 2, 4 and 9.
+    Source: theory 2.
     """
     sigma, cutoff = settings.sigma, settings.cutoff
     inputs = (positions, cell, *multipoles)

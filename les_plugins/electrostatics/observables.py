@@ -1,4 +1,4 @@
-"""Polarization, Born effective charges, forces of a field, polarizability (PHYSICS 5, 6) of differentiable moments."""
+"""Polarization, Born effective charges, forces of a field, polarizability (theory 7–9) of differentiable moments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def charge_of_total(charge: Tensor, batch: Tensor, n_structures: int, total_char
     Returns:
         (N,) e.
 
-    Source: PHYSICS 6.
+    Source: theory 8.1.
     """
     charges = _single(charge)
     excess = to_structures(charges, batch, n_structures)
@@ -59,7 +59,7 @@ def polarization(
         not depend on where the structure stands, else it is that about the origin of the coordinates. Quadrupoles do
         not contribute.
 
-    Source: PHYSICS 6.
+    Source: theory 8.1.
     """
     n_structures = int(batch.max()) + 1 if len(batch) else 0
     moment = charge_of_total(charge, batch, n_structures, total_charge)[:, None] * positions
@@ -100,7 +100,7 @@ def born_effective_charges(
     Raises:
         GeometryError: positions without a graph, a wire.
 
-    Source: PHYSICS 6; arXiv 2605.05746.
+    Source: theory 8.1; arXiv 2605.05746.
     """
     _check_differentiable(positions, pbc)
     born = positions.new_zeros(positions.shape[0], 3, 3, dtype=_single(charge).dtype)
@@ -138,7 +138,7 @@ def field_forces(
     Raises:
         GeometryError: as `born_effective_charges`.
 
-    Source: PHYSICS 5 and 6.
+    Source: theory 7.
     """
     _check_differentiable(positions, pbc)
     total = positions.new_zeros(positions.shape, dtype=_single(charge).dtype)
@@ -164,7 +164,7 @@ def sum_rule_violation(born: Tensor, batch: Tensor) -> Tensor:
         born: (N, 3, 3) e.
         batch: (N,) integer, the structure of each atom.
 
-    Source: PHYSICS 6.
+    Source: theory 8.
     """
     n_structures = int(batch.max()) + 1 if len(batch) else 0
     counts = torch.bincount(batch, minlength=n_structures).clamp(min=1)
@@ -185,7 +185,7 @@ def electronic_susceptibility(polarizability: Tensor | None, cell: Tensor, pbc: 
         pbc: (B, 3) bool.
         batch: (N,) integer.
 
-    Source: PHYSICS 6.
+    Source: theory 8.3.
     """
     if polarizability is None:
         return cell.new_zeros(len(cell))
@@ -219,7 +219,7 @@ def electronic_screening(
         ε_∞, divided by 1 + χ where there are induced dipoles. A slab has no volume, and its charges are screened
         differently along plane and normal: no single factor is right, and none is put in.
 
-    Source: PHYSICS 6.
+    Source: theory 8.3.
     """
     periodic = pbc.all(1)
     screening = torch.where(periodic, cell.new_tensor(epsilon_infinity), cell.new_tensor(1.0))
@@ -247,7 +247,7 @@ def electronic_dielectric_tensor(
         epsilon_infinity, polarizability, cell, pbc, batch, susceptibility: as for `electronic_screening`; open
             structures and slabs get ones.
 
-    Source: PHYSICS 6, with α_physical = ε_e α.
+    Source: theory 9.2, with α_physical = ε_e α.
     """
     screening = electronic_screening(epsilon_infinity, polarizability, cell, pbc, batch, susceptibility)
     unit = torch.eye(3, dtype=cell.dtype, device=cell.device).expand(len(cell), 3, 3)
@@ -286,7 +286,7 @@ def system_polarizability(
     Raises:
         GeometryError: a slab with softness and no cell.
 
-    Source: PHYSICS 5 and 6.
+    Source: theory 9.1.
     """
     total = positions.new_zeros(len(pbc), 3, 3)
     if polarizability is not None:
@@ -325,7 +325,7 @@ def polarization_modes(
     dipole: Tensor | None,
     total_charge: Tensor | None = None,
 ) -> Iterator[Mode]:
-    """The sums of PHYSICS 6: charges along each axis, at the smallest k where periodic, and dipoles."""
+    """The sums of theory 8.1 and 8.2: charges along each axis, at the smallest k where periodic, and dipoles."""
     charges = charge_of_total(charge, batch, cell.shape[0], total_charge)
     positions, cell = positions.to(charges.dtype), cell.to(charges.dtype)
     lattice = boundary_lattice(cell, pbc)

@@ -1,4 +1,4 @@
-"""Electrostatics of smeared multipoles with open boundaries: pairs of atoms in real space (PHYSICS 3, 4).
+"""Electrostatics of smeared multipoles with open boundaries: pairs of atoms in real space (theory 3).
 
 Every derivative of the pair kernel is contracted with the moments as it is formed, so that nothing larger than a
 vector is kept for a pair. `layer.py` calls it once for all open structures of a batch.
@@ -41,7 +41,7 @@ def open_electrostatics(
         `pairs.AT_ONCE` pairs are summed at once; more are summed in pieces, whose intermediate values are computed
         again for derivatives, so that memory does not grow with their number.
 
-    Source: PHYSICS 3 and 4; arXiv 2605.05746.
+    Source: theory 3.1; arXiv 2605.05746.
     """
     if multipoles.quadrupole is not None and multipoles.dipole is None:
         multipoles = multipoles._replace(dipole=torch.zeros_like(positions))

@@ -1,4 +1,4 @@
-"""Electrostatics of slabs, periodic along two axes: the 3D sum of a cell of our own, corrected (PHYSICS 8).
+"""Electrostatics of slabs, periodic along two axes: the 3D sum of a cell of our own, corrected (theory 4).
 
 The given third vector is not read. The 3D sum differs from that of the slab by two known terms: a parabola along the
 normal (in-plane wave vector zero) and the copies above and below (all other wave vectors). `solver.py` calls it once
@@ -74,7 +74,7 @@ def slab_electrostatics(
     Raises:
         GeometryError: parallel in-plane vectors, or what the periodic solver refuses.
 
-    Source: PHYSICS 8; Yeh and Berkowitz, J. Chem. Phys. 111, 3155 (1999); charged: Ballenegger, Arnold, Cerdà,
+    Source: theory 4; Yeh and Berkowitz, J. Chem. Phys. 111, 3155 (1999); charged: Ballenegger, Arnold, Cerdà,
     J. Chem. Phys. 131, 094107 (2009); copies: Arnold, de Joannis, Holm, J. Chem. Phys. 117, 2496 (2002).
     """
     slab = slab_geometry(positions, cell, pbc, sigma)

@@ -44,7 +44,7 @@ def solve_structures(
         ranks: over which the atoms of each structure are spread, if they are (see `reduction.py`).
         training: forces will be differentiated.
 
-    Source: PHYSICS 2–4.
+    Source: theory 2–4.
     """
     n_structures = len(cell)
     order = torch.argsort(batch, stable=True)

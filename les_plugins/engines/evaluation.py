@@ -94,6 +94,6 @@ __getattr__ = renamed(__name__, {"Evaluation": "StructureResult", "evaluate": "e
 
 
 def field_forces(born: Floats, field: Floats) -> Floats:
-    """(N, 3) eV/Å of a uniform field (3,) V/Å on Z* (N, 3, 3): F_ib = Σ_a E_a Z*_iab (PHYSICS 5, linear term)."""
+    """(N, 3) eV/Å of a uniform field (3,) V/Å on Z* (N, 3, 3): F_ib = Σ_a E_a Z*_iab (theory 7, linear term)."""
     forces: Floats = np.einsum("a,nab->nb", field, born)
     return forces

@@ -1,4 +1,4 @@
-"""The common sign of all latent moments: a convention, for the energy is even in them (PHYSICS 6). Set when saving."""
+"""The common sign of all latent moments: a convention, for the energy is even in them (theory 8.5). Set when saving."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, Node
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
 
-#: Natural size of each output at the start of training, times a network output of order one (PHYSICS 4).
+#: Natural size of each output at the start of training, times a network output of order one (theory 1).
 CHARGE_SCALE = 0.1
 DIPOLE_SCALE = 0.1
 QUADRUPOLE_SCALE = 0.1
@@ -66,8 +66,7 @@ class Heads(nn.Module):
         if config.total_charge == "conserved":
             if layout.cutoff is None:
                 raise ConfigError(
-                    "total_charge: conserved needs the host's edges, which this adapter does not hand over; "
-                    "allowed: free"
+                    "total_charge: conserved needs the host's edges, which this adapter does not provide; allowed: free"
                 )
             self.counter_charge_cutoff = min(COUNTER_CHARGE_CUTOFF, float(layout.cutoff))
         charges = _initial_charges(layout, config.initial_charges) if config.initial_charges else None
@@ -102,7 +101,7 @@ class Heads(nn.Module):
             charge = conserved(charge, features.edges, self.counter_charge_cutoff)
         if self.element_charge is not None:
             if features.species is None:
-                raise ConfigError("initial_charges: this adapter does not hand over the species of the atoms")
+                raise ConfigError("initial_charges: this adapter does not provide the species of the atoms")
             charge = charge + self.element_charge.to(charge.dtype)[features.species]
         multipoles = Multipoles(
             charge,
@@ -203,7 +202,7 @@ class EdgeHead(nn.Module):
     def __init__(self, layout: FeatureLayout, hidden: int, rank: int) -> None:
         super().__init__()
         if layout.cutoff is None:
-            raise ConfigError("edge heads need the host's edges and cutoff, which this adapter does not hand over")
+            raise ConfigError("edge heads need the host's edges and cutoff, which this adapter does not provide")
         self.rank = rank
         self.cutoff = float(layout.cutoff)
         self.norm = math.sqrt(max(layout.mean_neighbors, 1.0))
@@ -266,7 +265,7 @@ def _network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 def _initial_charges(layout: FeatureLayout, charges: Mapping[str, float]) -> Tensor:
     """(elements,) e; an element that is not named starts at zero."""
     if layout.elements is None:
-        raise ConfigError("initial_charges: this adapter does not hand over the species of the atoms; allowed: none")
+        raise ConfigError("initial_charges: this adapter does not provide the species of the atoms; allowed: none")
     unknown = sorted(set(charges) - set(layout.elements))
     if unknown:
         raise ConfigError(
@@ -289,6 +288,6 @@ def _kind(layout: FeatureLayout, config: LongRangeConfig) -> str:
         )
     if config.heads == "edge" or (config.heads == "auto" and needs_directions and not layout.has_vectors):
         if needs_directions and layout.cutoff is None:
-            raise ConfigError("heads: edge needs the host's edges, which this adapter does not hand over")
+            raise ConfigError("heads: edge needs the host's edges, which this adapter does not provide")
         return "edge"
     return "equivariant"

@@ -44,7 +44,7 @@ class LongRangeResult(NamedTuple):
 
 
 class LongRange(nn.Module):
-    """The three steps between a host's features and its force differentiation (DESIGN, "The one idea").
+    """The three steps between a host's features and its force differentiation.
 
     Args:
         heads: from `NodeFeatures` to `LatentVariables`.

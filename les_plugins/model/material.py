@@ -45,8 +45,8 @@ class Material:
     def reference_susceptibility(self) -> float | None:
         """⟨χ⟩ of the material: of the training set, from the checkpoint, or of the first periodic structure seen.
 
-        ε_e = ε_∞/(1 + χ) is one number of a material (PHYSICS 6). None before a model without ⟨χ⟩ in its checkpoint has
-        seen a periodic structure. Set it to compare with a trajectory; results are cleared.
+        ε_e = ε_∞/(1 + χ) is one number of a material (theory 8.3). None before a model without ⟨χ⟩ in its checkpoint
+        has seen a periodic structure. Set it to compare with a trajectory; results are cleared.
         """
         if self._susceptibility is None:
             own = getattr(self, "metadata", {}).get("susceptibility")
@@ -66,7 +66,7 @@ class Material:
 
     @property
     def external_field(self) -> NDArray[Any] | None:
-        """Uniform field (3,) V/Å that acts on energy, forces and dipole (PHYSICS 5), or None.
+        """Uniform field (3,) V/Å that acts on energy, forces and dipole (theory 7), or None.
 
         Open structures: energy U(E), forces −dU/dr, dipole −dU/dE. Periodic: forces F0 + E·Z* + ½ E·(∂α/∂r)·E; the
         energy holds −½ E·α·E but not −E·P, which has no periodic form: a trajectory books it as work. Slabs: the one

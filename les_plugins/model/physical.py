@@ -1,4 +1,4 @@
-"""From the `LongRangeResult` of one structure to physical results under ASE's names (PHYSICS 5, 6).
+"""From the `LongRangeResult` of one structure to physical results under ASE's names (theory 7–9).
 
 Calculators call this; so may a calculator of your own (docs/how-to/write-an-adapter.md).
 """
@@ -48,7 +48,7 @@ def latent_results(
         total_charge: (1,) e, latent, what the charges are made to add up to (`charge_of_total`); zero when None.
 
     Returns:
-        charges (N,) e, dipole (3,) e·Å and polarizability (3, 3) e²·Å²/eV, scaled to physical ones by ε_e (PHYSICS 6);
+        charges (N,) e, dipole (3,) e·Å and polarizability (3, 3) e²·Å²/eV, scaled to physical ones by ε_e (theory 8.3);
         polarization (3,) e/Å², the dipole over the volume, dielectric_tensor (3, 3), electronic, and susceptibility,
         this structure's own χ, of periodic ones; long_range_energy, eV; latent_charges (N,), latent_dipoles (N, 3),
         latent_quadrupoles (N, 3, 3), as the model has them. The dipole of a structure with a total charge is about the
@@ -85,7 +85,7 @@ def latent_results(
 
 
 def susceptibility_of(latent: LongRangeResult, cell: Tensor, pbc: Tensor) -> float:
-    """χ of one structure's own induced dipoles (PHYSICS 6).
+    """χ of one structure's own induced dipoles (theory 8.3).
 
     Args:
         latent: result of the long-range part for one structure.
@@ -167,7 +167,7 @@ def field_results(
     susceptibility: float | None = None,
     total_charge: Tensor | None = None,
 ) -> tuple[float, NDArray[Any], NDArray[Any]]:
-    """What a uniform field adds to energy, forces and dipole of one structure (PHYSICS 5).
+    """What a uniform field adds to energy, forces and dipole of one structure (theory 7).
 
     With either response the energy is exactly quadratic in the field: U(E) = U(0) − P·E − ½ E·α·E, P of section 6.
 

@@ -1,4 +1,4 @@
-"""Static dielectric constant from the fluctuations of the dipole (PHYSICS 7)."""
+"""Static dielectric constant from the fluctuations of the dipole (theory 11.5)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def static_dielectric_constant(
         ConfigError: ε_∞ below 1, a temperature or a volume that is not above 0.
         DataError: fewer than 40 frames, or a dipole that does not level off: mobile ions, or too short a trajectory.
 
-    Source: PHYSICS 7; M. Neumann, Mol. Phys. 50, 841 (1983): tinfoil boundary.
+    Source: theory 11.5; M. Neumann, Mol. Phys. 50, 841 (1983): tinfoil boundary.
     """
     if not 1 <= epsilon_infinity < float("inf"):
         raise ConfigError(f"ε_∞ is {epsilon_infinity}; allowed: a number of at least 1")
@@ -101,7 +101,7 @@ def dipole_from_current(current: Floats, interval: float) -> Floats:
     Warns:
         LesPluginsWarning: more than 2 % of the current's power lies above 0.7 of Nyquist's wavenumber.
 
-    Source: PHYSICS 5 and 7.
+    Source: theory 11.5.
     """
     from scipy.interpolate import make_interp_spline
 

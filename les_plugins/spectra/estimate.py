@@ -142,7 +142,7 @@ def power_spectrum(
     Raises:
         DataError: too short for the resolution, or a value that is not finite.
 
-    Source: PHYSICS 7; P. Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967).
+    Source: theory 11.1; P. Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967).
     """
     from scipy.signal import get_window, welch
 

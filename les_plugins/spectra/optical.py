@@ -1,4 +1,4 @@
-"""Infrared absorption and conductivity from currents (PHYSICS 7)."""
+"""Infrared absorption and conductivity from currents (theory 11.2)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def infrared(
     Returns:
         n(ν) α(ν) in cm⁻¹, absolute, where there is a volume; the power of the current, (e·Å/fs)² fs, otherwise.
 
-    Source: PHYSICS 7; R. Ramirez et al., J. Chem. Phys. 121, 3973 (2004) for the corrections.
+    Source: theory 11.2; R. Ramirez et al., J. Chem. Phys. 121, 3973 (2004) for the corrections.
     """
     kelvin = each_of(temperature, len(currents), "temperature")
     if volume is None:
@@ -68,7 +68,7 @@ def conductivity_spectrum(
 ) -> Spectrum:
     """Real part of the conductivity, Re σ(ν) = G/(12 V kT), in S/m; arguments as `infrared`.
 
-    Source: PHYSICS 7; R. Kubo, J. Phys. Soc. Jpn. 12, 570 (1957).
+    Source: theory 11.2; R. Kubo, J. Phys. Soc. Jpn. 12, 570 (1957).
     """
     power = power_spectrum(_thermal(currents, temperature, volume), interval, how, remove_mean=False)
     return power.times(SIEMENS_PER_METRE / 12.0, "conductivity Re σ(ν)", "S/m")
@@ -79,7 +79,7 @@ def dielectric_loss(
 ) -> Spectrum:
     """Imaginary part of the dielectric function, ε''(ν) = Re σ/(ε0 ω), without the point at zero.
 
-    Source: PHYSICS 7.
+    Source: theory 11.2.
     """
     found = conductivity_spectrum(currents, interval, temperature, volume, how)
     found = found.between(0.5 * found.wavenumber[1], np.inf)
@@ -110,7 +110,7 @@ def green_kubo(
         ConfigError: a correlation time below two frames.
         DataError: a block shorter than twice the correlation time.
 
-    Source: PHYSICS 7.
+    Source: theory 11.2.
     """
     if not 2 * interval <= correlation_time < float("inf"):
         raise ConfigError(f"correlation time {correlation_time} fs; allowed: at least two frames, {2 * interval} fs")

@@ -1,4 +1,4 @@
-"""Raman spectra from polarizabilities, and the power spectrum of velocities (PHYSICS 7)."""
+"""Raman spectra from polarizabilities, and the power spectrum of velocities (theory 11.3 and 11.4)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def raman(
     Raises:
         DataError: too short.
 
-    Source: PHYSICS 7; D. A. Long, The Raman Effect (2002), for the averages over orientations.
+    Source: theory 11.3; D. A. Long, The Raman Effect (2002), for the averages over orientations.
     """
     means = [np.trace(alpha, axis1=1, axis2=2)[:, None] / 3.0 for alpha in polarizabilities]
     deviators = [_deviator(alpha) for alpha in polarizabilities]
@@ -134,7 +134,7 @@ def velocity_spectrum(
     Returns:
         Spectrum whose integral over wavenumbers is the number of degrees of freedom at equilibrium, 3 for each atom.
 
-    Source: PHYSICS 7; P. Dickey and A. Paskin, Phys. Rev. 188, 1407 (1969).
+    Source: theory 11.4; P. Dickey and A. Paskin, Phys. Rev. 188, 1407 (1969).
     """
     kelvin = each_of(temperature, len(velocities), "temperature")
     weights = [np.sqrt(masses / one)[:, None] for one in kelvin]

@@ -32,7 +32,7 @@ class Derivatives(ContractHost):
                 frame.positions[atom, axis] += shift
                 return self.energy(frame)
 
-            # both errors of the formula are below 1e-6 of the largest force (PHYSICS 9)
+            # both errors of the formula are below 1e-6 of the largest force (theory 12)
             assert abs(-slope(moved, 1e-3) - forces[atom, axis]) < 1e-6 * np.abs(forces).max()
 
     def test_stress_is_the_strain_derivative_of_the_energy(self) -> None:

@@ -51,7 +51,7 @@ class Physics(ContractHost):
             softness=latent.softness,
             polarizability=latent.polarizability,
         )
-        # PHYSICS 9: 1e-10 relative; wrapping and the order of sums differ
+        # theory 12: 1e-10 relative; wrapping and the order of sums differ
         torch.testing.assert_close(latent.energy, direct.energy, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(latent.atomic_energy, direct.atomic_energy, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(latent.charge.double(), direct.charge, rtol=0, atol=1e-11)

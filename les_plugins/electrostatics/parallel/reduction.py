@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Ranks:
-    """A process group over whose ranks the atoms are spread, and a count of what this rank hands over.
+    """A process group over whose ranks the atoms are spread, and a count of what this rank sends.
 
     A copy of the module that holds it shares it; it is left out when the module is pickled.
 

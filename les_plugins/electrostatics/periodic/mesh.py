@@ -46,7 +46,7 @@ def mesh_electrostatics(
     Raises:
         GeometryError: a singular cell, or one that needs more mesh points than MOST_MESH_POINTS.
 
-    Source: PHYSICS 2, 4 and 9; Essmann et al., J. Chem. Phys. 103, 8577 (1995); Sagui, Pedersen, Darden, J. Chem. Phys.
+    Source: theory 2.1; Essmann et al., J. Chem. Phys. 103, 8577 (1995); Sagui, Pedersen, Darden, J. Chem. Phys.
     120, 73 (2004), without their real-space part: the smearing is the physics here.
     """
     sigma, cutoff = settings.sigma, settings.cutoff

@@ -1,4 +1,4 @@
-"""Periodic electrostatics of smeared multipoles: the direct sum over all |k| ≤ k_c of one cell (PHYSICS 2, 4).
+"""Periodic electrostatics of smeared multipoles: the direct sum over all |k| ≤ k_c of one cell (theory 2).
 
 The grid of wave vectors and the kernel on it; `solver.py` calls it once for each periodic structure.
 """
@@ -54,7 +54,7 @@ def periodic_electrostatics(
     Raises:
         GeometryError: a singular cell, or one that needs more reciprocal vectors than MOST_GRID_POINTS.
 
-    Source: PHYSICS 2 and 4; arXiv 2605.05746.
+    Source: theory 2.1; arXiv 2605.05746.
     """
     grid = reciprocal_grid(cell, settings.cutoff)
     grid = grid._replace(workspace=settings.workspace_bytes, products=settings.products)
@@ -70,7 +70,7 @@ def reciprocal_grid(cell: Tensor, cutoff: float) -> ReciprocalGrid:
 
 
 def proper_lattice(cell: Tensor) -> Tensor:
-    """(3, 3) the lattice vectors without a graph; refuses those of no volume in words."""
+    """(3, 3) the lattice vectors without a graph; raises GeometryError where they have no volume."""
     vectors = cell.detach().double().cpu()
     lengths = torch.linalg.norm(vectors, dim=1)
     volume = abs(float(torch.linalg.det(vectors)))

@@ -65,7 +65,7 @@ def reciprocal_energy(
         With `ranks` the energy is the share of this rank's atoms, whose gradients are those of the sum of all
         shares; in the cell they are this rank's part, and the parts sum up to the whole.
 
-    Source: PHYSICS 2 and 4; arXiv 2605.05746.
+    Source: theory 2.1; arXiv 2605.05746.
     """
     fractional = positions @ inverse
     fractional = fractional - torch.floor(fractional.detach())

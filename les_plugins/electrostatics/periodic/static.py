@@ -98,7 +98,7 @@ def static_electrostatics(
         not cover, or that is not periodic, they are NaN, and with it the derivatives of the whole batch: compiled code
         cannot raise.
 
-    Source: PHYSICS 2 and 4; arXiv 2605.05746.
+    Source: theory 2.1; arXiv 2605.05746.
     """
     sigma, cutoff = settings.sigma, settings.cutoff
     fits = covered(cell, pbc, extent, cutoff)
@@ -134,8 +134,8 @@ def static_electrostatics(
         energy = energy - self_energy(multipoles, sigma)
         fields = fields - self_fields(multipoles, sigma)
     # as a factor, so that every derivative is NaN as well
-    poison = to_atoms(torch.where(fits, 1.0, math.nan).to(energy.dtype), batch)
-    return poison * energy, LocalFields(poison * fields.potential, poison[:, None] * fields.gradient, None)
+    factor = to_atoms(torch.where(fits, 1.0, math.nan).to(energy.dtype), batch)
+    return factor * energy, LocalFields(factor * fields.potential, factor[:, None] * fields.gradient, None)
 
 
 def _spread(waves: list[Tensor], here: Tensor, moments: Tensor) -> Tensor:

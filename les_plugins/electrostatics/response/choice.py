@@ -11,7 +11,7 @@ from les_plugins.electrostatics.response.one_shot import InteractingResponse, Re
 from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 from les_plugins.errors import ConfigError
 
-#: A function with the call of `one_shot_response`, or an object that asks what induced moments do to each other.
+#: A function with the call of `one_shot_response`, or an object that asks for the interaction of induced moments.
 ResponseModel = Callable[[Tensor, Tensor, "Tensor | None", "Tensor | None"], Response] | InteractingResponse
 
 

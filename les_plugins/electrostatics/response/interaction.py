@@ -1,4 +1,4 @@
-"""What moments do to each other at fixed positions, as a linear operator. A response that needs it gets it here."""
+"""The interaction of moments at fixed positions, as a linear operator. Responses with mutual polarization call it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Interaction(NamedTuple):
         return (along * (self.positions - centre[self.batch])[:, None, :]).sum(2)
 
     def own_slope(self, width: int) -> Tensor:
-        """(width,): slope of an atom's smeared self-energy per unit moment, in the order of the moments (PHYSICS 2)."""
+        """(width,): slope of an atom's self-energy per unit moment, in the order of the moments (theory 2.2)."""
         one = self.positions.new_ones(1)
         own = self_fields(Multipoles(one, one.expand(1, 3)), self.sigma)
         return torch.cat([own.potential, own.gradient[0]])[-width:] if width != 1 else own.potential

@@ -1,6 +1,6 @@
-"""Linear response of the moments: what every response returns, and the one-shot one (PHYSICS 4, 5). The layer calls it.
+"""Linear response of the moments: what every response returns, and the one-shot one (theory 6.1). The layer calls it.
 
-The self-consistent one is in `electrostatics/self_consistent.py`.
+The self-consistent one is in `self_consistent.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Response(NamedTuple):
 
 
 class InteractingResponse(ABC):
-    """A response that asks what induced moments do to each other."""
+    """A response with mutual polarization: it asks for the interaction of induced moments."""
 
     @abstractmethod
     def respond(
@@ -61,7 +61,7 @@ def one_shot_response(
     Returns:
         Δq = −κ Φ, Δu = α·E, and −½ κ Φ² − ½ E·α·E of each atom.
 
-    Source: PHYSICS 4; arXiv 2605.05746.
+    Source: theory 6.1; arXiv 2605.05746.
     """
     energy = torch.zeros_like(potential)
     charge = dipole = None

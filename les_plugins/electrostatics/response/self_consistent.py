@@ -1,4 +1,4 @@
-"""Self-consistent response: the minimum over all induced moments together (PHYSICS 4). The layer calls it.
+"""Self-consistent response: the minimum over all induced moments together (theory 6.3). The layer calls it.
 
 With x = (Δq, Δu), g = (Φ, −E) of the permanent moments and the external field, K = diag(κ, α) and T the smeared
 interaction of the induced moments, the energy is
@@ -98,7 +98,7 @@ class SelfConsistentResponse(InteractingResponse):
         Raises:
             ResponseError: no minimum, or no convergence.
 
-        Source: PHYSICS 4 and 5.
+        Source: theory 6.3.
         """
         problem, capacity = self._problem(interaction, softness, polarizability)
         drive = _columns(None if softness is None else potential[:, None], None if polarizability is None else -field)
