@@ -47,6 +47,12 @@ class TensorNetContract(AdapterContract):
     model_name: ClassVar[str] = "TensorNet"
     slabs: ClassVar[bool] = False
 
+    def make_other_model(self) -> nn.Module:
+        """With carbon."""
+        energies = tiny_model(self.model_name, element_types=("H", "C", "O"), cutoff=3.0)
+        potential: nn.Module = Potential(energies, calc_stresses=True, data_std=1.7, element_refs=[-1.0, -2.0, -3.0])
+        return potential.double().eval()
+
     def make_model(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """Potential and energy model through the host's own classes."""
         return tiny_potential(self.model_name, seed, dtype)

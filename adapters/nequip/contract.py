@@ -71,6 +71,14 @@ class NequIPContract(AdapterContract):
     host: ClassVar[str] = "nequip"
     model_name: ClassVar[str] = "nequip"
 
+    def make_other_model(self) -> nn.Module:
+        """With carbon."""
+        set_global_state()
+        shifts, scales = {"H": -1.0, "C": -2.0, "O": -3.0}, {"H": 1.0, "C": 1.0, "O": 1.0}
+        settings = {"type_names": ["H", "C", "O"], "r_max": 3.0, "avg_num_neighbors": 6.0}
+        energies = {"per_type_energy_shifts": shifts, "per_type_energy_scales": scales}
+        return LongRangeModel({**HOST_SECTIONS[self.model_name], **settings, **energies}).eval()
+
     def make_model(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """Through the host's own builder, as a config names it."""
         set_global_state()

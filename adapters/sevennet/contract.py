@@ -50,6 +50,11 @@ class SevenNetContract(AdapterContract):
 
     host: ClassVar[str] = "sevennet"
 
+    def make_other_model(self) -> nn.Module:
+        """With carbon."""
+        built = {"_type_map": {1: 0, 6: 1, 8: 2}, "_number_of_species": 3, "shift": [-1.0, -2.0, -3.0]}
+        return tiny_model(chemical_species=["H", "C", "O"], cutoff=3.0, conv_denominator=6.0, **built)
+
     def make_model(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """Through SevenNet's own builder."""
         return tiny_model(seed, dtype)
