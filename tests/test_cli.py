@@ -16,6 +16,7 @@ from toy_host import BareHost
 import les_plugins
 from les_plugins.errors import ConfigError, how_to_install
 from les_plugins.hosting import registry as plugins
+from les_plugins.hosting.hookspecs import hookimpl
 
 
 @pytest.fixture
@@ -69,6 +70,21 @@ def test_hosts_as_a_table_gives_the_reason_where_one_is_missing(
     done = command("hosts")
     assert done.code == 0
     assert how_to_install("mace") in done.output
+
+
+def test_hosts_lists_the_parts_that_a_section_can_name(
+    command: Callable[..., Done], with_plugins: Callable[..., None]
+) -> None:
+    class Brings:
+        @hookimpl
+        def les_solvers(self) -> Any:
+            return {"wide": lambda config: None}
+
+    with_plugins(solver=Brings())
+    lines = command("hosts").output.splitlines()
+    assert "heads: auto, equivariant, edge" in lines
+    assert "run.method: auto, direct, mesh, nvalchemi, wide (les-solver 0.3)" in lines
+    assert "response: one_shot, self_consistent" in lines
 
 
 def test_the_version_is_printed(command: Callable[..., Done]) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 def hosts(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the host adapters, their versions, and the reason where one cannot be used."""
+    """List the host adapters, their versions, why one cannot be used, and the parts that a section can name."""
     from les_plugins.hosting import registry as plugins
 
     found = plugins.hosts()
@@ -32,3 +32,13 @@ def hosts(
     for info in found:  # below the table: a narrow terminal would cut what is to be typed
         if info.problem is not None:
             console.print(f"{info.name}: {escape(info.problem)}", highlight=False)
+    for kind, offered in (
+        ("heads", plugins.heads()),
+        ("run.method", plugins.solvers()),
+        ("response", plugins.responses()),
+    ):
+        names = [
+            name if each.part.provider == plugins.OURS else f"{name} ({each.part.provider} {each.part.version})"
+            for name, each in offered.items()
+        ]
+        console.print(f"{kind}: {', '.join(names)}", highlight=False)
