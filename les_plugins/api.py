@@ -18,7 +18,7 @@ from les_plugins.hosting import registry
 from les_plugins.hosting.build import parse_section, parts_of
 from les_plugins.hosting.types import Host, HostInfo, HostState
 from les_plugins.model.gauge import Sign, change_sign, mean_susceptibility, read_sign
-from les_plugins.storage import checkpoint
+from les_plugins.storage import checkpoint, zoo
 from les_plugins.storage.sizes import WeightSizes, building, check_description
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             solver or a response that is not installed; says what to install.
         HostError: the host it was made with is missing or of an unsupported version; says what to install.
     """
-    folder = checkpoint.find_folder(path)
+    folder = zoo.find_folder(path)
     state, config = checkpoint.read(folder)
     host = registry.host(state.host)
     _check_host_version(host.info(), state.versions, folder / checkpoint.CONFIG)

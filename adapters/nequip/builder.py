@@ -19,8 +19,9 @@ from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError, HostError
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import refuse_near_misses
-from les_plugins.storage.checkpoint import find_folder, read_config
+from les_plugins.storage.checkpoint import read_config
 from les_plugins.storage.fine_tuning import load_with_new_heads, section_mismatch
+from les_plugins.storage.zoo import find_folder
 
 #: How a config names the two functions below.
 TARGET = "les_plugins.adapters.nequip.LongRangeModel"

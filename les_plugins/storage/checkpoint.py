@@ -90,14 +90,13 @@ def check_target(folder: str | Path) -> None:
         raise CheckpointError(f"{folder} exists and is not a checkpoint: choose another path")
 
 
-def read(path: str | Path) -> tuple[HostState, dict[str, Any]]:
-    """State and config of a checkpoint folder, or of a model of the zoo by its name; loads no host.
+def read(folder: Path) -> tuple[HostState, dict[str, Any]]:
+    """State and config of a checkpoint folder (`zoo.find_folder`); loads no host.
 
     Raises:
         CheckpointError: not a checkpoint, a changed byte, a missing file, an unsupported format, or a part that is not
             installed.
     """
-    folder = find_folder(path)
     verify(folder)
     config = read_config(folder)
     section = config["long_range"]
@@ -187,41 +186,6 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if value.dtype != own[name].dtype:
             raise CheckpointError(f"weights: {name!r} is {value.dtype}, expected {own[name].dtype}")
     model.load_state_dict(dict(tensors))
-
-
-def find_folder(given: str | Path) -> Path:
-    """The folder of a checkpoint, given by its path or, for a model of the zoo, by its name.
-
-    Raises:
-        CheckpointError: nothing is there, or something else than a checkpoint.
-    """
-    from les_plugins.storage import zoo
-
-    try:
-        path = zoo.resolve(given)
-        is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered, a NUL
-        raise CheckpointError(f"{quoted(str(given))} cannot be opened: {error}") from None
-    if is_folder:
-        if not (path / MANIFEST).is_file():
-            raise CheckpointError(f"{path} is not a checkpoint of les-plugins: it has no {MANIFEST}")
-        return path
-    if not exists:
-        known = f"one of the zoo: {', '.join(zoo.names())}" if zoo.names() else "the zoo is empty"
-        raise CheckpointError(f"{path} does not exist; expected a checkpoint folder with {MANIFEST}, or {known}")
-    head = b""
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                head = file.read(4)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
-    if head[:2] == b"PK" or head[:1] == b"\x80":
-        raise CheckpointError(
-            f"{path} is a pickle (a whole PyTorch model), which can run any code when loaded and is never opened here; "
-            "load it with its own framework, then les_plugins.attach and les_plugins.save it"
-        )
-    raise CheckpointError(f"{path} is a file; expected a checkpoint folder with {MANIFEST}, {CONFIG} and {WEIGHTS}")
 
 
 def _check_format(document: dict[str, Any], path: Path) -> None:

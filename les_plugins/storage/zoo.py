@@ -174,6 +174,42 @@ def resolve(path: str | Path) -> Path:
     return found.folder
 
 
+def find_folder(given: str | Path) -> Path:
+    """The folder of a checkpoint, given by its path or, for a model of the zoo, by its name.
+
+    Raises:
+        CheckpointError: nothing is there, or something else than a checkpoint.
+    """
+    try:
+        path = resolve(given)
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered, a NUL
+        raise CheckpointError(f"{quoted(str(given))} cannot be opened: {error}") from None
+    if is_folder:
+        if not (path / checkpoint.MANIFEST).is_file():
+            raise CheckpointError(f"{path} is not a checkpoint of les-plugins: it has no {checkpoint.MANIFEST}")
+        return path
+    if not exists:
+        known = f"one of the zoo: {', '.join(names())}" if names() else "the zoo is empty"
+        raise CheckpointError(
+            f"{path} does not exist; expected a checkpoint folder with {checkpoint.MANIFEST}, or {known}"
+        )
+    head = b""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    if head[:2] == b"PK" or head[:1] == b"\x80":
+        raise CheckpointError(
+            f"{path} is a pickle (a whole PyTorch model), which can run any code when loaded and is never opened here; "
+            "load it with its own framework, then les_plugins.attach and les_plugins.save it"
+        )
+    files = f"{checkpoint.MANIFEST}, {checkpoint.CONFIG} and {checkpoint.WEIGHTS}"
+    raise CheckpointError(f"{path} is a file; expected a checkpoint folder with {files}")
+
+
 def write_manifest(folder: Path | None = None) -> Path:
     """List every model of the zoo with the SHA-256 of its files; run after a checkpoint was added or changed.
 

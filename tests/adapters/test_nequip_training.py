@@ -32,7 +32,7 @@ from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
 from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.adapters.nequip.train import load_checkpoint, read_config, train
 from les_plugins.errors import CheckpointError, ConfigError, HostError
-from les_plugins.storage import checkpoint
+from les_plugins.storage import checkpoint, zoo
 
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "dl": 2.0}
 
@@ -184,7 +184,7 @@ def test_a_checkpoint_of_ours_trains_on_with_the_zero_of_other_data(work):
 
 
 def test_a_pretrained_model_has_its_weights_under_another_width():
-    section = checkpoint.read_config(checkpoint.find_folder("water-nequip"))["long_range"]
+    section = checkpoint.read_config(zoo.find_folder("water-nequip"))["long_range"]
     before = PretrainedModel("water-nequip")
     after = PretrainedModel("water-nequip", {**section, "sigma": 0.7, "dl": 0.84})
     assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
@@ -193,7 +193,7 @@ def test_a_pretrained_model_has_its_weights_under_another_width():
 
 
 def test_a_pretrained_model_with_fixed_charges_of_elements_has_those_of_the_new_section():
-    section = checkpoint.read_config(checkpoint.find_folder("mapbi3-nequip"))["long_range"]
+    section = checkpoint.read_config(zoo.find_folder("mapbi3-nequip"))["long_range"]
     charges = {"Pb": 0.8, "I": -0.4, "N": -0.2, "H": 0.1}
     before = PretrainedModel("mapbi3-nequip")
     after = PretrainedModel("mapbi3-nequip", {**section, "initial_charges": charges, "element_charges": "fixed"})
@@ -219,7 +219,7 @@ def test_a_pretrained_model_keeps_its_weights_when_terms_are_added(name):
 
 
 def test_a_polarizability_that_is_to_be_anisotropic_starts_fresh_and_the_rest_is_kept():
-    section = checkpoint.read_config(checkpoint.find_folder("water-nequip"))["long_range"]
+    section = checkpoint.read_config(zoo.find_folder("water-nequip"))["long_range"]
     assert section["response"]["dipole"] == "isotropic"
     response = {**section["response"], "dipole": "anisotropic"}
     before = PretrainedModel("water-nequip").state_dict()
@@ -230,7 +230,7 @@ def test_a_polarizability_that_is_to_be_anisotropic_starts_fresh_and_the_rest_is
 
 
 def test_a_pretrained_model_keeps_its_other_weights_when_a_term_is_left_out():
-    section = checkpoint.read_config(checkpoint.find_folder("water-nequip"))["long_range"]
+    section = checkpoint.read_config(zoo.find_folder("water-nequip"))["long_range"]
     before = PretrainedModel("water-nequip").state_dict()
     after = PretrainedModel("water-nequip", {**section, "multipoles": ["charge", "dipole"]}).state_dict()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
