@@ -1,4 +1,4 @@
-"""A molecule and a crystal in a uniform field: energy, forces and dipole belong together (PHYSICS 5)."""
+"""A molecule and a crystal in a uniform field: energy, forces and dipole belong together (theory, section 7)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def result(place: Tensor, pbc: Tensor, net: float = 0.0, field: Tensor | None = 
 
 
 def gauge(found: LongRangeResult, place: Tensor) -> Tensor:
-    """(3,) polarization of the layer beyond that of section 6: where the net induced charge counts from (PHYSICS 5)."""
+    """(3,) polarization of the layer beyond section 8: where the net induced charge counts from (theory, section 7)."""
     assert found.softness is not None
     centre = found.softness @ place / found.softness.sum()
     return (found.charge - found.permanent.charge).sum() * (place.mean(0) - centre)

@@ -238,7 +238,7 @@ def test_forces_reach_every_parameter(layout: FeatureLayout) -> None:
 
 @LAYOUTS
 def test_new_heads_start_near_zero(layout: FeatureLayout) -> None:
-    """Natural sizes of PHYSICS 4: charge 0.1 e, softness and polarizability 0.01, times a number of order one."""
+    """Natural sizes of theory 1: charge 0.1 e, softness and polarizability 0.01, times a number of order one."""
     found: dict[str, list[Tensor]] = {
         "charge": [],
         "dipole": [],
@@ -318,7 +318,7 @@ def test_zero_init_in_an_external_field_has_the_moments_that_its_derivative_says
     assert without.softness is not None
     centre = (without.softness[:, None] * places).sum(0) / without.softness.sum()
     induced = (without.charge - without.permanent.charge).sum()
-    moment = (without.charge[:, None] * places + without.dipole).sum(0) - induced * centre  # PHYSICS 5
+    moment = (without.charge[:, None] * places + without.dipole).sum(0) - induced * centre  # theory, section 7
     torch.testing.assert_close(-slope, moment, rtol=1e-10, atol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""From latent to physical moments: the factor of every property of a calculator (PHYSICS 6)."""
+"""From latent to physical moments: the factor of every property of a calculator (theory, section 8.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dynamical quadrupoles against charges that flow along bonds: their polarization has a closed form (PHYSICS 6)."""
+"""Dynamical quadrupoles against charges that flow along bonds: their polarization has a closed form (theory 8.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ε_e is one number of a material: ⟨χ⟩ of the checkpoint, or of the first periodic structure, kept (PHYSICS 6)."""
+"""ε_e is one number of a material: ⟨χ⟩ of the checkpoint, or of the first periodic structure, kept (theory 8.3)."""
 
 from __future__ import annotations
 

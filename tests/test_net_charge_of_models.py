@@ -102,7 +102,7 @@ def test_forces_are_the_slope_of_the_energy_in_every_boundary(section: dict[str,
             positions = POSITIONS.clone()
             positions[atom, 0] += step
             energies.append(float(evaluate(part, positions).energy.sum()))
-        assert (energies[1] - energies[0]) / 2e-4 == pytest.approx(float(gradient[atom, 0]), rel=1e-6)  # PHYSICS 9
+        assert (energies[1] - energies[0]) / 2e-4 == pytest.approx(float(gradient[atom, 0]), rel=1e-6)  # theory 12
 
 
 def test_sections_of_before_read_as_the_default_energy() -> None:

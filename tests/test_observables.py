@@ -1,4 +1,4 @@
-"""Polarization and Born effective charges (PHYSICS 6)."""
+"""Polarization and Born effective charges (theory, section 8)."""
 
 import pytest
 import torch

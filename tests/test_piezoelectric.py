@@ -1,4 +1,4 @@
-"""Proper and improper piezoelectric tensors against closed forms (PHYSICS 6)."""
+"""Proper and improper piezoelectric tensors against closed forms (theory, section 10.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Relaxed-ion piezoelectric tensors against a closed form and against relaxed structures under strain (PHYSICS 6)."""
+"""Relaxed-ion piezoelectric tensors against a closed form and against relaxed structures under strain (theory 10.2)."""
 
 from __future__ import annotations
 

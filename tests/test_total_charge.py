@@ -1,4 +1,4 @@
-"""Dipole, Born effective charges, energy and forces in a field: of charges with the true total (PHYSICS 6)."""
+"""Dipole, Born effective charges, energy and forces in a field: of charges with the true total (theory 5.2)."""
 
 from __future__ import annotations
 

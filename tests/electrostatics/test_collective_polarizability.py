@@ -1,4 +1,4 @@
-"""What a uniform field adds to the dipole of structures whose atoms answer each other (PHYSICS 5 and 6)."""
+"""What a uniform field adds to the dipole of structures whose atoms answer each other (theory, sections 7 and 9.1)."""
 
 import pytest
 import torch

@@ -85,7 +85,7 @@ def test_forces_are_central_differences_of_the_energy(periodic, response, order,
                 solve(system._replace(positions=system.positions + sign * shift), **FINE).energy for sign in (1, -1)
             )
             numeric[atom, axis] = -(up - down) / (2.0 * step)
-    # PHYSICS 9: 1e-6; the difference itself is good to step² ~ 1e-8
+    # theory, section 12: 1e-6; the difference itself is good to step² ~ 1e-8
     assert (forces - numeric).abs().max() < 1e-6 * forces.abs().max()
 
 

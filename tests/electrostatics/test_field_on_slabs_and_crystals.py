@@ -55,7 +55,7 @@ def test_forces_of_a_slab_in_a_field_are_central_differences(order, make_system,
     slope, numeric = central(
         lambda place: solve(system._replace(positions=place), field, **FINE).energy[0], system.positions
     )
-    assert (slope - numeric).abs().max() < 1e-6 * slope.abs().max()  # PHYSICS 9
+    assert (slope - numeric).abs().max() < 1e-6 * slope.abs().max()  # theory, section 12
 
 
 def test_in_plane_stress_of_a_slab_in_a_field_is_the_central_difference(make_system, solve):
@@ -69,7 +69,7 @@ def test_in_plane_stress_of_a_slab_in_a_field_is_the_central_difference(make_sys
         return solve(strained, field, **FINE).energy[0]
 
     slope, numeric = central(energy, torch.zeros(3, 3, dtype=torch.float64))
-    assert (slope - numeric).abs().max() < 1e-6 * slope.abs().max()  # PHYSICS 9
+    assert (slope - numeric).abs().max() < 1e-6 * slope.abs().max()  # theory, section 12
 
 
 def test_polarization_and_polarizability_of_a_slab_are_derivatives_in_the_field(make_system, solve):
@@ -81,7 +81,7 @@ def test_polarization_and_polarizability_of_a_slab_are_derivatives_in_the_field(
     (curvature,) = torch.autograd.grad(rate, strength)
     net = result.charge.sum()[None]  # the layer takes charges as they are
     moment = polarization(system.positions, system.batch, result.charge, result.dipole, net)[0]
-    # the gauge of PHYSICS 5: induced charge counts from the centre of the softness
+    # the gauge of section 7 of the theory: induced charge counts from the centre of the softness
     centre = (system.softness[:, None] * system.positions).sum(0) / system.softness.sum()
     moment = moment - (result.charge - system.charge).sum() * centre
     torch.testing.assert_close(-rate, moment @ normal, **ROUNDING)

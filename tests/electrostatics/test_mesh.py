@@ -158,7 +158,7 @@ def test_forces_and_stress_are_the_derivatives_of_the_energy_on_the_mesh(order, 
         )
     for derivative, direction, (up, down) in ((-forces, towards, moved), (virial, strain, strained)):
         numeric = float(up - down) / (2.0 * step)
-        # PHYSICS 9: 1e-6 of the whole gradient; the difference itself is good to step² times some tens
+        # theory, section 12: 1e-6 of the whole gradient; the difference itself is good to step² times some tens
         bound = 1e-6 * float(derivative.norm() * direction.norm())
         assert float((derivative * direction).sum()) == pytest.approx(numeric, abs=bound)
 

@@ -120,7 +120,7 @@ def test_forces_and_stress_are_central_differences(mode, make_system, solve):
         up, down = (
             float(energy(system.positions + sign * step[0] * towards, sign * step[1] * way)) for sign in (1, -1)
         )
-        # PHYSICS 9: 1e-6 of the whole gradient; the difference itself is good to length² times some tens
+        # theory, section 12: 1e-6 of the whole gradient; the difference itself is good to length² times some tens
         bound = 1e-6 * float(slope.norm() * along.norm())
         assert float((slope * along).sum()) == pytest.approx((up - down) / (2.0 * length), abs=bound)
 

@@ -74,7 +74,7 @@ def test_shift_keeps_energy_and_forces_together(make_system, solve, solve_with_f
     shift = torch.zeros(5, 3, dtype=torch.float64)
     shift[1, 0] = 1e-4
     numeric = (energy(system.positions + shift) - energy(system.positions - shift)) / 2e-4
-    assert float(gradient[1, 0]) == pytest.approx(float(numeric), rel=1e-6)  # PHYSICS 9
+    assert float(gradient[1, 0]) == pytest.approx(float(numeric), rel=1e-6)  # theory, section 12
 
 
 @PERIODIC
@@ -113,11 +113,11 @@ def energy_warned_of(text):
     return float(text.split("e, ")[1].split(" meV an atom")[0])
 
 
-COULOMB = 14.3996  # eV·Å/e², PHYSICS 1
+COULOMB = 14.3996  # eV·Å/e², theory, section 1
 
 
 def coulomb_energies(system, periodic):
-    """k_e Q²/L, and 2π k_e Q² L/A of a slab, meV an atom, by hand (PHYSICS 8)."""
+    """k_e Q²/L, and 2π k_e Q² L/A of a slab, meV an atom, by hand (theory, section 5)."""
     net, places = float(system.charge.sum()), system.positions
     if periodic == "slab":
         normal = torch.linalg.cross(system.cell[0, 2], system.cell[0, 0])

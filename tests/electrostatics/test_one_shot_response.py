@@ -1,4 +1,4 @@
-"""Induced charges and dipoles, and the uniform external field on open structures (PHYSICS 4 and 5)."""
+"""Induced charges and dipoles, and the uniform external field on open structures (theory, sections 6 and 7)."""
 
 import pytest
 import torch
@@ -80,7 +80,7 @@ def test_forces_in_a_field_are_central_differences(order, response, make_system,
                 for s in (1, -1)
             )
             numeric[atom, axis] = (up - down) / (2.0 * step)
-    assert (gradient - numeric).abs().max() < 1e-6 * gradient.abs().max()  # PHYSICS 9; the step's own error is 1e-8
+    assert (gradient - numeric).abs().max() < 1e-6 * gradient.abs().max()  # theory 12; the step's own error is 1e-8
 
 
 @RESPONSES
@@ -98,7 +98,7 @@ def test_polarization_is_minus_the_derivative_of_the_energy_in_the_field(charged
     induced = (result.charge - system.charge).sum()
     net = result.charge.sum()[None]  # the layer takes charges as they are
     moment = polarization(system.positions, system.batch, result.charge, result.dipole, net)[0]
-    # the gauge of PHYSICS 5: net induced charge counts from the centre of the softness
+    # the gauge of section 7 of the theory: net induced charge counts from the centre of the softness
     torch.testing.assert_close(numeric, moment - induced * centre, rtol=1e-9, atol=1e-9)
 
 

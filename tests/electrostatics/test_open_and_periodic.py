@@ -37,7 +37,7 @@ def test_cluster_without_dipole_in_a_large_box_equals_the_open_one(seed, make_sy
     assert total_dipole(system).abs().max() < 1e-12
     result, forces = solve_with_forces(in_box(system, EDGE), dl=RESOLUTION)
     expected, expected_forces = solve_with_forces(system)
-    # 1e-4: the target of PHYSICS 9
+    # 1e-4: the tolerance of section 12 of the theory
     torch.testing.assert_close(result.energy, expected.energy, rtol=1e-4, atol=0.0)
     torch.testing.assert_close(forces, expected_forces, rtol=1e-4, atol=1e-4 * float(expected_forces.abs().max()))
     torch.testing.assert_close(result.field, expected.field, rtol=1e-3, atol=1e-4 * float(expected.field.abs().max()))
@@ -50,7 +50,7 @@ def test_dipole_of_the_cluster_costs_the_makov_payne_energy(seed, make_system, s
     missing = RECIPROCAL_PREFACTOR * total_dipole(system).square().sum() / (3.0 * EDGE**3)
     expected = float(solve(system).energy[0])
     left = abs(float(periodic + missing) - expected)
-    assert left < 1e-4 * abs(expected)  # PHYSICS 9
+    assert left < 1e-4 * abs(expected)  # theory, section 12
     assert left < 0.05 * float(missing)  # (2 Å / L)² relative to the term itself
 
 
@@ -74,7 +74,7 @@ def test_response_extrapolated_in_the_volume_equals_the_open_one(order, response
     for name in ("atomic_energy", "potential", "field", "charge", "dipole"):
         one, two, open_value = (getattr(result, name) for result in (small, large, expected))
         extrapolated = (volumes[1] * two - volumes[0] * one) / (volumes[1] - volumes[0])
-        # 1/V² and 1/L⁵ remain: a few 1e-5 of the largest entry; 1e-4 is the target of PHYSICS 9
+        # 1/V² and 1/L⁵ remain: a few 1e-5 of the largest entry; 1e-4 is the tolerance of section 12 of the theory
         torch.testing.assert_close(extrapolated, open_value, rtol=0.0, atol=1e-4 * float(open_value.abs().max()))
     left = volumes[1] * large.energy - volumes[0] * small.energy - (volumes[1] - volumes[0]) * expected.energy
     # relative to the parts that the energy is a difference of

@@ -82,7 +82,7 @@ def test_madelung_constant(name, constant, make_system, solve):
     sharp = 0.5 * COULOMB_CONSTANT * torch.einsum("i,j,ijs->", charge, charge, kernel)
     pairs = len(sites) / 2
     madelung = -(smeared + sharp) * nearest * edge / (COULOMB_CONSTANT * pairs)
-    assert float(madelung) == pytest.approx(constant, abs=1e-6)  # PHYSICS 9
+    assert float(madelung) == pytest.approx(constant, abs=1e-6)  # theory, section 12
 
 
 @pytest.mark.parametrize("repeats", [(2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 1)])
@@ -154,7 +154,8 @@ def test_cell_too_small_for_any_vector_leaves_minus_the_self_energy(make_system,
 
 @pytest.mark.parametrize("order", [0, 2])
 def test_default_resolution_is_converged_and_the_literature_one_is_not(order, make_system, solve_with_forces):
-    # a 12-atom cell of water-like density and moments; PHYSICS 2 gives 3.6 (q) and 15.5 meV/Å (q+u+Q) on water
+    # a 12-atom cell of water-like density and moments; section 2.3 of the theory gives 3.6 (q) and 15.5 meV/Å (q+u+Q)
+    # on water
     system = make_system(n_atoms=12, order=order, response=None, size=5.0)
     _, exact = solve_with_forces(system, dl=0.7)
     error = {dl: float((solve_with_forces(system, dl=dl)[1] - exact).square().mean().sqrt()) for dl in (2.0, 1.2)}

@@ -1,4 +1,4 @@
-"""Induced moments that answer each other: the minimum of the full energy, and its bound (PHYSICS 4)."""
+"""Induced moments that answer each other: the minimum of the full energy, and its bound (theory, section 6)."""
 
 import math
 

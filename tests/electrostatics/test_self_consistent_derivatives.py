@@ -88,7 +88,7 @@ def test_forces_at_the_default_tolerance_are_central_differences(
         solve(system._replace(positions=system.positions + s * step * way), **settings, **TIGHT).energy[0]
         for s in (1, -1)
     )
-    # PHYSICS 9: 1e-6 of the largest force; the step's own error is 1e-8
+    # theory, section 12: 1e-6 of the largest force; the step's own error is 1e-8
     allowed = 1e-6 * float(forces.abs().max())
     assert float((forces * way).sum()) == pytest.approx(-float(up - down) / (2.0 * step), abs=allowed)
 
@@ -142,7 +142,7 @@ def test_polarization_is_minus_the_derivative_of_the_energy_in_the_field(total_c
     centre = (system.softness[:, None] * system.positions).sum(0) / system.softness.sum()
     net = result.charge.sum()[None]  # the layer takes charges as they are
     moment = polarization(system.positions, system.batch, result.charge, result.dipole, net)[0]
-    torch.testing.assert_close(-slope, moment - induced * centre, **CLOSE)  # the gauge of PHYSICS 5
+    torch.testing.assert_close(-slope, moment - induced * centre, **CLOSE)  # the gauge of section 7 of the theory
     if total_charge == "fixed":
         torch.testing.assert_close(-slope, moment, **CLOSE)
 

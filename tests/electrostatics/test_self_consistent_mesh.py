@@ -106,7 +106,7 @@ def test_forces_and_stress_are_central_differences_of_the_energy_on_the_mesh(ord
         moved.append(energy(system.positions + sign * length * towards, system.cell))
         strained.append(energy(system.positions @ deform, system.cell @ deform))
     for slope, way, (up, down) in ((-first["forces"], towards, moved), (first["virial"], strain, strained)):
-        # PHYSICS 9: 1e-6 of the whole gradient; the difference itself is good to length² times some tens
+        # theory, section 12: 1e-6 of the whole gradient; the difference itself is good to length² times some tens
         bound = 1e-6 * float(slope.norm() * way.norm())
         assert float((slope * way).sum()) == pytest.approx((up - down) / (2.0 * length), abs=bound)
 

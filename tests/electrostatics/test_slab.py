@@ -175,7 +175,7 @@ def test_energy_does_not_depend_on_the_length_of_the_cell_that_it_is_summed_in(m
         energies.append(float(solve(system, **CONVERGED).energy[0]))
         coarse.append(float(solve(system).energy[0]))
     assert np.ptp(energies) < 1e-9 * abs(energies[0])  # exact but for waves of the copies of 1e-11
-    assert np.ptp(coarse) < 2e-5  # the default dl leaves out some µeV an atom, in crystals too (PHYSICS 2)
+    assert np.ptp(coarse) < 2e-5  # the default dl leaves out some µeV an atom, in crystals too (theory, section 2.3)
 
 
 def test_atoms_far_apart_along_the_normal_are_not_wrapped(make_system, solve):
@@ -247,7 +247,7 @@ def test_stress_is_the_central_difference_of_the_energy_of_a_strained_plane(make
             shift = torch.zeros(3, 3, dtype=torch.float64)
             shift[a, b] = step
             numeric[a, b] = (energy(shift) - energy(-shift)) / (2.0 * step)
-    assert (virial - numeric).abs().max() < 1e-6 * virial.abs().max()  # PHYSICS 9
+    assert (virial - numeric).abs().max() < 1e-6 * virial.abs().max()  # theory, section 12
 
 
 @pytest.mark.parametrize("bad", ["parallel", "zero", "nan"])

@@ -1,4 +1,4 @@
-"""The layer's energy written out from PHYSICS 2 to 5, with one dense matrix for everything; shares no code with it.
+"""The layer's energy written out from theory 2, 3, 6 and 7, with one dense matrix; it shares no code with it.
 
 Each atom has thirteen moments m = (q, u, Q), and E = ½ m·G·m. Of a periodic structure G is the sum over every k of the
 whole sphere, of an open one the derivatives of the kernel, of a slab the sum over a long cell without the waves along
@@ -99,7 +99,7 @@ def solve(
 
 
 def periodic_kernel(positions: Tensor, cell: Tensor, pbc: Tensor, sigma: float, cutoff: float) -> Tensor:
-    """(n, 13, n, 13) of PHYSICS 2."""
+    """(n, 13, n, 13) of section 2 of the theory."""
     return wave_kernel(positions, cell, wave_vectors(cell, cutoff), sigma)
 
 
@@ -128,7 +128,7 @@ def wave_kernel(positions: Tensor, cell: Tensor, waves: Tensor, sigma: float) ->
 
 
 def open_kernel(positions: Tensor, cell: Tensor, pbc: Tensor, sigma: float, cutoff: float) -> Tensor:
-    """(n, 13, n, 13) of PHYSICS 3, i = j included: derivatives of erf(a r)/r = (2/√π) ∫_0^a exp(−t² r²) dt."""
+    """(n, 13, n, 13) of theory 3, i = j included: derivatives of erf(a r)/r = (2/√π) ∫_0^a exp(−t² r²) dt."""
     d = positions[:, None, :] - positions[None, :, :]  # r_j − r_i with j first
     s = (d * d).sum(2)
     a = 1.0 / (math.sqrt(2.0) * sigma)
@@ -177,7 +177,7 @@ def normal_of(cell: Tensor, pbc: Tensor) -> Tensor:
 
 
 def slab_kernel(positions: Tensor, cell: Tensor, pbc: Tensor, sigma: float, cutoff: float) -> Tensor:
-    """(n, 13, n, 13) of PHYSICS 8: waves along the plane in a cell so long that no copy is felt, and h = 0 as it is."""
+    """(n, 13, n, 13) of theory 4: waves along the plane in a cell so long that no copy is felt, and h = 0 as it is."""
     normal, plane = normal_of(cell, pbc), cell[pbc]
     height = (positions @ normal).detach()
     shortest = min(float(wave.norm()) for wave in in_plane_waves(plane.detach(), normal.detach()))

@@ -1,4 +1,4 @@
-"""Infrared, conductivity and dielectric constants against closed forms (PHYSICS 7)."""
+"""Infrared, conductivity and dielectric constants against closed forms (theory, section 11.2)."""
 
 from __future__ import annotations
 

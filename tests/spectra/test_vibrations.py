@@ -1,4 +1,4 @@
-"""Raman spectra and densities of states against closed forms (PHYSICS 7)."""
+"""Raman spectra and densities of states against closed forms (theory, section 11.3)."""
 
 from __future__ import annotations
 
