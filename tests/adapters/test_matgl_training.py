@@ -144,8 +144,8 @@ def test_training_on_open_and_periodic_frames_writes_a_checkpoint_and_what_matgl
 
 
 def blocks_of_the_page(language: str) -> list[str]:
-    """Indented blocks of docs/how-to/matgl.md, by how they begin."""
-    text = (Path(__file__).parents[2] / "docs/how-to/matgl.md").read_text(encoding="utf-8")
+    """Indented blocks of docs/reference/hosts/matgl.md, by how they begin."""
+    text = (Path(__file__).parents[2] / "docs/reference/hosts/matgl.md").read_text(encoding="utf-8")
     found = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n)+", text, re.MULTILINE)]
     return [block.strip() for block in found if block.strip().startswith(language)]
 
