@@ -148,3 +148,20 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         return
     for word, inner in command.commands.items():
         yield from commands(inner, f"{name} {word}")
+
+
+def test_the_readme_reads_right_where_relative_links_do_not_work() -> None:
+    """A package index shows the page alone: no file beside it, no picture of the repository."""
+    text = read("README.md")
+    targets = re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text)
+    assert [target for pair in targets for target in pair if target and not target.startswith("https://")] == []
+    named = re.findall(r"`((?:docs|examples|benchmarks)/[^`*\s]*|[A-Z]+(?:\.md|\.cff)?)`", text)
+    made = [path for path in named if "_build" in path]
+    assert made
+    assert [path for path in named if path not in made and path != "HOST" and not (ROOT / path).exists()] == []
+
+
+def test_the_picture_of_the_readme_is_to_scale() -> None:
+    bars = re.findall(r"^    .+?(\d+\.\d) +(█+)$", read("README.md"), re.MULTILINE)
+    assert len(bars) == 5
+    assert [len(bar) for _, bar in bars] == pytest.approx([float(value) / 59.0 * 30 for value, _ in bars], abs=0.6)
