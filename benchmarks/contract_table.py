@@ -14,7 +14,7 @@ from typing import Any
 HEAD = """# The contract, host by host
 
 Made by `nox` (session contract-table) from what each host's tests found; do not edit. The laws and their tolerances
-are in [Write an adapter](../how-to/write-an-adapter.md#5-pass-the-contract). A number counts the cases that passed.
+are in [Write an adapter](../how-to/write-an-adapter.md#7-pass-the-contract). A number counts the cases that passed.
 """
 
 

@@ -164,4 +164,4 @@ def test_the_readme_reads_right_where_relative_links_do_not_work() -> None:
 def test_the_picture_of_the_readme_is_to_scale() -> None:
     bars = re.findall(r"^    .+?(\d+\.\d) +(█+)$", read("README.md"), re.MULTILINE)
     assert len(bars) == 5
-    assert [len(bar) for _, bar in bars] == pytest.approx([float(value) / 59.0 * 30 for value, _ in bars], abs=0.6)
+    assert [len(bar) for _, bar in bars] == pytest.approx([float(value) / 59.0 * 30 for value, _ in bars], abs=0.5)
