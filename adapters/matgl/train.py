@@ -71,8 +71,9 @@ _DEFAULTS = {"save_path": "matgl_model", "accelerator": "auto", "stress_weight":
 class MatGLTraining(TrainingRun):
     """One `les-plugins train matgl`, from YAML with the sections dataset, model, trainer and long_range.
 
-    Arguments `section.key=value` override the file (docs/reference/hosts/matgl.md). The checkpoint is `<save_path>.les`, of the
-    epoch with the lowest validation loss; beside it `save_path`, which `matgl.load_model` reads.
+    Arguments `section.key=value` override the file (docs/reference/hosts/matgl.md). The checkpoint is
+    `<save_path>.les`, of the epoch with the lowest validation loss; beside it
+    `save_path`, which `matgl.load_model` reads.
     """
 
     host = "matgl"
