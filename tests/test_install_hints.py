@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from les_plugins.crystals import phonons
-from les_plugins.electrostatics.periodic import nvalchemi
+from les_plugins.electrostatics import nvalchemi
 from les_plugins.engines import lammps
 from les_plugins.errors import LesPluginsError, how_to_install
 from les_plugins.plots import plotting
