@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import reprlib
+import traceback
+from pathlib import Path
 from typing import Any
 
 #: Longest message, in characters: a file may hold megabytes in the place of a number.
@@ -66,6 +68,22 @@ class LesPluginsWarning(UserWarning):
 def how_to_install(*extras: str) -> str:
     """The command that installs extras, as error messages give it; les-plugins is installed from a clone."""
     return f'pip install ".[{",".join(extras)}]" from a clone of les-plugins'
+
+
+def in_one_line(error: BaseException) -> str:
+    """What code of others raised, as one line; of an assertion without words, the line of code that failed."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if not text and error.__traceback__ is not None:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{last.line} ({Path(last.filename).name}, line {last.lineno})"
+    return f"{type(error).__name__}: {text[:300]}"
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The error that others were raised from: Hydra wraps what it calls into one that repeats the whole config."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
 
 
 def quoted(value: Any, longest: int = LONGEST_VALUE) -> str:
