@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from hydra.utils import get_method
 from nequip.nn import GraphModel
-from nequip.utils.global_state import global_state_initialized, set_global_state
 
-from les_plugins.adapters.nequip.model import attach_long_range, long_range_part
+from les_plugins.adapters.nequip.model import attach_long_range, initialize_nequip, long_range_part
 from les_plugins.api import load_model
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError, HostError
@@ -52,14 +51,11 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
         ConfigError: keys beside these two, no model section, or a `long_range:` section that cannot be used.
         HostError: the model is none that a long-range part can be attached to, or is to be compiled.
     """
-    refuse_near_misses({"model": model, **unknown}, "LongRangeModel", place="beside model")
-    if unknown:
-        raise ConfigError(f"LongRangeModel: unknown key {next(iter(unknown))!r}; allowed keys: model, long_range")
+    _refuse_unknown(unknown, "LongRangeModel", "model", {"model": model})
     if not isinstance(model, Mapping) or not isinstance(model.get("_target_"), str):
         raise ConfigError("LongRangeModel: model must be the model section of NequIP, with its _target_")
     config = None if long_range is _ABSENT else parse_section(long_range, "LongRangeModel: long_range")
-    if not global_state_initialized():
-        set_global_state()
+    initialize_nequip()
     section = copy.deepcopy(dict(model))
     if config is not None and config.run.static_cell is None and section.get("compile_mode", "eager") != "eager":
         raise ConfigError(
@@ -112,20 +108,25 @@ def PretrainedModel(  # noqa: N802
         CheckpointError: the checkpoint cannot be loaded.
         ConfigError: another key, no checkpoint, one of another host, or a section that its weights do not fit.
     """
-    refuse_near_misses(unknown, "PretrainedModel", place="beside checkpoint")
-    if unknown:
-        raise ConfigError(f"PretrainedModel: unknown key {next(iter(unknown))!r}; allowed keys: checkpoint, long_range")
+    _refuse_unknown(unknown, "PretrainedModel", "checkpoint")
     if checkpoint is None:
         raise ConfigError("PretrainedModel: checkpoint is missing; expected a .les folder or a name of the zoo")
     model, config = load_model(checkpoint)
     if config["host"] != "nequip":
         raise ConfigError(f"PretrainedModel: {checkpoint} is a model of {config['host']}; allowed: models of NequIP")
     if long_range is not None:
-        model = _under(model, config, long_range, checkpoint)
+        model = _with_other_section(model, config, long_range, checkpoint)
     return model.train()
 
 
-def _under(
+def _refuse_unknown(unknown: Mapping[str, Any], source: str, key: str, known: Mapping[str, Any] = _ABSENT) -> None:
+    """Raise ConfigError for keys beside `key` and long_range, and for a misspelt section anywhere."""
+    refuse_near_misses({**known, **unknown}, source, place=f"beside {key}")
+    if unknown:
+        raise ConfigError(f"{source}: unknown key {next(iter(unknown))!r}; allowed keys: {key}, long_range")
+
+
+def _with_other_section(
     model: torch.nn.Module, config: Mapping[str, Any], long_range: Mapping[str, Any], checkpoint: str | Path
 ) -> GraphModel:
     """The weights of `model` under another section, where they have a place in it; new terms start fresh."""
@@ -151,11 +152,14 @@ def checkpoint_section(path: str | Path) -> dict[str, Any]:
     """The model section of NequIP that a checkpoint of NequIP was trained with, without a long-range part around it.
 
     Args:
-        path: a `.ckpt` file; NequIP itself opens it as a pickle: load files only that you trust.
+        path: a `.ckpt` file; where it holds more than tensors, numbers and text it is read as a pickle, which can run
+            any code, as NequIP itself reads every such file: load files only that you trust.
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # settings that are more than numbers and text
+    except pickle.UnpicklingError:
+        # Lightning keeps the settings of callbacks, loops and loggers in the same file, as whatever objects they are;
+        # NequIP has opened the file in this way just before, or is about to
         loaded = torch.load(path, map_location="cpu", weights_only=False)
     return _origin(loaded["hyper_parameters"]["model"])
 

@@ -5,25 +5,63 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from ase import Atoms
 from ase.data import atomic_numbers
 from nequip.data import AtomicDataDict
 from nequip.integrations.ase import NequIPCalculator
 from nequip.integrations.utils import basic_transforms
-from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import Tensor, nn
 
-from les_plugins.adapters.nequip.model import long_range_part
+from les_plugins.adapters.nequip.model import initialize_nequip, long_range_part
 from les_plugins.data.frames import without_labels
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
-from les_plugins.hosting.calculator import (
-    LongRangeCalculator,
-)
+from les_plugins.hosting.calculator import LongRangeCalculator
 
 
-class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignore[misc]
+class CalculatorOfTypes(LongRangeCalculator, NequIPCalculator):  # type: ignore[misc]
+    """NequIP's calculator for structures of ASE, by the chemical symbols of a model's atom types.
+
+    Args:
+        model: eager or compiled.
+        device: torch device, which exists.
+        types: names of the model's atom types.
+        about: NequIP's metadata of the model, its cutoff among them.
+        elements: chemical symbol of every atom type, where type names are not symbols themselves.
+        kwargs: as for NequIP's calculator.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str,
+        types: Sequence[str],
+        about: Mapping[str, Any],
+        elements: Mapping[str, str] | None,
+        **kwargs: Any,
+    ) -> None:
+        symbols = dict(elements or {name: name for name in types})
+        unknown = next((name for name in types if symbols.get(name) not in atomic_numbers), None)
+        if unknown is not None:
+            raise HostError(f"atom type {unknown!r} is no chemical symbol: give elements={{{unknown!r}: 'H', ...}}")
+        transforms = basic_transforms(
+            about, float(about["r_max"]), list(types), {symbols[name]: name for name in types}
+        )
+        super().__init__(model.eval(), device, transforms=transforms, **kwargs)
+        self.energy_unit = self.energy_units_to_eV
+        self.known_elements = sorted(atomic_numbers[symbols[name]] for name in types)
+
+    def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        """NequIP's own evaluation; its energy is an array."""
+        super().evaluate_host(atoms, properties, system_changes)
+        self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
+
+    def atoms_to_data(self, atoms: Atoms) -> dict[str, Tensor]:
+        """NequIP's input. Labels stay outside: NequIP takes the `dipole` of a structure for one of every atom."""
+        return super().atoms_to_data(without_labels(atoms))  # type: ignore[no-any-return]
+
+
+class LesNequIPCalculator(CalculatorOfTypes):
     """ASE calculator of a NequIP or Allegro model with a long-range part, or without.
 
     Args:
@@ -53,31 +91,9 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
         **kwargs: Any,
     ) -> None:
         check_device(device)
-        if not global_state_initialized():
-            set_global_state()
-        types = list(model.type_names)
-        symbols = dict(elements or {name: name for name in types})
-        unknown = [name for name in types if symbols.get(name) not in atomic_numbers]
-        if unknown:
-            raise HostError(
-                f"atom type {unknown[0]!r} is no chemical symbol: give elements={{{unknown[0]!r}: 'H', ...}}"
-            )
-        transforms = basic_transforms(
-            model.metadata, float(model.metadata["r_max"]), types, {symbols[name]: name for name in types}
-        )
-        super().__init__(model.eval(), device, transforms=transforms, **kwargs)
-        self.energy_unit = self.energy_units_to_eV
-        elements_known = sorted(atomic_numbers[symbols[name]] for name in types)
-        self.adopt(long_range_part(model), elements_known, metadata, epsilon_infinity)
-
-    def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
-        """NequIP's, with the free energy that ASE's optimizers ask for."""
-        super().evaluate_host(atoms, properties, system_changes)
-        self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
-
-    def atoms_to_data(self, atoms: Atoms) -> dict[str, Tensor]:
-        """NequIP's input. Labels stay outside: NequIP takes the `dipole` of a structure for one of every atom."""
-        return super().atoms_to_data(without_labels(atoms))  # type: ignore[no-any-return]
+        initialize_nequip()
+        super().__init__(model, device, model.type_names, model.metadata, elements, **kwargs)
+        self.adopt(long_range_part(model), self.known_elements, metadata, epsilon_infinity)
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """NequIP's own batch."""
@@ -89,9 +105,3 @@ class LesNequIPCalculator(LongRangeCalculator, NequIPCalculator):  # type: ignor
             output[AtomicDataDict.FORCE_KEY] * (unit / length),
             output[AtomicDataDict.STRESS_KEY] * (unit / length**3) if stress else None,
         )
-
-
-def geometry(atoms: Atoms, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Positions (N, 3) Å, cell (1, 3, 3) Å and pbc (1, 3) of a structure, without a neighbour list."""
-    positions, cell = (torch.as_tensor(value, device=device) for value in (atoms.positions, atoms.cell.array))
-    return positions, cell[None], torch.as_tensor(atoms.pbc, device=device)[None]

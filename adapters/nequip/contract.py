@@ -24,45 +24,70 @@ from les_plugins.testing import AdapterContract, HostResult, waters
 
 SPECIES = ["H", "O"]
 CUTOFF = 3.5
-COMMON = {
-    "seed": 3,
-    "model_dtype": "float64",
-    "type_names": SPECIES,
-    "r_max": CUTOFF,
-    "avg_num_neighbors": 4.0,
-    "per_type_energy_shifts": {"H": -1.0, "O": -3.0},
-    "per_type_energy_scales": {"H": 1.0, "O": 1.0},
-}
 #: Model sections of a few thousand parameters.
-HOST_SECTIONS: dict[str, dict[str, Any]] = {
-    "nequip": {
-        "_target_": "nequip.model.NequIPGNNModel",
-        **COMMON,
-        "num_layers": 2,
-        "l_max": 1,
-        "num_features": 4,
-        "radial_mlp_depth": 1,
-        "radial_mlp_width": 8,
-        "num_bessels": 4,
-    },
-    "allegro": {
-        "_target_": "allegro.model.AllegroModel",
-        **COMMON,
-        "l_max": 1,
-        "num_layers": 1,
-        "num_scalar_features": 8,
-        "num_tensor_features": 4,
-        "allegro_mlp_hidden_layers_width": 8,
-        "scalar_embed_mlp_hidden_layers_width": 8,
-        "readout_mlp_hidden_layers_width": 8,
-        "radial_chemical_embed": {
-            "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
-            "num_bessels": 4,
-            "bessel_trainable": False,
-            "polynomial_cutoff_p": 6,
-        },
-    },
-}
+HOST_SECTIONS: dict[str, dict[str, Any]] = yaml.safe_load("""
+nequip:
+  _target_: nequip.model.NequIPGNNModel
+  <<: &common
+    seed: 3
+    model_dtype: float64
+    type_names: [H, O]
+    r_max: 3.5
+    avg_num_neighbors: 4.0
+    per_type_energy_shifts: {H: -1.0, O: -3.0}
+    per_type_energy_scales: {H: 1.0, O: 1.0}
+  num_layers: 2
+  l_max: 1
+  num_features: 4
+  radial_mlp_depth: 1
+  radial_mlp_width: 8
+  num_bessels: 4
+allegro:
+  _target_: allegro.model.AllegroModel
+  <<: *common
+  l_max: 1
+  num_layers: 1
+  num_scalar_features: 8
+  num_tensor_features: 4
+  allegro_mlp_hidden_layers_width: 8
+  scalar_embed_mlp_hidden_layers_width: 8
+  readout_mlp_hidden_layers_width: 8
+  radial_chemical_embed:
+    {_target_: allegro.nn.TwoBodyBesselScalarEmbed, num_bessels: 4, bessel_trainable: false, polynomial_cutoff_p: 6}
+""")
+#: A nequip-train config of seconds, without files and model.
+_TRAINING = """
+run: [train]
+data:
+  _target_: nequip.data.datamodule.ASEDataModule
+  seed: 1
+  transforms:
+    - _target_: nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper
+      model_type_names: [H, O]
+      chemical_species_to_atom_type_map: {H: H, O: O}
+    - {_target_: nequip.data.transforms.NeighborListTransform, r_max: 3.5}
+  train_dataloader: &loader {_target_: torch.utils.data.DataLoader, batch_size: 2, num_workers: 0}
+  val_dataloader: *loader
+trainer:
+  _target_: lightning.Trainer
+  accelerator: cpu
+  max_epochs: 1
+  logger: false
+  enable_progress_bar: false
+  callbacks:
+    - _target_: lightning.pytorch.callbacks.ModelCheckpoint
+      monitor: val0_epoch/weighted_sum
+      dirpath: ${hydra:runtime.output_dir}
+      filename: best
+      save_last: true
+training_module:
+  _target_: nequip.train.EMALightningModule
+  ema_decay: 0.5
+  loss:
+    {_target_: nequip.train.EnergyForceLoss, per_atom_energy: true, coeffs: {total_energy: 1.0, forces: 1.0}}
+  val_metrics: {_target_: nequip.train.EnergyForceMetrics, coeffs: {forces_rmse: 1.0}}
+  optimizer: {_target_: torch.optim.Adam, lr: 0.01}
+"""
 
 
 class NequIPContract(AdapterContract):
@@ -156,51 +181,11 @@ def batch_of(frames: Sequence[Atoms]) -> dict[str, Tensor]:
 
 def training_settings(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
     """A nequip-train config for train.extxyz and valid.extxyz in a folder: a training of seconds."""
-    metrics = {"coeffs": {"total_energy": 1.0, "forces": 1.0}}
-    loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 2, "num_workers": 0}
-    return {
-        "run": ["train"],
-        "data": {
-            "_target_": "nequip.data.datamodule.ASEDataModule",
-            "seed": 1,
-            "train_file_path": str((folder / "train.extxyz").resolve()),
-            "val_file_path": str((folder / "valid.extxyz").resolve()),
-            "transforms": [
-                {
-                    "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
-                    "model_type_names": SPECIES,
-                    "chemical_species_to_atom_type_map": {name: name for name in SPECIES},
-                },
-                {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": CUTOFF},
-            ],
-            "train_dataloader": loader,
-            "val_dataloader": loader,
-        },
-        "trainer": {
-            "_target_": "lightning.Trainer",
-            "accelerator": "cpu",
-            "max_epochs": 1,
-            "logger": False,
-            "enable_progress_bar": False,
-            "callbacks": [
-                {
-                    "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "monitor": "val0_epoch/weighted_sum",
-                    "dirpath": "${hydra:runtime.output_dir}",
-                    "filename": "best",
-                    "save_last": True,
-                }
-            ],
-        },
-        "training_module": {
-            "_target_": "nequip.train.EMALightningModule",
-            "ema_decay": 0.5,
-            "loss": {"_target_": "nequip.train.EnergyForceLoss", "per_atom_energy": True, **metrics},
-            "val_metrics": {"_target_": "nequip.train.EnergyForceMetrics", "coeffs": {"forces_rmse": 1.0}},
-            "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
-            "model": dict(model),
-        },
-    }
+    settings: dict[str, Any] = yaml.safe_load(_TRAINING)
+    settings["data"]["train_file_path"] = str((folder / "train.extxyz").resolve())
+    settings["data"]["val_file_path"] = str((folder / "valid.extxyz").resolve())
+    settings["training_module"]["model"] = dict(model)
+    return settings
 
 
 #: Of every kind of model; `les-plugins check nequip` runs them.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -21,7 +21,7 @@ from torch.utils.data import Subset
 
 from les_plugins.data.frames import check_boundaries, label_names
 from les_plugins.data.training import TrainedLabel, check_training_labels
-from les_plugins.errors import ConfigError, DataError
+from les_plugins.errors import ConfigError, DataError, in_one_line, innermost
 from les_plugins.precision import default_dtype
 
 #: Fields of NequIP, and what the core calls them.
@@ -71,13 +71,7 @@ class HostFrames(Sequence[HostAtoms]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    @overload
-    def __getitem__(self, index: int) -> HostAtoms: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[HostAtoms]: ...
-    def __getitem__(self, index: int | slice) -> HostAtoms | list[HostAtoms]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
@@ -85,7 +79,7 @@ class HostFrames(Sequence[HostAtoms]):
                 data = self.dataset[index]
         except Exception as error:  # transforms raise whatever the data make them
             raise DataError(
-                f"{self.path}, frame {index}: NequIP cannot read it: {type(error).__name__}: {error}"
+                f"{self.path}, frame {index}: NequIP cannot read it: {in_one_line(innermost(error))}"
             ) from None
         return self._atoms(data, index)
 
@@ -147,7 +141,7 @@ def read_datasets(
         configs = {kind: getattr(module, f"{kind}_dataset_config") for kind in kinds}
         module.prepare_data()
     except Exception as error:  # hydra, NequIP and other people's modules raise whatever they do
-        raise ConfigError(f"{source}: data: NequIP cannot use this section: {in_one_line(error)}") from None
+        raise ConfigError(f"{source}: data: NequIP cannot use this section: {in_one_line(innermost(error))}") from None
     for kind, some in configs.items():
         if not some or (kind == "train" and len(some) != 1):
             needed = "exactly one" if kind == "train" else "at least one"
@@ -195,17 +189,17 @@ def check_batches(frames: HostFrames) -> None:
                 holding.setdefault(name, []).append(number)
     known = _key_registry._GRAPH_FIELDS | _key_registry._NODE_FIELDS | _key_registry._EDGE_FIELDS
     for name, numbers in holding.items():
+        problem = ""
         if name not in known and "edge_index" not in name:
-            raise DataError(
-                f"{frames.path}: {name!r} is no field of NequIP, which cannot put it into a batch; name it in "
-                "data.exclude_keys"
+            problem = f"{name!r} is no field of NequIP, which cannot put it into a batch"
+        elif len(numbers) < len(used) and name not in frames.may_be_nan:
+            shown = ", ".join(map(str, numbers[:5])) + ", …" * (len(numbers) > 5)
+            problem = (
+                f"{len(numbers)} of {len(used)} frames have {name!r} (frames {shown}), and NequIP puts only frames "
+                "with the same fields into one batch"
             )
-        if len(numbers) < len(used) and name not in frames.may_be_nan:
-            shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
-            raise DataError(
-                f"{frames.path}: {len(numbers)} of {len(used)} frames have {name!r} (frames {shown}), "
-                "and NequIP puts only frames with the same fields into one batch; name it in data.exclude_keys"
-            )
+        if problem:
+            raise DataError(f"{frames.path}: {problem}; name it in data.exclude_keys")
 
 
 def spread(sets: Sequence[HostFrames], count: int) -> list[Atoms]:
@@ -235,7 +229,7 @@ def _build(config: Mapping[str, Any], metrics: Sequence[Metric], place: Path, ty
         raise
     except Exception as error:  # as above
         where = f"{file}, frame {len(names) - 1}" if names else str(file)
-        raise DataError(f"{where}: NequIP cannot read it: {in_one_line(error)}") from None
+        raise DataError(f"{where}: NequIP cannot read it: {in_one_line(innermost(error))}") from None
     indices = list(range(len(dataset)))
     while isinstance(dataset, Subset):
         indices = [int(dataset.indices[index]) for index in indices]
@@ -322,11 +316,3 @@ def _file_of(config: Any) -> Path | None:
     if isinstance(given, str):
         return Path(given)
     return next((path for item in config.values() if (path := _file_of(item)) is not None), None)
-
-
-def in_one_line(error: Exception) -> str:
-    """The innermost reason: hydra wraps what it calls into an error that repeats the whole config."""
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300] if text else ''}"

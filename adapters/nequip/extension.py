@@ -2,18 +2,21 @@
 
 import contextlib
 
+_OF_STRUCTURES = ["long_range_energy"]
+_OF_ATOMS = [
+    "latent_charges",
+    "latent_dipoles",
+    "latent_quadrupoles",
+    "latent_polarizability",
+    "latent_born_charges",
+]
+
 with contextlib.suppress(Exception):
     from nequip.data import register_fields
 
     register_fields(
-        graph_fields=["long_range_energy", "les_all_latent"],
-        node_fields=[
-            "latent_charges",
-            "latent_dipoles",
-            "latent_quadrupoles",
-            "latent_polarizability",
-            "latent_born_charges",
-        ],
+        graph_fields=[*_OF_STRUCTURES, "les_all_latent"],
+        node_fields=_OF_ATOMS,
         cartesian_tensor_fields={
             "latent_quadrupoles": "ij=ji",
             "latent_polarizability": "ij=ji",
@@ -43,15 +46,7 @@ with contextlib.suppress(Exception):
                 **ASE_TARGET,
                 "input": [*ASE_TARGET["input"], "pbc", "les_all_latent"],
                 "data_settings": _asking_for_all,
-                "output": [
-                    *ASE_TARGET["output"],
-                    "long_range_energy",
-                    "latent_charges",
-                    "latent_dipoles",
-                    "latent_quadrupoles",
-                    "latent_polarizability",
-                    "latent_born_charges",
-                ],
+                "output": [*ASE_TARGET["output"], *_OF_STRUCTURES, *_OF_ATOMS],
             }
         }
     )

@@ -49,7 +49,7 @@ def run_directory(config_file: Path, arguments: Sequence[str]) -> Path:
         if argument.startswith(_RUN_DIRECTORY):
             given = argument.removeprefix(_RUN_DIRECTORY)
             if given[:1] in ("'", '"') or "${" in given:
-                config = _composed(config_file, [*overrides(arguments), argument], with_hydra=True)
+                config = _composed(config_file, [*overrides(arguments), argument])
                 given = str(OmegaConf.select(config, "hydra.run.dir"))
             folder = Path(given)
     folder = folder.resolve()
@@ -77,7 +77,7 @@ class ComposedConfig:
         Raises:
             ConfigError: Hydra cannot read it; says why.
         """
-        config = _composed(config_file, overrides(arguments), with_hydra=True)
+        config = _composed(config_file, overrides(arguments))
         with read_write(config), open_dict(config):
             config.hydra.runtime.cwd, config.hydra.runtime.output_dir = os.getcwd(), str(folder)
         return cls(config_file, config)
@@ -112,40 +112,31 @@ def referenced(config: Mapping[Any, Any]) -> set[str]:
     return set(re.findall(r"\$\{([^}.:\[\s]+)", str(config)))
 
 
-def _composed(config_file: Path, arguments: list[str], with_hydra: bool = False) -> DictConfig:
+def _composed(config_file: Path, arguments: list[str]) -> DictConfig:
     if config_file.suffix != ".yaml":  # of others Hydra says that there is no such file
         raise ConfigError(f"{config_file}: the name of a NequIP config ends in .yaml")
     try:
         with initialize_config_dir(config_dir=str(config_file.resolve().parent), version_base=None):
-            return compose(config_name=config_file.name, overrides=arguments, return_hydra_config=with_hydra)
+            return compose(config_name=config_file.name, overrides=arguments, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{config_file}: Hydra cannot read it: {_first_line(error)}") from None
 
 
 def _override(argument: str) -> str:
-    if argument.startswith("-"):
-        raise ConfigError(f"argument {argument!r}; allowed: overrides of Hydra, such as trainer.max_epochs=10")
     match = _VALUE.fullmatch(argument)
-    if match is None:
-        if argument.startswith("~"):
-            return argument
+    if argument.startswith("-") or (match is None and not argument.startswith("~")):
         raise ConfigError(f"argument {argument!r}; allowed: overrides of Hydra, such as trainer.max_epochs=10")
+    if match is None:
+        return argument
     value = match["value"]
     try:
         parsed = OverridesParser.create().parse_override(argument).value()
         plain = parsed is None or isinstance(parsed, bool | int | float) or parsed == value
-        quote = not plain and not value.startswith(("'", '"')) and _exists(value)
+        quote = not plain and not value.startswith(("'", '"')) and os.path.exists(value)
     except HydraException:
         quote = True
     return f"{match['key']}={QuotedString(text=value, quote=Quote.single).with_quotes()}" if quote else argument
 
 
-def _exists(name: str) -> bool:
-    try:
-        return Path(name).exists()
-    except (OSError, ValueError):  # a name too long, say
-        return False
-
-
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return str(error).strip().partition("\n")[0] or type(error).__name__

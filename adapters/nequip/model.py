@@ -6,37 +6,42 @@ Classes are recognised by their interface: those of a packaged model live under 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import re
 from typing import Any
 
 import torch
 from nequip.data import AtomicDataDict
 from nequip.nn import AtomwiseReduce, ForceStressOutput, GraphModel, SequentialGraphNetwork
 from nequip.nn.compile import CompileGraphModel
-from torch import Tensor, nn
+from nequip.utils.global_state import global_state_initialized, set_global_state
+from torch import nn
 
 from les_plugins.adapters.nequip.modules import (
     ALL_LATENT,
-    KEPT,
     EdgeFeatures,
     KeepFeatures,
     LongRangeEnergy,
-    node_features,
 )
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range
-from les_plugins.model.features import FeatureLayout, LayerLayout, NodeFeatures
+from les_plugins.model.features import FeatureLayout
 from les_plugins.model.irreps import layer_layout
 from les_plugins.model.long_range import LongRange
 from les_plugins.precision import default_dtype
 
 #: Names that NequIP and Allegro give to the modules that we look for.
-_TOTAL, _ALLEGRO, _LAYER = "total_energy_sum", "allegro", "layer{}_convnet"
+_TOTAL, _ALLEGRO, _LAYER = "total_energy_sum", "allegro", re.compile(r"layer(\d+)_convnet")
 #: Name of ours, and so the prefix of its tensors in a state dict.
 PART = "long_range"
 #: Channels of l = 1 and of l = 2 that are made of Allegro's edges.
 EDGE_CHANNELS = 16
+
+
+def initialize_nequip() -> None:
+    """Set NequIP's state of the process, such as its dtypes, unless it is set; no model is built or loaded before."""
+    if not global_state_initialized():
+        set_global_state()
 
 
 def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
@@ -77,7 +82,7 @@ def energy_network(model: nn.Module) -> Any:
     """
     network = getattr(getattr(model, "model", None), "func", None)
     names = [name for name, _ in network.named_children()] if isinstance(network, nn.Module) else []
-    if not names or names[-1] != _TOTAL or not (_ALLEGRO in names or _LAYER.format(0) in names):
+    if not names or names[-1] != _TOTAL or not any(name == _ALLEGRO or _LAYER.fullmatch(name) for name in names):
         raise HostError(
             f"the long-range part can be attached to NequIP and Allegro energy models; this {type(model).__name__} "
             f"has the parts: {', '.join(names) or 'none that are known'}"
@@ -86,68 +91,38 @@ def energy_network(model: nn.Module) -> Any:
 
 
 def long_range_part(model: nn.Module) -> LongRange | None:
-    """The long-range part of a model, None without one."""
-    return next((module for module in model.modules() if _is_a(module, LongRange)), None)
-
-
-def feature_layout(model: nn.Module) -> FeatureLayout:
-    """Channels of every layer of a NequIP model, or of the sums over edges of an Allegro model."""
-    children = dict(energy_network(model).named_children())
-    if _ALLEGRO in children:
-        scalars = children[_ALLEGRO].irreps_out[AtomicDataDict.EDGE_FEATURES_KEY].dim
-        layers = [LayerLayout(scalars, EDGE_CHANNELS, EDGE_CHANNELS)]
-    else:
-        layers = [layer_layout(str(layer.irreps_out[AtomicDataDict.NODE_FEATURES_KEY])) for layer in _layers(children)]
-    elements = tuple(model.type_names)
-    return FeatureLayout(
-        tuple(layers), cutoff=_cutoff(children), mean_neighbors=_mean_neighbors(model), elements=elements
-    )
-
-
-def features_of(model: nn.Module, output: Mapping[str, Tensor]) -> NodeFeatures:
-    """Features of a batch, from the output of a model with a long-range part.
-
-    Raises:
-        HostError: the output has no kept features: a bare NequIP model overwrites those of its inner layers.
-    """
-    part: Any = next((module for module in model.modules() if _is_a(module, LongRangeEnergy)), None)
-    if part is None or KEPT.format(0) not in output:
-        raise HostError("a bare NequIP or Allegro model keeps no features of inner layers: attach a long-range part")
-    return node_features(part.layer_irreps, dict(output))
-
-
-def _is_a(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """By name: the classes of a packaged model are copies that came with it."""
-    return type(module).__qualname__ == kind.__qualname__
+    """The long-range part of a model, None without one; by name: classes of a packaged model are copies."""
+    return next((part for part in model.modules() if type(part).__qualname__ == LongRange.__qualname__), None)
 
 
 def _with_long_range(network: Any, config: LongRangeConfig, elements: tuple[str, ...]) -> dict[str, nn.Module]:
     """The modules of a network in order, with ours among them."""
-    modules: dict[str, nn.Module] = {}
-    children = dict(network.named_children())
+    children, neighbors = dict(network.named_children()), _mean_neighbors(network)
+    modules: dict[str, Any] = {}
     kept: dict[str, Any] = {}
-    neighbors = _mean_neighbors(network)
-    layers = list(_layers(children))
     for name, module in children.items():
         if name == _TOTAL:
             break
         modules[name] = module
-        if name == _ALLEGRO:
-            vectors, tensors = _edge_channels(config)
-            modules["les_edge_features"] = EdgeFeatures(vectors, tensors, neighbors, dict(module.irreps_out))
-        elif any(module is layer for layer in layers):
-            number = int(name.removeprefix("layer").removesuffix("_convnet"))
-            modules[f"les_features{number}"] = KeepFeatures(number, dict(module.irreps_out))
-        kept.update({key: ir for key, ir in _last(modules).irreps_out.items() if key.startswith(KEPT.format(""))})
+        if layer := _LAYER.fullmatch(name):
+            ours: Any = KeepFeatures(int(layer[1]), dict(module.irreps_out))
+            modules[f"les_features{layer[1]}"] = ours
+        elif name == _ALLEGRO:
+            ours = EdgeFeatures(*_edge_channels(config), neighbors, dict(module.irreps_out))
+            modules["les_edge_features"] = ours
+        else:
+            continue
+        kept[ours.field] = ours.irreps_out[ours.field]
     layout = FeatureLayout(
-        tuple(layer_layout(str(kept[KEPT.format(number)])) for number in range(len(kept))),
-        cutoff=_cutoff(children),
+        tuple(layer_layout(str(irreps)) for irreps in kept.values()),
+        cutoff=float(children["edge_norm"].r_max),
         mean_neighbors=neighbors,
         elements=elements,
     )
-    modules[PART] = LongRangeEnergy(build_long_range(layout, config), {**_last(modules).irreps_out, **kept})
+    irreps = list(modules.values())[-1].irreps_out
+    modules[PART] = LongRangeEnergy(build_long_range(layout, config), {**irreps, **kept})
     modules[_TOTAL] = AtomwiseReduce(
-        irreps_in=_last(modules).irreps_out,
+        irreps_in=modules[PART].irreps_out,
         reduce="sum",
         field=AtomicDataDict.PER_ATOM_ENERGY_KEY,
         out_field=AtomicDataDict.TOTAL_ENERGY_KEY,
@@ -161,21 +136,6 @@ def _edge_channels(config: LongRangeConfig) -> tuple[int, int]:
         return 0, 0
     reads_tensors = config.order >= 2 or config.response.dipole == "anisotropic"
     return EDGE_CHANNELS, EDGE_CHANNELS if reads_tensors else 0
-
-
-def _last(modules: dict[str, nn.Module]) -> Any:
-    return list(modules.values())[-1]
-
-
-def _layers(children: Mapping[str, Any]) -> list[Any]:
-    layers: list[Any] = []
-    while (name := _LAYER.format(len(layers))) in children:
-        layers.append(children[name])
-    return layers
-
-
-def _cutoff(children: Mapping[str, Any]) -> float:
-    return float(children["edge_norm"].r_max)
 
 
 def _mean_neighbors(network: nn.Module) -> float:

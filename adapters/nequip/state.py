@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,8 +13,8 @@ from les_plugins.adapters.nequip.builder import LongRangeModel
 from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
-from les_plugins.storage.checkpoint import load_tensors
 from les_plugins.storage.sizes import WeightSizes
+from les_plugins.storage.states import rebuilt, state_of
 
 #: Everything that a model section may name: nothing else is looked up when a checkpoint is loaded.
 BUILDERS = (
@@ -48,11 +47,9 @@ def take_apart(model: nn.Module) -> HostState:
     if problem is not None:
         raise HostError(f"a checkpoint of les-plugins cannot hold this model: {problem}")
     part = long_range_part(model)
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     packages = ["nequip", "e3nn", "torch"] + ["nequip-allegro"] * section["_target_"].startswith("allegro.")
-    versions = {name: importlib.metadata.version(name) for name in packages}
     plain = json.loads(json.dumps(dict(section), default=float))
-    return HostState("nequip", versions, plain, None if part is None else part.config, tensors)
+    return state_of("nequip", model, plain, None if part is None else part.config, packages)
 
 
 def rebuild(state: HostState) -> nn.Module:
@@ -62,19 +59,13 @@ def rebuild(state: HostState) -> nn.Module:
         raise CheckpointError(f"config.json: {problem}")
     _check_sizes(state.model, WeightSizes(state.tensors))
     section = {} if state.long_range is None else {"long_range": state.long_range.to_dict()}
-    try:
-        model: nn.Module = LongRangeModel(model=state.model, **section)
-    except CheckpointError:
-        raise
-    except Exception as error:  # NequIP raises whatever a nonsense argument makes it
-        raise CheckpointError(f"config.json does not describe a model of this NequIP: {error}") from None
-    load_tensors(model, state.tensors)
+    model = rebuilt(state, lambda: LongRangeModel(model=state.model, **section), "model of this NequIP")
     r_max = state.model["r_max"]
     for name, value in state.tensors.items():  # one number, or one of each pair of types; maybe in float32
         own = name.endswith("edge_norm._rmax_recip") and value.numel() == 1
         if own and abs(float(value) * r_max - 1.0) > 1e-5:
             raise CheckpointError(f"config.json: r_max is {r_max}; in the weights it is {1 / float(value):g}")
-    return model.eval()
+    return model
 
 
 def _check_sizes(section: Mapping[str, Any], sizes: WeightSizes) -> None:

@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ase import Atoms
 from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from nequip.model.saved_models.load_utils import load_saved_model
-from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import nn
 
-from les_plugins import api
 from les_plugins.adapters.nequip.builder import PRETRAINED, TARGET, checkpoint_section
 from les_plugins.adapters.nequip.data import (
     HostFrames,
     Metric,
     check_batches,
     check_frames,
-    in_one_line,
     read_datasets,
     spread,
 )
 from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, referenced, run_directory
-from les_plugins.adapters.nequip.run_train import FOLDER, TRACEBACK
-from les_plugins.errors import ConfigError, HostError, InterruptionError, LesPluginsWarning
+from les_plugins.adapters.nequip.model import initialize_nequip
+from les_plugins.errors import (
+    ConfigError,
+    HostError,
+    LesPluginsWarning,
+    in_one_line,
+    innermost,
+)
 from les_plugins.hosting.build import parse_section
+from les_plugins.hosting.process import run_module
 from les_plugins.hosting.section_name import SECTION, refuse_near_misses
-from les_plugins.io.documents import read_yaml
-from les_plugins.storage import checkpoint
+from les_plugins.storage.training import saving
+from les_plugins.training import TrainingRun
 
 #: Frames of the training set, at most, that are kept for the sign convention of the latent charges.
 GAUGE_FRAMES = 64
-#: Where NequIP's log goes: standard output is for the summary that `--json` asks for.
-_STANDARD_ERROR = 2
-#: Seconds that NequIP has for its own end after Ctrl-C.
-_PATIENCE = 30.0
+#: Environment variable with the folder of the run: Hydra's grammar need not know its characters.
+_FOLDER = "LES_PLUGINS_RUN_FOLDER"
 #: Seconds by which the clock of a file system may be behind.
 _CLOCK = 2.0
 _FUNCTIONS = ("LongRangeModel", "PretrainedModel")
@@ -69,40 +67,71 @@ def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, An
         DataError: training or validation frames that cannot be used.
         HostError: nequip-train failed, was interrupted, or wrote no checkpoint.
     """
-    read_config(config_file)  # words for a file that is no config at all
-    folder = run_directory(config_file, arguments)
-    config = ComposedConfig.of_file(config_file, arguments, folder)
-    settings = config.plain()
-    check_config(settings, str(config_file))
-    _say_bare(settings, config_file)
-    runs = settings.get("run") or []
-    trains = "train" in ([runs] if isinstance(runs, str) else list(runs))
-    target = folder / f"{config_file.stem}.les"
-    checkpoint.check_target(target)
-    sets = _check_data(config, settings) if trains else {}
-    examples = spread(sets["train"], GAUGE_FRAMES) if trains else []
-    facts = _data_facts(sets)
-    sets.clear()  # NequIP reads the data again in its own process
+    return NequIPTraining(config_file, arguments, metadata).run()
 
-    begin = time.time()
-    _run(config_file, overrides(arguments), folder)
-    if not trains or rank_zero_only.rank:
-        return None
-    if not examples and any(True for _ in _our_sections(settings)):
-        warnings.warn(
-            "the sign of the charges is not decided: no structure of the training set names its elements",
-            LesPluginsWarning,
-            2,
-        )
-    # a run that goes on from a checkpoint may have had its best epoch before
-    written = newest_checkpoint(folder, 0.0 if settings.get("ckpt_path") else begin - _CLOCK)
-    facts = {**facts, "training": {"host_checkpoint": written.name}, **(metadata or {})}
-    try:
-        return api.save(load_checkpoint(written), target, "nequip", facts, examples)
-    except Exception as error:
-        raise HostError(
-            f"{written}, the checkpoint of NequIP, is kept, but was not saved as {target}: {error}"
-        ) from error
+
+class NequIPTraining(TrainingRun):
+    """`nequip-train` in a process of its own, between a look at config and data and a checkpoint of what it wrote."""
+
+    host = "nequip"
+
+    def split(self) -> None:
+        """The section stands in the model section, after Hydra has put defaults and overrides together."""
+        source = str(self.config_file)
+        if "defaults" not in self.settings:  # words for a file that is no config at all
+            check_config(self.settings, source)
+        self.folder = run_directory(self.config_file, self.arguments)
+        self.composed = ComposedConfig.of_file(self.config_file, self.arguments, self.folder)
+        self.settings = self.composed.plain()
+        check_config(self.settings, source)
+        for path, found in _our_sections(self.settings):
+            inner = found.get("model")
+            if SECTION not in found and isinstance(inner, Mapping) and "ModelFrom" not in str(inner.get("_target_")):
+                warnings.warn(
+                    f"{source}: {path} names LongRangeModel and has no {SECTION}: the model is NequIP's alone; an "
+                    f"empty {SECTION} section gives it a long-range part",
+                    LesPluginsWarning,
+                    5,
+                )
+        runs = self.settings.get("run") or []
+        self.trains = "train" in ([runs] if isinstance(runs, str) else list(runs))
+
+    def target(self) -> Path:
+        """In the folder of the run."""
+        return self.folder / f"{self.config_file.stem}.les"
+
+    def read_frames(self) -> list[Atoms]:
+        """Some structures of the training set; every frame was looked at, and NequIP reads them again."""
+        sets = _check_data(self.composed, self.settings) if self.trains else {}
+        self.data_files = {kind: [frames.path for frames in some] for kind, some in sets.items()}
+        return spread(sets.get("train", ()), GAUGE_FRAMES)
+
+    def files(self) -> tuple[list[Path], list[Path]]:
+        """Where they are files."""
+        train, valid = ([path for path in self.data_files.get(kind, ()) if path.is_file()] for kind in _METRICS)
+        return train, valid
+
+    def fit(self) -> nn.Module | None:
+        """The model of the best epoch."""
+        begin = time.time()
+        _run(self.config_file, overrides(self.arguments), self.folder)
+        if not self.trains or rank_zero_only.rank:
+            return None
+        if not self.frames and any(True for _ in _our_sections(self.settings)):
+            warnings.warn(
+                "the sign of the charges is not decided: no structure of the training set names its elements",
+                LesPluginsWarning,
+                4,
+            )
+        # a run that goes on from a checkpoint may have had its best epoch before
+        written = newest_checkpoint(self.folder, 0.0 if self.settings.get("ckpt_path") else begin - _CLOCK)
+        self.facts["host_checkpoint"] = written.name
+        with saving(self.target(), self.kept()):
+            return load_checkpoint(written)
+
+    def kept(self) -> list[Path]:
+        """NequIP's own checkpoints."""
+        return list(self.folder.rglob("*.ckpt"))
 
 
 def load_checkpoint(path: Path) -> nn.Module:
@@ -111,20 +140,11 @@ def load_checkpoint(path: Path) -> nn.Module:
     Args:
         path: a `.ckpt` file; it is a pickle: load files only that you trust.
     """
-    if not global_state_initialized():
-        set_global_state()
+    initialize_nequip()
     model: nn.Module = load_saved_model(str(path))
     if getattr(model, "host_section", None) is None:
         model.host_section = checkpoint_section(path)
     return model.eval()
-
-
-def read_config(config_file: Path) -> dict[str, Any]:
-    """NequIP's settings of a YAML file alone, not resolved; checked where no `defaults` bring in others."""
-    settings = read_yaml(config_file)
-    if "defaults" not in settings:
-        check_config(settings, str(config_file))
-    return settings
 
 
 def check_config(settings: Mapping[str, Any], source: str) -> None:
@@ -160,88 +180,28 @@ def check_config(settings: Mapping[str, Any], source: str) -> None:
         )
 
 
-def _say_bare(settings: Mapping[str, Any], source: Path) -> None:
-    for path, found in _our_sections(settings):
-        inner = found.get("model")
-        bare = SECTION not in found and isinstance(inner, Mapping) and "ModelFrom" not in str(inner.get("_target_"))
-        if bare:
-            warnings.warn(
-                f"{source}: {path} names LongRangeModel and has no {SECTION}: the model is NequIP's alone; an empty "
-                f"{SECTION} section gives it a long-range part",
-                LesPluginsWarning,
-                3,
-            )
-
-
 def newest_checkpoint(folder: Path, since: float = 0.0) -> Path:
     """The checkpoint that NequIP wrote: the newest called best*, else the newest; none from before `since`, s."""
-    written = [(path, path.stat().st_mtime) for path in folder.rglob("*.ckpt")]
-    found = [
-        path
-        for path, when in sorted(written, key=lambda item: (item[0].name.startswith("best"), item[1]))
-        if when >= since
-    ]
+    found = [path for path in folder.rglob("*.ckpt") if path.stat().st_mtime >= since]
     if not found:
         raise HostError(
             f"nequip-train wrote no checkpoint under {folder}: add lightning.pytorch.callbacks.ModelCheckpoint with "
             "dirpath: ${hydra:runtime.output_dir} to trainer.callbacks"
         )
-    return found[-1]
+    return max(found, key=lambda path: (path.name.startswith("best"), path.stat().st_mtime))
 
 
 def _run(config_file: Path, own: Sequence[str], folder: Path) -> None:
-    """`nequip-train` in a process of its own, its log on standard error."""
-    with tempfile.TemporaryDirectory() as temporary:
-        report = Path(temporary) / "traceback"
-        place = ["--config-path", str(config_file.resolve().parent), f"--config-name={config_file.name}"]
-        call = [sys.executable, "-m", "les_plugins.adapters.nequip.run_train", *place, *own]
-        variables = {**os.environ, FOLDER: str(folder), TRACEBACK: str(report)}
-        process = subprocess.Popen(
-            [*call, f"hydra.run.dir=${{oc.env:{FOLDER}}}"], stdout=_STANDARD_ERROR, env=variables
-        )
-        try:
-            status = process.wait()
-        except KeyboardInterrupt as stop:
-            _wait_for_the_end(process)
-            number = signal.SIGINT if type(stop) is KeyboardInterrupt else signal.SIGTERM
-            text = f"{config_file}: stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}"
-            raise InterruptionError(f"{text}; {_what_is_kept(folder)}", 128 + number) from None
-        if not status:
-            return
-        text = report.read_text(encoding="utf-8") if report.is_file() else ""
-    reason = f": {_last_line(text)}" if text else ""
-    if text and folder.is_dir():
-        kept = folder / "nequip-train.traceback"
-        kept.write_text(text, encoding="utf-8")
-        reason += f" (its traceback: {kept})"
-    raise HostError(f"{config_file}: nequip-train ended with status {status}{reason}; {_what_is_kept(folder)}")
-
-
-def _wait_for_the_end(process: subprocess.Popen[bytes]) -> None:
-    """NequIP may be writing, and has had the same Ctrl-C in a terminal only (Lightning heeds the first); a second one
-    that we get ends it."""
-    try:
-        process.send_signal(signal.SIGINT)
-        process.wait(_PATIENCE)
-    except (KeyboardInterrupt, subprocess.TimeoutExpired):
-        process.kill()
-        process.wait()
+    """`nequip-train` in a process of its own."""
+    place = ["--config-path", str(config_file.resolve().parent), f"--config-name={config_file.name}"]
+    call = [*place, *own, f"hydra.run.dir=${{oc.env:{_FOLDER}}}"]
+    variables, kept = {_FOLDER: str(folder)}, lambda: _what_is_kept(folder)
+    run_module("nequip-train", "nequip.scripts.train", call, variables, folder, str(config_file), kept)
 
 
 def _what_is_kept(folder: Path) -> str:
-    found = sorted(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        return "no checkpoint was written"
-    return f"NequIP kept {found[-1]}; ++ckpt_path={found[-1]} goes on from it"
-
-
-def _last_line(text: str) -> str:
-    """The error of a traceback, in one line."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    begins = [number for number, line in enumerate(lines) if line[:1].strip() and not line.startswith("Traceback")]
-    error = lines[begins[-1]] if begins else lines[-1]
-    code = f" at {lines[begins[-1] - 1].strip()}" if begins and ":" not in error else ""  # an assertion without words
-    return f"{error[:300]}{code}"
+    newest = max(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
+    return f"NequIP kept {newest}; ++ckpt_path={newest} goes on from it" if newest else "no checkpoint was written"
 
 
 def _check_data(config: ComposedConfig, settings: Mapping[str, Any]) -> dict[str, list[HostFrames]]:
@@ -275,7 +235,7 @@ def _compared(config: ComposedConfig, names: Sequence[str], type_names: Sequence
             entries = list(instantiate(section, type_names=list(type_names)).entries.values())
         except Exception as error:  # hydra and NequIP raise whatever the section makes them
             where = f"{config.source}: training_module.{name}"
-            raise ConfigError(f"{where}: NequIP cannot use it: {in_one_line(error)}") from None
+            raise ConfigError(f"{where}: NequIP cannot use it: {in_one_line(innermost(error))}") from None
         for entry in entries:
             wanted = getattr(entry.field, "target_field", getattr(entry.field, "field", None))
             if isinstance(wanted, str) and "edge" not in wanted:
@@ -316,12 +276,3 @@ def _our_sections(settings: Any, path: str = "") -> Iterator[tuple[str, Mapping[
 def _takes_a_section(section: Mapping[Any, Any]) -> bool:
     """Whether a section names one of our two functions, by any path that imports it."""
     return str(section.get("_target_")) in (TARGET, PRETRAINED, *(f"{__package__}.builder.{n}" for n in _FUNCTIONS))
-
-
-def _data_facts(sets: Mapping[str, Sequence[HostFrames]]) -> dict[str, Any]:
-    """Names and hashes of the files of the sets."""
-    facts = {}
-    for kind, key in (("train", "training_data"), ("val", "validation_data")):
-        paths = [frames.path for frames in sets.get(kind, ()) if frames.path.is_file()]
-        facts[key] = [{"file": path.name, "sha256": checkpoint.sha256(path)} for path in paths]
-    return facts

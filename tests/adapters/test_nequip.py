@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ pytest.importorskip("nequip", reason="nequip is not installed: nox -s tests-nequ
 
 import torch
 from ase import Atoms
-from nequip_models import HOST_SECTIONS, batch_of, part, tiny_host, tiny_long_range, waters
+from nequip_models import HOST_SECTIONS, SPECIES, batch_of, part, tiny_host, tiny_long_range, waters
 from scipy.spatial.transform import Rotation
 
 import les_plugins
 from les_plugins.adapters.nequip import LongRangeModel
-from les_plugins.adapters.nequip.model import feature_layout, features_of
+from les_plugins.adapters.nequip import model as adapter
 from les_plugins.errors import ConfigError, HostError
+from les_plugins.hosting.build import build_long_range
 
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}}
 #: Rounding of a few thousand float64 operations.
@@ -203,21 +205,31 @@ def test_every_parameter_reaches_the_loss_of_energies_and_forces(architecture, c
     assert unused == hosts_own
 
 
-def test_feature_layouts_name_the_channels_that_the_heads_read():
-    layers = feature_layout(tiny_host("nequip", num_features=[5, 4, 3], l_max=2)).layers
-    assert [(layer.scalars, layer.vectors, layer.tensors) for layer in layers] == [(5, 4, 3), (5, 0, 0)]
-    layout = feature_layout(tiny_host("allegro"))
-    assert layout.layers[0].vectors > 0
-    assert layout.layers[0].tensors > 0
-    assert (layout.cutoff, round(layout.mean_neighbors, 6)) == (3.5, 4.0)
+def test_heads_are_made_for_the_channels_of_every_layer(monkeypatch):
+    layouts: list[Any] = []
+    monkeypatch.setattr(
+        adapter, "build_long_range", lambda layout, config: layouts.append(layout) or build_long_range(layout, config)
+    )
+    tiny_long_range("nequip", FULL, num_features=[5, 4, 3], l_max=2)
+    tiny_long_range("allegro", FULL)
+    assert layouts[0].layers == ((5, 4, 3), (5, 0, 0))
+    assert layouts[1].layers[0].vectors > 0
+    assert layouts[1].layers[0].tensors > 0
+    for layout in layouts:
+        assert (layout.cutoff, layout.elements) == (3.5, ("H", "O"))
+        assert layout.mean_neighbors == pytest.approx(4.0)
 
 
-def test_features_are_what_the_layout_says(model):
-    data = batch_of([waters()])
-    network = model.model.func
-    features = features_of(model, network(dict(data)))
-    assert len(features.layers) == len(feature_layout(model).layers)
+def test_heads_get_features_of_every_layer_edges_and_species(model):
+    given: list[Any] = []
+    handle = part(model).register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    atoms = waters()
+    model(batch_of([atoms]))
+    handle.remove()
+    features = given[0]
     assert features.layers[0].vectors.shape[0] == 12
+    assert features.edges.vector.norm(dim=1).max() <= 3.5
+    assert [SPECIES[number] for number in features.species] == atoms.get_chemical_symbols()
 
 
 def test_two_e_features_are_read_in_e3nns_order():

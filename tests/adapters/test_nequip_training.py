@@ -30,7 +30,7 @@ from les_plugins.adapters.nequip import LongRangeModel, PretrainedModel
 from les_plugins.adapters.nequip import train as training
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
 from les_plugins.adapters.nequip.model import long_range_part
-from les_plugins.adapters.nequip.train import load_checkpoint, read_config, train
+from les_plugins.adapters.nequip.train import load_checkpoint, train
 from les_plugins.errors import CheckpointError, ConfigError, HostError
 from les_plugins.storage import checkpoint, zoo
 
@@ -349,16 +349,16 @@ def test_other_processes_of_a_distributed_training_write_no_checkpoint(work, mon
 )
 def test_wrong_sections_are_refused_before_anything_runs(work, change, message):
     with pytest.raises(ConfigError, match=message):
-        read_config(write_config(**change))
+        train(write_config(**change), [])
 
 
 def test_wrong_files_are_refused_in_words(work):
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_config(work / "absent.yaml")
+        train(work / "absent.yaml", [])
     (work / "a.yaml").write_text("data: {}\n")
     with pytest.raises(ConfigError, match=r"training_module.model is missing"):
-        read_config(work / "a.yaml")
+        train(work / "a.yaml", [])
     settings = yaml.safe_load(write_config(long_range=None).read_text())
     (work / "a.yaml").write_text(yaml.safe_dump({**settings, "long_range": LONG_RANGE}))
     with pytest.raises(ConfigError, match="long_range stands at the top, where NequIP does not read it"):
-        read_config(work / "a.yaml")
+        train(work / "a.yaml", [])
