@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the times of the tutorials are those of one core
 os.environ["NO_COLOR"] = "1"
+for hint in ("The TorchScript type system", "Environment variable TORCH_FORCE", "`torch.jit"):  # MACE's and e3nn's
+    warnings.filterwarnings("ignore", message=hint)
 
 import les_plugins
 
