@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the times of the tutorials are those of one core
-os.environ["NO_COLOR"] = "1"
+os.environ |= {"NO_COLOR": "1", "COLUMNS": "110"}  # of the commands that tutorials run
 for hint in ("The TorchScript type system", "Environment variable TORCH_FORCE", "`torch.jit"):  # MACE's and e3nn's
     warnings.filterwarnings("ignore", message=hint)
 
@@ -50,7 +50,6 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_tutorials",
     "filename_pattern": r"plot_",
     "within_subsection_order": "FileNameSortKey",
-    "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
     "remove_config_comments": True,

@@ -95,7 +95,7 @@ def _table(model: type[BaseModel], prefix: str) -> list[str]:
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             nested += ["", f"## `{prefix}{name}`", "", *_table(inner, f"{prefix}{name}.")]
-            lines.append(f"| `{name}` | section | | {_cell(meaning)} |")
+            lines.append(f"| `{name}` | section | below | {_cell(meaning)} |")
             continue
         default = "required" if field.default is PydanticUndefined else f"`{_yaml(field.default)}`"
         values = _cell(_values(inner, list(field.metadata)))

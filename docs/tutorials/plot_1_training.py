@@ -36,7 +36,7 @@ def run(command, last_lines=None):
     """Run a command in the folder `work` and print it with its output."""
     done = subprocess.run(shlex.split(command), cwd=work, capture_output=True, text=True)
     lines = done.stdout.splitlines()
-    print("$", command, *lines[-last_lines:] if last_lines else lines, sep="\n")
+    print(f"$ {command}", *lines[-last_lines:] if last_lines else lines, sep="\n")
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
 

@@ -31,7 +31,7 @@ clone = Path(les_plugins.__file__).parents[1]
 def run(command):
     """Run a command in the folder `work` and print it with its output."""
     done = subprocess.run(shlex.split(command), cwd=work, capture_output=True, text=True)
-    print("$", command)
+    print(f"$ {command}")
     print(done.stdout)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
@@ -83,7 +83,7 @@ bottom.set(xlabel="time (ps)", ylabel="potential energy\nfrom its mean (meV/H₂
 # ``les-plugins spectra ir nve.h5 nve2.h5 -o ir`` does what follows in Python. Each trajectory is cut into blocks. The
 # error bar is the 68 % interval of the mean over the blocks.
 
-how = Welch(resolution=200.0)
+how = Welch(resolution=400.0)
 interval = float(stored["interval"])  # fs
 currents = [stored["current_1"], stored["current_2"]]  # (T, 3) e·Å/fs
 temperatures = [stored["temperature_1"].mean(), stored["temperature_2"].mean()]  # K

@@ -31,7 +31,7 @@ shutil.copytree(tutorials / "ions.les", work / "ions.les")
 def run(command):
     """Run a command in the folder `work` and print it with its output."""
     done = subprocess.run(shlex.split(command), cwd=work, capture_output=True, text=True)
-    print("$", command)
+    print(f"$ {command}")
     print(done.stdout)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])

@@ -34,7 +34,7 @@ shutil.copytree(tutorials / "data", work / "data")
 def run(command, last_lines):
     """Run a command in the folder `work` and print it with the end of its output."""
     done = subprocess.run(shlex.split(command), cwd=work, capture_output=True, text=True)
-    print("$", command, *done.stdout.splitlines()[-last_lines:], sep="\n")
+    print(f"$ {command}", *done.stdout.splitlines()[-last_lines:], sep="\n")
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
 

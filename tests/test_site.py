@@ -1,0 +1,78 @@
+"""What the documentation site makes from the code: command line, keys of the config, docstrings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+
+from les_plugins import LongRangeConfig, cli
+
+EXTENSIONS = Path(__file__).parents[1] / "docs" / "_ext"
+
+
+@pytest.fixture
+def extension(monkeypatch: pytest.MonkeyPatch):
+    """Imports a module of docs/_ext by its name."""
+    monkeypatch.syspath_prepend(EXTENSIONS)
+
+    def load(name: str) -> ModuleType:
+        sys.modules.pop(name, None)
+        return __import__(name)
+
+    return load
+
+
+def leaves(command, names):
+    if not hasattr(command, "commands"):
+        return {" ".join(names): command}
+    found = {}
+    for name, sub in command.commands.items():
+        found |= leaves(sub, [*names, name])
+    return found
+
+
+def test_the_page_of_commands_has_every_command_with_every_option(extension):
+    text = extension("pages_from_code").command_line()
+    if not cli.app.registered_commands:
+        cli._register()
+    commands = leaves(typer.main.get_command(cli.app), ["les-plugins"])
+    assert len(commands) > 20
+    sections = {part.split("\n")[0]: part for part in text.split("## ")[1:]}
+    assert set(sections) == set(commands)
+    for name, command in commands.items():
+        options = [name for item in command.params for name in item.opts if name.startswith("--")]
+        assert [option for option in options if f"`{option}`" not in sections[name]] == []
+
+
+def test_the_page_of_commands_shows_choices_and_defaults(extension):
+    text = extension("pages_from_code").command_line()
+    assert "| `--ensemble` `nve`, `nvt`, `npt` | `nve` | Ensemble. |" in text
+    assert "| `--current`, `--no-current` | `--current` |" in text
+    assert "| `--output`, `-o` FILE | required | Trajectory to write (.h5). |" in text
+
+
+def test_the_page_of_keys_has_every_key_with_values_default_and_meaning(extension):
+    text = extension("pages_from_code").section()
+    rows = {line.split("`")[1]: line.split(" | ") for line in text.splitlines() if line.startswith("| `")}
+    assert set(LongRangeConfig.model_fields) <= set(rows)
+    assert [key for key, cells in rows.items() if len(cells) != 4 or len(cells[3].strip(" |")) < 5] == []
+    assert rows["sigma"][1:3] == ["number ≥ 0.1, ≤ 10", "`1.0`"]
+    assert rows["multipoles"][2] == "`[charge, dipole, quadrupole]`"
+    assert rows["dipole"][1] == "`none`, `isotropic`, `anisotropic`"
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("the key `sigma` of Z*", r"the key ``sigma`` of Z\*"),
+        ("|k| and ``q`` stay", r"\|k\| and ``q`` stay"),
+        (":doc:`index` is a role", ":doc:`index` is a role"),
+        ("`a*b|c`", "``a*b|c``"),
+    ],
+)
+def test_docstrings_become_restructured_text(extension, written, expected):
+    assert extension("plain_docstrings").plain([written]) == [expected]
