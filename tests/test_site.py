@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from les_plugins import LongRangeConfig, cli
+from les_plugins.config import RunConfig
 
 EXTENSIONS = Path(__file__).parents[1] / "docs" / "_ext"
 
@@ -60,7 +61,8 @@ def test_the_page_of_keys_has_every_key_with_values_default_and_meaning(extensio
     rows = {line.split("`")[1]: line.split(" | ") for line in text.splitlines() if line.startswith("| `")}
     assert set(LongRangeConfig.model_fields) <= set(rows)
     assert [key for key, cells in rows.items() if len(cells) != 4 or len(cells[3].strip(" |")) < 5] == []
-    assert rows["sigma"][1:3] == ["number ≥ 0.1, ≤ 10", "`1.0`"]
+    assert rows["hidden"][1:3] == ["integer ≥ 1, ≤ 4096", "`32`"]
+    assert set(RunConfig.model_fields) <= set(rows)
     assert rows["multipoles"][2] == "`[charge, dipole, quadrupole]`"
     assert rows["dipole"][1] == "`none`, `isotropic`, `anisotropic`"
 

@@ -185,7 +185,7 @@ axes.set(xlabel="Na–Cl distance (Å)", ylabel="energy (eV)", title="One pair o
 axes.legend()
 
 # %%
-# Without the section the energy is constant once each ion is alone within its cutoff. With it, the energy falls as 1/r.
+# Without the section the energy is constant once each ion is alone within its cutoff. With it, the energy follows −1/r.
 #
 # %%
 # What to change for your own data

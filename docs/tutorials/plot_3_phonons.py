@@ -61,7 +61,8 @@ for symbol, tensor in zip(report["primitive_symbols"], report["born_effective_ch
 # %%
 # Check three numbers.
 #
-# - The acoustic modes at Γ are zero. The *largest mean Z\** is small: charges of the cell add up to zero.
+# - The acoustic modes at Γ are zero. The *largest mean Z\** is made zero too. Before that it should be small against
+#   Z\*. Here it is not: the model trained for a minute on a gas, and a crystal is far from that.
 # - Without Z\* the three optical modes at Γ are equal. With Z\* one of them is higher, for every direction.
 # - The splitting follows :math:`\omega_{LO}^2-\omega_{TO}^2 = Z^{*2}e^2/(\varepsilon_0\varepsilon_\infty V\mu)`, with
 #   the volume V of the primitive cell and the reduced mass μ:
@@ -102,6 +103,6 @@ axes.set_title("NaCl, MACE of tutorial 1, supercell 3×3×3 (54 atoms)")
 axes.legend(loc="upper right")
 
 # %%
-# The bands differ only near Γ: away from it the long-range forces of the supercell hold the field already. A model of
-# your own needs the same three steps: relax, phonons with ``--born``, and the check of Z\*. :doc:`/how-to/phonons`
-# lists the options and the files.
+# At wave vectors that fit into the supercell both sets of bands are equal. Between them, most of all near Γ, the bands
+# without Z\* are wrong. A model of your own needs the same three steps: relax, phonons with ``--born``, and the check
+# of Z\*. :doc:`/how-to/phonons` lists the options and the files.

@@ -22,6 +22,7 @@ import numpy as np
 import yaml
 
 import les_plugins
+from les_plugins.api import load_model
 
 tutorials = Path(tempfile.gettempdir()) / "les-plugins-tutorials"  # where the first tutorial left its files
 work = tutorials / "fine-tuning"
@@ -122,7 +123,7 @@ for name, error in errors.items():
 # The coupling shows that the long-range part was switched on. If it stays near zero, the data do not ask for one, or
 # the learning rate is too small.
 
-model, facts = les_plugins.storage.checkpoint.load_model(work / "tuned.les")
+model, facts = load_model(work / "tuned.les")
 print(f"coupling: 0 at the start, {model.long_range.coupling.item():.3f} after the training")
 
 # %%
