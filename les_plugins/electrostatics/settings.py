@@ -1,6 +1,7 @@
-"""`ElectrostaticsSettings`: what the sums need to know, checked once. Config, layer and solvers share it."""
+"""`ElectrostaticsSettings`: what the sums need to know, checked once. Config, layer and solvers share it.
 
-from __future__ import annotations
+Its annotations are evaluated: for those that are strings dataclasses look in sys.modules, where torch.package has none.
+"""
 
 import math
 from collections.abc import Callable, Sequence
