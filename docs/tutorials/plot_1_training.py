@@ -196,4 +196,4 @@ axes.legend()
 # - ``r_max: 5`` or more, ``hidden_irreps: 64x0e + 64x1o`` or more, and some hundred epochs.
 # - ``long_range:`` for a liquid or a crystal: ``multipoles: [charge, dipole, quadrupole]``,
 #   ``response: {dipole: isotropic}``, ``total_charge: conserved``, and ``epsilon_infinity``, the electronic dielectric
-#   constant of the material. :doc:`/reference/long-range-keys` lists all keys.
+#   constant of the material. :doc:`/reference/configuration` lists all keys.

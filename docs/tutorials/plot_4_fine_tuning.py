@@ -138,4 +138,4 @@ axes.set_title("MACE 8x0e + 8x1o, fine-tuned on 20 frames of 6 ions, 40 test fra
 
 # %%
 # A checkpoint of les-plugins, with a long-range part already, is fine-tuned with ``start_from: water-mace`` (a model of
-# the zoo) or ``start_from: path/to/model.les`` in the place of ``foundation_model``: see :doc:`/how-to/zoo`.
+# the zoo) or ``start_from: path/to/model.les`` in the place of ``foundation_model``: see :doc:`/how-to/fine-tune`.
