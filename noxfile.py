@@ -109,7 +109,7 @@ def tests_phonons(session: nox.Session) -> None:
     """Phonons: phonopy, no host."""
     _skip_before_python_3_11(session, "phonopy 4")
     session.install("-e", ".[phonons,plot,dev]")
-    session.run("pytest", "tests/test_phonons.py", *session.posargs)
+    session.run("pytest", "tests/crystals/test_phonons.py", *session.posargs)
 
 
 @nox.session(name="tests-ipi")

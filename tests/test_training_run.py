@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 from ase import Atoms
-from test_checkpoint import ToyHost
 from torch import nn
+from toy_host import ToyHost
 
 from les_plugins import LongRangeConfig, api
 from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError

@@ -1,4 +1,4 @@
-"""A host of which nothing is implemented but its description; tests fill in what they look at."""
+"""A host of which nothing is implemented but its description, and one of a linear map; tests fill in the rest."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 from torch import nn
 
 from les_plugins import LongRangeConfig
+from les_plugins.errors import CheckpointError
 from les_plugins.hosting.hookspecs import hookimpl
 from les_plugins.hosting.types import Host, HostInfo, HostState
+
+SECTION = LongRangeConfig.parse({"dl": 2.0, "epsilon_infinity": 1.78})
 
 
 class BareHost(Host):
@@ -32,6 +35,23 @@ class BareHost(Host):
 
     def rebuild(self, state: HostState) -> nn.Module:
         raise NotImplementedError
+
+
+class ToyHost(BareHost):
+    """A host whose model is one linear map, and whose calculator says on which device it is."""
+
+    def state(self, model: nn.Module) -> HostState:
+        return HostState("toy", {"toy": "1.0"}, {"width": 3}, SECTION, model.state_dict(), {"frames": 4})
+
+    def rebuild(self, state: HostState) -> nn.Module:
+        model = nn.Linear(state.model["width"], 1)
+        if state.tensors.keys() != model.state_dict().keys():
+            raise CheckpointError("weights: tensors do not fit")
+        model.load_state_dict(dict(state.tensors))
+        return model
+
+    def calculator(self, model: nn.Module, metadata: Mapping[str, Any], device: str) -> Any:
+        return model, metadata, device
 
 
 class BringsHosts:

@@ -1,4 +1,4 @@
-"""Numbers that the files of tests/data/before_rooms gave when they were made, and the comparison with them."""
+"""Numbers that the files of tests/adapters/before_rooms gave when they were made, and the comparison with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-FOLDER = Path(__file__).parents[1] / "data" / "before_rooms"
+FOLDER = Path(__file__).parent / "before_rooms"
 
 
 def check(calculator: Any, name: str) -> None:

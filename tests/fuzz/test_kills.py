@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from killing import FAILED, FINISHED, HUNG, KILLED, sitting  # isort: skip
-from test_checkpoint import ToyHost
 from torch import nn
 from toy_calculator import Toy, molecule
+from toy_host import ToyHost
 
 import les_plugins
 from les_plugins import api

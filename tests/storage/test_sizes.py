@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_checkpoint import ToyHost, refusal, rewrite, seal
+from test_checkpoint import refusal, rewrite, seal
 from torch import nn
+from toy_host import ToyHost
 
 import les_plugins
 from les_plugins.errors import CheckpointError

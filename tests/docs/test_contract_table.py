@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "contract_table.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "contract_table.py"
 
 
 def entry(host, model, law, outcome, reason=""):

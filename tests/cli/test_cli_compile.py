@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from command_line import Done
-from test_checkpoint import ToyHost
 from torch import nn
+from toy_host import ToyHost
 
 import les_plugins
 from les_plugins.storage import checkpoint

@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from toy_host import BareHost
+from toy_host import SECTION, ToyHost
 
 import les_plugins
 from les_plugins import LatentElectrostatics, LongRangeConfig
@@ -26,24 +26,6 @@ from les_plugins.storage import checkpoint
 from les_plugins.storage.checkpoint import CONFIG, MANIFEST, WEIGHTS
 
 FILES = (CONFIG, WEIGHTS, MANIFEST)
-SECTION = LongRangeConfig.parse({"dl": 2.0, "epsilon_infinity": 1.78})
-
-
-class ToyHost(BareHost):
-    """A host whose model is one linear map, and whose calculator says on which device it is."""
-
-    def state(self, model: nn.Module) -> HostState:
-        return HostState("toy", {"toy": "1.0"}, {"width": 3}, SECTION, model.state_dict(), {"frames": 4})
-
-    def rebuild(self, state: HostState) -> nn.Module:
-        model = nn.Linear(state.model["width"], 1)
-        if state.tensors.keys() != model.state_dict().keys():
-            raise CheckpointError("weights: tensors do not fit")
-        model.load_state_dict(dict(state.tensors))
-        return model
-
-    def calculator(self, model: nn.Module, metadata: Mapping[str, Any], device: str) -> Any:
-        return model, metadata, device
 
 
 @pytest.fixture(autouse=True)

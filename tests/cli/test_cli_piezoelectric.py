@@ -13,7 +13,7 @@ import pytest
 from ase import Atoms
 from command_line import Done
 from rigid_ions import RigidIons
-from test_relaxed_piezoelectric import CHARGE, LATTICE, Springs, zinc_blende
+from springs import CHARGE, LATTICE, Springs, zinc_blende
 
 from les_plugins.units import COULOMB_PER_SQUARE_METRE
 

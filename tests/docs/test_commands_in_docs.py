@@ -12,7 +12,7 @@ import typer
 
 from les_plugins import cli
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BUILT = {"_build", "auto_tutorials", "generated"}
 DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if not BUILT & set(path.parts))
 PAGES = [ROOT / "README.md", *DOCS, *sorted((ROOT / "model_zoo").glob("*/*.md"))]

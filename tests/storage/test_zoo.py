@@ -11,8 +11,8 @@ from pathlib import Path
 import ase.io
 import pytest
 from ase import Atoms
-from test_checkpoint import ToyHost
 from torch import nn
+from toy_host import ToyHost
 
 import les_plugins
 from les_plugins.cli import zoo as commands

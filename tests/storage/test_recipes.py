@@ -16,7 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from les_plugins.storage import zoo
 
-RECIPES = Path(__file__).parents[1] / "model_zoo" / "recipes"
+RECIPES = Path(__file__).parents[2] / "model_zoo" / "recipes"
 
 
 def script(name: str):

@@ -12,7 +12,7 @@ import typer
 from les_plugins import LongRangeConfig, cli
 from les_plugins.config import RunConfig
 
-EXTENSIONS = Path(__file__).parents[1] / "docs" / "_ext"
+EXTENSIONS = Path(__file__).parents[2] / "docs" / "_ext"
 
 
 @pytest.fixture

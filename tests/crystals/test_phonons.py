@@ -24,7 +24,7 @@ phonopy = pytest.importorskip("phonopy", reason="phonopy is not installed (extra
 
 SUPERCELL = (2, 2, 2)
 #: Data that the authors keep beside the checkout; absent elsewhere.
-SHARED = Path(os.environ.get("LES_PLUGINS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+SHARED = Path(os.environ.get("LES_PLUGINS_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 MAPBI3 = SHARED / "mapbi3" / "phonon_forces_pbesol.extxyz"
 
 

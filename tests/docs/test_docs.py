@@ -19,7 +19,7 @@ from les_plugins.config import ResponseConfig, RunConfig
 from les_plugins.hosting import hookspecs
 from les_plugins.hosting.types import METHODS, Host
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 #: Pages that are written by hand, from the root of the repository.
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
