@@ -156,7 +156,7 @@ def test_a_refusal_belongs_to_the_one_exception_family() -> None:
         (b"\xff", "cannot be"),
     ],
 )
-def test_a_file_that_is_no_config_is_refused_in_words(tmp_path, content, message):
+def test_a_file_that_is_no_config_raises_an_error(tmp_path, content, message):
     file = tmp_path / "water.yaml"
     if content is not None:
         file.write_bytes(content)

@@ -103,7 +103,7 @@ def test_the_section_is_taken_out_of_the_settings(config: Callable[..., Path]) -
             "toy.yaml: unknown key 'epoch' .did you mean 'epochs'.*; allowed: data, epochs, checkpoint",
         ),
         ({"long_range": {"sigme": 1.0}}, "toy.yaml: long_range: unknown key 'sigme'"),
-        ({"long_range": {"method": "mehs"}}, "toy.yaml: long_range: method is 'mehs' .did you mean 'mesh'"),
+        ({"long_range": {"method": "mehs"}}, "toy.yaml: long_range: run\\.method is 'mehs' .did you mean 'mesh'"),
     ],
 )
 def test_a_wrong_key_is_an_error_before_anything_is_read(

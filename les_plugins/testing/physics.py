@@ -133,7 +133,7 @@ class Physics(ContractHost):
         enforced = enforce_asr(torch.tensor(periodic), torch.zeros(len(periodic), dtype=torch.long))
         assert enforced.sum(0).abs().max().item() < 1e-12 * len(periodic)  # rounding of one subtraction an atom
 
-    def test_a_conserved_total_charge_does_not_depend_on_the_positions_or_is_refused_in_words(self) -> None:
+    def test_a_conserved_total_charge_does_not_depend_on_the_positions_or_raises_an_error(self) -> None:
         section = {**self.section, "total_charge": "conserved"}
         refusal = ""
         try:
@@ -161,7 +161,7 @@ class Physics(ContractHost):
         # step² times the third derivative of the energy
         assert (energies[0] - energies[1]) / (2 * step) == pytest.approx(forces[1, 0], abs=1e-5 * np.abs(forces).max())
 
-    def test_a_field_acts_on_energy_forces_and_dipole_of_a_molecule_alike_or_is_refused_in_words(self) -> None:
+    def test_a_field_acts_on_energy_forces_and_dipole_of_a_molecule_alike_or_raises_an_error(self) -> None:
         calculator, atoms, field = self.calculator(self.attached()), waters(2, pbc=False), np.array([0.1, -0.2, 0.15])
         if not getattr(calculator, "takes_external_field", False):
             if isinstance(calculator, LongRangeCalculator):

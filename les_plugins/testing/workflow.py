@@ -129,7 +129,7 @@ class Workflow(ContractHost):
         assert np.isfinite(calculator.get_property("forces", waters(2))).all()
 
     @pytest.mark.parametrize("name", ["long_rang", "longrange", "Long-Range", "les"])
-    def test_a_misspelt_section_is_refused_in_words(
+    def test_a_misspelt_section_raises_an_error(
         self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # where a host ignores keys that it does not know, a short-range model would be trained without a word
@@ -164,7 +164,7 @@ class Workflow(ContractHost):
         assert infos[self.host] is None, infos[self.host]
         assert not imported, f"{package} was imported by the listing of hosts"
 
-    def test_strange_models_and_a_second_attachment_are_refused_in_words(self) -> None:
+    def test_strange_models_and_a_second_attachment_raise_an_error(self) -> None:
         with pytest.raises(HostError, match="no adapter knows"):
             api.attach(torch.nn.Linear(2, 2), dict(self.section))
         with pytest.raises(LesPluginsError) as refusal:
@@ -174,12 +174,12 @@ class Workflow(ContractHost):
     @pytest.mark.parametrize(
         "what", ["wire", "unknown element", "NaN", "singular cell", "no atoms", "atoms in one place"]
     )
-    def test_a_wrong_structure_is_refused_in_words(self, what: str) -> None:
+    def test_a_wrong_structure_raises_an_error(self, what: str) -> None:
         with pytest.raises(LesPluginsError) as refusal:
             self.calculator(self.model).get_property("energy", wrong(what))
         in_words(refusal.value)
 
-    def test_uses_that_a_long_range_model_cannot_serve_are_refused_in_words(
+    def test_uses_that_a_long_range_model_cannot_serve_raise_an_error(
         self, record_property: Callable[[str, object], None]
     ) -> None:
         refusals = self.refusals(self.attached())

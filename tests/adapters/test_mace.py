@@ -82,7 +82,7 @@ def test_hessian_is_the_derivative_of_the_forces(model):
     torch.testing.assert_close(hessian[1, 0], difference, rtol=0, atol=1e-5 * hessian.abs().max().item())
 
 
-def test_lammps_edge_forces_and_second_attachment_are_refused_in_words(model):
+def test_lammps_edge_forces_and_second_attachment_raise_an_error(model):
     with pytest.raises(HostError, match="ML-IAP"):
         model(batch_of([waters()]), lammps_mliap=True)
     with pytest.raises(HostError, match="edge forces"):
@@ -151,7 +151,7 @@ class TestCalculator:
         with pytest.raises(PropertyNotImplementedError, match="no long-range part"):
             calculator.get_property("born_effective_charges", atoms)
 
-    def test_wrong_structures_and_devices_are_refused_in_words(self, model):
+    def test_wrong_structures_and_devices_raise_an_error(self, model):
         calculator = LesMACECalculator(model)
         foreign = waters()
         foreign.numbers[0] = 6

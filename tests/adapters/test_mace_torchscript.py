@@ -204,7 +204,7 @@ def test_what_the_grid_does_not_cover_is_refused_by_the_compiled_code_itself(com
         compiled(batch_of([waters(1)]), compute_edge_forces=True)
 
 
-def test_what_cannot_be_compiled_is_refused_in_words(tmp_path, column):
+def test_what_cannot_be_compiled_raises_an_error(tmp_path, column):
     output = tmp_path / "model.pt"
     with pytest.raises(ConfigError, match="set static_cell to the longest lattice vectors") as caught:
         compile_model(long_range_model({}), output, None, "cpu", {})
@@ -243,7 +243,7 @@ def test_shifted_charges_and_the_direct_sum_for_a_model_that_uses_the_mesh(featu
         ("response: self_consistent", {"response": {"dipole": "isotropic", "solve": "self_consistent"}}),
     ],
 )
-def test_what_depends_on_values_is_refused_in_words(feature, config, tmp_path, column):
+def test_what_depends_on_values_raises_an_error(feature, config, tmp_path, column):
     with pytest.raises((ConfigError, GeometryError), match="traced") as caught:
         compile_model(long_range_model({**SMALL, **config}, layers=1), tmp_path / "model.pt", None, "cpu", {})
     column[feature] = refusal(caught.value)
@@ -284,7 +284,7 @@ def test_the_command_writes_a_file_for_another_cell_and_names_what_it_is(model, 
     assert les_plugins_command("compile", tmp_path / "tiny.les", tmp_path / "no" / "such.pt").code == 1
 
 
-def test_a_file_that_is_none_of_ours_is_refused_in_words(tmp_path):
+def test_a_file_that_is_none_of_ours_raises_an_error(tmp_path):
     (tmp_path / "text.pt").write_text("no archive")
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "other.pt"))
     for name in ("text.pt", "other.pt"):

@@ -216,7 +216,7 @@ def test_dry_run_writes_no_checkpoint(work):
         ({"device": "cuda"}, LONG_RANGE, DeviceError, "cuda"),
     ],
 )
-def test_wrong_input_is_refused_in_words(work, changes, long_range, error, message):
+def test_wrong_input_raises_an_error(work, changes, long_range, error, message):
     if changes.get("device") == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(error, match=message):
@@ -234,7 +234,7 @@ def test_the_command_prints_pure_json_on_standard_output_and_maces_log_on_the_ot
     assert "UserWarning: Environment" not in done.stderr
 
 
-def test_an_unknown_option_is_refused_in_words(work):
+def test_an_unknown_option_raises_an_error(work):
     with pytest.raises(ConfigError, match=r"unknown option '--max_num_epochss'.*did you mean 'max_num_epochs'"):
         train(write_config(work), "--max_num_epochss", "3")
 

@@ -288,7 +288,7 @@ def test_node_features_are_those_that_the_host_evaluated_last():
     assert 0.9 < length.min().item() < length.max().item() <= 3.5
 
 
-def test_what_cannot_be_served_is_refused_in_words(model):
+def test_what_cannot_be_served_raises_an_error(model):
     with pytest.raises(HostError, match=r"through matgl\.apps\.pes\.Potential"):
         model.model(g=batch_of([waters()])[0])
     with pytest.raises(HostError, match="already"):
@@ -313,7 +313,7 @@ def test_canary_matgls_lammps_export_refuses_a_long_range_model_instead_of_dropp
         export_lammps_model(model, tmp_path / "model.pt")
 
 
-def test_wrong_structures_are_refused_in_words(model):
+def test_wrong_structures_raise_an_error(model):
     calculator = LesMatGLCalculator(model)
     slab, foreign = waters(), waters()
     slab.pbc = (True, True, False)
@@ -344,7 +344,7 @@ def test_the_calculator_of_an_energy_model_is_that_of_a_potential_with_scale_one
     assert calculator.get_property("born_effective_charges", waters()).shape == (12, 3, 3)
 
 
-def test_an_unsupported_version_of_matgl_is_refused_in_words(monkeypatch):
+def test_an_unsupported_version_of_matgl_raises_an_error(monkeypatch):
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.0.3" if name == "matgl" else real(name))
     info = next(info for info in les_plugins.hosting.registry.hosts() if info.name == "matgl")

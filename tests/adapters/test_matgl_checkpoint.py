@@ -1,4 +1,4 @@
-"""Checkpoints of MatGL models: the same numbers after a round trip, forged files refused in words."""
+"""Checkpoints of MatGL models: the same numbers after a round trip, errors for forged files."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_sign_convention_changes_no_energy(tmp_path):
         ({"potential": "Potential"}, "potential is 'Potential'"),
     ],
 )
-def test_a_forged_model_section_is_refused_in_words(saved, changes, message):
+def test_a_forged_model_section_raises_an_error(saved, changes, message):
     with pytest.raises(CheckpointError, match=message):
         les_plugins.load(forge(saved, **changes))
 
@@ -110,7 +110,7 @@ def test_missing_and_unknown_tensors_are_refused_by_name():
         rebuild(type(state)("matgl", {}, state.model, state.long_range, {**tensors, name: value, "stray": value}))
 
 
-def test_what_a_checkpoint_cannot_hold_is_refused_in_words(tmp_path):
+def test_what_a_checkpoint_cannot_hold_raises_an_error(tmp_path):
     qet = QET(element_types=("H", "O"), units=4, nblocks=1, use_warp=False, is_intensive=False)
     with pytest.raises(HostError, match="TensorNet and M3GNet of MatGL, not to QET"):
         les_plugins.save(Potential(qet), tmp_path / "qet.les", "matgl")

@@ -248,7 +248,7 @@ def test_wrong_sections_are_refused_before_anything_runs(work, sections, message
         read_settings(path)
 
 
-def test_wrong_files_and_arguments_are_refused_in_words(work):
+def test_wrong_files_and_arguments_raise_an_error(work):
     with pytest.raises(ConfigError, match="cannot be read"):
         read_settings(work / "absent.yaml")
     (work / "a.yaml").write_text("- 1\n")
@@ -287,7 +287,7 @@ def test_wrong_files_and_arguments_are_refused_in_words(work):
         ({"trainer": {"lr": 1e30}}, HostError, "try a lower lr"),
     ],
 )
-def test_wrong_values_are_refused_in_words(work, sections, error, message):
+def test_wrong_values_raise_an_error(work, sections, error, message):
     with pytest.raises(error, match=message):
         train(write_config(**sections))
 

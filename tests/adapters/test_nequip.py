@@ -277,19 +277,19 @@ def test_float32_model_agrees_with_float64_to_single_precision(architecture):
     ("missing", "message"),
     [(("pbc",), "pbc flags"), (("pbc", "cell", "edge_cell_shift"), "pair_allegro"), (("cell",), "has no cell")],
 )
-def test_inputs_that_cannot_tell_the_boundaries_are_refused_in_words(model, missing, message):
+def test_inputs_that_cannot_tell_the_boundaries_raise_an_error(model, missing, message):
     data = {key: value for key, value in batch_of([waters()]).items() if key not in missing}
     with pytest.raises(HostError, match=message):
         model(data)
 
 
-def test_lammps_mliap_is_refused_in_words(model):
+def test_lammps_mliap_raises_an_error(model):
     data = {**batch_of([waters()]), "lmp_mliap_data": SimpleNamespace(nlocal=12)}
     with pytest.raises(HostError, match="ML-IAP"):
         model.model.func(data)
 
 
-def test_second_attachment_and_foreign_models_are_refused_in_words(model):
+def test_second_attachment_and_foreign_models_raise_an_error(model):
     with pytest.raises(HostError, match="already"):
         les_plugins.attach(model, FULL)
     with pytest.raises(HostError, match="no adapter knows"):
@@ -308,7 +308,7 @@ def test_second_attachment_and_foreign_models_are_refused_in_words(model):
         ({"long_range": {}}, "model must be the model section"),
     ],
 )
-def test_wrong_sections_are_refused_in_words(arguments, message):
+def test_wrong_sections_raise_an_error(arguments, message):
     with pytest.raises(ConfigError, match=message):
         LongRangeModel(**arguments)
 
@@ -331,7 +331,7 @@ def test_energy_and_forces_are_smooth_where_a_neighbour_leaves_the_cutoff(model)
     assert (forces[1] - forces[0]).abs().max().item() < 1e-4
 
 
-def test_wire_is_refused_in_words(model):
+def test_wire_raises_an_error(model):
     atoms = waters()
     atoms.pbc = (True, False, False)
     with pytest.raises(les_plugins.LesPluginsError, match="Wires"):

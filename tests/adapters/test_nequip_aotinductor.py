@@ -166,7 +166,7 @@ def test_shifted_charges_and_the_direct_sum_for_a_model_that_uses_the_mesh(tmp_p
         ("response: self_consistent", {"response": {"dipole": "isotropic", "solve": "self_consistent"}}),
     ],
 )
-def test_what_cannot_be_compiled_is_refused_in_words(feature, section, tmp_path, column):
+def test_what_cannot_be_compiled_raises_an_error(feature, section, tmp_path, column):
     with pytest.raises((ConfigError, GeometryError), match="traced") as caught:
         Compiled("ase", {**CHARGE, **section}, tmp_path)
     column[feature] = refusal(caught.value)

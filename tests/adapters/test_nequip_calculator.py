@@ -100,7 +100,7 @@ def test_a_short_range_model_says_that_it_has_no_electrostatics(architecture):
         calculator.get_property("born_effective_charges", atoms)
 
 
-def test_wrong_structures_and_type_names_are_refused_in_words(model):
+def test_wrong_structures_and_type_names_raise_an_error(model):
     calculator = LesNequIPCalculator(model)
     foreign = waters()
     foreign.numbers[0] = 6

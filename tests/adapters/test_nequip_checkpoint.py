@@ -1,4 +1,4 @@
-"""Checkpoints of NequIP and Allegro models: the same numbers after a round trip, forged files refused in words."""
+"""Checkpoints of NequIP and Allegro models: the same numbers after a round trip, errors for forged files."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_sign_convention_changes_no_energy(tmp_path):
         ({"num_features": 5}, "has shape"),
     ],
 )
-def test_a_forged_model_section_is_refused_in_words(saved, changes, message):
+def test_a_forged_model_section_raises_an_error(saved, changes, message):
     with pytest.raises(CheckpointError, match=message):
         les_plugins.load(forge(saved, **changes))
 

@@ -105,7 +105,7 @@ def test_one_frame_in_a_batch_of_a_model_to_be_compiled_gives_the_right_answer(a
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_compiling_without_a_static_cell_is_refused_in_words(architecture):
+def test_compiling_without_a_static_cell_raises_an_error(architecture):
     section = {key: value for key, value in SECTION.items() if key != "static_cell"}
     with pytest.raises(ConfigError, match=r"compile_mode: compile needs long_range\.static_cell"):
         LongRangeModel({**HOST_SECTIONS[architecture], "compile_mode": "compile"}, section)
@@ -135,7 +135,7 @@ def test_what_models_can_be_compiled_to_is_said():
     assert host("nequip").compile_targets == ("train", "ase", "les_ase", "pair_nequip", "batch")
 
 
-def test_a_compiled_model_of_another_target_is_refused_in_words(monkeypatch):
+def test_a_compiled_model_of_another_target_raises_an_error(monkeypatch):
     def refuse(*arguments):
         raise ValueError("Provided output keys do not match metadata")
 

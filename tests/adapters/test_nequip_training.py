@@ -238,7 +238,7 @@ def test_a_pretrained_model_keeps_its_other_weights_when_a_term_is_left_out():
     assert len(after) < len(before)
 
 
-def test_a_pretrained_model_is_refused_in_words(work):
+def test_a_pretrained_model_raises_an_error(work):
     for arguments, words in (
         ({}, "checkpoint is missing"),
         ({"checkpoint": "nothing.les"}, "does not exist"),
@@ -352,7 +352,7 @@ def test_wrong_sections_are_refused_before_anything_runs(work, change, message):
         train(write_config(**change), [])
 
 
-def test_wrong_files_are_refused_in_words(work):
+def test_wrong_files_raise_an_error(work):
     with pytest.raises(ConfigError, match="cannot be read"):
         train(work / "absent.yaml", [])
     (work / "a.yaml").write_text("data: {}\n")

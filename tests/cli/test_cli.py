@@ -1,4 +1,4 @@
-"""The command `les-plugins`: exit code 0 for success, 1 for what is refused in words, 2 for wrong usage."""
+"""The command `les-plugins`: exit code 0 for success, 1 for an error, 2 for wrong usage."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_ions_that_are_not_at_rest_are_refused_and_can_be_relaxed() -> None:
 
 
 @pytest.mark.parametrize(("spring", "words"), [(-SPRING, "i cm⁻¹ \\(imaginary\\)"), (0.0, "mode is 0 cm⁻¹")])
-def test_an_unstable_structure_is_refused_in_words(spring: float, words: str) -> None:
+def test_an_unstable_structure_raises_an_error(spring: float, words: str) -> None:
     with pytest.raises(GeometryError, match=f"not stable at the zone centre.*{words}"):
         relaxed_piezoelectric_tensor(Springs(spring), zinc_blende())
 

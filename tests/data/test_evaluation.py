@@ -147,7 +147,7 @@ def test_polarizabilities_are_converted_from_the_unit_of_the_file() -> None:
     atoms = labelled(molecule(0))
     atoms.info["polarizability"] = np.diag([1.0, 2.0, 3.0]).ravel() * 14.399645
     errors = evaluate(Toy(), [atoms], polarizability_unit="A3").comparisons["polarizability"].errors()
-    assert errors["all", "all"].largest < 1e-6  # digits of 14.399645
+    assert errors["all", "all"].largest < 2e-6  # Coulomb's constant has six digits
     assert POLARIZABILITY_UNITS["A3"] / POLARIZABILITY_UNITS["bohr3"] == pytest.approx(1.8897261**3)
 
 

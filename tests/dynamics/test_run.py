@@ -297,7 +297,7 @@ def test_npt_conserves_its_enthalpy_like_quantity(tmp_path: Path) -> None:
         ({"velocities": "draw", "temperature": None}, "draw needs a temperature"),
     ],
 )
-def test_impossible_settings_are_refused_in_words(tmp_path: Path, chosen: dict[str, Any], message: str) -> None:
+def test_impossible_settings_raise_an_error(tmp_path: Path, chosen: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         simulate(tmp_path / "md.h5", **chosen)
     assert list(tmp_path.iterdir()) == []

@@ -279,7 +279,7 @@ def test_auto_leaves_a_few_atoms_in_a_large_box_to_the_direct_sum():
     assert mesh_is_faster(6000, box, 1.0, CUTOFF, 2, 1e-5)
 
 
-def test_cells_without_a_volume_and_too_large_ones_are_refused_in_words(make_system, solve):
+def test_cells_without_a_volume_and_too_large_ones_raise_an_error(make_system, solve):
     system = make_system()
     flat = system._replace(cell=torch.tensor([[[1.0, 0, 0], [0, 1, 0], [1, 1, 0]]], dtype=torch.float64))
     with pytest.raises(GeometryError, match="is singular"):
@@ -290,6 +290,6 @@ def test_cells_without_a_volume_and_too_large_ones_are_refused_in_words(make_sys
 
 
 @pytest.mark.parametrize("tolerance", [-1e-5, 0.0, 1e-12, 0.1, float("nan"), float("inf")])
-def test_tolerances_out_of_reach_are_refused_in_words(tolerance):
+def test_tolerances_out_of_reach_raise_an_error(tolerance):
     with pytest.raises(ConfigError, match=r"mesh_tolerance is .* allowed: 1e-09 … 0\.01"):
         LatentElectrostatics(method="mesh", mesh_tolerance=tolerance)

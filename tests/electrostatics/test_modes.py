@@ -126,14 +126,14 @@ def test_forces_and_stress_are_central_differences(mode, make_system, solve):
 
 
 @pytest.mark.parametrize("mode", REFUSED, ids=", ".join)
-def test_a_field_along_periodic_directions_is_refused_in_words(mode, make_system, solve):
+def test_a_field_along_periodic_directions_raises_an_error(mode, make_system, solve):
     case = Case(make_system, solve, mode, 2, FEW)
     with pytest.raises(GeometryError, match="along periodic directions the positions of charges are not defined"):
         case.outputs({})
 
 
 @pytest.mark.parametrize(("method", "response"), list(product(METHODS, RESPONSES)))
-def test_a_field_that_leans_out_of_the_normal_of_a_slab_is_refused_in_words(method, response, make_system, solve):
+def test_a_field_that_leans_out_of_the_normal_of_a_slab_raises_an_error(method, response, make_system, solve):
     case = Case(make_system, solve, (method, response, "slab", "field"), 2, FEW)
     with pytest.raises(GeometryError, match="one along the normal on slabs"):
         solve(case.system, case.strength, **case.settings)

@@ -287,7 +287,7 @@ def test_float32_and_no_grad_work(make_system, solve):
     torch.testing.assert_close(result.energy.double(), expected.energy, rtol=1e-5, atol=1e-6)  # float32 inputs
 
 
-def test_tracing_is_refused_in_words(make_system):
+def test_tracing_raises_an_error(make_system):
     from torch.fx.experimental.proxy_tensor import make_fx
 
     system = make_system(n_atoms=2)

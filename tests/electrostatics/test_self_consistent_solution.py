@@ -87,7 +87,7 @@ def test_a_converged_energy_needs_no_iterations_for_its_forces(make_system, monk
     assert counts[1:] == [0]  # a multiple of the solution that is known
 
 
-def test_an_interaction_that_is_not_positive_is_refused_in_words(make_system):
+def test_an_interaction_that_is_not_positive_raises_an_error(make_system):
     system = make_system()._replace(polarizability=None)
     layer = LatentElectrostatics(response="self_consistent")
     ours = layer.solver

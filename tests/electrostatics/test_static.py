@@ -135,7 +135,7 @@ def test_torch_compile_sees_a_grid_of_numbers_and_compiles_once_for_all_sizes():
     assert len({symbol for size in sizes for symbol in size.node.expr.free_symbols}) == 2  # atoms and structures
 
 
-def test_tracing_without_a_static_cell_is_refused_in_words():
+def test_tracing_without_a_static_cell_raises_an_error():
     positions, cell, multipoles = structure(0)
     with pytest.raises(ConfigError, match="set static_cell to the longest lattice vectors"):
         trace(evaluate(LatentElectrostatics()))(positions, cell, multipoles.charge)

@@ -239,7 +239,7 @@ def test_options_reach_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         ({"template": molecule(0)}, ConfigError, r"has no lattice and does not say .*: give pbc=true"),
     ],
 )
-def test_wrong_options_are_refused_in_words(options: dict[str, Any], error: Any, words: str) -> None:
+def test_wrong_options_raise_an_error(options: dict[str, Any], error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
         Skew(**({"template": upright()} | options))
 
@@ -253,7 +253,7 @@ def test_wrong_options_are_refused_in_words(options: dict[str, Any], error: Any,
         ({"model": "x.les", "born": True}, RigidIons(has_long_range=False), HostError, "predicts no Born charges"),
     ],
 )
-def test_wrong_models_are_refused_in_words(
+def test_wrong_models_raise_an_error(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], calculator: Any, error: Any, words: str
 ) -> None:
     monkeypatch.setattr(les_plugins.api, "load", lambda path, device: calculator)
@@ -261,7 +261,7 @@ def test_wrong_models_are_refused_in_words(
         LesDriver(template=upright(), **options)
 
 
-def test_another_number_of_atoms_than_the_templates_is_refused_in_words() -> None:
+def test_another_number_of_atoms_than_the_templates_raises_an_error() -> None:
     atoms = upright()
     with pytest.raises(GeometryError, match="i-PI has 7 atoms, the template 8"):
         sent(Skew(template=atoms), atoms[:7])

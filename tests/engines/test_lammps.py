@@ -218,7 +218,7 @@ def test_what_the_model_refuses_stops_the_run_and_is_raised(lmp: Any, error: Any
         (ELEMENTS, {"field": (0.1, 0.2, np.nan)}, ConfigError, "three finite numbers in V/Å"),
     ],
 )
-def test_what_cannot_be_attached_is_refused_in_words(
+def test_what_cannot_be_attached_raises_an_error(
     lmp: Any, elements: tuple[str, ...], options: dict[str, Any], error: Any, words: str
 ) -> None:
     create_atoms(lmp, crystal(), ELEMENTS)
@@ -227,13 +227,13 @@ def test_what_cannot_be_attached_is_refused_in_words(
         attach(lmp, RigidIons(), elements, **options)
 
 
-def test_a_field_on_a_model_without_born_charges_is_refused_in_words(lmp: Any) -> None:
+def test_a_field_on_a_model_without_born_charges_raises_an_error(lmp: Any) -> None:
     create_atoms(lmp, crystal(), ELEMENTS)
     with pytest.raises(HostError, match="predicts no Born charges"):
         attach(lmp, RigidIons(has_long_range=False), ELEMENTS, field=FIELD)
 
 
-def test_units_and_a_missing_box_are_refused_in_words(lmp: Any) -> None:
+def test_units_and_a_missing_box_raise_an_error(lmp: Any) -> None:
     with pytest.raises(ConfigError, match="units lj; allowed: metal"):
         attach(lmp, RigidIons(), ELEMENTS)
     lmp.command("units metal")
@@ -241,7 +241,7 @@ def test_units_and_a_missing_box_are_refused_in_words(lmp: Any) -> None:
         attach(lmp, RigidIons(), ELEMENTS)
 
 
-def test_several_ranks_are_refused_in_words() -> None:
+def test_several_ranks_raise_an_error() -> None:
     class Parallel:
         def extract_setting(self, name: str) -> int:
             return {"world_size": 4}[name]
@@ -284,9 +284,7 @@ def slab() -> Atoms:
         (molecule(0), ConfigError, "H, O of the structure is not in the elements"),
     ],
 )
-def test_structures_that_lammps_does_not_take_are_refused_in_words(
-    lmp: Any, atoms: Atoms, error: Any, words: str
-) -> None:
+def test_structures_that_lammps_does_not_take_raise_an_error(lmp: Any, atoms: Atoms, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
         create_atoms(lmp, atoms, ELEMENTS)
 

@@ -350,7 +350,7 @@ def test_a_packaged_host_with_a_part_that_does_not_exist_is_an_error_at_once() -
         type("Mistaken", (PackagedHost,), {"parts": {"trian": "a:b"}})
 
 
-def test_the_method_nvalchemi_without_its_package_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_method_nvalchemi_without_its_package_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from les_plugins.electrostatics import nvalchemi
 
     nvalchemi._package.cache_clear()

@@ -221,7 +221,7 @@ def test_the_born_charge_times_a_displacement_is_the_change_of_the_dipole_with_i
     assert (transposed - numeric).abs().max() > 0.01
 
 
-def test_a_field_that_cannot_be_is_refused_in_words() -> None:
+def test_a_field_that_cannot_be_raises_an_error() -> None:
     class Bare(LongRangeCalculator):
         has_long_range = False
 

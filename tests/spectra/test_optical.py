@@ -227,7 +227,7 @@ def test_several_trajectories_count_as_blocks() -> None:
     assert found.notes["trajectories"] == 4
 
 
-def test_what_is_too_short_or_unknown_is_refused_in_words() -> None:
+def test_what_is_too_short_or_unknown_raises_an_error() -> None:
     series = np.zeros((500, 3))
     with pytest.raises(DataError, match=r"1 ps is too short for a resolution of 10 cm⁻¹, which needs 3\.34 ps"):
         power_spectrum([series], INTERVAL, HOW)

@@ -149,7 +149,7 @@ def test_a_drift_is_found_with_its_error() -> None:
     assert several["error"] == pytest.approx(0.1837, rel=0.05)
 
 
-def test_what_cannot_be_analysed_is_refused_in_words() -> None:
+def test_what_cannot_be_analysed_raises_an_error() -> None:
     molecule = Atoms("OHH", np.eye(3))
     with pytest.raises(DataError, match="needs three periodic directions"):
         radial_distribution([molecule], (8, 8), 3.0)

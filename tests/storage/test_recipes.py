@@ -135,7 +135,7 @@ def test_a_doubled_cell_has_waves_that_turn_over_between_its_halves(taught):
     assert np.abs(apart).max() > still
 
 
-def test_frames_of_other_elements_are_refused_in_words(tmp_path, monkeypatch, capsys):
+def test_frames_of_other_elements_raise_an_error(tmp_path, monkeypatch, capsys):
     ase.io.write(tmp_path / "in.extxyz", Atoms("OPb", positions=[[0, 0, 0], [0, 0, 2]], cell=[5, 5, 5], pbc=True))
     monkeypatch.setattr(sys, "argv", ["", "a-teacher", str(tmp_path / "in.extxyz"), str(tmp_path / "out.extxyz")])
     with pytest.raises(SystemExit):

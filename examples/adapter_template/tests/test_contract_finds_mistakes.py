@@ -169,7 +169,7 @@ class ReadsNoOtherNames(adapter.Training):
     [
         (DropsMetadata, lambda c, *use: c.test_facts_of_a_training_reach_the_checkpoint_and_its_calculator(*use)),
         (IgnoresUnknownKeys, lambda c, *use: c.test_an_unknown_key_of_the_section_is_an_error_that_names_it(*use)),
-        (ReadsNoOtherNames, lambda c, *use: c.test_a_misspelt_section_is_refused_in_words("long_rang", *use)),
+        (ReadsNoOtherNames, lambda c, *use: c.test_a_misspelt_section_raises_an_error("long_rang", *use)),
     ],
 )
 @pytest.mark.filterwarnings("ignore::les_plugins.errors.LesPluginsWarning")

@@ -43,13 +43,13 @@ def test_a_failure_is_reported_with_what_was_asserted(monkeypatch) -> None:
     assert "the sum" in failed.reason
 
 
-def test_an_adapter_without_the_hook_is_refused_in_words(monkeypatch) -> None:
+def test_an_adapter_without_the_hook_raises_an_error(monkeypatch) -> None:
     monkeypatch.setattr(TinySchNetHost, "parts", {"attach": "les_tiny_schnet.adapter:attach"})
     with pytest.raises(HostError, match="tiny_schnet has no contract"):
         run_contract("tiny_schnet")
 
 
-def test_a_selection_that_matches_nothing_is_refused_in_words() -> None:
+def test_a_selection_that_matches_nothing_raises_an_error() -> None:
     with pytest.raises(HostError, match="could not be run"):
         run_contract("tiny_schnet", "no_such_law")
 
