@@ -134,7 +134,7 @@ figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
 bars = axes.bar(list(errors), list(errors.values()), color=["tab:gray", "tab:orange", "tab:blue"], width=0.6)
 axes.bar_label(bars, fmt="%.0f")
 axes.set(ylabel="RMSE of forces (meV/Å)", ylim=(0, 1.12 * max(errors.values())))
-axes.set_title("MACE 8x0e + 8x1o, fine-tuned on 20 frames of 6 ions, 40 test frames")
+axes.set_title("MACE 8x0e + 8x1o, 20 training frames of 6 ions, 40 test frames", fontsize="medium")
 
 # %%
 # A checkpoint of les-plugins, with a long-range part already, is fine-tuned with ``start_from: water-mace`` (a model of
