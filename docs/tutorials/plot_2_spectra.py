@@ -112,7 +112,7 @@ def draw(spectrum, axes):
             band,
             color="black",
             linestyle=":",
-            label=None if number else "measured infrared bands (Bertie and Lan, 1996)",
+            label=None if number else "infrared, measured (Bertie and Lan, 1996)",
         )
     axes.set(xlabel="wavenumber (cm⁻¹)", xlim=(0, 4000), ylim=(0, None))
     axes.ticklabel_format(axis="y", scilimits=(-3, 3), useMathText=True)
