@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from les_plugins.electrostatics.flow import PairSoftness, Transfers
 from les_plugins.electrostatics.multipoles import Multipoles, spherical_to_cartesian, traceless
 from les_plugins.errors import ConfigError
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, NodeFeatures
@@ -35,11 +36,23 @@ COUNTER_CHARGE_CUTOFF = 5.0
 
 
 class LatentVariables(NamedTuple):
-    """What the heads predict: permanent moments, softness (N,) or None, polarizability (N,), (N, 3, 3) or None."""
+    """What the heads predict; None where a model has no such thing.
+
+    Attributes:
+        multipoles: permanent moments.
+        softness: (N,) e²/eV, of atoms.
+        polarizability: (N,) or (N, 3, 3) e²·Å²/eV.
+        pair_softness: of pairs of neighbours, the other way of inducing charge.
+        transfers: where all charge but that of `element_charges` is exchanged between neighbours: how it went.
+        element_charges: (N,) e, what is left of `multipoles.charge` without the transfers.
+    """
 
     multipoles: Multipoles
     softness: Tensor | None
     polarizability: Tensor | None
+    pair_softness: PairSoftness | None = None
+    transfers: Transfers | None = None
+    element_charges: Tensor | None = None
 
 
 class Heads(nn.Module):
@@ -93,16 +106,19 @@ class Heads(nn.Module):
 
     def forward(self, features: NodeFeatures) -> LatentVariables:
         """Latent variables of every atom, in the dtype of the features."""
-        softness = polarizability = None
+        softness = polarizability = transfers = None
         charge = CHARGE_SCALE * self.charge(features)
         if self.counter_charge_cutoff is not None:
             if features.edges is None:
                 raise ConfigError("total_charge: conserved was asked for, and the heads were called without edges")
-            charge = conserved(charge, features.edges, self.counter_charge_cutoff)
+            transfers = counter_charges(charge, features.edges, self.counter_charge_cutoff)
+            charge = transfers.charges(len(charge))
+        of_element = torch.zeros_like(charge)
         if self.element_charge is not None:
             if features.species is None:
                 raise ConfigError("initial_charges: this adapter does not provide the species of the atoms")
-            charge = charge + self.element_charge.to(charge.dtype)[features.species]
+            of_element = self.element_charge.to(charge.dtype)[features.species]
+            charge = charge + of_element
         multipoles = Multipoles(
             charge,
             None if self.dipole is None else DIPOLE_SCALE * self.dipole(features),
@@ -117,7 +133,8 @@ class Heads(nn.Module):
                 root = polarizability[:, None, None] * identity + self.anisotropy(features)
                 polarizability = root @ root.transpose(1, 2)  # positive semidefinite whatever the networks say
             polarizability = POLARIZABILITY_SCALE * polarizability
-        return LatentVariables(multipoles, softness, polarizability)
+        conserved = None if transfers is None else of_element
+        return LatentVariables(multipoles, softness, polarizability, None, transfers, conserved)
 
 
 class ScalarHead(nn.Module):
@@ -228,26 +245,26 @@ class EdgeHead(nn.Module):
         return scalars.new_zeros(scalars.shape[0], 3, 3).index_add(0, edges.centre, weight[:, :, None] * outer)
 
 
-def conserved(charge: Tensor, edges: Edges, cutoff: float) -> Tensor:
-    """Charges with a counter-charge each, on the atom itself and around it, so that they sum to zero.
+def counter_charges(charge: Tensor, edges: Edges, cutoff: float) -> Transfers:
+    """The transfers by which every charge gets a counter-charge, on the atom itself and around it.
 
     Atom j gets the part w_ij = f_ij / (1 + Σ_k f_ik) of −q_i and atom i itself the part w_ii = 1 / (1 + Σ_k f_ik), with
     f_ij = exp(−r²/2s²) (1 − r²/c²)³, s = 1.5 Å, c the cutoff: a smooth function of the positions, whatever enters or
     leaves the cutoff. Edges have to come in both directions, as those of hosts do.
 
     Args:
-        charge: (N,) e.
+        charge: (N,) e, of the network.
         edges: of the host; those longer than the cutoff are given no part.
         cutoff: c, Å.
 
     Returns:
-        (N,) e, with a sum of zero over each structure.
+        Transfers of −w_ij q_i from i to j; their charges have a sum of zero over each structure.
     """
     square = edges.vector.square().sum(1)
     part = torch.exp(-square / (2.0 * COUNTER_CHARGE_WIDTH**2)) * (1.0 - square / cutoff**2).clamp(min=0.0) ** 3
     whole = torch.ones_like(charge).index_add(0, edges.centre, part)
     own = charge / whole
-    return (charge - own).index_add(0, edges.neighbor, -part * own[edges.centre])
+    return Transfers(edges.centre, edges.neighbor, edges.vector, -part * own[edges.centre])
 
 
 def radial_functions(length: Tensor, cutoff: float) -> Tensor:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from les_plugins.electrostatics import LatentElectrostatics
+from les_plugins.electrostatics.flow import PairSoftness, Transfers
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.net_charge import neutralized
 from les_plugins.model.features import NodeFeatures
+from les_plugins.model.heads import LatentVariables
 
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
@@ -29,6 +31,10 @@ class LongRangeResult(NamedTuple):
         polarizability: (N,) or (N, 3, 3) e²·Å²/eV or None.
         collective_polarizability: (N, 3, 3) e²·Å²/eV with mutual polarization and where it was asked
             for (`with_collective_polarizability`), else None.
+        pair_softness: e²/eV of pairs of neighbours, or None.
+        transfers: of permanent charge between neighbours where charge is conserved, or None.
+        element_charges: (N,) e, the permanent charges without the transfers, or None.
+        flow: of induced charge between neighbours, or None.
     """
 
     energy: Tensor
@@ -41,6 +47,10 @@ class LongRangeResult(NamedTuple):
     softness: Tensor | None
     polarizability: Tensor | None
     collective_polarizability: Tensor | None = None
+    pair_softness: PairSoftness | None = None
+    transfers: Transfers | None = None
+    element_charges: Tensor | None = None
+    flow: Transfers | None = None
 
 
 class LongRange(nn.Module):
@@ -107,8 +117,10 @@ class LongRange(nn.Module):
             batch: (N,) integer.
             external_field: (B, 3) or (3,) V/Å, on open structures and along the normal of slabs.
         """
-        multipoles, softness, polarizability = self.heads(features)
-        multipoles = _scaled(multipoles, self.gauge.to(multipoles.charge.dtype))
+        latent = LatentVariables(*self.heads(features))
+        softness, polarizability = latent.softness, latent.polarizability
+        factor = self.gauge.to(latent.multipoles.charge.dtype)
+        multipoles = _scaled(latent.multipoles, factor)
         # the layer does it too, but the permanent moments are reported, and a third party's layer may not
         ranks = getattr(self.electrostatics, "ranks", None)
         charge = neutralized(multipoles.charge, pbc, batch, self.neutralize, ranks)
@@ -116,7 +128,8 @@ class LongRange(nn.Module):
         coupling = self._magnitude()
         if coupling is not None and external_field is not None:
             # the work in a field is linear in the moments: they must be the true ones
-            multipoles = _scaled(multipoles, _root(coupling).to(multipoles.charge.dtype))
+            root = _root(coupling).to(multipoles.charge.dtype)
+            multipoles, factor = _scaled(multipoles, root), factor * root
             coupling = None
         result = self.electrostatics(
             positions.double(),
@@ -136,8 +149,21 @@ class LongRange(nn.Module):
             root = _root(coupling)
             charge, potential, field = root * charge, root * potential, root * field
             dipole = None if dipole is None else root * dipole
-            multipoles = _scaled(multipoles, root.to(multipoles.charge.dtype))
-        return LongRangeResult(energy, atomic, potential, field, charge, dipole, multipoles, softness, polarizability)
+            root = root.to(multipoles.charge.dtype)
+            multipoles, factor = _scaled(multipoles, root), factor * root
+        return LongRangeResult(
+            energy,
+            atomic,
+            potential,
+            field,
+            charge,
+            dipole,
+            multipoles,
+            softness,
+            polarizability,
+            transfers=None if latent.transfers is None else latent.transfers.scaled(factor),
+            element_charges=None if latent.element_charges is None else factor * latent.element_charges,
+        )
 
     def with_collective_polarizability(
         self, result: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor

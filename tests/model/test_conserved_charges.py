@@ -13,7 +13,7 @@ from torch import Tensor
 from les_plugins import LongRangeConfig
 from les_plugins.errors import ConfigError
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
-from les_plugins.model.heads import Heads, conserved
+from les_plugins.model.heads import Heads, counter_charges
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_conserved_charges_are_by_hand_those_of_two_atoms():
     places = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
     part = math.exp(-(2.0**2) / (2 * 1.5**2)) * (1 - 2.0**2 / CUTOFF**2) ** 3
     flow = (1.0 - -0.5) * part / (1.0 + part)  # of 1.0 and -0.5 e: each keeps what the other does not carry
-    found = conserved(torch.tensor([1.0, -0.5]), edges_of(places), CUTOFF)
+    found = counter_charges(torch.tensor([1.0, -0.5]), edges_of(places), CUTOFF).charges(2)
     torch.testing.assert_close(found, torch.tensor([flow, -flow]))
 
 
@@ -58,7 +58,7 @@ def test_conserved_charges_are_smooth_where_an_atom_leaves_the_cutoff():
         edges = Edges(
             torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([[length, 0.0, 0.0], [-length, 0.0, 0.0]])
         )
-        return conserved(charge, edges, CUTOFF)[0].item()
+        return counter_charges(charge, edges, CUTOFF).charges(len(charge))[0].item()
 
     assert at(CUTOFF + step) == 0.0
     # 1.5 e · exp(−3.6) · (2 · step / cutoff)³
@@ -70,7 +70,7 @@ def test_derivatives_of_conserved_charges_are_those_of_differences():
     edges = edges_of(places.detach())
 
     def charges(q: Tensor, r: Tensor) -> Tensor:
-        return conserved(q, edges._replace(vector=r[edges.neighbor] - r[edges.centre]), CUTOFF)
+        return counter_charges(q, edges._replace(vector=r[edges.neighbor] - r[edges.centre]), CUTOFF).charges(len(q))
 
     assert torch.autograd.gradcheck(charges, (charge, places))
     assert torch.autograd.gradgradcheck(charges, (charge, places))

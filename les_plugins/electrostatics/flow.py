@@ -1,0 +1,56 @@
+"""Charge on its way between neighbours: what heads and responses hand over where charge is conserved (theory 6, 8)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PairSoftness(NamedTuple):
+    """Softness of every pair of neighbours, through which charge flows between them (theory 6).
+
+    Edges come in both directions, each periodic image of a pair a pair of its own; `value` is the same in both.
+
+    Attributes:
+        centre: (E,) integer.
+        neighbor: (E,) integer.
+        vector: (E, 3) Å, from centre to neighbour, with the graph to the positions.
+        value: (E,) e²/eV, ≥ 0.
+    """
+
+    centre: Tensor
+    neighbor: Tensor
+    vector: Tensor
+    value: Tensor
+
+
+class Transfers(NamedTuple):
+    """Charge that went from atoms to neighbours: it has a sum of zero and a dipole without an origin.
+
+    Attributes:
+        centre: (E,) integer, the atom that gives.
+        neighbor: (E,) integer, the atom that gets.
+        vector: (E, 3) Å, from centre to neighbour, with the graph to the positions.
+        charge: (E,) e.
+    """
+
+    centre: Tensor
+    neighbor: Tensor
+    vector: Tensor
+    charge: Tensor
+
+    def charges(self, n_atoms: int) -> Tensor:
+        """(N,) e, what every atom got less what it gave."""
+        gained = self.charge.new_zeros(n_atoms).index_add(0, self.neighbor, self.charge)
+        return gained.index_add(0, self.centre, -self.charge)
+
+    def moments(self, n_atoms: int) -> Tensor:
+        """(N, 3) e·Å, Σ t d over the transfers of every atom that gives; their sum is a polarization."""
+        each = self.charge[:, None] * self.vector.to(self.charge.dtype)
+        return torch.zeros(n_atoms, 3, dtype=each.dtype, device=each.device).index_add(0, self.centre, each)
+
+    def scaled(self, factor: Tensor) -> Transfers:
+        """The same ways with every charge times one factor."""
+        return self._replace(charge=factor * self.charge)
