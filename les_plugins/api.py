@@ -12,6 +12,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from torch import nn
 
+from les_plugins.data.given_charge import any_charged
 from les_plugins.devices import check_device
 from les_plugins.errors import CheckpointError, HostError, LesPluginsError, LesPluginsWarning, quoted
 from les_plugins.hosting import registry
@@ -161,8 +162,11 @@ def _sign_and_susceptibility(
         # heads of the host share the moments: any of them will do
         metadata = {"head": next(iter(state.extra.get("heads", ())), None)}
         calculator = host.calculator(copy.deepcopy(model), metadata, str(device))
-        sign = read_sign(calculator, frames)
-        susceptibility = mean_susceptibility(calculator, frames)
+        given = state.long_range is not None and state.long_range.total_charge == "given"
+        charged = given and any_charged(frames)  # the sign of the moments is that of the charges then
+        sign = Sign(True, reason="of the total charges") if charged else read_sign(calculator, frames)
+        # a model that scales given charges has its own
+        susceptibility = calculator.reference_susceptibility if given else mean_susceptibility(calculator, frames)
     except Exception as error:  # the model has been written: nothing that happens here may end a training
         sign = sign if sign.decided else Sign(False, reason=f"{type(error).__name__}: {error}")
     return sign, susceptibility

@@ -147,8 +147,9 @@ class LongRangeConfig(BaseModel):
         initial_charges: element → latent charge, e, that training starts from, such as the formal charge over
             sqrt(epsilon_infinity). None: small random charges.
         element_charges: what becomes of `initial_charges`: "trained", each is a parameter, or "fixed", they stay.
-        total_charge: of each structure: "free", the sum of what the network says, or "conserved", the sum of the
-            elements' charges (`initial_charges`, zero without them) wherever the atoms are.
+        total_charge: of each structure: "free", the sum of what the network says; "conserved", the sum of the elements'
+            charges (`initial_charges`, zero without them) wherever the atoms are; or "given", what the structure
+            brings in `atoms.info["charge"]`, zero without it. Then `neutralize` has nothing to take off.
         run: how the sums are done. Its keys are also read at the top level, where they stood before.
     """
 
@@ -166,7 +167,7 @@ class LongRangeConfig(BaseModel):
     neutralize: Neutralize = "background"
     initial_charges: dict[str, Annotated[float, Field(ge=-10.0, le=10.0)]] | None = None
     element_charges: Literal["trained", "fixed"] = "trained"
-    total_charge: Literal["free", "conserved"] = "free"
+    total_charge: Literal["free", "conserved", "given"] = "free"
     run: RunConfig = RunConfig()
 
     @model_validator(mode="before")
@@ -202,6 +203,22 @@ class LongRangeConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _a_given_charge_stays(self) -> LongRangeConfig:
+        if self.total_charge != "given":
+            return self
+        if self.neutralize in ("shift", "refuse"):
+            raise ValueError(
+                f"neutralize is {quoted(self.neutralize)} with total_charge: given, whose charges add up to what each "
+                "structure brings; allowed: background, keep, which do nothing about it"
+            )
+        if self.zero_init:
+            raise ValueError(
+                "zero_init: true with total_charge: given: a charge that a structure brings acts on its surroundings "
+                "from the first step; allowed: zero_init: false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _settings_go_together(self) -> LongRangeConfig:
         try:
             self.electrostatics()
@@ -214,6 +231,8 @@ class LongRangeConfig(BaseModel):
         method = self.run.method if self.run.method in METHODS else "auto"
         names = ElectrostaticsSettings.__dataclass_fields__
         found = {name: getattr(self.run if name in RunConfig.model_fields else self, name) for name in names}
+        if self.total_charge == "given":  # the net charge is meant
+            found.update(neutralize="keep", net_charge_warning=None)
         return ElectrostaticsSettings(**{**found, "method": method})
 
     def with_run(self, **changes: Any) -> LongRangeConfig:

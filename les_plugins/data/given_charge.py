@@ -1,14 +1,42 @@
-"""Total charges that a structure brings and a model does not read (theory 5.2). Calculators and commands call this."""
+"""Total charges that structures bring, read or said not to be (theory 5.4). Calculators and commands call this."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from ase import Atoms
+
+from les_plugins.errors import DataError, quoted
 
 #: Names under which files and programs keep the total charge of a structure.
 NAMES = ("charge", "total_charge")
 #: e, from which on a charge counts as given: rounded partial charges of a force field do not add up to zero exactly.
 SMALLEST_CHARGE = 0.01
+
+
+def total_charge_of(atoms: Atoms, where: str = "structure") -> float:
+    """The total charge, e, that a structure brings in `info['charge']` or `info['total_charge']`; 0 without either.
+
+    It need not be a whole number.
+
+    Args:
+        atoms: the structure.
+        where: its name in messages.
+
+    Raises:
+        DataError: no finite real number, or two that differ.
+    """
+    found = {name: _checked(atoms.info[name], name, where) for name in NAMES if atoms.info.get(name) is not None}
+    if len(set(found.values())) > 1:
+        both = " and ".join(f"info[{name!r}] = {value:g}" for name, value in found.items())
+        raise DataError(f"{where}: {both} are two total charges of one structure; allowed: one, or the same twice")
+    return next(iter(found.values()), 0.0)
+
+
+def any_charged(frames: Iterable[Atoms]) -> bool:
+    """Whether a structure among some brings a total charge that is not zero."""
+    return any(total_charge_of(atoms) != 0.0 for atoms in frames)
 
 
 def given_charge(atoms: Atoms) -> str | None:
@@ -57,6 +85,13 @@ class ChargedFrames:
             f"{self._charged} of {self._frames} frames have a total charge ({self._first} e), which the model does not "
             "read"
         )
+
+
+def _checked(value: object, name: str, where: str) -> float:
+    number = None if isinstance(value, bool | np.bool_ | str) else _number(value)
+    if number is None:
+        raise DataError(f"{where}: info[{name!r}] is {quoted(value)}; allowed: a finite number of e")
+    return number
 
 
 def _number(value: object) -> float | None:

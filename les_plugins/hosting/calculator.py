@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -137,6 +138,7 @@ class LongRangeCalculator(BatchEvaluation):
         self.implemented_properties = [*self.implemented_properties, *offered]
         if part is not None:
             self._part = part.eval()  # no head has a dropout: it says that this is no training
+            self.takes_total_charge |= part.config.total_charge == "given"  # type: ignore[union-attr]
 
     @final
     def calculate(
@@ -316,7 +318,7 @@ class LongRangeCalculator(BatchEvaluation):
         if not self._long_waves_seen and output.softness is not None and bool(pbc.all()):
             self._long_waves_seen = warn_of_long_waves(output.softness, cell[0])
         positions = positions if observation.leaf is None else observation.leaf
-        total = observation.total_charge = _total_charge(module, output)
+        total = observation.total_charge = _total_charge(module, output, self.screening_of(output, cell, pbc))
         material = (self.epsilon_infinity, self.susceptibility_for(output, cell, pbc))
         derived = observation.derived
         if "born_effective_charges" in observation.wanted:
@@ -331,11 +333,13 @@ class LongRangeCalculator(BatchEvaluation):
 
 
 def keeps_charge(part: nn.Module) -> bool:
-    """Whether a long-range part leaves the net charge of its heads on open structures (`neutralize: keep`)."""
+    """Whether open structures of a long-range part may be charged (`neutralize: keep`, `total_charge: given`)."""
     section = getattr(part, "config", None)
-    return getattr(section, "neutralize", None) == "keep"
+    return getattr(section, "neutralize", None) == "keep" or getattr(section, "total_charge", None) == "given"
 
 
-def _total_charge(part: nn.Module, latent: LongRangeResult) -> Tensor | None:
-    """(1,) e, latent: what the heads themselves say where `neutralize: keep` asks for it, else None for zero."""
+def _total_charge(part: nn.Module, latent: LongRangeResult, screening: float) -> Tensor | None:
+    """(1,) e, latent: what was given; what the heads say where `neutralize: keep` asks for it; else None for zero."""
+    if latent.total_charge is not None:
+        return latent.total_charge.double() / math.sqrt(screening)
     return None if not keeps_charge(part) else latent.permanent.charge.double().sum().reshape(1)

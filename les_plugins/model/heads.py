@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ CHARGE_SCALE = 0.1
 DIPOLE_SCALE = 0.1
 QUADRUPOLE_SCALE = 0.1
 SOFTNESS_SCALE = 0.01
+ELECTRONEGATIVITY_SCALE = 1.0
 POLARIZABILITY_SCALE = 0.01
 #: Channels of each factor where a quadrupole is made of products of vectors.
 PRODUCT_CHANNELS = 8
@@ -45,6 +46,8 @@ class LatentVariables(NamedTuple):
         pair_softness: of pairs of neighbours, the other way of inducing charge.
         transfers: where all charge but that of `element_charges` is exchanged between neighbours: how it went.
         element_charges: (N,) e, what is left of `multipoles.charge` without the transfers.
+        electronegativity: (N,) V, what a total charge that is given costs to first order.
+        charge_softness: (N,) e²/eV, > 0, of atoms for a total charge that is given, which is spread in its ratio.
     """
 
     multipoles: Multipoles
@@ -53,6 +56,8 @@ class LatentVariables(NamedTuple):
     pair_softness: PairSoftness | None = None
     transfers: Transfers | None = None
     element_charges: Tensor | None = None
+    electronegativity: Tensor | None = None
+    charge_softness: Tensor | None = None
 
 
 class Heads(nn.Module):
@@ -76,11 +81,12 @@ class Heads(nn.Module):
         scalars = [layer.scalars for layer in layout.layers]
         self.charge = ScalarHead(scalars, config.hidden)
         self.counter_charge_cutoff: float | None = None
-        if config.total_charge == "conserved":
-            if layout.cutoff is None:
-                raise ConfigError(
-                    "total_charge: conserved needs the host's edges, which this adapter does not provide; allowed: free"
-                )
+        if config.total_charge == "conserved" and layout.cutoff is None:
+            raise ConfigError(
+                "total_charge: conserved needs the host's edges, which this adapter does not provide; allowed: free, "
+                "given"
+            )
+        if config.total_charge != "free" and layout.cutoff is not None:
             self.counter_charge_cutoff = min(COUNTER_CHARGE_CUTOFF, float(layout.cutoff))
         charges = _initial_charges(layout, config.initial_charges) if config.initial_charges else None
         if charges is not None and config.element_charges == "trained":
@@ -103,14 +109,28 @@ class Heads(nn.Module):
             self.polarizability = ScalarHead(scalars, config.hidden)
         if config.response.dipole == "anisotropic":
             self.anisotropy = tensor_head(layout, config.hidden, 2)
+        self.electronegativity: ScalarHead | None = None
+        self.charge_softness: ScalarHead | None = None
+        if config.total_charge == "given":
+            self.electronegativity = ScalarHead(scalars, config.hidden)
+            self.charge_softness = ScalarHead(scalars, config.hidden)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        for name in ("electronegativity", "charge_softness"):
+            if not hasattr(self, name):  # pickled before total charges could be given
+                setattr(self, name, None)
 
     def forward(self, features: NodeFeatures) -> LatentVariables:
         """Latent variables of every atom, in the dtype of the features."""
         softness = polarizability = transfers = None
+        electronegativity = charge_softness = None
         charge = CHARGE_SCALE * self.charge(features)
         if self.counter_charge_cutoff is not None:
             if features.edges is None:
-                raise ConfigError("total_charge: conserved was asked for, and the heads were called without edges")
+                raise ConfigError(
+                    "total_charge other than free moves charge over edges: the heads were called without edges"
+                )
             transfers = counter_charges(charge, features.edges, self.counter_charge_cutoff)
             charge = transfers.charges(len(charge))
         of_element = torch.zeros_like(charge)
@@ -134,7 +154,19 @@ class Heads(nn.Module):
                 polarizability = root @ root.transpose(1, 2)  # positive semidefinite whatever the networks say
             polarizability = POLARIZABILITY_SCALE * polarizability
         conserved = None if transfers is None else of_element
-        return LatentVariables(multipoles, softness, polarizability, None, transfers, conserved)
+        if self.electronegativity is not None and self.charge_softness is not None:
+            electronegativity = ELECTRONEGATIVITY_SCALE * self.electronegativity(features)
+            charge_softness = SOFTNESS_SCALE * nn.functional.softplus(self.charge_softness(features))
+        return LatentVariables(
+            multipoles,
+            softness,
+            polarizability,
+            None,
+            transfers,
+            conserved,
+            electronegativity,
+            charge_softness,
+        )
 
 
 class ScalarHead(nn.Module):

@@ -8,14 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from les_plugins.electrostatics import LatentElectrostatics
+from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.flow import PairSoftness, Transfers
+from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.net_charge import neutralized
+from les_plugins.electrostatics.parallel.reduction import reduce_total
+from les_plugins.electrostatics.total_charge import SpreadCharge, check_total_charge
+from les_plugins.errors import ConfigError
 from les_plugins.model.features import NodeFeatures
 from les_plugins.model.heads import LatentVariables
+from les_plugins.model.total_charge import TotalCharge
 
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
+
+#: Charge of an atom, e, below which it is a rounding error of float32 charges that add up to zero.
+ROUNDING = 1e-6
 
 
 class LongRangeResult(NamedTuple):
@@ -35,6 +44,7 @@ class LongRangeResult(NamedTuple):
         transfers: of permanent charge between neighbours where charge is conserved, or None.
         element_charges: (N,) e, the permanent charges without the transfers, or None.
         flow: of induced charge between neighbours, or None.
+        total_charge: (B,) e, physical, of every structure where it is given, or None.
     """
 
     energy: Tensor
@@ -51,6 +61,7 @@ class LongRangeResult(NamedTuple):
     transfers: Transfers | None = None
     element_charges: Tensor | None = None
     flow: Transfers | None = None
+    total_charge: Tensor | None = None
 
 
 class LongRange(nn.Module):
@@ -68,6 +79,9 @@ class LongRange(nn.Module):
         super().__init__()
         self._config: LongRangeConfig | None = config
         self.neutralize = config.neutralize
+        self.total_charge: TotalCharge | None = None
+        if config.total_charge == "given":
+            self.neutralize, self.total_charge = "keep", TotalCharge(config.epsilon_infinity)
         self.static_cell = config.run.static_cell
         self.heads = heads
         self.electrostatics = layer
@@ -97,6 +111,8 @@ class LongRange(nn.Module):
             "static_cell": section.get("static_cell"),
         }
         super().__setstate__({**former, **state})  # type: ignore[no-untyped-call]
+        if not hasattr(self, "total_charge"):
+            self.total_charge = None
 
     def forward(
         self,
@@ -106,6 +122,7 @@ class LongRange(nn.Module):
         pbc: Tensor,
         batch: Tensor,
         external_field: Tensor | None = None,
+        total_charge: Tensor | None = None,
     ) -> LongRangeResult:
         """Long-range result of a batch.
 
@@ -116,14 +133,25 @@ class LongRange(nn.Module):
             pbc: (B, 3) bool.
             batch: (N,) integer.
             external_field: (B, 3) or (3,) V/Å, on open structures and along the normal of slabs.
+            total_charge: (B,) e, physical, of every structure, for a model with `total_charge: given`; zero when None.
+
+        Raises:
+            ConfigError: a total charge for a model that does not read it.
+            GeometryError: what the layer raises, and a total charge that does not fit the structures.
         """
         latent = LatentVariables(*self.heads(features))
         softness, polarizability = latent.softness, latent.polarizability
+        transfers, rigid = latent.transfers, latent.element_charges
         factor = self.gauge.to(latent.multipoles.charge.dtype)
         multipoles = _scaled(latent.multipoles, factor)
         # the layer does it too, but the permanent moments are reported, and a third party's layer may not
         ranks = getattr(self.electrostatics, "ranks", None)
         charge = neutralized(multipoles.charge, pbc, batch, self.neutralize, ranks)
+        spread = self._spread(latent, total_charge, cell, pbc, batch)
+        if spread is not None:
+            charge = spread.charge
+            if not _is_zero(spread.spread):  # it depends on all positions: charge has not only gone to neighbours
+                transfers = rigid = None
         multipoles = multipoles._replace(charge=charge)
         coupling = self._magnitude()
         if coupling is not None and external_field is not None:
@@ -143,6 +171,9 @@ class LongRange(nn.Module):
         )
         energy, atomic, charge, dipole = result.energy, result.atomic_energy, result.charge, result.dipole
         potential, field = result.potential, result.field
+        if spread is not None:
+            own = to_structures(spread.atomic_energy, batch, len(pbc))
+            energy, atomic = energy + reduce_total(own, ranks), atomic + spread.atomic_energy
         if coupling is not None:
             # E is quadratic in the moments: moments × sqrt(c) give c × E, but sqrt has no slope to start from at zero
             energy, atomic = coupling * energy, coupling * atomic
@@ -161,9 +192,29 @@ class LongRange(nn.Module):
             multipoles,
             softness,
             polarizability,
-            transfers=None if latent.transfers is None else latent.transfers.scaled(factor),
-            element_charges=None if latent.element_charges is None else factor * latent.element_charges,
+            transfers=None if transfers is None else transfers.scaled(factor),
+            element_charges=None if rigid is None else factor * rigid,
+            total_charge=None if spread is None else _total_of(total_charge, pbc),
         )
+
+    def _spread(
+        self, latent: LatentVariables, total_charge: Tensor | None, cell: Tensor, pbc: Tensor, batch: Tensor
+    ) -> SpreadCharge | None:
+        """The charges with the total that the structures bring; None for a model that does not read it."""
+        part, ranks = self.total_charge, getattr(self.electrostatics, "ranks", None)
+        if part is None:
+            if total_charge is not None:
+                raise ConfigError(
+                    f"total_charge was handed to a model with total_charge: {self.config.total_charge} in its section; "
+                    "allowed: None, or a model that was trained with total_charge: given"
+                )
+            return None
+        total = _total_of(total_charge, pbc)
+        check_total_charge(total if total_charge is None else total_charge, len(pbc), pbc.device, ranks)
+        if self.training and any(parameter.requires_grad for parameter in self.heads.parameters()):
+            part.remember(latent.polarizability, cell, pbc, batch, ranks)
+        spread: SpreadCharge = part(latent, total, self.gauge, pbc, batch, ranks)
+        return spread
 
     def with_collective_polarizability(
         self, result: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor
@@ -206,6 +257,18 @@ class LongRange(nn.Module):
         if self.coupling is None:
             return None
         return torch.where(self.coupling < 0.0, -self.coupling, self.coupling).double()
+
+
+def _total_of(total_charge: Tensor | None, pbc: Tensor) -> Tensor:
+    """(B,) e: that of neutral structures where none is given."""
+    if total_charge is None:
+        return torch.zeros(len(pbc), dtype=torch.float64, device=pbc.device)
+    return total_charge.double()
+
+
+def _is_zero(spread: Tensor) -> bool:
+    """Whether no charge was spread, to the rounding of float32 charges of elements."""
+    return not is_traced() and (spread.numel() == 0 or float(spread.detach().abs().max()) < ROUNDING)
 
 
 def _root(coupling: Tensor) -> Tensor:

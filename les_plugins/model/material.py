@@ -45,10 +45,15 @@ class Material:
     def reference_susceptibility(self) -> float | None:
         """⟨χ⟩ of the material: of the training set, from the checkpoint, or of the first periodic structure seen.
 
+        Of a model with `total_charge: given` the one that scales its charges, which is among its weights.
+
         ε_e = ε_∞/(1 + χ) is one number of a material (theory 8.3). None before a model without ⟨χ⟩ in its checkpoint
         has seen a periodic structure. Set it to compare with a trajectory; results are cleared.
         """
         if self._susceptibility is None:
+            given = getattr(self._part, "total_charge", None)
+            if given is not None:
+                return float(given.mean_susceptibility)
             own = getattr(self, "metadata", {}).get("susceptibility")
             return None if own is None else float(own)
         return self._susceptibility

@@ -12,8 +12,8 @@ from toy_calculator import Toy, labelled, molecule
 
 from les_plugins.data.cautions import Cautions
 from les_plugins.data.evaluation import evaluate
-from les_plugins.data.given_charge import ChargedFrames, given_charge
-from les_plugins.errors import LesPluginsWarning
+from les_plugins.data.given_charge import ChargedFrames, given_charge, total_charge_of
+from les_plugins.errors import DataError, LesPluginsWarning
 
 
 def ion(**info: Any) -> Atoms:
@@ -70,3 +70,35 @@ def test_an_evaluation_notes_how_many_frames_have_one() -> None:
     toy = Toy()
     toy.takes_total_charge = True
     assert charged.note(toy) is None
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({}, 0.0),
+        ({"charge": None}, 0.0),
+        ({"charge": -1}, -1.0),
+        ({"total_charge": np.array([0.5])}, 0.5),
+        ({"charge": 1, "total_charge": 1.0}, 1.0),
+    ],
+)
+def test_the_total_charge_is_the_number_that_a_structure_brings(info: dict[str, Any], expected: float) -> None:
+    assert total_charge_of(ion(**info)) == expected
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({"charge": "-1"}, r"frame 3: info\['charge'\] is '-1'; allowed: a finite number of e"),
+        ({"charge": True}, "is True; allowed"),
+        ({"total_charge": float("nan")}, "is nan; allowed"),
+        ({"charge": [0.4, -0.4]}, "allowed: a finite number"),
+        (
+            {"charge": 1, "total_charge": 0},
+            r"\['charge'\] = 1 and info\['total_charge'\] = 0 are two total charges",
+        ),
+    ],
+)
+def test_what_is_no_total_charge_is_an_error(info: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        total_charge_of(ion(**info), "frame 3")

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.electrostatics.communication import bytes_per_step
-from les_plugins.electrostatics.parallel.reduction import reduce_total
+from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_total
+from les_plugins.electrostatics.total_charge import check_total_charge, spread_total_charge
 from les_plugins.errors import LesPluginsError
 
 #: Rank of each of the 7 + 5 atoms, by the number of ranks; with four, one has no atom and one none of the second.
@@ -86,6 +87,30 @@ def forces_of_atomic_energies(system: System, layer: LatentElectrostatics) -> Te
     positions = system.positions.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(run(layer, system, positions=positions).atomic_energy.sum(), positions)
     return -gradient
+
+
+def given_charge_step(system: System, layer: LatentElectrostatics) -> dict[str, Tensor]:
+    """Energy and forces with total charges of 1 and −2 e put on the atoms, and the gradient of a loss on the forces."""
+    positions, charge = system.positions.clone().requires_grad_(), system.charge.clone().requires_grad_()
+    softness = 0.02 + 0.01 * torch.sin(positions[:, 0]) ** 2
+    given = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    check_total_charge(given, 2, positions.device, layer.ranks)
+    found = spread_total_charge(charge, given, softness, torch.cos(positions[:, 1]), system.batch, layer.ranks)
+    result = run(layer, system, positions=positions, charge=found.charge)
+    own = torch.zeros(2, dtype=torch.float64).index_add(0, system.batch, found.atomic_energy)
+    energy = result.energy + reduce_total(own, layer.ranks)
+    (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=True)
+    (by_charge,) = torch.autograd.grad(gradient.square().sum(), charge)
+    return {"energy": energy.detach(), "charge": found.charge.detach(), "forces": -gradient.detach(), "loss": by_charge}
+
+
+def given_charge_refusal(ranks: Ranks, second: Tensor) -> str:
+    """What is said on this rank when the second one brings another total charge."""
+    try:
+        check_total_charge(second if dist.get_rank() == 1 else torch.zeros(2), 2, torch.device("cpu"), ranks)
+    except LesPluginsError as error:
+        return str(error)
+    return "nothing is refused"
 
 
 #: Steps whose bytes are counted: settings, which coefficients of a response there are, and whether forces are wanted.
@@ -185,6 +210,10 @@ def work(rank: int, folder: str) -> None:
             },
             "warm": warm_iterations(system, LatentElectrostatics(process_group=group, **SELF_CONSISTENT)),
             "refusals": refusals(layer, system, rank),
+            "given charge": given_charge_step(system, layer),
+            "given charge, refused": [
+                given_charge_refusal(layer.ranks, torch.tensor(charges)) for charges in ([1.0, 0.0], [1.0])
+            ],
         }
         channels = system.charge[:, None] * torch.tensor([1.0, 0.5])
         found["channel_energy"] = run(

@@ -132,6 +132,22 @@ def test_what_answers_sends_more(size, found):
 
 
 @SIZES
+def test_given_total_charges_on_several_ranks_are_those_of_one_process(size, found):
+    expected = rank_worker.given_charge_step(two_structures(), LatentElectrostatics(**SETTINGS))
+    steps = [rank["given charge"] for rank in found[size]]
+    for name, value in expected.items():
+        torch.testing.assert_close(gathered(name, steps), value, **SAME, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@SIZES
+def test_total_charges_that_differ_between_ranks_are_refused_on_all(size, found):
+    for rank, values in enumerate(found[size]):
+        other, wrong = values["given charge, refused"]
+        assert other.startswith(f"total_charge: not the same on all {size} ranks")
+        assert ("total_charge has shape (1,)" if rank == 1 else "another rank of the process group refuses") in wrong
+
+
+@SIZES
 def test_what_one_rank_refuses_all_refuse_in_words(size, found):
     first, second, *others = (rank["refusals"] for rank in found[size])
     assert "positions holds NaN" in second["NaN on one rank"]
