@@ -23,11 +23,17 @@ def build_long_range(layout: FeatureLayout, config: LongRangeConfig) -> LongRang
         config: the `long_range:` section.
 
     Raises:
-        ConfigError: a part that no installed plugin brings, or that cannot be made of this section.
+        ConfigError: a part that no installed plugin brings, or that cannot be made of this section; a response with
+            a solver that has no `response_model`.
     """
     chosen = _chosen(config, "long_range")
     layer = chosen["solver"].factory(config)
     if config.has_response:
+        if not hasattr(layer, "response_model"):
+            raise ConfigError(
+                f"long_range: the solver {config.run.method!r} (run.method) has no response; leave `response` out, or "
+                "take another solver"
+            )
         layer.response_model = chosen["response"].factory(config)
     return LongRange(chosen["heads"].factory(layout, config), layer, config)
 

@@ -17,6 +17,8 @@ from les_plugins.version import __version__
 
 #: Entry-point group in which plugins are found.
 GROUP = "les_plugins"
+#: What a plugin can bring.
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("les_"))
 #: Hooks of 0.1, which named one host by its entry point; a plugin that has them is told what has taken their place.
 _FORMER_HOOKS = {
     "les_make_heads": "les_heads() -> Mapping[str, HeadsFactory]",
@@ -43,14 +45,20 @@ def manager() -> pluggy.PluginManager:
     plugins = pluggy.PluginManager(hookspecs.PROJECT)
     plugins.add_hookspecs(hookspecs)
     plugins.register(defaults, name="les_plugins.hosting.defaults")
+    seen: dict[str, str] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
-        if plugins.has_plugin(entry.name):
+        first = seen.setdefault(entry.name, entry.value)
+        if first != entry.value:  # the same one may be found twice, in two folders of the path
+            _problems()[f"{entry.name} ({entry.value})"] = f"left out: {first} has the entry point {entry.name!r} too"
+        if plugins.has_plugin(entry.name) or first != entry.value:
             continue
         try:
             plugin = entry.load()
             _refuse_former_hooks(plugin)
             plugins.register(plugin, name=entry.name)
             plugins.check_pending()
+            if not plugins.get_hookcallers(plugin):
+                raise HostError(f"it has no hook; mark one of {', '.join(HOOKS)} with @hookimpl")
         except Exception as error:  # a broken third-party plugin must not take the others down
             _problems()[entry.name] = f"{entry.value} could not be loaded: {type(error).__name__}: {error}"
             if plugins.has_plugin(entry.name):

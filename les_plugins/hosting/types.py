@@ -315,7 +315,13 @@ class PackagedHost(Host):
         if method not in self.parts:
             raise self._lacks(_WORDS.get(method, method), method)
         module, _, attribute = self.parts[method].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except AttributeError as error:
+            raise HostError(
+                f"{self.name}: {type(self).__name__}.parts has {method}: {self.parts[method]!r}; expected "
+                f'"module:attribute" ({error})'
+            ) from error
 
 
 _WORDS = {"train": "trainer", "compile": "compiler"}

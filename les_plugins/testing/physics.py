@@ -21,6 +21,8 @@ from les_plugins.model.heads import LatentVariables
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import waters
 
+FAR = "evaluate_host and host_batch take structures by the origin: les_plugins.data.near_origin.near_origin moves them"
+
 
 class Physics(ContractHost):
     """Geometry and moments reach the sum as they are, and what comes out is passed on as it is."""
@@ -110,13 +112,15 @@ class Physics(ContractHost):
                 if name == "dipole" and pbc:
                     continue  # a branch
                 # rounding of float32 through the host's layers, 4e-5 at most in those that we have
-                np.testing.assert_allclose(found, near, rtol=0, atol=1e-4 * max(1.0, np.abs(near).max()))
+                tolerance = 1e-4 * max(1.0, np.abs(near).max())
+                np.testing.assert_allclose(found, near, rtol=0, atol=tolerance, err_msg=f"{name}: {FAR}")
             if not hasattr(calculator, "evaluate_batch"):
                 continue  # an adapter of its own kind may have none
             assert len(calculator.evaluate_batch([]).energy) == 0
             forces = calculator.evaluate_batch([far]).forces
             near = calculator.get_property("forces", atoms)
-            np.testing.assert_allclose(forces, near, rtol=0, atol=1e-4 * max(1.0, np.abs(near).max()))
+            tolerance = 1e-4 * max(1.0, np.abs(near).max())
+            np.testing.assert_allclose(forces, near, rtol=0, atol=tolerance, err_msg=f"forces of evaluate_batch: {FAR}")
 
     def test_acoustic_sum_rule_is_exact_in_open_structures_and_can_be_enforced_in_periodic_ones(
         self, record_property: Callable[[str, object], None]

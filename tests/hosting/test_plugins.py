@@ -115,14 +115,6 @@ def test_an_unknown_host_is_refused_with_the_names_of_those_found() -> None:
         plugins.host("mcae")
 
 
-def test_a_broken_third_party_plugin_is_listed_with_its_error_and_takes_no_other_down(with_plugins: Any) -> None:
-    with_plugins(broken=ImportError("no module named lost"))
-    listed = {info.name: info for info in plugins.hosts()}
-    assert "mace" in listed
-    assert listed["broken"].problem == "third_party.broken could not be loaded: ImportError: no module named lost"
-    assert isinstance(evaluate(build_long_range(LAYOUT, LongRangeConfig())).energy, torch.Tensor)
-
-
 class BringsParts:
     """A plugin with heads, a solver and a response, each under the name `toy`."""
 
@@ -149,99 +141,6 @@ class Wide(LatentElectrostatics): ...
 
 def rigid(potential: Any, field: Any, softness: Any, polarizability: Any) -> Response:
     return Response(None, None, torch.full_like(potential, 7.0))
-
-
-class Wrong:
-    @hookimpl
-    def les_heads(self, feature: Any) -> None: ...
-
-
-class Newer:
-    @hookimpl
-    def les_teleport(self) -> None: ...
-
-
-class Former:
-    @hookimpl
-    def les_host_info(self) -> None: ...
-
-
-class FormerSolver:
-    @hookimpl
-    def les_make_solver(self, config: Any) -> None: ...
-
-
-class Failing:
-    @hookimpl
-    def les_hosts(self) -> Any:
-        raise OSError("disk gone")
-
-
-class NotAHost:
-    @hookimpl
-    def les_hosts(self) -> Any:
-        return [BareHost]
-
-
-class Ours:
-    @hookimpl
-    def les_solvers(self) -> Any:
-        return {"direct": lambda config: Wide()}
-
-
-@pytest.mark.parametrize(
-    ("plugin", "problem"),
-    [
-        (Wrong(), "feature"),
-        (Newer(), "les_teleport"),
-        (Former(), "les_host_info is a hook of les-plugins 0.1; now it is les_hosts() -> Sequence[Host]"),
-        (FormerSolver(), "now it is les_solvers() -> Mapping[str, SolverFactory]"),
-        (Failing(), "its les_hosts failed: OSError: disk gone"),
-        (NotAHost(), "its les_hosts returned a BareHost; expected objects of Host"),
-        (Ours(), "'direct' of its les_solvers is left out: les-plugins brings one of that name"),
-    ],
-)
-def test_a_plugin_that_cannot_be_used_is_listed_with_the_reason_and_takes_no_other_down(
-    with_plugins: Any, plugin: object, problem: str
-) -> None:
-    with_plugins(third=plugin)
-    part = build_long_range(LAYOUT, LongRangeConfig(method="direct"))
-    assert type(part.electrostatics) is LatentElectrostatics
-    listed = {info.name: info for info in plugins.hosts()}
-    assert "mace" in listed
-    assert problem in str(listed["third"].problem)
-
-
-def test_a_host_whose_info_fails_is_listed_with_its_error(with_plugins: Any) -> None:
-    class Failing(BareHost):
-        def info(self) -> HostInfo:
-            raise OSError("disk gone")
-
-    with_plugins(failing=Failing())
-    listed = {info.name: info for info in plugins.hosts()}
-    assert "mace" in listed
-    assert "OSError: disk gone" in str(listed["toy"].problem)
-
-
-def test_a_host_written_for_another_version_of_the_interface_is_listed_and_not_used(with_plugins: Any) -> None:
-    class Later(BareHost):
-        api_version = 2
-
-    with_plugins(later=Later())
-    (info,) = (info for info in plugins.hosts() if info.name == "toy")
-    assert not info.available
-    assert "written for version 2 of the interface" in str(info.problem)
-    with pytest.raises(HostError, match=r"toy: .*version 2 .* has 1"):
-        plugins.host("toy")
-    with pytest.raises(HostError, match="no adapter knows"):
-        les_plugins.attach(nn.Linear(1, 1), {})
-
-
-def test_two_hosts_of_one_name_are_a_problem_of_the_second(with_plugins: Any) -> None:
-    with_plugins(one=BareHost(), two=BareHost())
-    listed = {info.name: info for info in plugins.hosts()}
-    assert listed["toy"].available
-    assert "'toy' is left out" in str(listed["two"].problem)
 
 
 def test_heads_of_a_third_party_are_chosen_by_name(with_plugins: Any) -> None:
