@@ -12,17 +12,14 @@ import torch
 from ase import Atoms
 from mace import data
 from mace.calculators.mace import MACECalculator
-from mace.tools import torch_geometric
 from torch import Tensor, nn
 
-from les_plugins.adapters.mace.model import LongRangeMACE
+from les_plugins.adapters.mace.graphs import batch_of
 from les_plugins.data.near_origin import near_origin
 from les_plugins.devices import check_device
 from les_plugins.errors import DataError, HostError
-from les_plugins.hosting.calculator import (
-    LongRangeCalculator,
-    keeps_charge,
-)
+from les_plugins.hosting.calculator import LongRangeCalculator, keeps_charge
+from les_plugins.model.outputs import long_range_part
 from les_plugins.precision import default_dtype
 
 
@@ -69,8 +66,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         finally:
             root.setLevel(level)
         self.takes_total_charge = "total_charge" in (getattr(model, "embedding_specs", None) or {})
-        part = self.models[0].long_range if isinstance(model, LongRangeMACE) else None
-        self.adopt(part, self.z_table.zs, metadata, epsilon_infinity)
+        self.adopt(long_range_part(self.models[0]), self.z_table.zs, metadata, epsilon_infinity)
 
     def geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
         """The cell is MACE's, which has vectors along axes that are not periodic too."""
@@ -103,18 +99,15 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         """MACE's own batch; none of a compiled model, which MACE pads for one structure."""
         if self.use_compile:
             return None
-        keys = data.KeySpecification(info_keys=self.info_keys, arrays_keys=self.arrays_keys)
-        with default_dtype(getattr(torch, self.default_dtype)):
-            graphs = [
-                data.AtomicData.from_config(
-                    data.config_from_atoms(self._read(atoms), key_specification=keys, head_name=self.head),
-                    z_table=self.z_table,
-                    cutoff=self.r_max,
-                    heads=self.available_heads,
-                )
-                for atoms in frames
-            ]
-        batch = torch_geometric.Batch.from_data_list(graphs).to(self.device)
+        batch = batch_of(
+            map(self._read, frames),
+            self.z_table.zs,
+            self.r_max,
+            getattr(torch, self.default_dtype),
+            self.available_heads,
+            self.head,
+            data.KeySpecification(info_keys=self.info_keys, arrays_keys=self.arrays_keys),
+        ).to(self.device)
         output = self.models[0](batch.to_dict(), compute_stress=stress)
         unit, length = self.energy_units_to_eV, self.length_units_to_A
         energy, forces = output["energy"] * unit, output["forces"] * (unit / length)

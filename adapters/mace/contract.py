@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from ase import Atoms
 from e3nn import o3
-from mace import data, modules, tools
-from mace.tools import torch_geometric
+from mace import modules
 from torch import nn
 
+from les_plugins.adapters.mace import graphs
 from les_plugins.precision import default_dtype
 from les_plugins.testing import AdapterContract, HostResult, waters
 from les_plugins.testing.structures import ELEMENTS
@@ -125,12 +125,6 @@ def tiny_mace(
 def batch_of(
     frames: Sequence[Atoms], dtype: torch.dtype = torch.float64, species: Sequence[int] = ELEMENTS
 ) -> dict[str, torch.Tensor]:
-    """MACE's input of some frames, made with MACE's own data pipeline."""
-    table = tools.AtomicNumberTable(list(species))
-    with default_dtype(dtype):
-        items = [
-            data.AtomicData.from_config(data.config_from_atoms(atoms), z_table=table, cutoff=CUTOFF) for atoms in frames
-        ]
-        loader = torch_geometric.dataloader.DataLoader(items, batch_size=len(items), shuffle=False)
-        batch: dict[str, torch.Tensor] = next(iter(loader)).to_dict()
+    """MACE's input of some frames."""
+    batch: dict[str, torch.Tensor] = graphs.batch_of(frames, species, CUTOFF, dtype).to_dict()
     return batch

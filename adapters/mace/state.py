@@ -15,6 +15,7 @@ from torch import nn
 from les_plugins.adapters.mace.model import LongRangeMACE
 from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
+from les_plugins.model.outputs import section_of
 from les_plugins.precision import default_dtype
 from les_plugins.storage.sizes import WeightSizes
 from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
@@ -38,7 +39,6 @@ _BACKEND = ("cueq_config", "oeq_config")
 
 def take_apart(model: nn.Module) -> HostState:
     """Config and tensors of a LongRangeMACE, or of a bare MACE (long_range: None)."""
-    long_range = model.long_range.config if isinstance(model, LongRangeMACE) else None
     base = model.base if isinstance(model, LongRangeMACE) else model
     if type(base) not in _BASES.values():
         raise HostError(f"a checkpoint can hold {', '.join(_BASES)}; this model is a {type(base).__name__}")
@@ -49,7 +49,7 @@ def take_apart(model: nn.Module) -> HostState:
     described = {"class": type(base).__name__, "dtype": dtype_name(base), **encoded}
     heads = list(getattr(base, "heads", None) or [])
     extra = {"heads": heads} if len(heads) > 1 else {}
-    return state_of("mace", model, described, long_range, ("mace-torch", "e3nn", "torch"), extra)
+    return state_of("mace", model, described, section_of(model), ("mace-torch", "e3nn", "torch"), extra)
 
 
 def rebuild(state: HostState) -> nn.Module:

@@ -16,17 +16,15 @@ import ase.geometry
 import numpy as np
 import torch
 from ase import Atoms
-from mace import data as mace_data
-from mace import tools
-from mace.modules.utils import get_outputs
-from mace.tools import torch_geometric
 from torch import Tensor, nn
 
-from les_plugins.adapters.mace.model import LongRangeMACE, node_features
+from les_plugins.adapters.mace.graphs import batch_of
+from les_plugins.adapters.mace.model import LongRangeMACE, layer_irreps, node_features
+from les_plugins.adapters.mace.summed import strained, with_long_range
 from les_plugins.electrostatics.observables import polarization_modes
 from les_plugins.errors import HostError
 from les_plugins.model.long_range import LongRange
-from les_plugins.precision import default_dtype
+from les_plugins.model.outputs import every_latent_output
 
 #: What a file says of itself, in the archive beside the code.
 ABOUT = "les_plugins.json"
@@ -77,10 +75,8 @@ def script(model: LongRangeMACE) -> torch.jit.ScriptModule:
     """The TorchScript module of a model with a static cell; the model itself stays as it is."""
     from e3nn.util import jit  # not at the top: e3nn 0.4.4 can only be imported after mace
 
-    device = model.base.r_max.device
     lengths = model.long_range.electrostatics.static_lengths()
-    batch = batch_of(model, [structure(model, 3, lengths, 1), structure(model, 2, lengths, 2)]).to(device)
-    given = batch.to_dict()
+    given = _batch(model, [structure(model, 3, lengths, 1), structure(model, 2, lengths, 2)]).to_dict()
     output = model.base(given, compute_force=False)
     inputs = (
         output["node_feats"].detach(),
@@ -108,7 +104,7 @@ class _LongRangeTensors(nn.Module):
 
     def __init__(self, model: LongRangeMACE) -> None:
         super().__init__()
-        self.layout = model.layout
+        self.irreps = layer_irreps(model.base)
         self.long_range: LongRange = model.long_range
 
     def forward(
@@ -123,21 +119,13 @@ class _LongRangeTensors(nn.Module):
         batch: Tensor,
     ) -> tuple[Tensor, ...]:
         graph = {"positions": positions, "node_attrs": node_attrs, "edge_index": edge_index, "shifts": shifts}
-        features = node_features(self.layout, graph, {"node_feats": node_feats})
+        features = node_features(self.irreps, graph, node_feats)
         result = self.long_range(features, positions, cell, pbc, batch)
-        zero = result.charge[:, None, None] * torch.zeros(3, 3, dtype=result.charge.dtype, device=cell.device)
-        alpha = result.polarizability
-        if alpha is not None and alpha.dim() == 1:
-            alpha = alpha[:, None, None] * torch.eye(3, dtype=alpha.dtype, device=alpha.device)
         modes = list(polarization_modes(positions, cell, pbc, batch, result.charge, result.dipole))
         one = torch.ones_like(result.charge)
         return (
-            result.energy,
             result.atomic_energy,
-            result.charge,
-            zero[:, 0] if result.dipole is None else result.dipole,
-            zero if result.permanent.quadrupole is None else result.permanent.quadrupole.to(zero.dtype),
-            zero if alpha is None else alpha.to(zero.dtype),
+            *every_latent_output(result).values(),
             torch.stack([mode.terms for mode in modes]),
             torch.stack([one if mode.phase is None else mode.phase for mode in modes]),
             torch.stack([mode.direction for mode in modes]),
@@ -192,28 +180,22 @@ class ScriptableMACE(nn.Module):
         """
         if lammps_mliap or compute_edge_forces or compute_atomic_stresses or compute_hessian:
             raise ValueError("compiled: energy, forces, virials, stress and Born charges are what there is")
-        strained = compute_virials or compute_stress or compute_displacement
-        positions = data["positions"]  # the base strains data["positions"]; this stays the leaf
-        cell = data["cell"].view(-1, 3, 3)
-        output = self.base(data, training=training, compute_force=False, compute_displacement=strained)
-        displacement = output["displacement"]
-        strained_cell = cell
-        if strained and displacement is not None:
-            strained_cell = cell + torch.matmul(cell, 0.5 * (displacement + displacement.transpose(1, 2)))
+        # the base strains data["positions"]; these stay the leaf and the cell as given
+        positions, cell = data["positions"], data["cell"].view(-1, 3, 3)
+        moved = compute_virials or compute_stress or compute_displacement
+        output = self.base(data, training=training, compute_force=False, compute_displacement=moved)
         pbc = torch.ones_like(cell[:, 0], dtype=torch.bool)
         if "pbc" in data:
             pbc = data["pbc"].view(-1, 3)
-        node_feats, short_range, node_energy = output["node_feats"], output["energy"], output["node_energy"]
+        node_feats = output["node_feats"]
         assert node_feats is not None
-        assert short_range is not None
-        assert node_energy is not None
-        energy, atomic, charge, dipole, quadrupole, polarizability, terms, phase, direction = self.long_range(
+        atomic, energy, charge, dipole, quadrupole, polarizability, terms, phase, direction = self.long_range(
             node_feats,
             data["positions"],
             data["node_attrs"],
             data["edge_index"],
             data["shifts"],
-            strained_cell,
+            strained(cell, output["displacement"]),
             pbc,
             data["batch"],
         )
@@ -222,26 +204,10 @@ class ScriptableMACE(nn.Module):
         output["latent_born_charges"] = None
         if compute_born_charges:
             output["latent_born_charges"] = born_charges(terms, phase, direction, positions)
-        differentiable = short_range + energy.to(short_range.dtype)
-        if "interaction_energy" in output:
-            interaction = output["interaction_energy"]
-            assert interaction is not None
-            differentiable = interaction + energy.to(short_range.dtype)
-            output["interaction_energy"] = differentiable
-        forces, virials, stress, _, _ = get_outputs(
-            energy=differentiable,
-            positions=positions,
-            displacement=displacement,
-            cell=cell,
-            training=training,
-            compute_force=compute_force,
-            compute_virials=compute_virials,
-            compute_stress=compute_stress,
+        output = with_long_range(
+            output, energy, atomic, positions, cell, training, compute_force, compute_virials, compute_stress, False
         )
-        output["energy"] = short_range + energy.to(short_range.dtype)
-        output["node_energy"] = node_energy + atomic.to(node_energy.dtype)
-        output["forces"], output["virials"], output["stress"] = forces, virials, stress
-        output["short_range_energy"], output["long_range_energy"] = short_range, energy
+        output["long_range_energy"] = energy
         output["latent_charges"], output["latent_dipoles"] = charge, dipole
         output["latent_quadrupoles"], output["latent_polarizability"] = quadrupole, polarizability
         return output
@@ -265,7 +231,7 @@ def check_same_numbers(eager: LongRangeMACE, compiled: nn.Module, lengths: tuple
     """
     dtype = eager.base.r_max.dtype
     for frames in ([structure(eager, 5, lengths, 3)], [structure(eager, count, lengths, count) for count in (1, 4, 2)]):
-        batch = batch_of(eager, frames).to(eager.base.r_max.device)
+        batch = _batch(eager, frames)
         expected = eager(batch.clone().to_dict(), compute_stress=True)
         found = compiled(batch.clone().to_dict(), compute_stress=True)
         for name in ("energy", "node_energy", "forces", "stress", "latent_charges"):
@@ -287,17 +253,9 @@ def structure(model: LongRangeMACE, count: int, lengths: tuple[float, float, flo
     return Atoms(numbers, generator.random((count, 3)) @ cell, cell=cell, pbc=True)
 
 
-def batch_of(model: LongRangeMACE, frames: list[Atoms]) -> Any:
-    """MACE's batch of some structures."""
-    table = tools.AtomicNumberTable([int(number) for number in model.base.atomic_numbers])
-    with default_dtype(model.base.r_max.dtype):
-        graphs = [
-            mace_data.AtomicData.from_config(
-                mace_data.config_from_atoms(atoms, head_name=model.base.heads[0]),
-                z_table=table,
-                cutoff=float(model.base.r_max),
-                heads=model.base.heads,
-            )
-            for atoms in frames
-        ]
-    return torch_geometric.Batch.from_data_list(graphs)
+def _batch(model: LongRangeMACE, frames: list[Atoms]) -> Any:
+    """MACE's batch of some structures, on the device of a model."""
+    base: Any = model.base
+    return batch_of(frames, base.atomic_numbers, base.r_max, base.r_max.dtype, base.heads, base.heads[0]).to(
+        base.r_max.device
+    )

@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from les_plugins.adapters.matgl.graphs import Converter, host_dtype
-from les_plugins.adapters.matgl.model import LongRangeModel, NoPairsError, atomic_energies
+from les_plugins.adapters.matgl.model import NoPairsError, atomic_energies
 from les_plugins.data.frames import check_no_slabs
 from les_plugins.data.near_origin import near_origin
 from les_plugins.devices import check_device
-from les_plugins.hosting.calculator import (
-    LongRangeCalculator,
-    keeps_charge,
-)
+from les_plugins.hosting.calculator import LongRangeCalculator, keeps_charge
+from les_plugins.model.outputs import long_range_part
 
 
 class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
@@ -58,9 +56,8 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         self._atoms2graph = Converter(self.element_types, self.cutoff)  # in the place of the base's
         self._dtype = potential.data_mean.dtype
         self.implemented_properties = [*type(self).implemented_properties, "energies"]
-        part = potential.model.long_range if isinstance(potential.model, LongRangeModel) else None
         elements = [atomic_numbers[symbol] for symbol in self.element_types]
-        self.adopt(part, elements, metadata, epsilon_infinity)
+        self.adopt(long_range_part(potential), elements, metadata, epsilon_infinity)
 
     def check(self, atoms: Atoms, where: str = "structure") -> None:
         """As every calculator's; and MatGL would take a slab for a molecule."""

@@ -24,6 +24,7 @@ from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range, parse_section
 from les_plugins.model.features import Edges, FeatureLayout, NodeFeatures
 from les_plugins.model.long_range import LongRangeResult
+from les_plugins.model.outputs import refuse_second_part
 
 
 class NoPairsError(HostError):
@@ -84,9 +85,7 @@ class LongRangeModel(MatGLModel):
             "long_range": config.to_dict(),
         }
         self.base = base
-        parameter = next(base.parameters())
-        part = build_long_range(feature_layout(base), config)
-        self.long_range = part.to(device=parameter.device, dtype=parameter.dtype)
+        self.long_range = build_long_range(feature_layout(base), config).to(next(base.parameters()))
 
     @property
     def element_types(self) -> tuple[str, ...]:
@@ -158,8 +157,7 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> nn.Module:
         HostError: a long-range part is there already, or none can be attached to this model.
         ConfigError: heads that the features cannot feed.
     """
-    if isinstance(model, LongRangeModel) or isinstance(getattr(model, "model", None), LongRangeModel):
-        raise HostError("this model has a long-range part already")
+    refuse_second_part(model)
     if not isinstance(model, Potential):
         return LongRangeModel.around(model, config).train(model.training)
     inner = LongRangeModel.around(energy_model(model), config).train(model.training)

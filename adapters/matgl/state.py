@@ -12,9 +12,10 @@ from matgl.apps.pes import Potential
 from torch import nn
 
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
-from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range, energy_model
+from les_plugins.adapters.matgl.model import attach_long_range, energy_model
 from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
+from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes
 from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
 
@@ -34,15 +35,13 @@ def take_apart(model: nn.Module) -> HostState:
         HostError: an architecture or an option that a checkpoint could not build again.
     """
     base = energy_model(model)
-    inner = model.model if isinstance(model, Potential) else model
     description = {
         "architecture": architecture_of(base),
         "arguments": {key: _encode(key, value) for key, value in base._init_args.items()},
         "dtype": dtype_name(base),
         "potential": _options(model) if isinstance(model, Potential) else None,
     }
-    config = inner.long_range.config if isinstance(inner, LongRangeModel) else None
-    return state_of("matgl", model, description, config, ("matgl", "torch"))
+    return state_of("matgl", model, description, section_of(model), ("matgl", "torch"))
 
 
 def rebuild(state: HostState) -> nn.Module:

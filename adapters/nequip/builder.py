@@ -12,12 +12,13 @@ import torch
 from hydra.utils import get_method
 from nequip.nn import GraphModel
 
-from les_plugins.adapters.nequip.model import attach_long_range, initialize_nequip, long_range_part
+from les_plugins.adapters.nequip.model import attach_long_range, initialize_nequip
 from les_plugins.api import load_model
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, ConfigError, HostError
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import refuse_near_misses
+from les_plugins.model.outputs import long_range_part
 from les_plugins.storage.checkpoint import read_config
 from les_plugins.storage.fine_tuning import load_with_new_heads, section_mismatch
 from les_plugins.storage.zoo import find_folder

@@ -12,11 +12,12 @@ from nequip.integrations.ase import NequIPCalculator
 from nequip.integrations.utils import basic_transforms
 from torch import Tensor, nn
 
-from les_plugins.adapters.nequip.model import initialize_nequip, long_range_part
+from les_plugins.adapters.nequip.model import initialize_nequip
 from les_plugins.data.frames import without_labels
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
 from les_plugins.hosting.calculator import LongRangeCalculator
+from les_plugins.model.outputs import long_range_part
 
 
 class CalculatorOfTypes(LongRangeCalculator, NequIPCalculator):  # type: ignore[misc]

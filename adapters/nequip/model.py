@@ -27,7 +27,7 @@ from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import FeatureLayout
 from les_plugins.model.irreps import layer_layout
-from les_plugins.model.long_range import LongRange
+from les_plugins.model.outputs import refuse_second_part
 from les_plugins.precision import default_dtype
 
 #: Names that NequIP and Allegro give to the modules that we look for.
@@ -56,8 +56,7 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
         ConfigError: heads that the features cannot feed.
     """
     network = energy_network(model)
-    if long_range_part(model) is not None:
-        raise HostError("this model has a long-range part already")
+    refuse_second_part(model)
     parameter = next(model.parameters())
     with default_dtype(model.model_dtype):
         modules = _with_long_range(network, config, tuple(model.type_names))
@@ -88,11 +87,6 @@ def energy_network(model: nn.Module) -> Any:
             f"has the parts: {', '.join(names) or 'none that are known'}"
         )
     return network
-
-
-def long_range_part(model: nn.Module) -> LongRange | None:
-    """The long-range part of a model, None without one; by name: classes of a packaged model are copies."""
-    return next((part for part in model.modules() if type(part).__qualname__ == LongRange.__qualname__), None)
 
 
 def _with_long_range(network: Any, config: LongRangeConfig, elements: tuple[str, ...]) -> dict[str, nn.Module]:

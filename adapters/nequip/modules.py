@@ -23,13 +23,17 @@ from les_plugins.errors import ConfigError, HostError
 from les_plugins.model.features import Edges, NodeFeatures
 from les_plugins.model.irreps import layer_features
 from les_plugins.model.long_range import LongRange, LongRangeResult
+from les_plugins.model.outputs import (
+    LATENT_CHARGES,
+    LATENT_DIPOLES,
+    LATENT_QUADRUPOLES,
+    LONG_RANGE_ENERGY,
+    every_latent_output,
+    latent_outputs,
+)
 
-#: Output fields; `extension.py` registers them.
-LONG_RANGE_ENERGY = "long_range_energy"
-LATENT_CHARGES, LATENT_DIPOLES, LATENT_QUADRUPOLES = "latent_charges", "latent_dipoles", "latent_quadrupoles"
-#: An input, of any value: asks for every latent output of one structure, those below among them.
-ALL_LATENT = "les_all_latent"
-LATENT_POLARIZABILITY, LATENT_BORN_CHARGES = "latent_polarizability", "latent_born_charges"
+#: An input, of any value: asks for every latent output of one structure, and for its Born charges.
+ALL_LATENT, LATENT_BORN_CHARGES = "les_all_latent", "latent_born_charges"
 #: What a compiled model says of itself.
 STATIC_CELL, RESOLUTION, EPSILON = "les_static_cell", "les_dl", "les_epsilon_infinity"
 #: Features kept for the heads, one field a layer.
@@ -140,14 +144,14 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
         result: LongRangeResult = self.long_range(node_features(self.layer_irreps, data), positions, cell, pbc, batch)
         energy = data[AtomicDataDict.PER_ATOM_ENERGY_KEY]
         data[AtomicDataDict.PER_ATOM_ENERGY_KEY] = energy + result.atomic_energy[:, None].to(energy.dtype)
-        data[LONG_RANGE_ENERGY] = result.energy[:, None]
-        data[LATENT_CHARGES] = result.charge[:, None]
-        if result.dipole is not None:
-            data[LATENT_DIPOLES] = result.dipole
-        if result.permanent.quadrupole is not None:
-            data[LATENT_QUADRUPOLES] = result.permanent.quadrupole
-        if ALL_LATENT in data:
-            data.update(_all_latent(result, positions, cell, pbc, batch))
+        if ALL_LATENT in data:  # the derivatives cost nine times a gradient
+            data.update(every_latent_output(result))
+            born = born_effective_charges(positions, cell, pbc, batch, result.charge, result.dipole)
+            data[LATENT_BORN_CHARGES] = born
+        else:
+            data.update(latent_outputs(result))
+        for scalar in (LONG_RANGE_ENERGY, LATENT_CHARGES):
+            data[scalar] = data[scalar][:, None]
         return data
 
     def _get_metadata_contributions(self) -> dict[str, str]:
@@ -177,25 +181,6 @@ def node_features(layer_irreps: list[str], data: dict[str, Tensor]) -> NodeFeatu
 
 def _bias_free(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.SiLU(), nn.Linear(outputs, outputs, bias=False))
-
-
-def _all_latent(
-    result: LongRangeResult, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor
-) -> dict[str, Tensor]:
-    """Every latent output of one structure, zero where the model has none; costs nine derivatives."""
-    zero = positions.new_zeros(positions.shape[0], 3, 3)
-    alpha = zero
-    if result.polarizability is not None:
-        alpha = result.polarizability.to(positions.dtype)
-        if alpha.dim() == 1:
-            alpha = alpha[:, None, None] * torch.eye(3, dtype=alpha.dtype, device=alpha.device)
-    quadrupole = result.permanent.quadrupole
-    return {
-        LATENT_DIPOLES: zero[:, 0] if result.dipole is None else result.dipole,
-        LATENT_QUADRUPOLES: zero if quadrupole is None else quadrupole.to(positions.dtype),
-        LATENT_POLARIZABILITY: alpha,
-        LATENT_BORN_CHARGES: born_effective_charges(positions, cell, pbc, batch, result.charge, result.dipole),
-    }
 
 
 def _geometry(data: dict[str, Tensor], periodic_only: bool) -> tuple[Tensor, Tensor]:

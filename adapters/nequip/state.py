@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from les_plugins.adapters.nequip.builder import LongRangeModel
-from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
+from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes
 from les_plugins.storage.states import rebuilt, state_of
 
@@ -46,10 +46,9 @@ def take_apart(model: nn.Module) -> HostState:
     problem = next(_problems(section), None)
     if problem is not None:
         raise HostError(f"a checkpoint of les-plugins cannot hold this model: {problem}")
-    part = long_range_part(model)
     packages = ["nequip", "e3nn", "torch"] + ["nequip-allegro"] * section["_target_"].startswith("allegro.")
     plain = json.loads(json.dumps(dict(section), default=float))
-    return state_of("nequip", model, plain, None if part is None else part.config, packages)
+    return state_of("nequip", model, plain, section_of(model), packages)
 
 
 def rebuild(state: HostState) -> nn.Module:

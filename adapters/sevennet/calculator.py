@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from les_plugins.adapters.sevennet.graphs import follow_positions, graph_of
-from les_plugins.adapters.sevennet.model import long_range_part
 from les_plugins.data.frames import check_elements
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.hosting.calculator import LongRangeCalculator
+from les_plugins.model.outputs import long_range_part
 
 #: One for each model: it keeps whether it is given batches, and so serves one thread at a time.
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()

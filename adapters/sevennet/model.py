@@ -29,7 +29,7 @@ from les_plugins.hosting.build import build_long_range, parse_section
 from les_plugins.hosting.section_name import SECTION
 from les_plugins.model.features import FeatureLayout
 from les_plugins.model.irreps import layer_layout
-from les_plugins.model.long_range import LongRange
+from les_plugins.model.outputs import refuse_second_part
 from les_plugins.precision import default_dtype
 
 #: Names that SevenNet gives to the modules that we look for.
@@ -99,12 +99,9 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> AtomGraphSeq
     """
     if not isinstance(model, AtomGraphSequential):
         raise HostError(f"the long-range part can be attached to an AtomGraphSequential, not to {type(model).__name__}")
-    if long_range_part(model) is not None:
-        raise HostError("this model has a long-range part already")
+    refuse_second_part(model)
     layers = with_long_range(OrderedDict(model.named_children()), config, float(model.cutoff))
-    parameter = next(model.parameters())
-    for name in layers.keys() - dict(model.named_children()).keys():
-        layers[name].to(device=parameter.device, dtype=parameter.dtype)
+    layers[PART].to(next(model.parameters()))
     return _sequential(layers, model)
 
 
@@ -146,11 +143,6 @@ def with_species_in_model_dtype(layers: Mapping[str, nn.Module]) -> OrderedDict[
             cast[_SPECIES_DTYPE] = SpeciesInModelDtype()
         cast[name] = module
     return cast
-
-
-def long_range_part(model: nn.Module) -> LongRange | None:
-    """The long-range part of a model, None without one."""
-    return next((module for module in model.modules() if isinstance(module, LongRange)), None)
 
 
 def feature_layout(model: nn.Module) -> FeatureLayout:

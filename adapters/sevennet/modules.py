@@ -17,12 +17,10 @@ from les_plugins.errors import HostError
 from les_plugins.model.features import Edges, NodeFeatures
 from les_plugins.model.irreps import layer_features
 from les_plugins.model.long_range import LongRange, LongRangeResult
+from les_plugins.model.outputs import latent_outputs
 
 #: Features kept for the heads, one entry a layer.
 KEPT = "les_features_{}"
-#: Outputs beside SevenNet's.
-LONG_RANGE_ENERGY = "long_range_energy"
-LATENT_CHARGES, LATENT_DIPOLES, LATENT_QUADRUPOLES = "latent_charges", "latent_dipoles", "latent_quadrupoles"
 _EXPLICIT_FORCE, _EXPLICIT_VIRIAL = "les_explicit_force", "les_explicit_virial"
 #: SevenNet's stress: xx, yy, zz, xy, yz, zx.
 _ROWS, _COLUMNS = [0, 1, 2, 0, 1, 2], [0, 1, 2, 1, 2, 0]
@@ -120,11 +118,8 @@ class LongRangeEnergy(nn.Module):
         energy = data[keys.ATOMIC_ENERGY]
         data[keys.ATOMIC_ENERGY] = energy + result.atomic_energy[:, None].to(energy.dtype)
         data[_EXPLICIT_FORCE], data[_EXPLICIT_VIRIAL] = -gradient, virial
-        data[LONG_RANGE_ENERGY], data[LATENT_CHARGES] = result.energy, result.charge
-        if result.dipole is not None:
-            data[LATENT_DIPOLES] = result.dipole
-        if result.permanent.quadrupole is not None:
-            data[LATENT_QUADRUPOLES] = result.permanent.quadrupole
+        for name, value in latent_outputs(result).items():
+            data[name] = value
         return data
 
     def __prepare_scriptable__(self) -> None:

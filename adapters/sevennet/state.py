@@ -9,9 +9,10 @@ from typing import Any
 import sevenn._keys as keys
 from torch import nn
 
-from les_plugins.adapters.sevennet.model import attach_long_range, build_model, long_range_part
+from les_plugins.adapters.sevennet.model import attach_long_range, build_model
 from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
+from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes
 from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
 
@@ -42,13 +43,11 @@ def take_apart(model: nn.Module) -> HostState:
             "les_plugins.adapters.sevennet.model.build_model(config), or read it with "
             "les_plugins.adapters.sevennet.train.load_checkpoint, which note it"
         )
-    part = long_range_part(model)
     kept = {key: config[key] for key in SETTINGS if key in config}
     kept[keys.TYPE_MAP] = {str(number): index for number, index in config[keys.TYPE_MAP].items()}
     plain = json.loads(json.dumps(kept, default=_plain))
-    long_range = None if part is None else part.config
     arguments = {**plain, "dtype": dtype_name(model)}
-    return state_of("sevennet", model, arguments, long_range, ("sevenn", "e3nn", "torch"))
+    return state_of("sevennet", model, arguments, section_of(model), ("sevenn", "e3nn", "torch"))
 
 
 def rebuild(state: HostState) -> nn.Module:

@@ -132,7 +132,7 @@ class Heads(nn.Module):
                     "total_charge other than free moves charge over edges: the heads were called without edges"
                 )
             transfers = counter_charges(charge, features.edges, self.counter_charge_cutoff)
-            charge = transfers.charges(len(charge))
+            charge = transfers.charges(charge.shape[0])  # not len(): a tracer follows this one
         of_element = torch.zeros_like(charge)
         if self.element_charge is not None:
             if features.species is None:

@@ -6,10 +6,12 @@ Adapters call it. It needs no e3nn, whose versions differ among hosts.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from les_plugins.errors import HostError
 from les_plugins.model.features import LayerFeatures, LayerLayout
 
 #: Irreps that the heads read; others are passed over.
@@ -49,6 +51,18 @@ def layer_features(values: Tensor, irreps: str, vector: str = VECTOR) -> LayerFe
     scalars, vectors, tensors = (torch.cat(found, 1) if found else None for found in parts.values())
     assert scalars is not None, f"every layer that heads read has scalars; this one is {irreps}"
     return LayerFeatures(scalars[:, :, 0], vectors, tensors)
+
+
+def concatenated_features(values: Tensor, irreps: Sequence[str]) -> list[LayerFeatures]:
+    """Features of several layers that stand beside each other in (N, columns), first layer to last.
+
+    Raises:
+        HostError: another number of columns than the irreps have.
+    """
+    columns = [sum(channels * components for channels, _, components in _blocks(layer)) for layer in irreps]
+    if sum(columns) != values.shape[1]:
+        raise HostError(f"the host's features have {values.shape[1]} columns, its irreps say {sum(columns)}")
+    return [layer_features(part, layer) for part, layer in zip(values.split(columns, 1), irreps, strict=True)]
 
 
 def _blocks(irreps: str) -> list[tuple[int, str, int]]:

@@ -38,7 +38,7 @@ def tiny_long_range(architecture: str = "nequip", config: Any = None, **changes:
 
 
 def part(model: torch.nn.Module) -> Any:
-    from les_plugins.adapters.nequip.model import long_range_part
+    from les_plugins.model.outputs import long_range_part
 
     found = long_range_part(model)
     assert found is not None

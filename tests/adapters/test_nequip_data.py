@@ -21,8 +21,8 @@ from les_plugins.adapters.nequip import train as training
 from les_plugins.adapters.nequip.builder import TARGET
 from les_plugins.adapters.nequip.data import spread
 from les_plugins.adapters.nequip.hydra_config import overrides, run_directory
-from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsWarning
+from les_plugins.model.outputs import long_range_part
 from les_plugins.testing import labelled_waters
 
 #: Characters that Hydra's grammar, the shell or both take for something else.

@@ -29,9 +29,9 @@ from les_plugins import api
 from les_plugins.adapters.nequip import LongRangeModel, PretrainedModel
 from les_plugins.adapters.nequip import train as training
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
-from les_plugins.adapters.nequip.model import long_range_part
 from les_plugins.adapters.nequip.train import load_checkpoint, train
 from les_plugins.errors import CheckpointError, ConfigError, HostError
+from les_plugins.model.outputs import long_range_part
 from les_plugins.storage import checkpoint, zoo
 
 LONG_RANGE = {"response": {"charge": True, "dipole": "isotropic"}, "dl": 2.0}

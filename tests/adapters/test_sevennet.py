@@ -21,11 +21,12 @@ import les_plugins
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator, _set_to
 from les_plugins.adapters.sevennet.contract import batch_of, model_config, tiny_model
 from les_plugins.adapters.sevennet.graphs import PBC, graph_of
-from les_plugins.adapters.sevennet.model import attach_long_range, build_model, feature_layout, long_range_part
+from les_plugins.adapters.sevennet.model import attach_long_range, build_model, feature_layout
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.hosting import registry as plugins
 from les_plugins.hosting.registry import host
+from les_plugins.model.outputs import long_range_part
 from les_plugins.testing import waters
 from les_plugins.testing.symmetry import turn
 

@@ -20,10 +20,11 @@ from sevenn.scripts import train as training_script
 from sevenn.train import atoms_dataset, dataload, graph_dataset
 
 from les_plugins.adapters.sevennet.contract import model_config
-from les_plugins.adapters.sevennet.model import build_model, long_range_part
+from les_plugins.adapters.sevennet.model import build_model
 from les_plugins.adapters.sevennet.seam import LongRangeSection, open_checkpoint, training
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
+from les_plugins.model.outputs import long_range_part
 
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}}
 

@@ -26,10 +26,10 @@ import les_plugins
 from les_plugins import api
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.contract import training_settings
-from les_plugins.adapters.sevennet.model import long_range_part
 from les_plugins.adapters.sevennet.train import load_checkpoint
 from les_plugins.errors import ConfigError, DataError, DeviceError, HostError
 from les_plugins.hosting import registry as plugins
+from les_plugins.model.outputs import long_range_part
 from les_plugins.storage import checkpoint
 from les_plugins.testing import labelled_waters, waters
 

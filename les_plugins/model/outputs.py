@@ -1,0 +1,69 @@
+"""The long-range part inside a model of any host, and its results under one set of names. Adapters call it.
+
+`nequip-package` takes this file into its archives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from les_plugins.errors import HostError
+from les_plugins.model.long_range import LongRange, LongRangeResult
+
+if TYPE_CHECKING:
+    from les_plugins.config import LongRangeConfig
+
+LONG_RANGE_ENERGY, LATENT_CHARGES = "long_range_energy", "latent_charges"
+LATENT_DIPOLES, LATENT_QUADRUPOLES = "latent_dipoles", "latent_quadrupoles"
+LATENT_POLARIZABILITY = "latent_polarizability"
+
+
+def long_range_part(model: nn.Module) -> LongRange | None:
+    """The long-range part of a model, None without one; by name: classes of a packaged model are copies."""
+    return next((part for part in model.modules() if type(part).__qualname__ == LongRange.__qualname__), None)
+
+
+def section_of(model: nn.Module) -> LongRangeConfig | None:
+    """The `long_range:` section of a model, None without a long-range part."""
+    part = long_range_part(model)
+    return None if part is None else part.config
+
+
+def refuse_second_part(model: nn.Module) -> None:
+    """Raise HostError for a model that has a long-range part: two would count the electrostatics twice."""
+    if long_range_part(model) is not None:
+        raise HostError("this model has a long-range part already")
+
+
+def latent_outputs(result: LongRangeResult) -> dict[str, Tensor]:
+    """What a model has: long_range_energy (B,) eV, latent_charges (N,) e, latent_dipoles (N, 3) e·Å, induced parts
+    included, and the permanent latent_quadrupoles (N, 3, 3) e·Å²."""
+    found = {
+        LONG_RANGE_ENERGY: result.energy,
+        LATENT_CHARGES: result.charge,
+        LATENT_DIPOLES: result.dipole,
+        LATENT_QUADRUPOLES: result.permanent.quadrupole,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def every_latent_output(result: LongRangeResult) -> dict[str, Tensor]:
+    """All of `latent_outputs`, in that order, and latent_polarizability (N, 3, 3) e²·Å²/eV; zero where there is none.
+
+    Compiled code returns them: which outputs there are is fixed then. `hosting.compiled` reads them.
+    """
+    zero = result.charge[:, None, None] * result.charge.new_zeros(3, 3)
+    alpha = zero if result.polarizability is None else result.polarizability.to(zero.dtype)
+    if alpha.dim() == 1:
+        alpha = alpha[:, None, None] * torch.eye(3, dtype=alpha.dtype, device=alpha.device)
+    own = latent_outputs(result)
+    found = {
+        **{name: own[name] for name in (LONG_RANGE_ENERGY, LATENT_CHARGES)},
+        LATENT_DIPOLES: own.get(LATENT_DIPOLES, zero[:, 0]),
+        LATENT_QUADRUPOLES: own.get(LATENT_QUADRUPOLES, zero),
+        LATENT_POLARIZABILITY: alpha,
+    }
+    return {name: value.to(zero.dtype) for name, value in found.items()}
