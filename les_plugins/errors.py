@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import reprlib
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,22 @@ def innermost(error: BaseException) -> BaseException:
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
+
+
+@contextmanager
+def raising(kind: type[LesPluginsError], what: str) -> Iterator[None]:
+    """Within it, what code of others raises is an error of ours: `what`, a colon, the reason in one line.
+
+    Args:
+        kind: of the error; those of the family pass as they are.
+        what: file or key, and who cannot use it.
+    """
+    try:
+        yield
+    except LesPluginsError:
+        raise
+    except Exception as error:  # others raise whatever a strange value makes them
+        raise kind(f"{what}: {in_one_line(innermost(error))}") from None
 
 
 def quoted(value: Any, longest: int = LONGEST_VALUE) -> str:

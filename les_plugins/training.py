@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,15 +14,18 @@ from torch import nn
 
 from les_plugins import api
 from les_plugins.config import LongRangeConfig
+from les_plugins.data.training import TrainingFiles
+from les_plugins.errors import HostError, LesPluginsWarning, in_one_line
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import SECTION, refuse_near_misses
 from les_plugins.io.documents import read_yaml
+from les_plugins.model.long_range import LongRange
 from les_plugins.storage.checkpoint import check_target
-from les_plugins.storage.training import check_keys, file_facts, plain_options, saving
+from les_plugins.storage.training import check_keys, file_facts, fitting, plain_options, saving
 
 
 class TrainingRun(ABC):
-    """One `les-plugins train HOST`. An adapter says what is its host's own; `Host.train` returns `run()`.
+    """One `les-plugins train HOST`. An adapter says what is its host's own; `Host.train` is the class's `train`.
 
     Args:
         config_file: the host's own config file, with a `long_range:` section or without.
@@ -29,14 +34,19 @@ class TrainingRun(ABC):
 
     Attributes:
         host: name of the host.
+        program: its trainer, as messages call it.
         keys: keys that the host's file may have beside the section; None where the host itself checks them.
         settings: the file without the section.
         long_range: the section; None for a short-range model.
-        frames: the training set.
+        data: what the structure files hold; for a host that reads several.
+        frames: the training set, or structures from all over it.
         facts: what the checkpoint keeps of the training beside the options, such as the last errors.
+        temporary: a folder that is gone afterwards, for files that the host is to read in place of the user's.
+        stopped: what the host failed with after it had trained the model.
     """
 
     host: ClassVar[str]
+    program: ClassVar[str] = "the trainer"
     keys: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(
@@ -45,8 +55,18 @@ class TrainingRun(ABC):
         self.config_file, self.arguments, self.metadata = Path(config_file), tuple(arguments), dict(metadata or {})
         self.settings: dict[str, Any] = {}
         self.long_range: LongRangeConfig | None = None
+        self.data = TrainingFiles()
         self.frames: Sequence[Atoms] = ()
         self.facts: dict[str, Any] = {}
+        self.temporary = Path()
+        self.stopped: Exception | None = None
+
+    @classmethod
+    def train(
+        cls, config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[str, Any] | None = None
+    ) -> Path | None:
+        """`Host.train` of an adapter; arguments as of the class, results and errors as of `run`."""
+        return cls(config_file, arguments, metadata).run()
 
     @final
     def run(self) -> Path | None:
@@ -56,21 +76,43 @@ class TrainingRun(ABC):
             ConfigError: a misspelt or unknown key, or a section that cannot be used; names key and file.
             CheckpointError: something else stands where the checkpoint is to be written.
             DataError: frames that cannot be used.
-            HostError: the trained model could not be saved; says which files of the host's own hold it.
+            DeviceError: a device that this machine does not have.
+            HostError: the host's trainer failed, or the trained model could not be saved; says which files of the
+                host's own hold it.
+
+        Warns:
+            LesPluginsWarning: no structure tells the sign of the charges.
         """
         self.settings = read_yaml(self.config_file)
+        with tempfile.TemporaryDirectory() as folder:
+            self.temporary = Path(folder)
+            return self._run()
+
+    def _run(self) -> Path | None:
         self.split()
         target = self.target()
         check_target(target)  # before hours of training, not after
         self.frames = self.read_frames()
+        if self.is_long_range():
+            self.data.check_boundaries()
         files = file_facts(*self.files())
-        model = self.fit()
+        with fitting(self.program, self.config_file):
+            model = self.fit()
         if model is None:
             return None
+        if not self.frames and any(isinstance(part, LongRange) for part in model.modules()):
+            text = "the sign of the charges is not decided: no structure of the training set can be evaluated"
+            warnings.warn(text, LesPluginsWarning, 4)
         training = {"host_options": plain_options(self.options()), **self.facts}
         facts = {**files, "training": training, **self.metadata}
         with saving(target, self.kept()):
-            return api.save(model, target, self.host, facts, self.frames)
+            path = api.save(model, target, self.host, facts, self.frames)
+        if self.stopped is not None:
+            raise HostError(
+                f"{self.config_file}: {self.program} stopped with {in_one_line(self.stopped)}; the training had come "
+                f"to its end, and its model is in {path}"
+            ) from self.stopped
+        return path
 
     def split(self) -> None:
         """Take the section out of the settings, and check both; extended where a host has more sections of ours."""
@@ -102,9 +144,13 @@ class TrainingRun(ABC):
         """Keys of the user's own choice in the settings, which may look like ours and are not."""
         return ()
 
+    def is_long_range(self) -> bool:
+        """Whether the model that is trained has a long-range part."""
+        return self.long_range is not None
+
     def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
         """Files of the training set and of the validation set, whose hashes the checkpoint keeps."""
-        return (), ()
+        return [*self.data.train, *self.data.unread], self.data.valid
 
     def options(self) -> Mapping[str, Any]:
         """What the host was told; the checkpoint keeps it, without paths."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from mace.data import HDF5Dataset
 
-from les_plugins.adapters.mace.data import trained_labels
+from les_plugins.adapters.mace.heads import Head
 from les_plugins.errors import ConfigError, DataError
 
 #: Frames of a set that are looked at where each has to be made into a graph first.
@@ -25,7 +25,7 @@ def check_data_set(data: Any, args: Any) -> None:
         DataError: no frame has a label, or a frame lacks one that MACE takes for zero at full weight.
         ConfigError: MACE counts the frames of one head as those of another.
     """
-    labels = [label.quantity for label in trained_labels({}, args)]
+    labels = [label.quantity for label in Head(args).trained_labels()]
     names = sorted(args.heads, key=lambda name: -1000 if name == "pt_head" else 0)  # as MACE puts their data together
     for number, (name, part) in enumerate(zip(names, data.datasets, strict=True)):
         for one in [] if isinstance(part, list) else _leaves(part):
@@ -35,10 +35,13 @@ def check_data_set(data: Any, args: Any) -> None:
                     f"heads.{name}: MACE counts the frames of {where} as those of its last head; allowed for several "
                     "heads: structure files, or LMDB"
                 )
-            if isinstance(one, HDF5Dataset):
-                _check_hdf5(one, labels, where)
-            else:
-                _check_weights(one, labels, where)
+            for quantity in labels:
+                labelled = _labelled_in_hdf5 if isinstance(one, HDF5Dataset) else _labelled_in_sample
+                if not any(flags := labelled(one, quantity, where)):
+                    raise DataError(
+                        f"{where}: none of {len(flags)} frames has {quantity}; set {quantity}_weight: 0 to train "
+                        "without, or make the file again with the right names of labels"
+                    )
 
 
 def _leaves(part: Any) -> Iterator[Any]:
@@ -49,26 +52,22 @@ def _leaves(part: Any) -> Iterator[Any]:
         yield part
 
 
-def _check_hdf5(data: Any, labels: Sequence[str], where: str) -> None:
+def _labelled_in_hdf5(data: Any, quantity: str, where: str) -> Sequence[bool]:
     """MACE writes what a frame has not as the text None, with the weight that it gives to ASE's names: one."""
-    for quantity in labels:
-        absent, zero, count = 0, [], 0
-        for batch, frames in data.file.items():
-            for name, frame in frames.items():
-                count += 1
-                if _value(frame["properties"], quantity) is not None:
-                    continue
-                absent += 1
-                if (weight := _value(frame["property_weights"], quantity)) is not None and float(weight) > 0.0:
-                    zero.append(f"{batch}/{name}")
-        if zero:
-            raise DataError(
-                f"{where}: {len(zero)} of {count} frames ({', '.join(zero[:3])}, …) have no {quantity}, but a weight "
-                "for it: MACE would train them to zero. Labels with names of ASE (energy, forces, stress) do that in "
-                "mace_prepare_data: make the file again from labels under REF_ names"
-            )
-        if absent == count:
-            raise _none(where, count, quantity)
+    flags, zero = [], []
+    for batch, frames in data.file.items():
+        for name, frame in frames.items():
+            flags.append(_value(frame["properties"], quantity) is not None)
+            weight = _value(frame["property_weights"], quantity)
+            if not flags[-1] and weight is not None and float(weight) > 0.0:
+                zero.append(f"{batch}/{name}")
+    if zero:
+        raise DataError(
+            f"{where}: {len(zero)} of {len(flags)} frames ({', '.join(zero[:3])}, …) have no {quantity}, but a weight "
+            "for it: MACE would train them to zero. Labels with names of ASE (energy, forces, stress) do that in "
+            "mace_prepare_data: make the file again from labels under REF_ names"
+        )
+    return flags
 
 
 def _value(group: Any, name: str) -> Any:
@@ -76,16 +75,7 @@ def _value(group: Any, name: str) -> Any:
     return None if isinstance(value, bytes) else value  # "None"
 
 
-def _check_weights(data: Any, labels: Sequence[str], where: str) -> None:
+def _labelled_in_sample(data: Any, quantity: str, where: str) -> Sequence[bool]:
     step = max(1, -(-len(data) // _SAMPLE))
-    looked_at = [item for i in range(0, len(data), step) if (item := data[i]) is not None]
-    for quantity in labels:
-        if looked_at and not any(float(item[f"{quantity}_weight"]) > 0.0 for item in looked_at):
-            raise _none(where, len(looked_at), quantity)
-
-
-def _none(where: str, count: int, quantity: str) -> DataError:
-    return DataError(
-        f"{where}: none of {count} frames has {quantity}; set {quantity}_weight: 0 to train without, or make the file "
-        "again with the right names of labels"
-    )
+    looked_at = (data[number] for number in range(0, len(data), step))
+    return [float(item[f"{quantity}_weight"]) > 0.0 for item in looked_at if item is not None]

@@ -1,4 +1,4 @@
-"""MACE's `run` with our model in it: what it builds, what it trained, and its errors in words.
+"""MACE's `run` with our model in it: what it builds, and what it trained.
 
 MACE names no plugin point for the model, so its `run` is called with two functions substituted for that call:
 `mace.cli.run_train.configure_model` and `mace.tools.train`. The version range of the adapter and a test guard the seam.
@@ -7,10 +7,8 @@ MACE names no plugin point for the model, so its `run` is called with two functi
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +22,7 @@ from les_plugins.adapters.mace.data_set import check_data_set
 from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
 from les_plugins.adapters.mace.start import started_from
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import ConfigError, GeometryError, HostError, LesPluginsError
+from les_plugins.errors import ConfigError, HostError, LesPluginsError, in_one_line
 from les_plugins.hosting.substitution import substituted
 
 #: Frames of a binary data set that are looked at for the sign of the charges.
@@ -106,48 +104,28 @@ def model_seam(long_range: LongRangeConfig | None, start: str | None = None) -> 
         yield built
 
 
-def run(args: Any, built: Built, source: Path) -> HostError | None:
+def run(args: Any, built: Built) -> Exception | None:
     """MACE's run.
 
     Args:
         args: MACE's options.
         built: of the open seam.
-        source: the config file, for messages.
 
     Returns:
         None, or what MACE failed with after it had trained the model, whose best weights `built.model` has then.
-
-    Raises:
-        HostError: MACE failed before; one line that says where.
     """
     dtype = torch.get_default_dtype()  # MACE sets that of the whole process
     try:
         run_train.run(args)
-    except GeometryError as error:  # every frame was looked at before: what is not finite comes from the weights
-        hint = "" if built.model is None else "; the weights may have grown without bound: try a lower lr"
-        raise HostError(f"{source}: MACE stopped with {in_words(error)}{hint}") from error
-    except LesPluginsError:
-        raise
     except Exception as error:
         logging.debug("MACE stopped", exc_info=True)
-        stopped = HostError(f"{source}: MACE stopped with {in_words(error)}")
-        if built.trained is None:
-            raise stopped from error
+        if built.trained is None or isinstance(error, LesPluginsError):
+            raise
         built.load_best()
-        stopped.__cause__ = error
-        return stopped
+        return error
     finally:
         torch.set_default_dtype(dtype)
     return None
-
-
-def in_words(error: BaseException) -> str:
-    """An exception as one line; of an assertion without words, the line of code that failed."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    if not text:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{last.line} ({Path(last.filename).name}, line {last.lineno})"
-    return f"{type(error).__name__}: {text[:300]}"
 
 
 def _check_restart(model: nn.Module, args: Any) -> None:
@@ -164,7 +142,7 @@ def _check_restart(model: nn.Module, args: Any) -> None:
         theirs = {name: value.shape for name, value in kept["model"].items()}
         groups = kept["optimizer"]["param_groups"]
     except Exception as error:  # torch.load raises whatever a damaged file makes it raise
-        raise HostError(f"restart_latest: {latest.path} cannot be read: {in_words(error)}") from None
+        raise HostError(f"restart_latest: {latest.path} cannot be read: {in_one_line(error)}") from None
     ours = {name: value.shape for name, value in model.state_dict().items()}
     different = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
     if different:

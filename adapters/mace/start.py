@@ -22,9 +22,8 @@ _OF_THE_DATA = ("atomic_energies", "avg_num_neighbors", "atomic_inter_scale", "a
 def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConfig | None) -> nn.Module:
     """The model of a checkpoint in place of the one that MACE built for the run's settings.
 
-    All weights are the checkpoint's, and so is the scale of the interaction energy that they were trained with.
-    The energies of isolated atoms and the shift are those that MACE took from the data of this run, so that data of
-    another functional, with another zero, can be used.
+    Weights and the scale of the interaction energy are the checkpoint's. The energies of isolated atoms and the shift
+    are those of this run's data, so that data of another functional, with another zero, can be used.
 
     Args:
         built: what MACE configured, bare.
@@ -53,12 +52,10 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
             f"start_from: {source} knows the atomic numbers {allowed}, this run has {elements}; "
             f'atomic_numbers: "{allowed}" in the config file names elements that the data do not have'
         )
-    if float(built.r_max) != float(base.r_max):
-        raise ConfigError(f"start_from: r_max is {float(built.r_max)} here and {float(base.r_max)} in {source}")
     theirs, ours = _settings(base), _settings(built)
-    different = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
-    if different:
-        name = different[0]
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) == ours.get(name):
+            continue
         raise ConfigError(
             f"start_from: the model of {source} is another than this config file describes: "
             f"{name} is {ours.get(name)!r} here and {theirs.get(name)!r} there"

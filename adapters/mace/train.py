@@ -17,9 +17,8 @@ from rich.progress import Progress
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from les_plugins.adapters.mace.data import read_data, reading
+from les_plugins.adapters.mace.data import Found, read_data, reading
 from les_plugins.adapters.mace.seam import Built, model_seam, run
-from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.hosting.section_name import SECTION, is_near_miss
@@ -29,36 +28,15 @@ from les_plugins.training import TrainingRun
 START = "start_from"
 
 
-def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Path | None:
-    """Train as `mace_run_train --config FILE ARGUMENTS` does, with the file's `long_range:` section in the model.
-
-    Args:
-        config_file: MACE's YAML file; without a `long_range:` section the model is MACE's alone. With `start_from:`
-            training begins with the weights of a checkpoint of ours.
-        arguments: MACE's own command-line options, which override the file.
-        metadata: facts to keep in the checkpoint.
-
-    Returns:
-        The checkpoint folder `<model_dir>/<name>.les`, or None after a dry run.
-
-    Raises:
-        ConfigError: unknown keys in the file, a `long_range:` section that cannot be used, or an unsupported option.
-        DataError: training or validation frames that cannot be used.
-        DeviceError: a device that this machine does not have.
-    """
-    training = MACETraining(config_file, arguments, metadata)
-    folder = training.run()
-    if folder is not None and (stopped := training.stopped) is not None:
-        raise HostError(f"{stopped}; the training had come to its end, and its model is in {folder}") from stopped
-    return folder
-
-
 class MACETraining(TrainingRun):
-    """`mace_run_train`, with its model configured by ours (seam.py)."""
+    """`mace_run_train --config FILE ARGUMENTS`, with its model configured by ours (seam.py).
+
+    With `start_from:` training begins with the weights of a checkpoint of ours.
+    """
 
     host = "mace"
-    start: str | None = None
-    stopped: HostError | None = None
+    program = "MACE"
+    data: Found
 
     def names(self) -> Collection[str]:
         """Heads, which the user names."""
@@ -68,12 +46,13 @@ class MACETraining(TrainingRun):
     def split(self) -> None:
         """Take `start_from` out too, and read the rest as MACE's options."""
         super().split()
-        start = self.settings.pop(START, None)
-        if start is not None and not isinstance(start, str):
-            raise ConfigError(f"{self.config_file}: {START} is {start!r}; expected a .les folder or a name of the zoo")
-        self.start = start
+        self.start = self.settings.pop(START, None)
+        if not isinstance(self.start, str | None):
+            raise ConfigError(
+                f"{self.config_file}: {START} is {self.start!r}; expected a .les folder or a name of the zoo"
+            )
         self.args = parse_arguments(self.settings, self.arguments, self.config_file)
-        _refuse_unsupported(self.args, self.long_range, start)
+        self._refuse_unsupported()
         check_device(self.args.device)
 
     def target(self) -> Path:
@@ -82,21 +61,21 @@ class MACETraining(TrainingRun):
 
     def read_frames(self) -> Sequence[Atoms]:
         """Of every head, with the keys that MACE reads."""
-        self.found = read_data(self.args, self.long_range, self.config_file)
-        return [atoms for frames in self.found.train.values() for atoms in frames]
+        self.data = read_data(self.args, self.config_file)
+        return self.data.training_set()
 
-    def files(self) -> tuple[list[Path], list[Path]]:
+    def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
         """Files, and those of folders that MACE has prepared."""
-        training = [file for path in [*self.found.train, *self.found.binary] for file in _files(path)]
-        return training, [file for path in self.found.valid for file in _files(path)]
+        training, validation = super().files()
+        return [file for path in training for file in _files(path)], validation
 
     def fit(self) -> nn.Module | None:
-        """MACE's `run`."""
-        with model_seam(self.long_range, self.start) as built, reading(self.found), _progress(built):
-            self.stopped = run(self.args, built, self.config_file)
+        """MACE's `run`; None after a dry run."""
+        with model_seam(self.long_range, self.start) as built, reading(self.data), _progress(built):
+            self.stopped = run(self.args, built)
         if self.args.dry_run or built.model is None or not built.first:
             return None
-        if self.found.binary:
+        if self.data.unread:
             self.frames = built.frames()
         self.facts["last_validation"] = _last_validation(self.args)
         if self.start is not None:
@@ -105,7 +84,7 @@ class MACETraining(TrainingRun):
 
     def options(self) -> Mapping[str, Any]:
         """MACE's options without those of Weights & Biases, which are keys of one person."""
-        options = {**vars(self.args), **self.found.keys}
+        options = {**vars(self.args), **self.data.keys}
         return {
             key: value for key, value in options.items() if not (key.startswith("wandb") or isinstance(value, Mapping))
         }
@@ -114,24 +93,42 @@ class MACETraining(TrainingRun):
         """MACE's own models."""
         return self.target().parent.glob(f"{self.args.name}*.model")
 
+    def _refuse_unsupported(self) -> None:
+        foundation = self.args.foundation_model
+        if self.start is not None and foundation is not None:
+            raise ConfigError(f"{START} and foundation_model both say where to begin: give one of them")
+        if foundation is not None and Path(foundation).is_dir():
+            raise ConfigError(
+                f"foundation_model is {foundation}, a folder; allowed: a model of MACE. A checkpoint of les-plugins "
+                f"goes under {START}"
+            )
+        for flag in ("enable_cueq", "enable_oeq", "lora"):
+            if self.long_range is not None and getattr(self.args, flag, False):
+                raise HostError(f"--{flag} converts MACE's own classes only; it cannot be combined with {SECTION} yet")
+        if self.args.model not in ("MACE", "ScaleShiftMACE"):
+            raise ConfigError(f"model is {self.args.model!r}; allowed with les-plugins: MACE, ScaleShiftMACE")
+
+
+train = MACETraining.train
+
 
 def parse_arguments(settings: Mapping[str, Any], arguments: Sequence[str], config_file: Path) -> Any:
-    """MACE's argument namespace of its settings and further command-line options."""
+    """MACE's argument namespace of its settings and further command-line options, which override them."""
     parser = build_default_arg_parser()
     known = {option.lstrip("-") for action in parser._actions for option in action.option_strings}
-    known_here = known | {SECTION, START}
-    unknown = [key for key in settings if str(key) not in known]
-    if unknown:
-        raise ConfigError(
-            f"{config_file}: unknown key {unknown[0]!r}{did_you_mean(unknown[0], known_here)}; allowed: MACE's own "
-            f"options (mace_run_train --help), {SECTION} and {START}"
-        )
-    stray = [item for item in arguments if item.startswith("--") and item[2:].split("=")[0] not in known]
-    if stray:
-        name = stray[0][2:].split("=")[0]
+    for key in settings:
+        if str(key) not in known:
+            raise ConfigError(
+                f"{config_file}: unknown key {key!r}{did_you_mean(key, known | {SECTION, START})}; allowed: MACE's own "
+                f"options (mace_run_train --help), {SECTION} and {START}"
+            )
+    for item in arguments:
+        name = item.removeprefix("--").split("=")[0]
+        if not item.startswith("--") or name in known:
+            continue
         if name in (SECTION, START) or is_near_miss(name):
-            raise ConfigError(f"unknown option {stray[0]!r}: {SECTION} and {START} stand in the config file")
-        raise ConfigError(f"unknown option {stray[0]!r}{did_you_mean(name, known)}; see mace_run_train --help")
+            raise ConfigError(f"unknown option {item!r}: {SECTION} and {START} stand in the config file")
+        raise ConfigError(f"unknown option {item!r}{did_you_mean(name, known)}; see mace_run_train --help")
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(f"{config_file}: {message}; see mace_run_train --help")
@@ -143,21 +140,6 @@ def parse_arguments(settings: Mapping[str, Any], arguments: Sequence[str], confi
         args = parser.parse_args(["--config", file.name, *arguments])
     args.config = str(config_file)
     return args
-
-
-def _refuse_unsupported(args: Any, long_range: LongRangeConfig | None, start: str | None) -> None:
-    if start is not None and args.foundation_model is not None:
-        raise ConfigError(f"{START} and foundation_model both say where to begin: give one of them")
-    if args.foundation_model is not None and Path(args.foundation_model).is_dir():
-        raise ConfigError(
-            f"foundation_model is {args.foundation_model}, a folder; allowed: a model of MACE. A checkpoint of "
-            f"les-plugins goes under {START}"
-        )
-    for flag in ("enable_cueq", "enable_oeq", "lora"):
-        if long_range is not None and getattr(args, flag, False):
-            raise HostError(f"--{flag} converts MACE's own classes only; it cannot be combined with {SECTION} yet")
-    if args.model not in ("MACE", "ScaleShiftMACE"):
-        raise ConfigError(f"model is {args.model!r}; allowed with les-plugins: MACE, ScaleShiftMACE")
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from ase.calculators.calculator import all_properties
 from ase.constraints import FixAtoms, FixCartesian
 from numpy.typing import NDArray
 
-from les_plugins.data.frames import label_names, read_frames
+from les_plugins.data.frames import check_boundaries, check_elements, label_names, read_frames
 from les_plugins.data.labels import shaped
 from les_plugins.errors import DataError, LesPluginsWarning
 
@@ -64,6 +64,51 @@ class TrainedLabel:
             if (value := holder.get(self.key)) is not None:
                 return value
         return None
+
+
+@dataclass
+class TrainingFiles:
+    """Frames of the structure files that a run reads, by set and file.
+
+    Attributes:
+        train, valid, test: frames of each file of a set.
+        unread: files that the host alone can read, such as graphs that it made earlier.
+    """
+
+    train: dict[Path, Sequence[Atoms]] = field(default_factory=dict)
+    valid: dict[Path, Sequence[Atoms]] = field(default_factory=dict)
+    test: dict[Path, Sequence[Atoms]] = field(default_factory=dict)
+    unread: list[Path] = field(default_factory=list)
+
+    def all(self) -> dict[Path, Sequence[Atoms]]:
+        """The files of every set."""
+        return {**self.test, **self.valid, **self.train}
+
+    def training_set(self) -> list[Atoms]:
+        """The frames of the training set, file after file."""
+        return [atoms for frames in self.train.values() for atoms in frames]
+
+    def check_boundaries(self) -> None:
+        """Raise DataError for a frame that a long-range part cannot sum."""
+        for path, frames in self.all().items():
+            check_boundaries(frames, str(path))
+
+    def check_elements(self, known: Collection[int], said_by: str) -> None:
+        """Raise DataError for a frame with an element that the model is not going to know.
+
+        Args:
+            known: atomic numbers.
+            said_by: the option that names them, for the message.
+        """
+        for path, frames in self.all().items():
+            check_elements(frames, known, f"{path} ({said_by})")
+
+
+def numbered(files: Mapping[Path, Sequence[Atoms]]) -> Iterator[tuple[str, Atoms]]:
+    """Every frame with its place, as messages give it: `water.xyz, frame 3`."""
+    for path, frames in files.items():
+        for number, atoms in enumerate(frames):
+            yield f"{path}, frame {number}", atoms
 
 
 def check_training_labels(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import ConfigError, GeometryError, HostError, LesPluginsError, in_one_line, innermost
 from les_plugins.storage.checkpoint import sha256
 
 
@@ -26,6 +27,19 @@ def check_keys(settings: Mapping[Any, Any], allowed: Collection[str], source: st
             raise ConfigError(
                 f"{source}: unknown key {key!r}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
             )
+
+
+def check_section(value: Any, source: str) -> dict[Any, Any]:
+    """The value, or ConfigError where it is no section of keys and values; `source` is its file and key."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{source} is {value!r}; expected a section of keys and values")
+    return value
+
+
+def check_cutoff(value: Any, source: str) -> None:
+    """Raise ConfigError for a cutoff that no host can use; `source` is its file and key."""
+    if not isinstance(value, int | float) or not 0.0 < value < math.inf:
+        raise ConfigError(f"{source} is {value!r}; allowed: a length in Å above 0")
 
 
 def did_you_mean(name: object, allowed: Iterable[str]) -> str:
@@ -64,6 +78,25 @@ def file_facts(training: Iterable[Path], validation: Iterable[Path]) -> dict[str
     """Names and hashes of the data files; to be taken before the training, which may last longer than they do."""
     sets = {"training_data": training, "validation_data": validation}
     return {key: [{"file": path.name, "sha256": sha256(path)} for path in paths] for key, paths in sets.items()}
+
+
+@contextmanager
+def fitting(program: str, source: Path) -> Iterator[None]:
+    """A host's trainer runs inside; what it raises is a HostError in one line.
+
+    Args:
+        program: the trainer, as its users know it.
+        source: the config file.
+    """
+    try:
+        yield
+    except GeometryError as error:  # every frame was looked at before: what is not finite comes from the weights
+        hint = "the weights may have grown without bound: try a lower lr"
+        raise HostError(f"{source}: {program} stopped with {in_one_line(error)}; {hint}") from error
+    except LesPluginsError:
+        raise
+    except Exception as error:  # hosts and torch raise whatever an option makes them
+        raise HostError(f"{source}: {program} stopped with {in_one_line(innermost(error))}") from error
 
 
 @contextmanager

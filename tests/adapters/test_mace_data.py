@@ -22,7 +22,6 @@ from mace_models import waters
 
 from les_plugins.adapters.mace.data import Found, read_data, reading
 from les_plugins.adapters.mace.train import parse_arguments
-from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, DataError, LesPluginsError, LesPluginsWarning
 
 CONFIG = Path("c.yaml")
@@ -59,7 +58,7 @@ def read(**settings: Any) -> tuple[Any, Found]:
     }
     given = {key: value for key, value in {**defaults, **settings}.items() if value is not None}
     args = parse_arguments(given, [], CONFIG)
-    return args, read_data(args, LongRangeConfig(), CONFIG)
+    return args, read_data(args, CONFIG)
 
 
 def as_mace_reads(args: Any, found: Found) -> tuple[Any, dict[int, float]]:
