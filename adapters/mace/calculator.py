@@ -15,6 +15,7 @@ from mace.calculators.mace import MACECalculator
 from torch import Tensor, nn
 
 from les_plugins.adapters.mace.graphs import batch_of
+from les_plugins.data.given_charge import NAMES, number_of
 from les_plugins.data.near_origin import near_origin
 from les_plugins.devices import check_device
 from les_plugins.errors import DataError, HostError
@@ -65,8 +66,10 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
             super().__init__(models=[model], device=device, default_dtype=default_dtype, **kwargs)
         finally:
             root.setLevel(level)
-        self.takes_total_charge = "total_charge" in (getattr(model, "embedding_specs", None) or {})
+        read = getattr(model, "embedding_specs", None) or {}
+        self.takes_total_charge, self.takes_spin = "total_charge" in read, "total_spin" in read
         self.adopt(long_range_part(self.models[0]), self.z_table.zs, metadata, epsilon_infinity)
+        self._charge_key = self.info_keys.setdefault("total_charge", "charge")
 
     def geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
         """The cell is MACE's, which has vectors along axes that are not periodic too."""
@@ -88,12 +91,20 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         read = getattr(self.models[0], "embedding_specs", None) or {}
         for name, key in self.info_keys.items():
             value = found.info.get(key)
-            if name not in read:
+            if name not in read or name == "total_charge":
                 found.info.pop(key, None)
             elif value is not None and not (isinstance(value, Real) and np.isfinite(float(value))):
                 raise DataError(f"structure: info[{key!r}] is {value!r}, which this model reads; allowed: a number")
         found.arrays.pop(self.charges_key, None)
+        if self.takes_total_charge:
+            found.info[self._charge_key] = self.total_charge_of(atoms)
         return found
+
+    def total_charge_of(self, atoms: Atoms, where: str = "structure") -> float:
+        """Under the name that MACE is told to look for too."""
+        if self._charge_key in atoms.info and self._charge_key not in NAMES:
+            return number_of(atoms.info, self._charge_key, where)
+        return super().total_charge_of(atoms, where)
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """MACE's own batch; none of a compiled model, which MACE pads for one structure."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from e3nn import o3
-from mace import modules
+from mace import data, modules
 from torch import nn
 
 from les_plugins.adapters.mace import graphs
@@ -126,5 +126,6 @@ def batch_of(
     frames: Sequence[Atoms], dtype: torch.dtype = torch.float64, species: Sequence[int] = ELEMENTS
 ) -> dict[str, torch.Tensor]:
     """MACE's input of some frames."""
-    batch: dict[str, torch.Tensor] = graphs.batch_of(frames, species, CUTOFF, dtype).to_dict()
+    keys = data.KeySpecification(info_keys={"total_charge": "total_charge"})
+    batch: dict[str, torch.Tensor] = graphs.batch_of(frames, species, CUTOFF, dtype, keys=keys).to_dict()
     return batch

@@ -83,12 +83,16 @@ class LongRangeMACE(nn.Module):
         positions, cell = data["positions"], data["cell"].view(-1, 3, 3)
         moved = compute_virials or compute_stress or compute_displacement
         output = self.base(data, training=training, compute_force=False, compute_displacement=moved)
+        reads_charge = self.long_range.total_charge is not None
+        if reads_charge:
+            self.long_range.total_charge.train(training)  # MACE's trainer calls no train() on its models
         result: LongRangeResult = self.long_range(
             node_features(layer_irreps(self.base), data, output["node_feats"]),
             data["positions"],
             strained(cell, output["displacement"]),
             _periodicity(data, len(cell)),
             data["batch"],
+            total_charge=data.get("total_charge") if reads_charge else None,
         )
         energies = result.energy, result.atomic_energy
         asked = training, compute_force, compute_virials, compute_stress, compute_hessian

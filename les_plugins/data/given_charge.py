@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from ase import Atoms
@@ -11,6 +11,9 @@ from les_plugins.errors import DataError, quoted
 
 #: Names under which files and programs keep the total charge of a structure.
 NAMES = ("charge", "total_charge")
+#: Names under which files and programs keep the spin of a structure, and its values there for a closed shell; `spin` is
+#: 2S + 1 in some programs and 2S in others.
+CLOSED_SHELL = {"spin": (0.0, 1.0), "total_spin": (0.0, 1.0), "multiplicity": (1.0,), "spin_multiplicity": (1.0,)}
 #: e, from which on a charge counts as given: rounded partial charges of a force field do not add up to zero exactly.
 SMALLEST_CHARGE = 0.01
 
@@ -27,11 +30,43 @@ def total_charge_of(atoms: Atoms, where: str = "structure") -> float:
     Raises:
         DataError: no finite real number, or two that differ.
     """
-    found = {name: _checked(atoms.info[name], name, where) for name in NAMES if atoms.info.get(name) is not None}
+    found = {name: number_of(atoms.info, name, where) for name in NAMES if atoms.info.get(name) is not None}
     if len(set(found.values())) > 1:
         both = " and ".join(f"info[{name!r}] = {value:g}" for name, value in found.items())
         raise DataError(f"{where}: {both} are two total charges of one structure; allowed: one, or the same twice")
     return next(iter(found.values()), 0.0)
+
+
+def number_of(info: Mapping[str, object], name: str, where: str = "structure") -> float:
+    """The number that a structure has under a name.
+
+    Raises:
+        DataError: there is something else.
+    """
+    value = info[name]
+    number = None if isinstance(value, bool | np.bool_ | str) else _number(value)
+    if number is None:
+        raise DataError(f"{where}: info[{name!r}] is {quoted(value)}; allowed: a finite number of e")
+    return number
+
+
+def unread_initial_charges(atoms: Atoms) -> str | None:
+    """Initial charges of a structure that brings no total charge and is charged by them; None where there are none.
+
+    They may be partial charges of a force field: no model takes their sum for the total charge.
+    """
+    if any(atoms.info.get(name) is not None for name in NAMES) or (given := given_charge(atoms)) is None:
+        return None
+    return f"{given} e, which are not read as its total charge: give info['charge']"
+
+
+def unread_spin(atoms: Atoms) -> str | None:
+    """What in a structure says that its spin is not that of a closed shell; None where nothing does."""
+    for name, closed in CLOSED_SHELL.items():
+        value = _number(atoms.info.get(name))
+        if value is not None and value not in closed:
+            return f"info[{name!r}] = {value:g}"
+    return None
 
 
 def any_charged(frames: Iterable[Atoms]) -> bool:
@@ -63,6 +98,11 @@ def ignored_charge(given: str, where: str = "structure") -> str:
     )
 
 
+def ignored_spin(given: str, where: str = "structure") -> str:
+    """The line for a spin that this model does not read."""
+    return f"{where}: has {given}, a spin, which this model does not read: its energies and forces are those without"
+
+
 class ChargedFrames:
     """The frames of a file that say that they are charged, for the note of a command whose model does not read it."""
 
@@ -85,13 +125,6 @@ class ChargedFrames:
             f"{self._charged} of {self._frames} frames have a total charge ({self._first} e), which the model does not "
             "read"
         )
-
-
-def _checked(value: object, name: str, where: str) -> float:
-    number = None if isinstance(value, bool | np.bool_ | str) else _number(value)
-    if number is None:
-        raise DataError(f"{where}: info[{name!r}] is {quoted(value)}; allowed: a finite number of e")
-    return number
 
 
 def _number(value: object) -> float | None:

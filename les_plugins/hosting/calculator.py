@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from les_plugins.data.cautions import Cautions
 from les_plugins.data.frames import check_elements_of, check_frame
+from les_plugins.data.given_charge import total_charge_of
 from les_plugins.electrostatics.long_waves import warn_of_long_waves
 from les_plugins.errors import HostError
 from les_plugins.hosting.batch import BatchEvaluation
@@ -97,13 +98,14 @@ class LongRangeCalculator(BatchEvaluation):
 
     Attributes:
         energy_unit: eV in the host's unit of energy.
-        takes_total_charge: whether the model reads the total charge of a structure.
+        takes_total_charge, takes_spin: whether the model reads the total charge, or the spin, of a structure.
         always: properties to compute with every structure, asked for or not; molecular dynamics sets Born effective
             charges for the steps that it records.
     """
 
     energy_unit: float = 1.0
     takes_total_charge: bool = False
+    takes_spin: bool = False
     implemented_properties: list[str]
     known_elements: list[int]
     atoms: Any
@@ -196,7 +198,24 @@ class LongRangeCalculator(BatchEvaluation):
         if self._cautions is None:
             self._cautions = Cautions()
         screened = self.has_long_range and self.epsilon_infinity > 1.0
-        self._cautions.look(atoms, where, screened, self.takes_total_charge)
+        self._cautions.look(atoms, where, screened, self.takes_total_charge, self.takes_spin)
+        if self.takes_total_charge:
+            self.total_charge_of(atoms, where)
+
+    def total_charge_of(self, atoms: Atoms, where: str = "structure") -> float:
+        """The total charge, e, of a structure, for a model that reads it.
+
+        Raises:
+            DataError: no number, or two that differ.
+        """
+        return total_charge_of(atoms, where)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """As ASE's, which does not look at `info`: another total charge is another structure."""
+        changes: list[str] = super().check_state(atoms, tol)  # type: ignore[misc]
+        if not changes and self.takes_total_charge and self.total_charge_of(atoms) != self.total_charge_of(self.atoms):
+            return ["total charge"]
+        return changes
 
     @contextmanager
     def observing(self, properties: Sequence[str] | None, positions: Tensor | None = None) -> Iterator[None]:

@@ -133,10 +133,10 @@ class LongRange(nn.Module):
             pbc: (B, 3) bool.
             batch: (N,) integer.
             external_field: (B, 3) or (3,) V/Å, on open structures and along the normal of slabs.
-            total_charge: (B,) e, physical, of every structure, for a model with `total_charge: given`; zero when None.
+            total_charge: (B,) e, physical, of every structure, for a model with `total_charge: given` alone.
 
         Raises:
-            ConfigError: a total charge for a model that does not read it.
+            ConfigError: a total charge for a model that does not read it, or none for one that does.
             GeometryError: what the layer raises, and a total charge that does not fit the structures.
         """
         latent = LatentVariables(*self.heads(features))
@@ -194,7 +194,7 @@ class LongRange(nn.Module):
             polarizability,
             transfers=None if transfers is None else transfers.scaled(factor),
             element_charges=None if rigid is None else factor * rigid,
-            total_charge=None if spread is None else _total_of(total_charge, pbc),
+            total_charge=total_charge,
         )
 
     def _spread(
@@ -209,11 +209,15 @@ class LongRange(nn.Module):
                     "allowed: None, or a model that was trained with total_charge: given"
                 )
             return None
-        total = _total_of(total_charge, pbc)
-        check_total_charge(total if total_charge is None else total_charge, len(pbc), pbc.device, ranks)
-        if self.training and any(parameter.requires_grad for parameter in self.heads.parameters()):
+        if total_charge is None:
+            raise ConfigError(
+                "total_charge: given needs the total charge of every structure, which this adapter or compiler does "
+                "not hand over; allowed with it: free, conserved"
+            )
+        check_total_charge(total_charge, len(pbc), pbc.device, ranks)
+        if part.training and any(parameter.requires_grad for parameter in self.heads.parameters()):
             part.remember(latent.polarizability, cell, pbc, batch, ranks)
-        spread: SpreadCharge = part(latent, total, self.gauge, pbc, batch, ranks)
+        spread: SpreadCharge = part(latent, total_charge, self.gauge, pbc, batch, ranks)
         return spread
 
     def with_collective_polarizability(
@@ -257,13 +261,6 @@ class LongRange(nn.Module):
         if self.coupling is None:
             return None
         return torch.where(self.coupling < 0.0, -self.coupling, self.coupling).double()
-
-
-def _total_of(total_charge: Tensor | None, pbc: Tensor) -> Tensor:
-    """(B,) e: that of neutral structures where none is given."""
-    if total_charge is None:
-        return torch.zeros(len(pbc), dtype=torch.float64, device=pbc.device)
-    return total_charge.double()
 
 
 def _is_zero(spread: Tensor) -> bool:

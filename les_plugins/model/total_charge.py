@@ -24,7 +24,8 @@ class TotalCharge(nn.Module):
 
     Latent charge is physical charge over sqrt(ε_e) in periodic structures, and physical charge in slabs and open ones
     (theory 8.3). ε_e = ε_∞/(1 + ⟨χ⟩) is one number of the model: ε_∞ of its section, and ⟨χ⟩ the mean over the periodic
-    structures of its training, which is kept in its weights.
+    structures of its training, which is kept in its weights. It starts in evaluation mode: a trainer that calls
+    `train()`, or its adapter, says when a training sees a structure.
 
     Args:
         epsilon_infinity: ε_∞ of the section.
@@ -35,6 +36,7 @@ class TotalCharge(nn.Module):
 
     def __init__(self, epsilon_infinity: float) -> None:
         super().__init__()
+        self.train(False)
         self.epsilon_infinity = epsilon_infinity
         self.register_buffer("mean_susceptibility", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(()))

@@ -10,10 +10,11 @@ from les_plugins.testing.fidelity import Fidelity
 from les_plugins.testing.physics import Physics
 from les_plugins.testing.sharing import Sharing
 from les_plugins.testing.symmetry import Symmetry
+from les_plugins.testing.total_charge import TotalCharges
 from les_plugins.testing.workflow import Workflow
 
 
-class AdapterContract(Exactness, Symmetry, Derivatives, Physics, Sharing, Fidelity, Workflow):
+class AdapterContract(Exactness, Symmetry, Derivatives, Physics, TotalCharges, Sharing, Fidelity, Workflow):
     """What every adapter passes. Subclass it as `class TestMyHost(AdapterContract)` and pytest collects the tests."""
 
     @classmethod

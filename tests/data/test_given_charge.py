@@ -73,6 +73,34 @@ def test_an_evaluation_notes_how_many_frames_have_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        ({"spin": 3}, r"info\['spin'\] = 3, a spin, which this model does not read"),
+        ({"multiplicity": 2}, r"info\['multiplicity'\] = 2"),
+        ({"spin": 1}, None),
+        ({"total_spin": 0.0}, None),
+        ({"multiplicity": 1}, None),
+        ({"spin": "high"}, None),
+    ],
+)
+def test_a_spin_that_is_not_read_is_said_once(info: dict[str, Any], said: str | None) -> None:
+    cautions = Cautions()
+    if said is not None:
+        with pytest.warns(LesPluginsWarning, match=said):
+            cautions.look(ion(**info), "structure", False, False)
+    cautions.look(ion(**info), "structure", False, False)  # warnings are errors
+
+
+def test_initial_charges_are_not_the_total_charge_of_a_model_that_reads_one() -> None:
+    atoms, cautions = ion(), Cautions()
+    atoms.set_initial_charges([-1.0, 0.0])
+    with pytest.warns(LesPluginsWarning, match="initial charges that add up to -1 e, which are not read"):
+        cautions.look(atoms, "structure", False, True)
+    atoms.info["charge"] = -1
+    Cautions().look(atoms, "structure", False, True)
+
+
+@pytest.mark.parametrize(
     ("info", "expected"),
     [
         ({}, 0.0),

@@ -143,16 +143,11 @@ def test_a_batch_of_structures_with_different_charges_is_each_of_them_alone(layo
         torch.testing.assert_close(alone.charge, together.charge[number == BATCH], rtol=0, atol=1e-13)
 
 
-def test_nothing_is_said_of_a_neutral_structure_and_none_is_zero():
-    part = model()
-    torch.testing.assert_close(evaluate(part, total=None), evaluate(part, total=torch.zeros(4, dtype=torch.float64)))
-
-
 def test_a_neutral_structure_has_the_energy_of_conserved_charges():
     """Charge that only moves to neighbours adds up to zero: nothing is missing, wherever the atoms are."""
     part, conserved = model(), model(total_charge="conserved")
     conserved.load_state_dict(part.state_dict(), strict=False)
-    given, expected = evaluate(part, total=None), evaluate(conserved, total=None)
+    given, expected = evaluate(part, total=torch.zeros(4)), evaluate(conserved, total=None)
     torch.testing.assert_close(given.energy, expected.energy, rtol=0, atol=1e-13)
     assert given.transfers is not None
     assert expected.transfers is not None
@@ -276,6 +271,11 @@ def test_the_mean_susceptibility_is_kept_among_the_weights():
 def test_a_charge_for_a_model_that_does_not_read_it_is_an_error():
     with pytest.raises(ConfigError, match="handed to a model with total_charge: conserved"):
         evaluate(model(total_charge="conserved"))
+
+
+def test_a_model_that_reads_charges_has_to_be_given_them():
+    with pytest.raises(ConfigError, match="needs the total charge of every structure"):
+        evaluate(model(), total=None)
 
 
 @pytest.mark.parametrize(
