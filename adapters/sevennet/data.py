@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 import inspect
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from sevenn.train import dataload
 from sevenn.train.graph_dataset import SevenNetGraphDataset
 
 from les_plugins.adapters.sevennet.graphs import PBC
-from les_plugins.data.frames import check_boundaries, check_elements, check_frame, existing_file
-from les_plugins.data.training import TrainedLabel, check_training_labels
-from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
+from les_plugins.data.frames import check_frame, existing_file, structure_of
+from les_plugins.data.training import TrainedLabel, TrainingFiles, check_training_labels, numbered
+from les_plugins.errors import ConfigError, DataError, LesPluginsWarning, raising
 from les_plugins.hosting.section_name import SECTION
 
 #: Options of data_format_args that say where labels are.
@@ -29,24 +28,10 @@ _NAMES = {"energy": "energy_key", "forces": "force_key", "stress": "stress_key"}
 #: Where SevenNet looks for a label with a name of its own; ASE's own names it asks of ASE's calculator.
 _PLACES = {"energy": "info", "forces": "arrays", "stress": "info"}
 _OF_THE_DATASET = set(inspect.signature(SevenNetGraphDataset.__init__).parameters) - {"self", "process_kwargs"}
+#: Options that SevenNet does not hand to ASE's reader.
+_NOT_OF_ASE = {*_NAMES.values(), *_OF_THE_DATASET, "pbc", "tag", "transfer_info", "allow_unlabeled"}
 
-
-@dataclass
-class DataFiles:
-    """Frames of every file that a run reads.
-
-    Attributes:
-        train, validation: frames by file, of the training set and of all other sets.
-        unread: files of graphs that could not be looked at.
-    """
-
-    train: dict[Path, list[Atoms]] = field(default_factory=dict)
-    validation: dict[Path, list[Atoms]] = field(default_factory=dict)
-    unread: list[Path] = field(default_factory=list)
-
-    def frames(self) -> list[Atoms]:
-        """The whole training set."""
-        return [atoms for some in self.train.values() for atoms in some]
+Files = dict[Path, Sequence[Atoms]]
 
 
 def literal_paths(data: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -81,8 +66,8 @@ def literal_paths(data: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 def read_data(
     parsed: Mapping[str, Mapping[str, Any]], asks_for_stress: bool, long_range: bool, source: str
-) -> DataFiles:
-    """Frames of every file, after a look at each: labels, numbers, boundaries, elements.
+) -> TrainingFiles:
+    """Frames of every file, after a look at each: labels, numbers, elements; all sets beside the training set as one.
 
     Args:
         parsed: SevenNet's reading of the sections model, train and data.
@@ -97,29 +82,25 @@ def read_data(
     Warns:
         LesPluginsWarning: data that could not be looked at, or labels that SevenNet leaves out of the loss.
     """
-    data, found = parsed["data"], DataFiles()
+    data, found = parsed["data"], TrainingFiles()
     if not data.get(keys.LOAD_TRAINSET):
         raise ConfigError(f"data.{keys.LOAD_TRAINSET} is missing: give the structures to train on")
     options = dict(data[keys.DATA_FORMAT_ARGS])
     trained = ["energy", "forces", *(["stress"] if parsed["train"].get(keys.IS_TRAIN_STRESS) else [])]
     for key in filter(_is_path_key, data):
-        if not data[key]:
-            continue
-        everywhere = found.train if key == keys.LOAD_TRAINSET else found.validation
-        own, graphs = _read(data[key], options, f"{source}: data.{key}", found.unread, long_range)
-        for some, names, left_out in ((own, options, bool(options.get("allow_unlabeled"))), (graphs, {}, True)):
-            labels = [_label(quantity, names, left_out, graphs=some is graphs) for quantity in trained]
+        own, graphs = _read(data[key] or (), options, f"{source}: data.{key}", found.unread, long_range)
+        for some, names in ((own, options), (graphs, None)):
+            labels = [_label(quantity, names) for quantity in trained]
             if not asks_for_stress and not options.get("stress_key"):
-                labels = [label for label in labels if label.quantity != "stress" or _any_has(label, some.values())]
+                labels = [label for label in labels if label.quantity != "stress" or _any_has(label, some)]
             check_training_labels(some, labels)
-            everywhere.update(some)
-        _check_one_kind_of_energy(own, options)
-        _check_voigt(own, options)
-    for path, frames in {**found.train, **found.validation}.items():
-        if long_range:
-            check_boundaries(frames, str(path))
-        if isinstance(types := parsed["model"][keys.TYPE_MAP], Mapping):
-            check_elements(frames, types, f"{path} (chemical_species)")
+            (found.train if key == keys.LOAD_TRAINSET else found.valid).update(some)
+        if not options.get("energy_key"):
+            _check_one_kind_of_energy(own)
+        if name := options.get("stress_key"):
+            _check_voigt(own, name)
+    if isinstance(types := parsed["model"][keys.TYPE_MAP], Mapping):
+        found.check_elements(types, "chemical_species")
     if found.unread:
         names = ", ".join(map(str, found.unread))
         warnings.warn(f"{names}: SevenNet alone can read it; its labels are not looked at", LesPluginsWarning, 2)
@@ -128,16 +109,17 @@ def read_data(
 
 def _read(
     entries: Sequence[Any], options: Mapping[str, Any], where: str, unread: list[Path], long_range: bool
-) -> tuple[dict[Path, list[Atoms]], dict[Path, list[Atoms]]]:
+) -> tuple[Files, Files]:
     """Frames of structure files, and those of graphs and lists, by file."""
-    own: dict[Path, list[Atoms]] = {}
-    graphs: dict[Path, list[Atoms]] = {}
+    own: Files = {}
+    graphs: Files = {}
     for entry in entries:
         if isinstance(entry, Mapping):
             for path, named in _file_list(entry, options, where):
-                (graphs if named is None else own)[path] = (
-                    _graphs(path, long_range) if named is None else _structures(path, named)
-                )
+                if named is None:
+                    graphs[path] = _graphs(path, long_range)
+                else:
+                    own[path] = _structures(path, named)
             continue
         path = Path(entry)
         if path.suffix == ".pt":
@@ -155,7 +137,7 @@ def _read(
 
 def _file_list(
     entry: Mapping[str, Any], options: Mapping[str, Any], where: str
-) -> Iterable[tuple[Path, dict[str, Any] | None]]:
+) -> Iterator[tuple[Path, dict[str, Any] | None]]:
     """Files of an entry that is a section, each with the options of ASE's reader; None for files of graphs."""
     for key in sorted(set(options) - _OF_THE_DATASET):
         raise ConfigError(
@@ -178,19 +160,14 @@ def _file_list(
 
 def _structures(path: Path, options: Mapping[str, Any]) -> list[Atoms]:
     """Frames as `sevenn.train.dataload.ase_reader` asks ASE for them."""
-    skipped = {*_NAMES.values(), *_OF_THE_DATASET, "pbc", "tag", "transfer_info", "allow_unlabeled"}
-    named = {key: value for key, value in options.items() if key not in skipped}
-    try:
+    named = {key: value for key, value in options.items() if key not in _NOT_OF_ASE}
+    with raising(DataError, f"{path}: ASE cannot read it"):
         read = ase.io.read(str(existing_file(path)), **{"index": ":", **named})
-    except DataError:
-        raise
-    except Exception as error:  # ASE's readers raise whatever their format makes them
-        raise DataError(f"{path}: ASE cannot read it: {type(error).__name__}: {error}") from None
     frames = read if isinstance(read, list) else [read]
-    for number, atoms in enumerate(frames):
+    for place, atoms in numbered({path: frames}):
         if "pbc" in options:
             atoms.pbc = options["pbc"]
-        check_frame(atoms, f"{path}, frame {number}")
+        check_frame(atoms, place)
     if not frames:
         raise DataError(f"{path}: holds no frame")
     return frames
@@ -198,64 +175,59 @@ def _structures(path: Path, options: Mapping[str, Any]) -> list[Atoms]:
 
 def _listed(path: Path) -> list[Atoms]:
     """Frames of a structure_list, through SevenNet's own reader of VASP's outputs."""
-    try:
+    with raising(DataError, f"{path}: SevenNet cannot read this structure_list"):
         read = [atoms for some in dataload.structure_list_reader(str(path)).values() for atoms in some]
-    except Exception as error:  # as above
-        raise DataError(f"{path}: SevenNet cannot read this structure_list: {type(error).__name__}: {error}") from None
-    values = ((atoms.info["y_energy"], atoms.arrays["y_force"], atoms.info["y_stress"]) for atoms in read)
-    return [_labelled(atoms, *labels) for atoms, labels in zip(read, values, strict=True)]
+    return [
+        _labelled(atoms, energy=atoms.info["y_energy"], forces=atoms.arrays["y_force"], stress=atoms.info["y_stress"])
+        for atoms in read
+    ]
 
 
 def _graphs(path: Path, long_range: bool) -> list[Atoms]:
     """The structures of graphs that SevenNet made earlier."""
     existing_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the cutoff: SevenNet says it again
-            graphs = SevenNetGraphDataset._read_graph_dataset(str(path), cutoff=0.0)
-    except Exception as error:  # as above
-        raise DataError(f"{path}: SevenNet cannot read these graphs: {type(error).__name__}: {error}") from None
-    frames = []
-    for graph in graphs:
-        if long_range and (keys.CELL not in graph or PBC not in graph):
-            raise _no_cell(path)
-        periodic = PBC in graph and bool(graph[PBC].any())
-        atoms = Atoms(
-            graph[keys.ATOMIC_NUMBERS].flatten().tolist(),
-            graph[keys.POS].double().numpy(),
-            cell=graph[keys.CELL].view(3, 3).double().numpy() if periodic else None,
-            pbc=graph[PBC].flatten().bool().tolist() if periodic else False,
+    with raising(DataError, f"{path}: SevenNet cannot read these graphs"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the cutoff: SevenNet says it again
+        graphs = SevenNetGraphDataset._read_graph_dataset(str(path), cutoff=0.0)
+    if long_range and not all(keys.CELL in graph and PBC in graph for graph in graphs):
+        raise _no_cell(path)
+    return [
+        _labelled(
+            structure_of(graph[keys.ATOMIC_NUMBERS], graph[keys.POS], graph.get(keys.CELL), graph.get(PBC, False)),
+            energy=graph[keys.ENERGY],
+            forces=graph[keys.FORCE],
+            stress=graph[keys.STRESS],
         )
-        labels = (graph[key].double().numpy() for key in (keys.ENERGY, keys.FORCE, keys.STRESS))
-        frames.append(_labelled(atoms, *labels))
-    return frames
+        for graph in (graph.to_dict() for graph in graphs)
+    ]
 
 
-def _labelled(atoms: Atoms, energy: Any, forces: Any, stress: Any) -> Atoms:
-    """The structure with the labels that SevenNet made of it; NaN is how it says that there is none."""
-    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    for quantity, value in (("energy", energy), ("forces", forces), ("stress", stress)):
+def _labelled(atoms: Atoms, **labels: Any) -> Atoms:
+    """The bare structure with the labels that SevenNet made of it; NaN is how it says that there is none."""
+    bare = structure_of(atoms.numbers, atoms.positions, atoms.cell, atoms.pbc)
+    for quantity, value in labels.items():
         array = np.squeeze(np.asarray(value, dtype=float))
         if not np.isnan(array).all():
             getattr(bare, _PLACES[quantity])[quantity] = array.reshape(-1, 3) if quantity == "forces" else array
     return bare
 
 
-def _label(quantity: str, options: Mapping[str, Any], left_out: bool, graphs: bool) -> TrainedLabel:
-    name, option = options.get(_NAMES[quantity]), f"data.{keys.DATA_FORMAT_ARGS}.{_NAMES[quantity]}"
-    places = (_PLACES[quantity],) if graphs or name else ("calc",)
-    without = "train.is_train_stress: false" if quantity == "stress" else ""
-    return TrainedLabel(quantity, str(name or quantity), option, without, places, left_out or quantity == "stress")
+def _label(quantity: str, options: Mapping[str, Any] | None) -> TrainedLabel:
+    """A label of structure files read with these options, or (None) of graphs."""
+    option, without = _NAMES[quantity], "train.is_train_stress: false" if quantity == "stress" else ""
+    name = (options or {}).get(option)
+    places = ("calc",) if options is not None and not name else (_PLACES[quantity],)
+    left_out = options is None or quantity == "stress" or bool(options.get("allow_unlabeled"))
+    key, option = str(name or quantity), f"data.{keys.DATA_FORMAT_ARGS}.{option}"
+    return TrainedLabel(quantity, key, option, without, places, left_out)
 
 
-def _any_has(label: TrainedLabel, files: Iterable[Sequence[Atoms]]) -> bool:
-    return any(label.read(atoms) is not None for some in files for atoms in some)
+def _any_has(label: TrainedLabel, files: Files) -> bool:
+    return any(label.read(atoms) is not None for _, atoms in numbered(files))
 
 
-def _check_one_kind_of_energy(files: Mapping[Path, Sequence[Atoms]], options: Mapping[str, Any]) -> None:
+def _check_one_kind_of_energy(files: Files) -> None:
     """SevenNet takes the free energy where a frame has one: a set of both kinds has two zeros of energy."""
-    if options.get("energy_key"):
-        return
     for path, frames in files.items():
         both = [
             number
@@ -270,18 +242,14 @@ def _check_one_kind_of_energy(files: Mapping[Path, Sequence[Atoms]], options: Ma
             )
 
 
-def _check_voigt(files: Mapping[Path, Sequence[Atoms]], options: Mapping[str, Any]) -> None:
+def _check_voigt(files: Files, name: str) -> None:
     """Under a name of its own SevenNet reads a stress as six numbers, of nine it would take the wrong ones."""
-    if not (name := options.get("stress_key")):
-        return
-    for path, frames in files.items():
-        for number, atoms in enumerate(frames):
-            value = atoms.info.get(name)
-            if value is not None and np.shape(value) != (6,):
-                raise DataError(
-                    f"{path}, frame {number}: {name} has shape {np.shape(value)}; SevenNet takes six numbers, in "
-                    "Voigt order (xx yy zz yz xz xy), under a name other than ASE's stress"
-                )
+    for place, atoms in numbered(files):
+        if (value := atoms.info.get(name)) is not None and np.shape(value) != (6,):
+            raise DataError(
+                f"{place}: {name} has shape {np.shape(value)}; SevenNet takes six numbers, in Voigt order (xx yy zz "
+                "yz xz xy), under a name other than ASE's stress"
+            )
 
 
 def _no_cell(path: Path) -> DataError:

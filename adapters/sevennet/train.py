@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,49 +30,18 @@ from les_plugins.adapters.sevennet.model import refuse_accelerators
 from les_plugins.adapters.sevennet.seam import open_checkpoint, training
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
-from les_plugins.errors import (
-    CheckpointError,
-    ConfigError,
-    GeometryError,
-    HostError,
-    LesPluginsError,
-    LesPluginsWarning,
-)
+from les_plugins.errors import CheckpointError, ConfigError, HostError, raising
 from les_plugins.hosting.section_name import SECTION
-from les_plugins.storage.training import OptionParser, check_keys
+from les_plugins.storage.training import OptionParser, check_cutoff, check_keys, check_section
 from les_plugins.training import TrainingRun
 
 
-def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Path | None:
-    """Train as `sevenn train FILE ARGUMENTS` does, with the file's `long_range:` section in the model.
-
-    Args:
-        config_file: SevenNet's input.yaml; without a `long_range:` section the model is SevenNet's alone.
-        arguments: SevenNet's own command-line options, such as -w FOLDER or -s.
-        metadata: facts to keep in the checkpoint.
-
-    Returns:
-        The checkpoint folder `<working directory>/<name of the file>.les`, of the best model where SevenNet kept one,
-        else of the last; None in all but the first process of a distributed training.
-
-    Raises:
-        ConfigError: unknown keys in the file, a `long_range:` section that cannot be used, or an unsupported option.
-        DataError: training or validation frames that cannot be used.
-        DeviceError: a device that this machine does not have.
-        HostError: SevenNet gave up (its log says why), or an accelerator was asked for.
-    """
-    run = SevenNetTraining(config_file, arguments, metadata)
-    with tempfile.TemporaryDirectory() as folder:
-        run.host_file = Path(folder) / run.config_file.name
-        return run.run()
-
-
 class SevenNetTraining(TrainingRun):
-    """`sevenn train`, with names of its script substituted (seam.py); `host_file` is what SevenNet is given."""
+    """`sevenn train FILE ARGUMENTS`, with names of its script substituted (seam.py)."""
 
     host = "sevennet"
+    program = "sevenn train"
     keys = ("model", "train", "data")
-    host_file: Path
 
     def split(self) -> None:
         """Check the three sections of SevenNet too."""
@@ -88,6 +55,7 @@ class SevenNetTraining(TrainingRun):
 
     def target(self) -> Path:
         """`<working directory>/<name of the file>.les`."""
+        self.host_file = self.temporary / self.config_file.name
         parser = OptionParser("sevenn train")
         command.cmd_parser_train(parser)
         self.args = parser.parse_args([str(self.host_file), *self.arguments])
@@ -104,15 +72,11 @@ class SevenNetTraining(TrainingRun):
             _check_supported(self.args, parsed["model"])
         _check_continue(parsed["train"], self.long_range, self.config_file)
         asks_for_stress = keys.IS_TRAIN_STRESS in self.settings["train"]
-        self.found = read_data(parsed, asks_for_stress, self.long_range is not None, str(self.config_file))
-        return self.found.frames()
-
-    def files(self) -> tuple[list[Path], list[Path]]:
-        """Those that were looked at, and those that SevenNet alone can read."""
-        return [*self.found.train, *self.found.unread], list(self.found.validation)
+        self.data = read_data(parsed, asks_for_stress, self.long_range is not None, str(self.config_file))
+        return self.data.training_set()
 
     def fit(self) -> nn.Module | None:
-        """The best model of the run where SevenNet kept one, else the last."""
+        """The best model of the run where SevenNet kept one, else the last; None in all but the first process."""
         start = time.time()
         model, weights = _run(self.args, self.long_range), "last epoch"
         if self.args.distributed and _rank(self.args.distributed_backend):
@@ -121,18 +85,16 @@ class SevenNetTraining(TrainingRun):
         if best.is_file() and best.stat().st_mtime >= start:
             model, weights = load_checkpoint(best), best.name
         self.facts.update(weights=weights, **_last_errors(self.working))
-        if model.modal_map:
+        if model.modal_map:  # of several fidelities: no calculator says which one a frame belongs to
             self.frames = ()
-        if self.long_range is not None and not self.frames:
-            several = (
-                "a model of several fidelities" if model.modal_map else "no structure of the training set was read"
-            )
-            warnings.warn(f"the sign of the charges is not decided: {several}", LesPluginsWarning, 2)
         return model.cpu().eval()
 
     def kept(self) -> Iterable[Path]:
         """SevenNet's own checkpoints."""
         return self.working.glob("checkpoint_*.pth")
+
+
+train = SevenNetTraining.train
 
 
 def load_checkpoint(path: str | Path) -> AtomGraphSequential:
@@ -145,44 +107,18 @@ def load_checkpoint(path: str | Path) -> AtomGraphSequential:
     Raises:
         CheckpointError: the file cannot be read.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), raising(CheckpointError, f"{path}: SevenNet cannot read it"):
         # checkpoints of other versions: SevenNet says so, and builds them
         warnings.filterwarnings("ignore", "The checkpoint version")
-        try:
-            return open_checkpoint(path).build_model().eval()
-        except LesPluginsError:
-            raise
-        except Exception as error:  # SevenNet and pickle raise whatever a strange file makes them
-            raise CheckpointError(f"{path}: SevenNet cannot read it: {error!r}") from None
-
-
-def _check_values(settings: Mapping[str, Any], source: Path) -> None:
-    """What SevenNet stumbles over without saying where, or trains with."""
-    cutoff = settings["model"].get(keys.CUTOFF, 1.0)
-    if not isinstance(cutoff, int | float) or not 0.0 < cutoff < math.inf:
-        raise ConfigError(f"{source}: model.{keys.CUTOFF} is {cutoff!r}; allowed: a length in Å above 0")
-    resume, allowed = settings["train"].get(keys.CONTINUE) or {}, TRAINING_CONFIG_CONDITION[keys.CONTINUE]
-    if not isinstance(resume, Mapping):
-        raise ConfigError(
-            f"{source}: train.{keys.CONTINUE} is {resume!r}; expected a section such as {{checkpoint: FILE}}"
-        )
-    check_keys(resume, allowed, f"{source}: train.{keys.CONTINUE}")
-    rate = (settings["train"].get(keys.OPTIM_PARAM) or {}).get("lr", 1.0)
-    if not isinstance(rate, int | float):
-        raise ConfigError(
-            f"{source}: train.{keys.OPTIM_PARAM}.lr is {rate!r}; allowed: a number, with a point in it (YAML "
-            "takes 1e-3 for text, 1.0e-3 for a number)"
-        )
+        return open_checkpoint(path).build_model().eval()
 
 
 def parse_settings(host_file: Path, config_file: Path) -> dict[str, dict[str, Any]]:
     """SevenNet's reading of the file; keys that it would ignore are errors."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        try:
+        with raising(ConfigError, f"{config_file}: SevenNet cannot use it"):
             parts = parse_input.read_config_yaml(str(host_file))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"{config_file}: SevenNet cannot use it: {error}") from None
     for warning in said:
         if "will be ignored" in (text := str(warning.message)):
             raise ConfigError(
@@ -193,24 +129,17 @@ def parse_settings(host_file: Path, config_file: Path) -> dict[str, dict[str, An
 
 def _run(args: argparse.Namespace, section: LongRangeConfig | None) -> AtomGraphSequential:
     """The model that SevenNet's `run` trained, as its last epoch left it."""
-    try:
-        with training(section) as built:
-            if not args.distributed:
-                working = Path(args.working_dir or ".")
-                working.mkdir(parents=True, exist_ok=True)
-                log = Logger()  # one for the whole process: the first run's file and screen would be kept
-                log.switch_file(unique_filepath(f"{working.resolve()}/{args.log}"))
-                log.screen = args.screen
+    with training(section) as built:
+        if not args.distributed:
+            working = Path(args.working_dir or ".")
+            working.mkdir(parents=True, exist_ok=True)
+            log = Logger()  # one for the whole process: the first run's file and screen would be kept
+            log.switch_file(unique_filepath(f"{working.resolve()}/{args.log}"))
+            log.screen = args.screen
+        try:
             command.run(args)
-    except SystemExit as error:
-        raise HostError(f"sevenn train ended with status {error.code}; its log {args.log} says why") from None
-    except GeometryError as error:  # every frame was looked at before
-        hint = "the weights may have grown without bound: try a lower lr"
-        raise HostError(f"sevenn train failed: {error}; {hint}") from error
-    except LesPluginsError:
-        raise
-    except Exception as error:  # SevenNet and torch raise whatever a setting makes them
-        raise HostError(f"sevenn train failed: {type(error).__name__}: {error}") from error
+        except SystemExit as error:
+            raise HostError(f"sevenn train ended with status {error.code}; its log {args.log} says why") from None
     if built.model is None:
         raise HostError("sevenn train built no model")
     return built.model
@@ -219,6 +148,19 @@ def _run(args: argparse.Namespace, section: LongRangeConfig | None) -> AtomGraph
 def _rank(backend: str) -> int:
     """Number of this process in a distributed training, as SevenNet finds it."""
     return int(os.environ["OMPI_COMM_WORLD_RANK" if backend == "mpi" else "RANK"])
+
+
+def _check_values(settings: Mapping[str, Any], source: Path) -> None:
+    """What SevenNet stumbles over without saying where, or trains with."""
+    check_cutoff(settings["model"].get(keys.CUTOFF, 1.0), f"{source}: model.{keys.CUTOFF}")
+    resume, where = settings["train"].get(keys.CONTINUE) or {}, f"{source}: train.{keys.CONTINUE}"
+    check_keys(check_section(resume, where), TRAINING_CONFIG_CONDITION[keys.CONTINUE], where)
+    rate = (settings["train"].get(keys.OPTIM_PARAM) or {}).get("lr", 1.0)
+    if not isinstance(rate, int | float):
+        raise ConfigError(
+            f"{source}: train.{keys.OPTIM_PARAM}.lr is {rate!r}; allowed: a number, with a point in it (YAML "
+            "takes 1e-3 for text, 1.0e-3 for a number)"
+        )
 
 
 def _check_supported(args: argparse.Namespace, model: dict[str, Any]) -> None:
@@ -256,11 +198,8 @@ def _check_continue(settings: Mapping[str, Any], section: LongRangeConfig | None
 def _last_errors(working: Path) -> dict[str, Any]:
     """The last line of SevenNet's newest table of errors."""
     tables = sorted(working.glob("lc*.csv"), key=lambda path: path.stat().st_mtime)
-    if not tables:
-        return {}
     try:
-        with tables[-1].open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(tables[-1].read_text(encoding="utf-8").splitlines())) if tables else []
         return {"last_errors": {key: float(value) for key, value in rows[-1].items()}} if rows else {}
     except (OSError, ValueError, TypeError):  # the model is saved with or without
         return {}

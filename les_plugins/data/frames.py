@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -254,6 +255,20 @@ def check_elements_of(atoms: Atoms, known: Iterable[int], where: str) -> None:
         names = ", ".join(chemical_symbols[z] for z in strange)
         have = ", ".join(chemical_symbols[z] for z in sorted(allowed))
         raise DataError(f"{where}: the model does not know {names}; it knows: {have}")
+
+
+def structure_of(numbers: Any, positions: Any, cell: Any, pbc: Any) -> Atoms:
+    """A structure without labels of a host's arrays or tensors (on the CPU, not part of a graph).
+
+    Args:
+        numbers: N atomic numbers, of any shape.
+        positions: (N, 3) Å.
+        cell: lattice vectors as rows, of any shape; not used where nothing is periodic, since hosts make one up there.
+        pbc: one flag or three.
+    """
+    periodic = np.asarray(pbc, dtype=bool).reshape(-1)
+    lattice = np.asarray(cell, dtype=float).reshape(3, 3) if periodic.any() else None
+    return Atoms(np.asarray(numbers).reshape(-1), np.asarray(positions, dtype=float), cell=lattice, pbc=periodic)
 
 
 def without_labels(atoms: Atoms) -> Atoms:

@@ -82,7 +82,7 @@ class TrainingFiles:
 
     def all(self) -> dict[Path, Sequence[Atoms]]:
         """The files of every set."""
-        return {**self.test, **self.valid, **self.train}
+        return {**self.train, **self.valid, **self.test}
 
     def training_set(self) -> list[Atoms]:
         """The frames of the training set, file after file."""

@@ -18,7 +18,7 @@ from ase.constraints import FixAtoms
 import les_plugins
 from les_plugins.adapters.matgl import train as training
 from les_plugins.adapters.matgl.contract import training_settings
-from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsWarning
+from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsError, LesPluginsWarning
 from les_plugins.io.documents import read_yaml
 from les_plugins.testing import labelled_waters
 
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 
-class MatGLStartsError(Exception):
+class MatGLStartsError(LesPluginsError):
     """MatGL itself would begin now; carries its data and the weights of the losses."""
 
 

@@ -204,7 +204,7 @@ def test_the_command_prints_pure_json_on_standard_output_and_takes_sevennets_opt
         ({"model": {"chanel": 4}}, ConfigError, r"unknown model keys: \['chanel'\]"),
         ({"epochs": 4}, ConfigError, r"unknown train keys: \['epochs'\]"),
         ({"model": {"chemical_species": ["H"]}}, DataError, r"train.extxyz .*does not know O; it knows: H"),
-        ({"model": {"lmax": "one"}}, ConfigError, "SevenNet cannot use it: Expect 'one' for 'lmax'"),
+        ({"model": {"lmax": "one"}}, ConfigError, "SevenNet cannot use it: ValueError: Expect 'one' for 'lmax'"),
         ({"model": {"use_flash_tp": True}}, HostError, "FlashTP has not been tested"),
         ({"data": {"load_trainset_path": None}}, ConfigError, "load_trainset_path is missing"),
         ({"data": {"load_trainset_path": "absent.extxyz"}}, ConfigError, "Cannot find absent.extxyz"),
@@ -236,7 +236,7 @@ def test_wrong_options_raise(work, arguments, error, message):
 
 
 def test_what_sevennet_itself_refuses_ends_in_one_line(work):
-    with pytest.raises(HostError, match=r"sevenn train failed: TypeError: .*gamma"):
+    with pytest.raises(HostError, match=r"sevenn train stopped with TypeError: .*gamma"):
         train(write_config(scheduler_param={}))
 
 
