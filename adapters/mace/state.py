@@ -18,18 +18,29 @@ from les_plugins.hosting.types import HostState
 from les_plugins.model.outputs import section_of
 from les_plugins.precision import default_dtype
 from les_plugins.storage.sizes import WeightSizes
-from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
+from les_plugins.storage.states import as_json, check_agreement, dtype_name, dtype_of, rebuilt, state_of
 
 _BASES = {"MACE": modules.MACE, "ScaleShiftMACE": modules.ScaleShiftMACE}
 _CLASSES = ("interaction_cls", "interaction_cls_first", "readout_cls")
 _IRREPS = ("hidden_irreps", "MLP_irreps", "edge_irreps")
-_GATES = {
-    "silu": torch.nn.functional.silu,
-    "tanh": torch.tanh,
-    "abs": torch.abs,
+_GATES = {"silu": torch.nn.functional.silu, "tanh": torch.tanh, "abs": torch.abs}
+_BLOCKS = {
+    name: item
+    for name, item in vars(blocks).items()
+    if isinstance(item, type) and (issubclass(item, blocks.InteractionBlock) or name.endswith("ReadoutBlock"))
 }
-#: Settings that every MACE has, and that its size follows from.
+#: What the size of a MACE follows from (`WeightSizes.settings`).
 _SIZES = {
+    "r_max": "cutoff",
+    "num_bessel": "width",
+    "num_elements": "width",
+    "radial_MLP": "width",
+    "max_ell": "degree",
+    "correlation": "depth",
+    "*_irreps": "irreps",
+}
+#: Settings of every MACE.
+_NEEDED = {
     *("r_max", "atomic_numbers", "num_interactions", "num_bessel", "num_elements", "max_ell", "correlation"),
     *("hidden_irreps", "MLP_irreps", "avg_num_neighbors"),
 }
@@ -45,7 +56,7 @@ def take_apart(model: nn.Module) -> HostState:
     if getattr(base, "cueq_config", None) is not None:
         raise HostError("convert the model from cuEquivariance to e3nn before saving it")
     config = extract_config_mace_model(base) if type(base) is modules.ScaleShiftMACE else _plain_mace_config(base)
-    encoded = {key: _encode(key, value) for key, value in config.items() if key not in _BACKEND}
+    encoded = as_json({key: _encode(key, value) for key, value in config.items() if key not in _BACKEND})
     described = {"class": type(base).__name__, "dtype": dtype_name(base), **encoded}
     heads = list(getattr(base, "heads", None) or [])
     extra = {"heads": heads} if len(heads) > 1 else {}
@@ -66,8 +77,7 @@ def rebuild(state: HostState) -> nn.Module:
 
     model = rebuilt(state, build, f"{base_class.__name__} of this MACE")
     base = model.base if isinstance(model, LongRangeMACE) else model
-    if abs(float(base.r_max) - config["r_max"]) > 1e-5 * config["r_max"]:  # it is a buffer too, maybe in float32
-        raise CheckpointError(f"config.json: r_max is {config['r_max']}; in the weights it is {float(base.r_max):g}")
+    check_agreement("r_max", config["r_max"], float(base.r_max))
     if base.atomic_numbers.tolist() != config["atomic_numbers"]:
         raise CheckpointError(
             f"config.json: atomic_numbers is {quoted(config['atomic_numbers'])}; in the weights it is "
@@ -78,31 +88,20 @@ def rebuild(state: HostState) -> nn.Module:
 
 def _check_sizes(config: Mapping[str, Any], sizes: WeightSizes) -> None:
     """Every number that the size of a MACE follows from, against the tensors that its checkpoint holds."""
-    missing = sorted(_SIZES - config.keys())
-    if missing:
+    if missing := sorted(_NEEDED - config.keys()):
         raise CheckpointError(f"config.json: {missing[0]} of the model is missing")
-    sizes.cutoff("r_max", config["r_max"])
-    neighbors, numbers = config["avg_num_neighbors"], config["atomic_numbers"]
+    neighbors, numbers, heads = config["avg_num_neighbors"], config["atomic_numbers"], config.get("heads") or []
     if isinstance(neighbors, bool) or not isinstance(neighbors, int | float) or neighbors <= 0:
         raise CheckpointError(f"config.json: avg_num_neighbors is {quoted(neighbors)}; allowed: above 0")
     if not isinstance(numbers, list) or not all(isinstance(z, int) and 0 < z <= 118 for z in numbers):
         raise CheckpointError(f"config.json: atomic_numbers is {quoted(numbers)}; allowed: a list of 1 … 118")
-    sizes.layers("num_interactions", config["num_interactions"], r"(?:^|\.)interactions\.(\d+)\.")
-    sizes.width("num_bessel", config["num_bessel"], 1)
-    sizes.width("num_elements", config["num_elements"], 1)
-    sizes.degree("max_ell", config["max_ell"])
-    sizes.depth("correlation", config["correlation"], 1)
-    sizes.width("radial_MLP", config.get("radial_MLP") or [])
-    heads = config.get("heads") or ["Default"]
     if not isinstance(heads, list) or not all(isinstance(head, str) for head in heads):
         raise CheckpointError(f"config.json: heads is {quoted(heads)}; expected a list of names")
-    sizes.listed("heads", heads)
-    hidden = sizes.irreps("hidden_irreps", config["hidden_irreps"])
-    sizes.irreps("MLP_irreps", config["MLP_irreps"])
-    if config.get("edge_irreps") is not None:
-        sizes.irreps("edge_irreps", config["edge_irreps"])
+    sizes.settings(config, _SIZES)
+    sizes.layers("num_interactions", config["num_interactions"], r"(?:^|\.)interactions\.(\d+)\.")
     # masks of the first interaction hold every harmonic of every channel, U_matrix_ν every product of ν harmonics
     harmonics = (config["max_ell"] + 1) ** 2
+    hidden = sizes.irreps("hidden_irreps", config["hidden_irreps"])
     channels = sum(multiplicity for multiplicity, degree, parity in hidden if (degree, parity) == (0, "e"))
     sizes.mask("max_ell", config["max_ell"], harmonics * channels)
     orders = config["correlation"]
@@ -120,42 +119,33 @@ def _plain_mace_config(base: nn.Module) -> dict[str, Any]:
 
 
 def _encode(key: str, value: Any) -> Any:
+    """Classes, irreps and functions by their names."""
+    if value is None:
+        return None
     if key in _CLASSES:
         return value.__name__
     if key in _IRREPS:
-        return None if value is None else str(value)
+        return str(value)
     if key == "gate":
         names = [name for name, gate in _GATES.items() if gate is value]
-        if value is not None and not names:
+        if not names:
             raise HostError(f"the gate {value!r} of this MACE cannot be saved; allowed: {', '.join(_GATES)}")
-        return names[0] if names else None
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, list | tuple):
-        return [_encode("", item) for item in value]
+        return names[0]
     return value
 
 
 def _decode(key: str, value: Any) -> Any:
     if key in _CLASSES:
-        kinds = (blocks.InteractionBlock, blocks.NonLinearReadoutBlock, blocks.LinearReadoutBlock)
-        listed = {
-            name: item
-            for name, item in vars(blocks).items()
-            if isinstance(item, type) and (issubclass(item, kinds) or name.endswith("ReadoutBlock"))
-        }
-        return _listed(value, listed, key)
+        return _listed(value, _BLOCKS, key)
+    if value is None:
+        return None
     if key in _IRREPS:
         from e3nn import o3  # not at the top: e3nn 0.4.4 can only be imported after mace
 
-        return None if value is None else o3.Irreps(value)
+        return o3.Irreps(value)
     if key == "gate":
-        return None if value is None else _listed(value, _GATES, key)
-    if key == "atomic_energies":
-        return np.array(value)
-    return value
+        return _listed(value, _GATES, key)
+    return np.array(value) if key == "atomic_energies" else value
 
 
 def _listed(name: Any, allowed: Mapping[str, Any], key: str) -> Any:

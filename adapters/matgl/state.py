@@ -17,7 +17,7 @@ from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
 from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes
-from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
+from les_plugins.storage.states import check_agreement, dtype_name, dtype_of, rebuilt, state_of
 
 #: Options of a Potential that are kept; what it scales and shifts by is among the tensors.
 _OPTIONS = ("calc_forces", "calc_stresses", "calc_hessian")
@@ -63,31 +63,20 @@ def rebuild(state: HostState) -> nn.Module:
 
     model = rebuilt(state, build, "model of this MatGL")
     for name, value in state.tensors.items():
-        if name.endswith("bond_expansion.rbf.cutoff") and abs(float(value) - arguments["cutoff"]) > 1e-5 * float(value):
-            raise CheckpointError(
-                f"config.json: cutoff is {arguments['cutoff']}; in the weights it is {float(value):g}"
-            )
+        if name.endswith("bond_expansion.rbf.cutoff"):
+            check_agreement("cutoff", arguments["cutoff"], float(value))
     return model
 
 
 def _check_sizes(model: Mapping[str, Any], sizes: WeightSizes) -> None:
     """Every number that the size of a model follows from: all integers among the arguments are such."""
     arguments = model["arguments"]
-    for key in ("cutoff", "threebody_cutoff"):
-        if key in arguments:
-            sizes.cutoff(key, arguments[key])
     elements = arguments.get("element_types", [])
     if not isinstance(elements, list) or not all(isinstance(name, str) and name in _ELEMENTS for name in elements):
         raise CheckpointError(f"config.json: element_types is {quoted(elements)}; expected a list of chemical symbols")
     if "nblocks" in arguments:
         sizes.layers("nblocks", arguments["nblocks"], _BLOCKS[model["architecture"]])
-    for key, value in arguments.items():
-        if isinstance(value, list):
-            sizes.listed(key, value)
-        elif key in ("max_n", "max_l"):
-            sizes.degree(key, value, 1)  # symbolic functions are made of each
-        elif isinstance(value, int) and not isinstance(value, bool) and key not in ("cutoff", "threebody_cutoff"):
-            sizes.width(key, value)
+    sizes.settings(arguments, {"*cutoff": "cutoff", "max_[nl]": "degree", "nblocks": "free", "*": "integers"})
     if model["architecture"] == "M3GNet":
         functions = [shape[0] for name, shape in sizes.shapes.items() if _THREE_BODY in name]
         number = arguments.get("max_n", 3) * arguments.get("max_l", 3)

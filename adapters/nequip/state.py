@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
 from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes
-from les_plugins.storage.states import rebuilt, state_of
+from les_plugins.storage.states import as_json, check_agreement, rebuilt, state_of
 
 #: Everything that a model section may name: nothing else is looked up when a checkpoint is loaded.
 BUILDERS = (
@@ -29,6 +28,14 @@ PARTS = (
     "allegro.nn.TwoBodySplineScalarEmbed",
     "nequip.nn.pair_potential.ZBL",
 )
+#: What sizes follow from (`WeightSizes.settings`).
+_SIZES = {
+    "num_layers": "free",
+    "l_max": "degree",
+    "*irreps*": "irreps",
+    "*depth": "depth",
+    **dict.fromkeys(("num_*", "*_width", "*_dim", "*_num_features", "*num_grids"), "width"),
+}
 
 
 def take_apart(model: nn.Module) -> HostState:
@@ -47,8 +54,7 @@ def take_apart(model: nn.Module) -> HostState:
     if problem is not None:
         raise HostError(f"a checkpoint of les-plugins cannot hold this model: {problem}")
     packages = ["nequip", "e3nn", "torch"] + ["nequip-allegro"] * section["_target_"].startswith("allegro.")
-    plain = json.loads(json.dumps(dict(section), default=float))
-    return state_of("nequip", model, plain, section_of(model), packages)
+    return state_of("nequip", model, as_json(section), section_of(model), packages)
 
 
 def rebuild(state: HostState) -> nn.Module:
@@ -59,53 +65,25 @@ def rebuild(state: HostState) -> nn.Module:
     _check_sizes(state.model, WeightSizes(state.tensors))
     section = {} if state.long_range is None else {"long_range": state.long_range.to_dict()}
     model = rebuilt(state, lambda: LongRangeModel(model=state.model, **section), "model of this NequIP")
-    r_max = state.model["r_max"]
-    for name, value in state.tensors.items():  # one number, or one of each pair of types; maybe in float32
-        own = name.endswith("edge_norm._rmax_recip") and value.numel() == 1
-        if own and abs(float(value) * r_max - 1.0) > 1e-5:
-            raise CheckpointError(f"config.json: r_max is {r_max}; in the weights it is {1 / float(value):g}")
+    for name, value in state.tensors.items():  # one number, or one of each pair of types
+        if name.endswith("edge_norm._rmax_recip") and value.numel() == 1:
+            check_agreement("r_max", state.model["r_max"], 1.0 / float(value))
     return model
 
 
 def _check_sizes(section: Mapping[str, Any], sizes: WeightSizes) -> None:
     """Every number that the size of a model follows from, by the names that NequIP and Allegro give to arguments."""
     sizes.cutoff("r_max", section.get("r_max"))
+    sizes.settings(section, _SIZES)
+    layers, l_max, features = section.get("num_layers", 1), section.get("l_max"), section.get("num_features")
     if "num_layers" in section:
-        pattern = (
-            r"\.allegro\.latents\.(\d+)\." if section["_target_"].startswith("allegro.") else r"\.layer(\d+)_convnet\."
-        )
-        sizes.layers("num_layers", section["num_layers"], pattern)
-    if "l_max" in section:
-        sizes.degree("l_max", section["l_max"])
-        sizes.product("l_max", section["l_max"], (section["l_max"] + 1) ** 2)
-    _check_arguments(section, sizes)
-    features = section.get("num_features")
-    if "l_max" in section and section.get("num_layers", 1) > 1 and features is not None:
-        of_degree = features if isinstance(features, list) else [features] * (section["l_max"] + 1)
-        sizes.mask(
-            "l_max", section["l_max"], sum((2 * degree + 1) * channels for degree, channels in enumerate(of_degree))
-        )
-
-
-def _check_arguments(section: Mapping[str, Any], sizes: WeightSizes) -> None:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            sizes.listed(key, value)
-            _check_arguments(value, sizes)
-        elif value is None or key in ("seed", "num_layers", "l_max"):
-            continue
-        elif "irreps" in key:
-            for irreps in value if isinstance(value, list | tuple) else [value]:
-                (sizes.degree if isinstance(irreps, int) else sizes.irreps)(key, irreps)
-        elif key.endswith("depth"):
-            sizes.depth(key, value)
-        elif key.startswith("num_") or key.endswith(("_width", "_dim", "_num_features", "num_grids")):
-            sizes.width(key, value)
-        elif isinstance(value, list | tuple):
-            sizes.listed(key, value)
-            for item in value:
-                if isinstance(item, Mapping):
-                    _check_arguments(item, sizes)
+        is_allegro = section["_target_"].startswith("allegro.")
+        sizes.layers("num_layers", layers, r"\.allegro\.latents\.(\d+)\." if is_allegro else r"\.layer(\d+)_convnet\.")
+    if l_max is not None:
+        sizes.product("l_max", l_max, (l_max + 1) ** 2)
+    if l_max is not None and layers > 1 and features is not None:
+        of_degree = features if isinstance(features, list) else [features] * (l_max + 1)
+        sizes.mask("l_max", l_max, sum((2 * degree + 1) * channels for degree, channels in enumerate(of_degree)))
 
 
 def _problems(section: Any) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
 from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes
-from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
+from les_plugins.storage.states import as_json, dtype_name, dtype_of, rebuilt, state_of
 
 #: Settings that make a model; a checkpoint holds these and no others.
 SETTINGS = (
@@ -26,8 +25,13 @@ SETTINGS = (
     *("use_modality", "_modal_map", "_number_of_modalities", "use_modal_node_embedding", "use_modal_self_inter_intro"),
     *("use_modal_self_inter_outro", "use_modal_output_block", "use_modal_wise_shift", "use_modal_wise_scale"),
 )
-#: Settings that widths of tensors follow from.
-_WIDTHS = ("channel", "_number_of_species", "_number_of_modalities", "weight_nn_hidden_neurons")
+#: What sizes follow from (`WeightSizes.settings`): all integers that are no energies or degrees.
+_SIZES = {
+    **dict.fromkeys(("shift", "scale", "conv_denominator", "num_convolution_layer", "lmax*"), "free"),
+    **dict.fromkeys(("channel", "_number_of_*", "*_hidden_neurons"), "width"),
+    "irreps_manual": "irreps",
+    "*": "integers",
+}
 
 
 def take_apart(model: nn.Module) -> HostState:
@@ -45,8 +49,7 @@ def take_apart(model: nn.Module) -> HostState:
         )
     kept = {key: config[key] for key in SETTINGS if key in config}
     kept[keys.TYPE_MAP] = {str(number): index for number, index in config[keys.TYPE_MAP].items()}
-    plain = json.loads(json.dumps(kept, default=_plain))
-    arguments = {**plain, "dtype": dtype_name(model)}
+    arguments = {**as_json(kept), "dtype": dtype_name(model)}
     return state_of("sevennet", model, arguments, section_of(model), ("sevenn", "e3nn", "torch"))
 
 
@@ -77,34 +80,9 @@ def _check_sizes(config: Mapping[str, Any], sizes: WeightSizes) -> None:
     for key in (keys.LMAX, keys.LMAX_EDGE, keys.LMAX_NODE):
         sizes.degree(key, config.get(key, -1), -1)
         sizes.product(key, config.get(key), (config.get(key, -1) + 1) ** 2)
+    sizes.settings(config, _SIZES)
     if config[keys.NUM_CONVOLUTION] > 1 and not config.get(keys.IRREPS_MANUAL):  # a single layer makes scalars only
         lmax = config[keys.LMAX_NODE] if config.get(keys.LMAX_NODE, -1) > 0 else config[keys.LMAX]
         channels = config.get(keys.NODE_FEATURE_MULTIPLICITY)
         sizes.width(keys.NODE_FEATURE_MULTIPLICITY, channels, 1)
         sizes.mask(keys.LMAX, lmax, (lmax + 1) ** 2 * channels)
-    for key in (*_WIDTHS, keys.READOUT_FCN_HIDDEN_NEURONS):
-        if config.get(key) is not None:
-            sizes.width(key, config[key])
-    if config.get(keys.IRREPS_MANUAL):
-        if not isinstance(config[keys.IRREPS_MANUAL], list):
-            raise CheckpointError(
-                f"config.json: {keys.IRREPS_MANUAL} is {quoted(config[keys.IRREPS_MANUAL])}; not a list"
-            )
-        sizes.depth(keys.IRREPS_MANUAL, len(config[keys.IRREPS_MANUAL]))
-        for irreps in config[keys.IRREPS_MANUAL]:
-            sizes.irreps(keys.IRREPS_MANUAL, irreps)
-    for key in (keys.RADIAL_BASIS, keys.CUTOFF_FUNCTION, keys.TYPE_MAP, keys.MODAL_MAP):
-        value = config.get(key) or {}
-        if not isinstance(value, Mapping):
-            raise CheckpointError(f"config.json: {key} is {quoted(value)}; expected keys and values")
-        sizes.listed(key, value)
-        for name, number in value.items():
-            if isinstance(number, int):
-                sizes.width(f"{key}.{name}", number)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers, tensors and arrays as JSON has them."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return str(value)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ LATENT_POLARIZABILITY = "latent_polarizability"
 
 def long_range_part(model: nn.Module) -> LongRange | None:
     """The long-range part of a model, None without one; by name: classes of a packaged model are copies."""
-    return next((part for part in model.modules() if type(part).__qualname__ == LongRange.__qualname__), None)
+    found = (part for part in model.modules() if type(part).__qualname__ == LongRange.__qualname__)
+    return cast("LongRange | None", next(found, None))
 
 
 def section_of(model: nn.Module) -> LongRangeConfig | None:

@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -48,6 +49,35 @@ class WeightSizes:
         self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         self.elements = sum(math.prod(shape) for shape in self.shapes.values())
         self.widest = max((length for shape in self.shapes.values() for length in shape), default=0)
+
+    def settings(self, settings: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+        """What a host's model is made from, key by key, and whatever sections and lists there are in it.
+
+        Args:
+            settings: as read from config.json.
+            kinds: pattern of keys, as of file names, to what their values are: "cutoff", "width", "depth", "degree" or
+                "irreps", as the methods below; "integers", of which each is a width; "free", what no size follows
+                from. The first pattern that fits is taken; a key without one is free.
+        """
+        for key, value in settings.items():
+            kind = next((kind for pattern, kind in kinds.items() if fnmatchcase(key, pattern)), "free")
+            if isinstance(value, Mapping | list | tuple):
+                self.listed(key, value)
+            if isinstance(value, Mapping):
+                self.settings(value, kinds)
+            elif kind == "irreps" and value:  # of one layer, or of each; or their highest degree
+                layers = value if isinstance(value, list | tuple) else [value]
+                self.depth(key, len(layers))
+                for layer in layers:
+                    (self.degree if isinstance(layer, int) else self.irreps)(key, layer)
+            elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+                for item in value:
+                    self.settings(item if isinstance(item, Mapping) else {key: item}, kinds)
+            elif kind == "integers":
+                items = value if isinstance(value, list | tuple) else [value]
+                self.width(key, [item for item in items if isinstance(item, int) and not isinstance(item, bool)])
+            elif kind not in ("free", "irreps") and value is not None:
+                getattr(self, kind)(key, value)
 
     def width(self, key: str, value: Any, lowest: int = 0) -> None:
         """A number of channels, functions or neurons, or a list of them: a dimension of some tensor."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,22 @@ def rebuilt(state: HostState, build: Callable[[], nn.Module], kind: str) -> nn.M
         raise CheckpointError(f"config.json does not describe a {kind}: {error!r}") from None
     load_tensors(model, state.tensors)
     return model.eval()
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy whose arrays, tensors and numbers of NumPy are lists and numbers; what else JSON has not, as text."""
+    text = json.dumps(dict(settings), default=lambda item: item.tolist() if hasattr(item, "tolist") else str(item))
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def check_agreement(key: str, described: float, in_weights: float) -> None:
+    """Raise CheckpointError where a number of the description, such as a cutoff, is not the one among the weights.
+
+    Those may be in float32.
+    """
+    if abs(in_weights - described) > 1e-5 * abs(described):
+        raise CheckpointError(f"config.json: {key} is {described}; in the weights it is {in_weights:g}")
 
 
 def dtype_name(model: nn.Module) -> str:

@@ -123,7 +123,7 @@ def test_a_pretrained_model_takes_a_long_range_part_and_starts_exactly_where_it_
             {"radial_basis": {"radial_basis_name": "bessel", "bessel_basis_num": 1000000000}},
             "bessel_basis_num is 1000000000",
         ),
-        ({"irreps_manual": ["4x0e"] * 100000}, "irreps_manual is 100000"),
+        ({"irreps_manual": ["4x0e"] * 100000}, "irreps_manual has 100000 items"),
     ],
 )
 def test_a_size_that_the_weights_do_not_hold_is_refused_before_anything_is_built(saved, changes, message):

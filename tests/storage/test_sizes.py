@@ -204,3 +204,38 @@ def test_tensors_that_share_their_bytes_are_refused(saved: Path) -> None:
 def test_a_path_that_no_folder_can_have_is_refused(given: str) -> None:
     with pytest.raises(CheckpointError):
         les_plugins.load(given)
+
+
+KINDS = {"seed": "free", "r_max": "cutoff", "*depth": "depth", "l_max": "degree", "irreps*": "irreps", "*": "integers"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seed": 10**9, "r_max": 5.0, "l_max": None, "scale": 1e9, "flag": True, "name": "x"},
+        {"irreps": "8x0e+4x1o", "irreps_edge": 2, "irreps_of_layers": ["8x0e", "4x1o"], "depth": 3},
+        {"basis": {"number": 8, "parts": [{"width": 8}, 4]}, "widths": [8, 8]},
+    ],
+)
+def test_settings_that_the_weights_hold_are_let_through(settings: dict[str, Any]) -> None:
+    SIZES.settings(settings, KINDS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"r_max": "long"}, "r_max is 'long'"),
+        ({"mlp_depth": 1000}, "mlp_depth is 1000"),
+        ({"l_max": 12}, "l_max is 12"),
+        ({"irreps": "1000x0e"}, "multiplicity is 1000"),
+        ({"irreps_of_layers": ["8x0e", "1000x0e"]}, "multiplicity is 1000"),
+        ({"irreps_of_layers": ["8x0e"] * 20}, "irreps_of_layers is 20"),
+        ({"channels": 1000}, "channels is 1000"),
+        ({"channels": [8, 1000]}, "channels is 1000"),
+        ({"basis": {"parts": [4, {"width": 1000}]}}, "width is 1000"),
+        ({"names": ["H"] * 1000}, "names has 1000 items"),
+    ],
+)
+def test_a_setting_that_the_weights_do_not_hold_is_named_wherever_it_stands(settings: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        SIZES.settings(settings, KINDS)
