@@ -14,7 +14,6 @@ import lightning
 import matgl
 import torch
 from ase import Atoms
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from matgl.apps.pes import Potential
@@ -27,18 +26,17 @@ from les_plugins.adapters.matgl.data import (
     dataset_of,
     elements_of,
     force_scale,
-    read_split,
+    labels_of,
+    read_files,
     references,
     trains_on_stress,
 )
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
-from les_plugins.config import LongRangeConfig
-from les_plugins.errors import ConfigError, GeometryError, HostError
-from les_plugins.hosting.build import parse_section
-from les_plugins.hosting.section_name import SECTION, refuse_near_misses
+from les_plugins.errors import ConfigError, raising
+from les_plugins.hosting.section_name import SECTION
 from les_plugins.io.documents import parse_yaml
 from les_plugins.storage import checkpoint
-from les_plugins.storage.training import check_keys, saving
+from les_plugins.storage.training import check_cutoff, check_keys, check_section, saving
 from les_plugins.training import TrainingRun
 
 _LOSSES = ("huber_loss", "mse_loss", "smooth_l1_loss", "l1_loss")
@@ -48,14 +46,18 @@ _PATHS = ("dataset.train", "dataset.valid", "dataset.test", "model.load", "train
 _MODEL_KEYS = ("architecture", "load")
 #: What of MGLPotentialTrainer this command decides itself.
 _NOT_OURS_TO_SET = {"model", "magmom_weight", "charge_weight"}
-_NOT_NEGATIVE, _ABOVE = ("from 0 on", lambda value: value >= 0.0), ("above 0", lambda value: value > 0.0)
-_WHOLE = ("without a fraction, 1 or more", lambda value: value >= 1.0 and value.is_integer())
+_ANY = ("", lambda value: True)
+_NOT_NEGATIVE, _ABOVE = (" from 0 on", lambda value: value >= 0.0), (" above 0", lambda value: value > 0.0)
+_WHOLE = (" without a fraction, 1 or more", lambda value: value >= 1.0 and value.is_integer())
 #: Numbers of the trainer section, which MatGL and torch stumble over later, or train with.
 _NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     **dict.fromkeys(("energy_weight", "force_weight"), _NOT_NEGATIVE),
     **dict.fromkeys(("lr", "data_std"), _ABOVE),
     **dict.fromkeys(("batch_size", "max_epochs", "decay_steps"), _WHOLE),
+    **dict.fromkeys(("stress_weight", "data_mean", "seed"), _ANY),
 }
+#: What stands in the place of a number.
+_WORDS = {"data_std": ("forces",), "stress_weight": (None,), "seed": (None,)}
 #: What the best epoch is chosen by.
 _LOSS = "val_Total_Loss"
 #: Warnings of Lightning about its own insides and about small training sets.
@@ -77,22 +79,30 @@ class MatGLTraining(TrainingRun):
     """
 
     host = "matgl"
+    program = "MatGL's trainer"
+    keys = ("dataset", "model", "trainer")
 
     def split(self) -> None:
         """Every key of every section is checked."""
-        checked = checked_settings(self.settings, self.arguments, self.config_file)
-        self.long_range = checked.pop(SECTION)
-        self.settings, self.dataset = checked, checked["dataset"]
-        self.trainer = {**_DEFAULTS, **checked["trainer"]}
+        for item in self.arguments:
+            _override(self.settings, item)
+        super().split()
+        dataset, model, trainer = (
+            check_section(self.settings.setdefault(name, {}), f"{self.config_file}: {name}") for name in self.keys
+        )
+        check_keys(dataset, DATASET_KEYS, f"{self.config_file}: dataset")
+        for name in ("train", "valid"):
+            if not isinstance(dataset.get(name), str):
+                raise ConfigError(f"{self.config_file}: dataset.{name} is missing: give an extended XYZ file")
+        _check_model(model, f"{self.config_file}: model")
+        _check_trainer(trainer, f"{self.config_file}: trainer")
+        self.trainer = {**_DEFAULTS, **trainer}
+        self.labels = labels_of(dataset)
         self.folder = Path(self.trainer["save_path"])
 
     def target(self) -> Path:
         """Beside MatGL's own folder."""
         return self.folder.with_name(f"{self.folder.name}.les")
-
-    def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
-        """Of the dataset section."""
-        return [Path(self.dataset["train"])], [Path(self.dataset["valid"])]
 
     def kept(self) -> Iterable[Path]:
         """Lightning's checkpoints."""
@@ -104,24 +114,21 @@ class MatGLTraining(TrainingRun):
 
     def read_frames(self) -> Sequence[Atoms]:
         """Training set; all files are read, and whether the stress is trained on is decided."""
-        self.splits = {
-            name: read_split(self.dataset, name) for name in ("train", "valid", "test") if self.dataset.get(name)
-        }
-        weight = _number(self.trainer, "stress_weight", self.config_file)
-        on_stress = weight != 0.0 and trains_on_stress(self.splits, self.dataset, bool(weight))
+        dataset = self.settings["dataset"]
+        self.data = read_files(dataset)
+        weight = self.trainer["stress_weight"]
+        on_stress = weight != 0.0 and trains_on_stress(self.data.all(), dataset, bool(weight))
         self.trainer["stress_weight"] = (0.1 if weight is None else weight) if on_stress else 0.0
-        self.splits.setdefault("test", self.splits["valid"])
-        return self.splits["train"]
+        return self.data.training_set()
 
     def fit(self) -> nn.Module | None:
         """MatGL's trainer; None in all but the first process of a distributed training."""
-        section, source = self.settings["model"], self.config_file
-        model, scaling = _model(section, self.long_range, self.frames, self.trainer, self.dataset, source)
-        data = {
-            name: dataset_of(some, model, self.dataset, str(self.dataset.get(name) or self.dataset["valid"]))
-            for name, some in self.splits.items()
-        }
-        potential, best = _fit(model, data, self.trainer, scaling, self.folder, source)
+        torch.manual_seed(int(self.trainer.get("seed", 42) or 0))
+        model, scaling = self._loaded() if "load" in self.settings["model"] else self._built()
+        model = self._with_section(model)
+        sets = {"train": self.data.train, "valid": self.data.valid, "test": self.data.test or self.data.valid}
+        data = {name: dataset_of(files, model, self.labels) for name, files in sets.items()}
+        potential, best = _fit(model, data, self.trainer, scaling, self.folder)
         if rank_zero_only.rank:
             return None
         self.facts["last_validation"] = best
@@ -129,123 +136,60 @@ class MatGLTraining(TrainingRun):
             potential.save(self.folder)
         return cast(nn.Module, potential)
 
-
-def train(config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[str, Any] | None = None) -> Path | None:
-    """Train as the file says; see `TrainingRun.run` for what is returned and raised."""
-    return MatGLTraining(config_file, arguments, metadata).run()
-
-
-def checked_settings(settings: dict[str, Any], arguments: Iterable[str], config_file: Path) -> dict[str, Any]:
-    """The sections of a file, overridden and every key checked; `long_range` is a LongRangeConfig or None.
-
-    Raises:
-        ConfigError: a key that is not known, or one that is missing.
-    """
-    for item in arguments:
-        _override(settings, item)
-    refuse_near_misses(settings, str(config_file), place="beside dataset, model and trainer")
-    check_keys(settings, ("dataset", "model", "trainer", SECTION), str(config_file))
-    for name in ("dataset", "model", "trainer"):
-        section = settings.setdefault(name, {})
-        if not isinstance(section, dict):
-            raise ConfigError(f"{config_file}: {name} is {section!r}; expected a section of keys and values")
-    check_keys(settings["dataset"], DATASET_KEYS, f"{config_file}: dataset")
-    for name in ("train", "valid"):
-        if not isinstance(settings["dataset"].get(name), str):
-            raise ConfigError(f"{config_file}: dataset.{name} is missing: give an extended XYZ file")
-    _check_model(settings["model"], f"{config_file}: model")
-    check_keys(settings["trainer"], _trainer_keys(), f"{config_file}: trainer")
-    loss = settings["trainer"].get("loss", _LOSSES[0])
-    if loss not in _LOSSES:  # MatGL takes the last one for every name that it does not know
-        raise ConfigError(f"{config_file}: trainer.loss is {loss!r}; allowed: {', '.join(_LOSSES)}")
-    for key, (allowed, holds) in _NUMBERS.items():
-        if key in settings["trainer"] and not (key == "data_std" and settings["trainer"][key] == "forces"):
-            value = _number(settings["trainer"], key, config_file)
-            if value is None or not holds(value):
-                raise ConfigError(
-                    f"{config_file}: trainer.{key} is {settings['trainer'][key]!r}; allowed: a number {allowed}"
-                )
-            settings["trainer"][key] = int(value) if value.is_integer() else value
-    cutoff = settings["model"].get("cutoff", 1.0)
-    if not isinstance(cutoff, int | float) or not 0.0 < cutoff < math.inf:
-        raise ConfigError(f"{config_file}: model.cutoff is {cutoff!r}; allowed: a length in Å above 0")
-    save_path = settings["trainer"].get("save_path", _DEFAULTS["save_path"])
-    if not isinstance(save_path, str) or Path(save_path).name in ("", ".."):
-        raise ConfigError(f"{config_file}: trainer.save_path is {save_path!r}; allowed: the name of a folder")
-    extra = settings["trainer"].get("trainer_kwargs") or {}
-    allowed = [name for name in inspect.signature(lightning.Trainer).parameters if name != "callbacks"]
-    if not isinstance(extra, dict):
-        raise ConfigError(f"{config_file}: trainer.trainer_kwargs is {extra!r}; expected a section of keys and values")
-    check_keys(extra, allowed, f"{config_file}: trainer.trainer_kwargs")
-    section = settings.get(SECTION)
-    present = SECTION in settings
-    settings[SECTION] = parse_section(section, f"{config_file}: {SECTION}") if present else None
-    return settings
-
-
-def _model(
-    section: Mapping[str, Any],
-    long_range: LongRangeConfig | None,
-    frames: Sequence[Atoms],
-    trainer: Mapping[str, Any],
-    dataset: Mapping[str, Any],
-    source: Path,
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The energy model, and element_refs, data_mean and data_std: the file's, or those of the model that is loaded."""
-    torch.manual_seed(int(_number(trainer, "seed", source, 42) or 0))
-    if "load" in section:
-        if (Path(str(section["load"])) / checkpoint.MANIFEST).is_file():
-            raise ConfigError(
-                f"{source}: model.load is {section['load']!r}, a checkpoint of les-plugins; allowed: a model of MatGL, "
-                "which `les-plugins train matgl` writes beside it (the same name without .les)"
-            )
-        try:
-            potential = matgl.load_model(section["load"])
-        except Exception as error:  # MatGL looks for unknown names on the network
-            raise ConfigError(f"{source}: model.load: MatGL cannot load {section['load']!r}: {error}") from None
-        if not isinstance(potential, Potential):
-            raise ConfigError(f"{source}: model.load is a {type(potential).__name__}; allowed: a Potential of MatGL")
-        refs = potential.element_refs
+    def _built(self) -> tuple[nn.Module, dict[str, Any]]:
+        """A new energy model, and element_refs, data_mean and data_std as the file gives them."""
+        section, trainer = self.settings["model"], self.trainer
+        options = {key: value for key, value in section.items() if key not in _MODEL_KEYS}
+        elements = tuple(options.pop("element_types", None) or elements_of(self.frames))
+        refs, where = trainer["element_refs"], f"{self.config_file}: trainer.element_refs"
+        scale = trainer.get("data_std", 1.0)
         scaling = {
+            "element_refs": references(refs, self.frames, elements, self.labels["energy"], where),
+            "data_mean": trainer.get("data_mean", 0.0),
+            "data_std": force_scale(self.frames, self.labels["forces"]) if scale == "forces" else scale,
+        }
+        name = section.get("architecture", "TensorNet")
+        own = {"use_warp": False} if name == "TensorNet" else {}
+        with raising(ConfigError, f"{self.config_file}: model: MatGL's {name} refuses these arguments"):
+            model = ARCHITECTURES[name].kind(**{**own, **options, "element_types": elements, "is_intensive": False})
+        return model, scaling
+
+    def _loaded(self) -> tuple[nn.Module, dict[str, Any]]:
+        """The energy model of one that MatGL trained, with its element_refs, data_mean and data_std."""
+        given, where = self.settings["model"]["load"], f"{self.config_file}: model.load"
+        if (Path(str(given)) / checkpoint.MANIFEST).is_file():
+            raise ConfigError(
+                f"{where} is {given!r}, a checkpoint of les-plugins; allowed: a model of MatGL, which `les-plugins "
+                "train matgl` writes beside it (the same name without .les)"
+            )
+        with raising(ConfigError, f"{where}: MatGL cannot load {given!r}"):  # it looks for unknown names on the network
+            potential = matgl.load_model(given)
+        if not isinstance(potential, Potential):
+            raise ConfigError(f"{where} is a {type(potential).__name__}; allowed: a Potential of MatGL")
+        refs = potential.element_refs
+        return cast(nn.Module, potential.model), {
             "element_refs": None if refs is None else refs.property_offset.detach().cpu().numpy(),
             "data_mean": float(potential.data_mean),
             "data_std": float(potential.data_std),
         }
-        return _with_section(cast(nn.Module, potential.model), long_range, source), scaling
-    options = {key: value for key, value in section.items() if key not in _MODEL_KEYS}
-    elements = tuple(options.pop("element_types", None) or elements_of(frames))
-    scale = trainer.get("data_std", 1.0)
-    scaling = {
-        "element_refs": references(trainer["element_refs"], frames, elements, dataset, f"{source}: trainer"),
-        "data_mean": _number(trainer, "data_mean", source, 0.0),
-        "data_std": force_scale(frames, dataset) if scale == "forces" else _number(trainer, "data_std", source, 1.0),
-    }
-    name = section.get("architecture", "TensorNet")
-    own = {"use_warp": False} if name == "TensorNet" else {}
-    try:
-        model = ARCHITECTURES[name].kind(**{**own, **options, "element_types": elements, "is_intensive": False})
-    except Exception as error:  # the host raises whatever a nonsense argument makes it
-        raise ConfigError(f"{source}: model: MatGL's {name} refuses these arguments: {error}") from None
-    return _with_section(model, long_range, source), scaling
 
-
-def _with_section(model: nn.Module, long_range: LongRangeConfig | None, source: Path) -> nn.Module:
-    if long_range is None:
+    def _with_section(self, model: nn.Module) -> nn.Module:
+        if self.long_range is None:
+            return model
+        if not isinstance(model, LongRangeModel):
+            return attach_long_range(model, self.long_range)
+        if model.long_range.config != self.long_range:
+            raise ConfigError(
+                f"{self.config_file}: the loaded model has a long-range part already, of another {SECTION} section"
+            )
         return model
-    if not isinstance(model, LongRangeModel):
-        return attach_long_range(model, long_range)
-    if model.long_range.config != long_range:
-        raise ConfigError(f"{source}: the loaded model has a long-range part already, of another {SECTION} section")
-    return model
+
+
+train = MatGLTraining.train
 
 
 def _fit(
-    model: nn.Module,
-    data: Mapping[str, Any],
-    trainer: Mapping[str, Any],
-    scaling: Mapping[str, Any],
-    folder: Path,
-    source: Path,
+    model: nn.Module, data: Mapping[str, Any], trainer: Mapping[str, Any], scaling: Mapping[str, Any], folder: Path
 ) -> tuple[Any, dict[str, float]]:
     """The potential of the best epoch, and its numbers on the validation set."""
     options = {key: value for key, value in trainer.items() if key in _parameters(MGLPotentialTrainer)}
@@ -257,15 +201,7 @@ def _fit(
     with warnings.catch_warnings():
         for category, message in _HOST_WARNINGS:
             warnings.filterwarnings("ignore", message, category)
-        try:
-            fitter.fit(data, atomrefs=scaling["element_refs"], ckpt_path=trainer.get("ckpt_path"))
-        except GeometryError as error:  # every frame was looked at before
-            hint = "the weights may have grown without bound: try a lower lr"
-            raise HostError(f"{source}: the training of MatGL failed: {error}; {hint}") from error
-        except (TypeError, ValueError, MisconfigurationException) as error:
-            raise HostError(f"{source}: MatGL's trainer refused: {error}") from error
-        except Exception as error:  # MatGL, Lightning and torch raise whatever an option makes them
-            raise HostError(f"{source}: the training of MatGL failed: {type(error).__name__}: {error}") from error
+        fitter.fit(data, atomrefs=scaling["element_refs"], ckpt_path=trainer.get("ckpt_path"))
     if keep.best_model_path and not rank_zero_only.rank:
         # plain tensors and numbers: MatGL keeps Lightning's checkpoints readable without pickled code
         state = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
@@ -286,18 +222,6 @@ class BestNumbers(lightning.Callback):
             self.best = {**found, "epoch": float(trainer.current_epoch)}
 
 
-def _number(trainer: Mapping[str, Any], key: str, source: Path, default: float | None = None) -> float | None:
-    given = trainer.get(key, default)
-    if isinstance(given, str):  # YAML takes 1e-3, without a point, for text
-        with contextlib.suppress(ValueError):
-            given = float(given)
-    if given is not None and (
-        isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given)
-    ):
-        raise ConfigError(f"{source}: trainer.{key} is {given!r}; allowed: a number")
-    return None if given is None else float(given)
-
-
 def _check_model(section: dict[str, Any], where: str) -> None:
     if "load" in section:
         check_keys(section, ("load",), where)
@@ -307,11 +231,36 @@ def _check_model(section: dict[str, Any], where: str) -> None:
         raise ConfigError(f"{where}.architecture is {name!r}; allowed: {', '.join(ARCHITECTURES)}")
     own = set(_parameters(ARCHITECTURES[name].kind)) - {"is_intensive", "kwargs"}
     check_keys(section, (*_MODEL_KEYS, *sorted(own)), where)
+    check_cutoff(section.get("cutoff", 1.0), f"{where}.cutoff")
 
 
-def _trainer_keys() -> tuple[str, ...]:
+def _check_trainer(section: dict[str, Any], where: str) -> None:
+    """Keys and values of the trainer section; numbers that YAML took for text are made numbers."""
     own = [name for name in _parameters(MGLPotentialTrainer) if name not in _NOT_OURS_TO_SET]
-    return (*own, "element_refs", "save_path", "ckpt_path")
+    check_keys(section, (*own, "element_refs", "save_path", "ckpt_path"), where)
+    loss = section.get("loss", _LOSSES[0])
+    if loss not in _LOSSES:  # MatGL takes the last one for every name that it does not know
+        raise ConfigError(f"{where}.loss is {loss!r}; allowed: {', '.join(_LOSSES)}")
+    for key, (allowed, holds) in _NUMBERS.items():
+        if key in section and section[key] not in _WORDS.get(key, ()):
+            section[key] = _number(section[key], f"{where}.{key}", allowed, holds)
+    save_path = section.get("save_path", _DEFAULTS["save_path"])
+    if not isinstance(save_path, str) or Path(save_path).name in ("", ".."):
+        raise ConfigError(f"{where}.save_path is {save_path!r}; allowed: the name of a folder")
+    extra = check_section(section.get("trainer_kwargs") or {}, f"{where}.trainer_kwargs")
+    allowed_there = [name for name in _parameters(lightning.Trainer) if name != "callbacks"]
+    check_keys(extra, allowed_there, f"{where}.trainer_kwargs")
+
+
+def _number(given: Any, where: str, allowed: str, holds: Callable[[float], bool]) -> int | float:
+    value = given
+    if isinstance(value, str):  # YAML takes 1e-3, without a point, for text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not holds(float(value)):
+        raise ConfigError(f"{where} is {given!r}; allowed: a number{allowed}")
+    return int(value) if float(value).is_integer() else value
 
 
 def _parameters(kind: type) -> list[str]:

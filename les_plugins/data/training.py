@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from les_plugins.data.frames import check_boundaries, check_elements, label_names, read_frames
 from les_plugins.data.labels import shaped
+from les_plugins.data.metrics import Floats
 from les_plugins.errors import DataError, LesPluginsWarning
 
 #: Weight of a quantity ("energy", "forces", …) of a frame in the host's loss; zero: the frame needs no such label.
@@ -64,6 +65,10 @@ class TrainedLabel:
             if (value := holder.get(self.key)) is not None:
                 return value
         return None
+
+    def value(self, atoms: Atoms) -> Floats:
+        """The label of a frame that has it, in its own shape; a stress in Voigt order, a charge tensor (N, 3, 3)."""
+        return shaped(self.quantity, self.read(atoms), len(atoms), self.key)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from ase.constraints import FixAtoms
 import les_plugins
 from les_plugins.adapters.matgl import train as training
 from les_plugins.adapters.matgl.contract import training_settings
-from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsError, LesPluginsWarning
+from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsWarning
 from les_plugins.io.documents import read_yaml
 from les_plugins.testing import labelled_waters
 
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 
-class MatGLStartsError(LesPluginsError):
+class MatGLStartsError(BaseException):
     """MatGL itself would begin now; carries its data and the weights of the losses."""
 
 
@@ -124,9 +124,11 @@ def test_paths_on_the_command_line_stand_as_they_are(work):
     config = write(labelled_waters(6))
     Path("train.extxyz").rename(f"{odd}/train.extxyz")
     arguments = [f"dataset.train={odd}/train.extxyz", f"trainer.save_path={odd}/run"]
-    settings = training.checked_settings(read_yaml(config), arguments, config)
-    assert settings["dataset"]["train"] == f"{odd}/train.extxyz"
-    assert settings["trainer"]["save_path"] == f"{odd}/run"
+    run = training.MatGLTraining(config, arguments)
+    run.settings = read_yaml(config)
+    run.split()
+    assert run.settings["dataset"]["train"] == f"{odd}/train.extxyz"
+    assert run.settings["trainer"]["save_path"] == f"{odd}/run"
     started(config, f"dataset.train={odd}/train.extxyz")
 
 

@@ -29,7 +29,7 @@ from matgl_models import ARCHITECTURES, FULL, long_range_part, tiny_model, water
 
 import les_plugins
 from les_plugins.adapters.matgl.contract import training_settings
-from les_plugins.adapters.matgl.train import checked_settings, train
+from les_plugins.adapters.matgl.train import MatGLTraining, train
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.io.documents import read_yaml
 from les_plugins.testing import labelled_waters
@@ -66,7 +66,10 @@ def write_config(architecture: str = "TensorNet", long_range: Any = LONG_RANGE, 
 
 
 def read_settings(path: Path, arguments=()):
-    return checked_settings(read_yaml(path), arguments, path)
+    run = MatGLTraining(path, arguments)
+    run.settings = read_yaml(path)
+    run.split()
+    return {**run.settings, "long_range": run.long_range}
 
 
 @pytest.fixture
@@ -276,7 +279,7 @@ def test_wrong_files_and_arguments_raise_an_error(work):
         ({"model": {"rbf_type": "no such"}}, ConfigError, "MatGL's TensorNet refuses these arguments"),
         ({"trainer": {"stress_weight": 1.0}}, ConfigError, "not every frame is periodic and has a stress"),
         ({"trainer": {"element_refs": {"H": 1.0}}}, ConfigError, "one energy in eV for each of H, O"),
-        ({"trainer": {"trainer_kwargs": {"max_epochs": 3}}}, HostError, "MatGL's trainer refused"),
+        ({"trainer": {"trainer_kwargs": {"max_epochs": 3}}}, HostError, "MatGL's trainer stopped with TypeError"),
         ({"trainer": {"data_std": "rms"}}, ConfigError, r"trainer\.data_std is 'rms'; allowed: a number"),
         ({"trainer": {"loss": "huber"}}, ConfigError, r"trainer\.loss is 'huber'; allowed: huber_loss, mse_loss"),
         (

@@ -21,7 +21,7 @@ from les_plugins.adapters.nequip import train as training
 from les_plugins.adapters.nequip.builder import TARGET
 from les_plugins.adapters.nequip.data import spread
 from les_plugins.adapters.nequip.hydra_config import overrides, run_directory
-from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsError, LesPluginsWarning
+from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsWarning
 from les_plugins.model.outputs import long_range_part
 from les_plugins.testing import labelled_waters
 
@@ -29,7 +29,7 @@ from les_plugins.testing import labelled_waters
 ODD = "a=b, [c] {d} (e) 'f' \"g\" $h %i #j ~k *l @m Größe 水 n.."
 
 
-class NequIPStartsError(LesPluginsError):
+class NequIPStartsError(BaseException):
     """NequIP itself would begin now; carries how it would be called."""
 
 

@@ -22,11 +22,11 @@ from les_plugins.adapters.sevennet import train as training
 from les_plugins.adapters.sevennet.contract import tiny_model, training_settings
 from les_plugins.adapters.sevennet.seam import training as training_of
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsError, LesPluginsWarning
+from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError, LesPluginsWarning
 from les_plugins.testing import labelled_waters
 
 
-class SevenNetStartsError(LesPluginsError):
+class SevenNetStartsError(BaseException):
     """SevenNet itself would begin now."""
 
 
