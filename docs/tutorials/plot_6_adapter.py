@@ -52,7 +52,7 @@ def run(command, last_lines=None):
 # .. code-block:: toml
 #
 #    [project.entry-points.les_plugins]
-#    tiny_schnet = "les_tiny_schnet.adapter"
+#    tiny_schnet = "les_tiny_schnet.plugin"
 
 shutil.copytree(clone / "examples" / "adapter_template", work / "my_adapter")
 subprocess.run(
@@ -115,5 +115,8 @@ run("les-plugins check tiny_schnet", last_lines=12)
 # Your own framework
 # ------------------
 #
-# Replace ``tiny_schnet`` by your framework, and in ``adapter.py`` the functions that name it. Run ``les-plugins check
-# NAME`` after each step. When it passes, the adapter is done.
+# Remove the folder ``tiny_schnet``, make your framework a dependency, and replace the names of the template in
+# ``plugin.py``, ``adapter.py`` and ``contract.py``. :doc:`/how-to/write-an-adapter` says what to fill in, and what a
+# first run of the contract fails with. For a framework whose model returns forces itself, start from
+# ``examples/force_template``. Run ``les-plugins check NAME`` after each step; ``-k`` selects laws. When it passes, the
+# adapter is done.

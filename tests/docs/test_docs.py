@@ -89,7 +89,9 @@ def test_the_sections_that_are_shown_can_be_used(page: str) -> None:
 
 def test_the_adapter_that_is_shown_is_the_one_that_is_tested() -> None:
     page = read("docs/how-to/write-an-adapter.md")
-    adapter = "".join(read(f"examples/adapter_template/les_tiny_schnet/{name}.py") for name in ("adapter", "plugin"))
+    adapter = "".join(
+        read(f"examples/adapter_template/les_tiny_schnet/{name}.py") for name in ("adapter", "plugin", "contract")
+    )
     starts = "@hookimpl|def |class LongRange|class Calculator|class Training|class TinySchNetHost"
     blocks = re.findall(rf"^    (?:{starts})(?:.*\n|\n)+?(?=\S)", page, re.MULTILINE)
     lines = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]

@@ -10,6 +10,7 @@ from les_plugins.data.training import read_labelled_frames
 from les_plugins.hosting.build import build_long_range
 from les_plugins.hosting.calculator import LongRangeCalculator
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.storage.sizes import WeightSizes
 from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
 from les_plugins.training import TrainingRun
 
@@ -62,6 +63,8 @@ def state(model):
 
 
 def rebuild(state):
+    WeightSizes(state.tensors).cutoff("model.cutoff", state.model.get("cutoff"))
+
     def build():
         arguments = dict(state.model)
         dtype = dtype_of(arguments.pop("dtype"))

@@ -8,9 +8,11 @@ import torch
 from les_tiny_schnet import adapter
 from les_tiny_schnet.adapter import LongRangeSchNet
 from les_tiny_schnet.contract import TinySchNetContract
+from les_tiny_schnet.plugin import TinySchNetHost
 
 from les_plugins import LongRangeConfig
 from les_plugins.hosting.build import parse_section
+from les_plugins.testing import AdapterContract
 
 CORRECT = LongRangeSchNet.forward
 
@@ -179,6 +181,18 @@ def test_the_contract_fails_for_a_trainer(
     monkeypatch.setattr(adapter, "Training", training)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         law(TinySchNetContract(), tmp_path, monkeypatch)
+
+
+def test_laws_of_training_are_skipped_for_a_host_without_a_trainer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    contract = type("Untrained", (TinySchNetContract,), {"train": AdapterContract.train})()
+    with pytest.raises(pytest.fail.Exception, match="has no train, which the adapter of tiny_schnet implements"):
+        contract.test_the_hosts_own_trainer_trains_the_long_range_part(tmp_path, monkeypatch)
+    parts = {method: place for method, place in TinySchNetHost.parts.items() if method != "train"}
+    monkeypatch.setattr(TinySchNetHost, "parts", parts)
+    with pytest.raises(pytest.skip.Exception, match="the adapter of tiny_schnet has no trainer"):
+        contract.test_the_hosts_own_trainer_trains_the_long_range_part(tmp_path, monkeypatch)
 
 
 def test_a_skip_without_a_reason_fails() -> None:
