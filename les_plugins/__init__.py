@@ -14,7 +14,7 @@ from les_plugins.version import __version__ as __version__
 if TYPE_CHECKING:
     from les_plugins.api import attach, load, save
     from les_plugins.config import LongRangeConfig
-    from les_plugins.electrostatics import ElectrostaticsResult, LatentElectrostatics
+    from les_plugins.electrostatics import ElectrostaticsResult, LatentElectrostatics, PairSoftness
     from les_plugins.electrostatics.multipoles import Multipoles
     from les_plugins.errors import LesPluginsError
 
@@ -26,6 +26,7 @@ __all__ = [
     "LesPluginsError",
     "LongRangeConfig",
     "Multipoles",
+    "PairSoftness",
     "attach",
     "load",
     "save",
@@ -38,6 +39,7 @@ _PLACES = {
     "LesPluginsError": "errors",
     "LongRangeConfig": "config",
     "Multipoles": "electrostatics.multipoles",
+    "PairSoftness": "electrostatics.flow",
     "attach": "api",
     "load": "api",
     "save": "api",

@@ -51,6 +51,10 @@ class Transfers(NamedTuple):
         each = self.charge[:, None] * self.vector.to(self.charge.dtype)
         return torch.zeros(n_atoms, 3, dtype=each.dtype, device=each.device).index_add(0, self.centre, each)
 
+    def to(self, dtype: torch.dtype) -> Transfers:
+        """The same with charges in another dtype."""
+        return self._replace(charge=self.charge.to(dtype))
+
     def scaled(self, factor: Tensor) -> Transfers:
         """The same ways with every charge times one factor."""
         return self._replace(charge=factor * self.charge)

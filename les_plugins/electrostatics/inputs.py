@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.flow import PairSoftness
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.errors import GeometryError
 
@@ -20,6 +21,17 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 LENGTHS = (torch.float64, torch.float32, *INTEGERS)
 #: Of moments and response coefficients, which are cast to float64 and come back in it.
 VALUES = (*LENGTHS, torch.float16, torch.bfloat16)
+#: Of each tensor that is no moment and no coefficient.
+KINDS: dict[str, tuple[torch.dtype, ...]] = {
+    "pbc": (torch.bool,),
+    "batch": INTEGERS,
+    "positions": LENGTHS,
+    "cell": LENGTHS,
+    "pair_softness.centre": INTEGERS,
+    "pair_softness.neighbor": INTEGERS,
+}
+#: Whose values are looked at elsewhere, or never.
+NO_SUM = ("cell", "pbc", "batch", "pair_softness.centre", "pair_softness.neighbor")
 #: Antisymmetric part and trace that a quadrupole may have, over the largest element of all: rounding in float32 of
 #: values cast up, and of TF32 products (2⁻¹¹ each) and below.
 QUADRUPOLE_ROUNDING = {torch.float64: 1e-5}
@@ -37,12 +49,14 @@ class LayerInputs(NamedTuple):
     softness: Tensor | None
     polarizability: Tensor | None
     external_field: Tensor | None
+    pair_softness: PairSoftness | None = None
 
     def named(self) -> dict[str, Tensor | None]:
         """Every tensor by the name that messages give it."""
         values: dict[str, Tensor | None] = self._asdict()
-        del values["multipoles"]
-        return values | self.multipoles._asdict()
+        del values["multipoles"], values["pair_softness"]
+        pairs = {} if self.pair_softness is None else self.pair_softness._asdict()
+        return values | self.multipoles._asdict() | {f"pair_softness.{name}": value for name, value in pairs.items()}
 
     def check(self) -> None:
         """Refuse what cannot be evaluated, or not as it was meant.
@@ -52,10 +66,18 @@ class LayerInputs(NamedTuple):
         """
         if not isinstance(self.multipoles, Multipoles):
             raise GeometryError(f"multipoles is a {_kind(self.multipoles)}; allowed: les_plugins.Multipoles")
+        if not isinstance(self.pair_softness, PairSoftness | None):
+            raise GeometryError(
+                f"pair_softness is a {_kind(self.pair_softness)}; allowed: les_plugins.PairSoftness, or None"
+            )
         _check_kinds(self.named(), self.positions)
         check_batch(self.positions, self.cell, self.pbc, self.batch)
         self.multipoles.check(len(self.positions))
         check_response(len(self.positions), self.softness, self.polarizability)
+        if self.pair_softness is not None:
+            if self.softness is not None:
+                raise GeometryError("softness and pair_softness are two ways of inducing charge; allowed: one of them")
+            check_shapes_of_pairs(self.pair_softness)
         self._check_values()
 
     def _check_values(self) -> None:
@@ -63,7 +85,7 @@ class LayerInputs(NamedTuple):
         floating = {
             name: tensor
             for name, tensor in self.named().items()
-            if name not in ("cell", "pbc", "batch") and tensor is not None and tensor.numel() > 0
+            if name not in NO_SUM and tensor is not None and tensor.numel() > 0
         }
         if not floating:
             return
@@ -128,6 +150,20 @@ def check_response(n_atoms: int, softness: Tensor | None, polarizability: Tensor
         )
 
 
+def check_shapes_of_pairs(pairs: PairSoftness) -> None:
+    """Refuse shapes of `PairSoftness` that do not fit each other."""
+    n_edges = len(pairs.value)
+    for name, shape in (
+        ("centre", (n_edges,)),
+        ("neighbor", (n_edges,)),
+        ("vector", (n_edges, 3)),
+        ("value", (n_edges,)),
+    ):
+        found = tuple(getattr(pairs, name).shape)
+        if found != shape:
+            raise GeometryError(f"pair_softness.{name} has shape {found}; allowed: {shape}, one row an edge")
+
+
 def _check_kinds(tensors: Mapping[str, Tensor | None], positions: Tensor) -> None:
     """Refuse what is no dense tensor with values, of a type that is not meant, or on another device."""
     for name, tensor in tensors.items():
@@ -137,7 +173,7 @@ def _check_kinds(tensors: Mapping[str, Tensor | None], positions: Tensor) -> Non
             raise GeometryError(f"{name} is a {_kind(tensor)}; allowed: a torch tensor")
         if tensor.dim() == 0:
             raise GeometryError(f"{name} has shape (); allowed: at least one axis")
-        allowed = {"pbc": (torch.bool,), "batch": INTEGERS, "positions": LENGTHS, "cell": LENGTHS}.get(name, VALUES)
+        allowed = KINDS.get(name, VALUES)
         if tensor.dtype not in allowed:
             raise GeometryError(f"{name} has dtype {tensor.dtype}; allowed: {', '.join(map(str, allowed))}")
         if tensor.is_meta or tensor.layout is not torch.strided:

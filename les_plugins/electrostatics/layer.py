@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from les_plugins.electrostatics.checks import is_traced, one_of
 from les_plugins.electrostatics.external_field import PERIODIC_FIELD, in_external_field
+from les_plugins.electrostatics.flow import PairSoftness
 from les_plugins.electrostatics.former import from_former_state
 from les_plugins.electrostatics.inputs import LayerInputs
 from les_plugins.electrostatics.local import to_structures
@@ -20,11 +21,13 @@ from les_plugins.electrostatics.net_charge import neutralized, refuse_net_charge
 from les_plugins.electrostatics.parallel.processes import check_on_all_ranks
 from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.periodic.static import refuse_uncovered, static_electrostatics, static_extent
-from les_plugins.electrostatics.response.choice import ResponseModel, make_response, response_name
+from les_plugins.electrostatics.response.choice import ResponseModel, make_response, respond, response_name
 from les_plugins.electrostatics.response.interaction import Interaction
 from les_plugins.electrostatics.response.one_shot import InteractingResponse
+from les_plugins.electrostatics.response.pair_flow import PairFlow, pair_flow
+from les_plugins.electrostatics.response.pair_inputs import check_pairs
 from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
-from les_plugins.electrostatics.results import PermanentResult, sum_channels
+from les_plugins.electrostatics.results import ElectrostaticsResult, PermanentResult, sum_channels
 from les_plugins.electrostatics.settings import WARNING_ENERGY, WORKSPACE, ElectrostaticsSettings
 from les_plugins.electrostatics.solver import solve_structures
 from les_plugins.errors import ConfigError, GeometryError
@@ -33,26 +36,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 Solver = Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
-
-
-class ElectrostaticsResult(NamedTuple):
-    """Result of `LatentElectrostatics`, in the dtype of the positions.
-
-    Attributes:
-        energy: (B,) eV, long-range energy of every structure.
-        atomic_energy: (N,) eV; sums to `energy`.
-        potential: (N,) V, of the permanent moments at the atoms; (N, channels) for charge channels.
-        field: (N, 3) V/Å, of the permanent moments at the atoms.
-        charge: (N,) e, induced part included; (N, channels) for charge channels.
-        dipole: (N, 3) e·Å, induced part included; None when there is neither a permanent nor an induced one.
-    """
-
-    energy: Tensor
-    atomic_energy: Tensor
-    potential: Tensor
-    field: Tensor
-    charge: Tensor
-    dipole: Tensor | None
 
 
 class LatentElectrostatics(torch.nn.Module):
@@ -172,6 +155,7 @@ class LatentElectrostatics(torch.nn.Module):
         polarizability: Tensor | None = None,
         external_field: Tensor | None = None,
         periodic_field: str = "refuse",
+        pair_softness: PairSoftness | None = None,
     ) -> ElectrostaticsResult:
         """Long-range energy, potential, field and total moments of a batch of structures.
 
@@ -186,8 +170,11 @@ class LatentElectrostatics(torch.nn.Module):
             external_field: (B, 3) or (3,) V/Å in latent units (theory 7). The energy of a net charge in it is counted
                 from the origin of the coordinates.
             periodic_field: what a field along periodic directions does, where the positions of charges are not defined:
-                "refuse", or "dipoles", −Σ u·E − ½ Σ (E_i + E)·α·(E_i + E) alone. The energy is then not that of the
-                structure in the field: its derivatives lack what the field does to charges.
+                "refuse", or "dipoles", −Σ u·E − ½ Σ (E_i + E)·α·(E_i + E) and the flow over pairs. The energy is then
+                not that of the structure in the field: its derivatives lack what the field does to other charges.
+            pair_softness: of pairs of neighbours, in the place of `softness`; every edge in both directions. In a
+                process group `centre` counts this rank's atoms and `neighbor` those of all ranks, one rank after the
+                other.
 
         Returns:
             ElectrostaticsResult; computed in float64, returned in the dtype of `positions`.
@@ -200,7 +187,9 @@ class LatentElectrostatics(torch.nn.Module):
         """
         if not is_traced():  # values are not known to a compiler
             one_of("periodic_field", periodic_field, PERIODIC_FIELD)
-            inputs = LayerInputs(positions, cell, pbc, batch, multipoles, softness, polarizability, external_field)
+            inputs = LayerInputs(
+                positions, cell, pbc, batch, multipoles, softness, polarizability, external_field, pair_softness
+            )
             if self.ranks is None:
                 inputs.check()
             else:
@@ -220,7 +209,7 @@ class LatentElectrostatics(torch.nn.Module):
         if moments.charge.dim() == 2:
             if external_field is not None:
                 raise GeometryError("external_field with charge channels, shape (N, channels): give charge as (N,)")
-            if softness is not None or polarizability is not None:
+            if softness is not None or polarizability is not None or pair_softness is not None:
                 raise GeometryError("charge channels, shape (N, channels), have no response: give charge as (N,)")
             geometry = (coordinates, lattice, pbc, batch)
             every = sum_channels([self.solver(*geometry, Multipoles(column)) for column in moments.charge.unbind(1)])
@@ -231,6 +220,7 @@ class LatentElectrostatics(torch.nn.Module):
         energy, atomic, potential, field = permanent
         charge, dipole = moments.charge, moments.dipole
 
+        flow = None if pair_softness is None else self._flow(pair_softness, batch, external_field)
         driving_potential, driving_field = potential, field
         if external_field is not None:
             driving_potential, driving_field, work = in_external_field(
@@ -247,14 +237,21 @@ class LatentElectrostatics(torch.nn.Module):
             )
             atomic = atomic + work
             energy = energy.index_add(0, batch, work)
-        if self.response_model is not None and (softness is not None or polarizability is not None):
+            if flow is not None:  # which the field reaches along the edges
+                driving_potential = potential
+        transfers = None
+        if self.response_model is not None and not (softness is None and polarizability is None and flow is None):
             kappa = None if softness is None else softness.double()
             alpha = None if polarizability is None else polarizability.double()
-            if isinstance(self.response_model, InteractingResponse):
-                interaction = self._interaction(coordinates, lattice, pbc, batch)
-                induced = self.response_model.respond(interaction, driving_potential, driving_field, kappa, alpha)
-            else:
-                induced = self.response_model(driving_potential, driving_field, kappa, alpha)
+            induced = respond(
+                self.response_model,
+                lambda: self._interaction(coordinates, lattice, pbc, batch),
+                driving_potential,
+                driving_field,
+                kappa,
+                alpha,
+                flow,
+            )
             atomic = atomic + induced.atomic_energy
             response_energy = induced.energy
             if response_energy is None:
@@ -263,11 +260,11 @@ class LatentElectrostatics(torch.nn.Module):
             charge = charge if induced.charge is None else charge + induced.charge
             if induced.dipole is not None:
                 dipole = induced.dipole if dipole is None else dipole + induced.dipole
+            transfers = None if induced.flow is None else induced.flow.to(dtype)
         energy = reduce_total(energy, self.ranks)
         total = None if dipole is None else dipole.to(dtype)
-        return ElectrostaticsResult(
-            energy.to(dtype), atomic.to(dtype), potential.to(dtype), field.to(dtype), charge.to(dtype), total
-        )
+        values = [value.to(dtype) for value in (energy, atomic, potential, field, charge)]
+        return ElectrostaticsResult(values[0], values[1], values[2], values[3], values[4], total, transfers)
 
     def collective_polarizability(
         self,
@@ -277,30 +274,39 @@ class LatentElectrostatics(torch.nn.Module):
         batch: Tensor,
         softness: Tensor | None,
         polarizability: Tensor | None,
+        pair_softness: PairSoftness | None = None,
     ) -> Tensor | None:
         """Each atom's part of its structure's polarizability, with mutual polarization (`self_consistent`).
 
         Args:
-            positions, cell, pbc, batch, softness, polarizability: as for `forward`.
+            positions, cell, pbc, batch, softness, polarizability, pair_softness: as for `forward`.
 
         Returns:
             (N, 3, 3) e²·Å²/eV, float64: takes the place of `polarizability` in `electronic_screening` and in
-            `system_polarizability`, there without softness. Charge flow counts along open directions only. None for
-            other responses and without one.
+            `system_polarizability`, there without softness of either kind. Charge induced on atoms counts along open
+            directions only. None for other responses and without one.
 
         Source: theory 9.1.
         """
         model = self.response_model
         if not isinstance(model, SelfConsistentResponse):
             return None
-        if softness is None and polarizability is None:
+        if softness is None and polarizability is None and pair_softness is None:
             return None
         places = positions.double()
         kappa = None if softness is None else softness.double()
         alpha = None if polarizability is None else polarizability.double()
         interaction = self._interaction(places, cell.double(), pbc, batch)
         relative = torch.zeros_like(places) if kappa is None else interaction.relative_positions(kappa)
-        return model.collective_polarizability(interaction, kappa, alpha, relative)
+        flow = None if pair_softness is None else self._flow(pair_softness, batch, None)
+        return model.collective_polarizability(interaction, kappa, alpha, relative, flow)
+
+    def _flow(self, pairs: PairSoftness, batch: Tensor, external_field: Tensor | None) -> PairFlow:
+        """The pairs of a call; refused where they have no meaning and values can be looked at."""
+        flow = pair_flow(pairs, batch, external_field, self.ranks)
+        if not is_traced():
+            check_pairs(pairs, batch, flow.atoms)
+        return flow
 
     def _neutralized(self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor) -> Tensor:
         """The charges by `neutralize`; raises and warns where values can be looked at."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.flow import Transfers
 from les_plugins.errors import GeometryError
 
 
@@ -21,6 +22,28 @@ class PermanentResult(NamedTuple):
     atomic_energy: Tensor
     potential: Tensor
     field: Tensor
+
+
+class ElectrostaticsResult(NamedTuple):
+    """Result of `LatentElectrostatics`, in the dtype of the positions.
+
+    Attributes:
+        energy: (B,) eV, long-range energy of every structure.
+        atomic_energy: (N,) eV; sums to `energy`.
+        potential: (N,) V, of the permanent moments at the atoms; (N, channels) for charge channels.
+        field: (N, 3) V/Å, of the permanent moments at the atoms.
+        charge: (N,) e, induced part included; (N, channels) for charge channels.
+        dipole: (N, 3) e·Å, induced part included; None when there is neither a permanent nor an induced one.
+        flow: induced charge that flowed between neighbours, edge by edge, or None; `charge` includes it.
+    """
+
+    energy: Tensor
+    atomic_energy: Tensor
+    potential: Tensor
+    field: Tensor
+    charge: Tensor
+    dipole: Tensor | None
+    flow: Transfers | None = None
 
 
 def sum_channels(parts: Sequence[PermanentResult]) -> PermanentResult:

@@ -88,10 +88,15 @@ def solve_structures(
     place = torch.argsort(torch.cat([atoms for atoms, _, _ in pieces]))
     return PermanentResult(
         energy,
-        torch.cat([share for _, share, _ in pieces])[place],
-        torch.cat([fields.potential for _, _, fields in pieces])[place],
+        _joined([share for _, share, _ in pieces])[place],
+        _joined([fields.potential for _, _, fields in pieces])[place],
         -torch.cat([fields.gradient for _, _, fields in pieces])[place],
     )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """(N,): the gradient of `cat` has no graph for a part of shape (0,), and a rank without atoms has to take part."""
+    return torch.cat([part[:, None] for part in parts])[:, 0]
 
 
 def _solve_periodic(

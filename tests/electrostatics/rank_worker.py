@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from pair_cases import neighbours, pairs_of
 from random_systems import System, join_systems, random_system
 from torch import Tensor
 
-from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins import LatentElectrostatics, Multipoles, PairSoftness
 from les_plugins.electrostatics.communication import bytes_per_step
-from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_total
+from les_plugins.electrostatics.parallel.reduction import AtomsOfRanks, Ranks, reduce_total
 from les_plugins.electrostatics.total_charge import check_total_charge, spread_total_charge
 from les_plugins.errors import LesPluginsError
 
@@ -27,6 +28,9 @@ ANSWERS = {
     "fixed": {**SELF_CONSISTENT, "total_charge": "fixed"},
     "on the mesh": {**SELF_CONSISTENT, "method": "mesh"},
 }
+
+#: Kinds of response with flow over pairs.
+PAIRS = {"one shot": SETTINGS, "self-consistent": SELF_CONSISTENT}
 
 
 def two_structures() -> System:
@@ -47,7 +51,32 @@ def run(layer: LatentElectrostatics, system: System, **changes):
     )
 
 
-def training_step(system: System, layer: LatentElectrostatics) -> dict[str, Tensor]:
+def run_pairs(layer: LatentElectrostatics, system: System):
+    """The same with softness of pairs, made of that of atoms; other ranks' atoms by a sum that has a graph."""
+    rank = 0 if layer.ranks is None else dist.get_rank(layer.ranks.group)
+    size = 1 if layer.ranks is None else layer.ranks.size
+    order = torch.cat([atoms_of(owner, size) for owner in range(size)])
+    centre, neighbor, shift = neighbours(two_structures())
+    place = torch.empty(12, dtype=torch.long)
+    place[order] = torch.arange(12)
+    everywhere = system
+    if layer.ranks is not None:
+        atoms = AtomsOfRanks.of(layer.ranks, len(system.positions), system.positions.device)
+        values = {name: atoms.everywhere(getattr(system, name)) for name in ("positions", "softness", "batch")}
+        everywhere = system._replace(**values)
+    pairs = pairs_of(everywhere, (place[centre], place[neighbor], shift), 10.0 * everywhere.softness)
+    first = sum(len(atoms_of(owner, size)) for owner in range(rank))
+    here = (pairs.centre >= first) & (pairs.centre < first + len(system.positions))
+    pairs = PairSoftness(pairs.centre[here] - first, pairs.neighbor[here], pairs.vector[here], pairs.value[here])
+    moments = Multipoles(system.charge, system.dipole, system.quadrupole)
+    field = torch.tensor([0.2, -0.1, 0.3], dtype=torch.float64)
+    return layer(
+        system.positions, system.cell, system.pbc, system.batch, moments, None, system.polarizability, field, "dipoles",
+        pairs,
+    )  # fmt: skip
+
+
+def training_step(system: System, layer: LatentElectrostatics, run=run) -> dict[str, Tensor]:
     """Energy, forces, virial, and the gradients of a loss on all of them in every input: a double backward.
 
     Losses on what belongs to atoms are this rank's part of a sum; those on energy and virial every rank has in whole.
@@ -57,7 +86,7 @@ def training_step(system: System, layer: LatentElectrostatics) -> dict[str, Tens
     scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     deformation = torch.eye(3, dtype=torch.float64) + strain
     strained = inputs | {"positions": inputs["positions"] @ deformation, "cell": system.cell @ deformation}
-    result = run(layer.train(), system, **strained)
+    result = run(layer.train(), system._replace(**strained))
     layer.eval()
     energy = scale * result.energy
     gradient, virial_part = torch.autograd.grad(energy.sum(), (inputs["positions"], strain), create_graph=True)
@@ -188,6 +217,18 @@ def refusals(layer: LatentElectrostatics, system: System, rank: int) -> dict[str
     }
 
 
+def refused_pairs(layer: LatentElectrostatics, system: System, rank: int) -> str:
+    """What is said on this rank when the second has an edge to an atom that there is not."""
+    edge = torch.zeros(int(rank == 1), dtype=torch.long)
+    vector = torch.zeros(len(edge), 3, dtype=torch.float64)
+    pairs = PairSoftness(edge, edge + 12, vector, torch.ones(len(edge), dtype=torch.float64))
+    try:
+        layer(*system[:4], Multipoles(system.charge), pair_softness=pairs)
+    except LesPluginsError as error:
+        return str(error)
+    return "nothing is refused"
+
+
 def work(rank: int, folder: str) -> None:
     """One of four processes; the first two of them also do it in a group of two."""
     torch.set_num_threads(1)
@@ -208,6 +249,11 @@ def work(rank: int, folder: str) -> None:
                 kind: training_step(system, LatentElectrostatics(process_group=group, **settings))
                 for kind, settings in ANSWERS.items()
             },
+            "pairs": {
+                kind: training_step(system, LatentElectrostatics(process_group=group, **settings), run_pairs)
+                for kind, settings in PAIRS.items()
+            },
+            "refused pairs": refused_pairs(layer, system, rank),
             "warm": warm_iterations(system, LatentElectrostatics(process_group=group, **SELF_CONSISTENT)),
             "refusals": refusals(layer, system, rank),
             "given charge": given_charge_step(system, layer),

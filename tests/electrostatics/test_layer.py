@@ -148,8 +148,8 @@ def test_energy_is_even_in_the_sign_of_all_moments(periodic, make_system, solve)
 def test_result_has_the_dtype_of_the_positions(periodic, make_system, solve):
     system = make_system(periodic=periodic)
     single = type(system)(*(x.float() if torch.is_tensor(x) and x.is_floating_point() else x for x in system))
-    assert {value.dtype for value in solve(single)} == {torch.float32}
-    assert {value.dtype for value in solve(system)} == {torch.float64}
+    assert {value.dtype for value in solve(single) if value is not None} == {torch.float32}
+    assert {value.dtype for value in solve(system) if value is not None} == {torch.float64}
 
 
 def test_wires_are_refused(make_system, solve):

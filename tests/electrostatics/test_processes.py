@@ -7,7 +7,7 @@ import pickle
 import pytest
 import rank_worker
 import torch
-from rank_worker import ANSWERS, COUNTED, SETTINGS, atoms_of, two_structures
+from rank_worker import ANSWERS, COUNTED, PAIRS, SETTINGS, atoms_of, two_structures
 
 from les_plugins import LatentElectrostatics
 from les_plugins.electrostatics.parallel.reduction import Ranks
@@ -82,6 +82,27 @@ def test_self_consistent_step_on_several_ranks_is_that_of_one_process(size, answ
     for name, expected in rank_worker.training_step(two_structures(), layer).items():
         torch.testing.assert_close(
             gathered(name, steps), expected, **SAME, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@SIZES
+@pytest.mark.parametrize("response", PAIRS)
+def test_flow_over_pairs_of_several_ranks_is_that_of_one_process(size, response, found):
+    steps = [rank["pairs"][response] for rank in found[size]]
+    alone = rank_worker.training_step(two_structures(), LatentElectrostatics(**PAIRS[response]), rank_worker.run_pairs)
+    for name, expected in alone.items():
+        torch.testing.assert_close(
+            gathered(name, steps), expected, **SAME, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@SIZES
+def test_pairs_that_one_rank_refuses_raise_an_error_on_all(size, found):
+    for rank in range(size):
+        said = found[size][rank]["refused pairs"]
+        own = "pair_softness.neighbor holds 12…12; allowed: 0…11, the atoms"
+        assert said == (
+            own if rank == 1 else "another rank of the process group refuses its pairs; its own message says why"
         )
 
 

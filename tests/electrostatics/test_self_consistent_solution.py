@@ -66,7 +66,7 @@ def test_copies_do_not_carry_the_start_and_a_state_dict_knows_nothing_of_it(copi
 
 
 def test_a_converged_energy_needs_no_iterations_for_its_forces(make_system, monkeypatch):
-    from les_plugins.electrostatics.response import self_consistent
+    from les_plugins.electrostatics.response import minimum
 
     counts = []
 
@@ -75,8 +75,8 @@ def test_a_converged_energy_needs_no_iterations_for_its_forces(make_system, monk
         counts.append(found[2])
         return found
 
-    original = self_consistent.conjugate_gradients
-    monkeypatch.setattr(self_consistent, "conjugate_gradients", counted)
+    original = minimum.conjugate_gradients
+    monkeypatch.setattr(minimum, "conjugate_gradients", counted)
     system = make_system()
     system = system._replace(positions=system.positions.clone().requires_grad_())
     result = call(LatentElectrostatics(response="self_consistent"), system)
@@ -102,7 +102,7 @@ def test_an_interaction_that_is_not_positive_raises_an_error(make_system):
 
 
 def test_no_convergence_is_said_in_words(make_system, monkeypatch):
-    monkeypatch.setattr("les_plugins.electrostatics.response.self_consistent.MOST_ITERATIONS", 2)
+    monkeypatch.setattr("les_plugins.electrostatics.response.minimum.MOST_ITERATIONS", 2)
     with pytest.raises(
         ResponseError, match=r"structure 0 have a relative residual of \S+ after 2 iterations; asked for: 1e-08"
     ):

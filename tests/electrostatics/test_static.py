@@ -50,7 +50,7 @@ def evaluate(layer, pbc=PERIODIC):
         multipoles = Multipoles(*moments, *(None,) * (3 - len(moments)))
         result = layer(positions, cell, pbc, BATCH, multipoles, softness=RESPONSE, polarizability=RESPONSE)
         forces, virial = torch.autograd.grad(result.energy.sum(), [positions, cell], create_graph=True)
-        return (*result, forces, virial)
+        return (*(value for value in result if value is not None), forces, virial)
 
     return run
 

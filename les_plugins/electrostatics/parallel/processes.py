@@ -16,7 +16,17 @@ from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.errors import GeometryError, LesPluginsError
 
 #: What one call compares, beside whether any rank refuses.
-FACTS = ("cell", "pbc", "settings", "multipole order", "softness", "polarizability", "external_field", "requires_grad")
+FACTS = (
+    "cell",
+    "pbc",
+    "settings",
+    "multipole order",
+    "softness",
+    "polarizability",
+    "external_field",
+    "pair_softness",
+    "requires_grad",
+)
 
 
 def check_on_all_ranks(ranks: Ranks, inputs: LayerInputs, settings: tuple[object, ...]) -> None:
@@ -35,8 +45,9 @@ def check_on_all_ranks(ranks: Ranks, inputs: LayerInputs, settings: tuple[object
     try:
         inputs.check()
         check_boundaries(inputs.pbc)
-        positions, cell, pbc, _, multipoles, softness, polarizability, external_field = inputs
-        tensors = (positions, cell, *multipoles, softness, polarizability, external_field)
+        positions, cell, pbc, _, multipoles, softness, polarizability, external_field, pairs = inputs
+        tensors: tuple[Tensor | None, ...] = (positions, cell, *multipoles, softness, polarizability, external_field)
+        tensors += () if pairs is None else (pairs.vector, pairs.value)
         own = [
             float(_checksum(value))
             for value in (
@@ -47,6 +58,7 @@ def check_on_all_ranks(ranks: Ranks, inputs: LayerInputs, settings: tuple[object
                 softness is None,
                 None if polarizability is None else polarizability.dim(),
                 external_field,
+                pairs is None,
                 (torch.is_grad_enabled(), *(None if value is None else value.requires_grad for value in tensors)),
             )
         ]

@@ -8,7 +8,7 @@ one number that every rank holds (the energy) has one loss, which every rank eva
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed
@@ -58,6 +58,41 @@ class Ranks:
 
     def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
         return _no_ranks, ()
+
+
+class AtomsOfRanks(NamedTuple):
+    """Where this rank's atoms stand among those of all ranks, one rank after the other.
+
+    Attributes:
+        ranks: the ranks.
+        first: place of this rank's first atom.
+        own: number of this rank's atoms.
+        total: number of all atoms.
+    """
+
+    ranks: Ranks
+    first: int
+    own: int
+    total: int
+
+    @classmethod
+    def of(cls, ranks: Ranks, n_atoms: int, device: torch.device) -> AtomsOfRanks:
+        """After one exchange of the ranks' numbers of atoms."""
+        rank = torch.distributed.get_rank(ranks.group)
+        counts = torch.zeros(ranks.size, dtype=torch.int64, device=device)
+        counts[rank] = n_atoms
+        every = ranks.sum(counts).tolist()
+        return cls(ranks, sum(every[:rank]), n_atoms, sum(every))
+
+    def everywhere(self, values: Tensor) -> Tensor:
+        """(atoms of all ranks, …) of this rank's (N, …), on every rank."""
+        # not cat, whose gradient has no graph where this rank has no atom: it would leave the others waiting
+        around = (0, 0) * (values.dim() - 1) + (self.first, self.total - self.first - self.own)
+        return reduce_sum(torch.nn.functional.pad(values, around), self.ranks)
+
+    def here(self, values: Tensor) -> Tensor:
+        """(N, …) of this rank's atoms: the sum of what all ranks have, each in (atoms of all ranks, …), for them."""
+        return reduce_sum(values, self.ranks)[self.first : self.first + self.own]
 
 
 def reduce_sum(value: Tensor, ranks: Ranks | None) -> Tensor:

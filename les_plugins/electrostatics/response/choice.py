@@ -7,7 +7,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from les_plugins.electrostatics.checks import one_of
+from les_plugins.electrostatics.response.interaction import Interaction
 from les_plugins.electrostatics.response.one_shot import InteractingResponse, Response, one_shot_response
+from les_plugins.electrostatics.response.pair_flow import PairFlow, with_flow
 from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 from les_plugins.errors import ConfigError
 
@@ -35,6 +37,40 @@ def make_response(
     if total_charge != "free":
         raise ConfigError(f"total_charge is {total_charge!r}; allowed: 'free', or response='self_consistent'")
     return None if response is None else one_shot_response
+
+
+def respond(
+    model: ResponseModel,
+    interaction: Callable[[], Interaction],
+    potential: Tensor,
+    field: Tensor,
+    softness: Tensor | None,
+    polarizability: Tensor | None,
+    flow: PairFlow | None,
+) -> Response:
+    """What a model induces.
+
+    Args:
+        model: of the response.
+        interaction: makes that of the call, for models that ask for it.
+        potential: (N,) V; with an external field Φ_i − E·(r_i − r̄) for softness on atoms, Φ_i for pairs.
+        field: (N, 3) V/Å, the external one included.
+        softness, polarizability: as for `one_shot_response`.
+        flow: pairs over which charge flows, or None.
+
+    Raises:
+        ConfigError: pairs, of a model that does not know them.
+    """
+    if flow is not None and not (model is one_shot_response or getattr(model, "takes_pairs", False)):
+        raise ConfigError(
+            f"pair_softness with the response {response_name(model)}, which induces charge on atoms alone; allowed: "
+            "'one_shot', 'self_consistent' or a response whose takes_pairs is True"
+        )
+    if not isinstance(model, InteractingResponse):
+        induced = model(potential, field, softness, polarizability)
+        return induced if flow is None else with_flow(induced, flow, potential)
+    arguments = (interaction(), potential, field, softness, polarizability)
+    return model.respond(*arguments) if flow is None else model.respond(*arguments, flow=flow)  # type: ignore[call-arg]
 
 
 def response_name(model: ResponseModel | None) -> str:

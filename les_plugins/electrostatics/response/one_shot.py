@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.flow import Transfers
+
 if TYPE_CHECKING:
     from les_plugins.electrostatics.response.interaction import Interaction
 
@@ -19,16 +21,24 @@ class Response(NamedTuple):
     """Induced charge (N,) e or None, induced dipole (N, 3) e·Å or None, and each atom's response energy (N,) eV.
 
     `energy` (B,) eV of the structures, where its derivatives are cheaper than those of the atoms' sum; else None.
+    `flow`: how the induced charge went, where it flows between neighbours; else None.
     """
 
     charge: Tensor | None
     dipole: Tensor | None
     atomic_energy: Tensor
     energy: Tensor | None = None
+    flow: Transfers | None = None
 
 
 class InteractingResponse(ABC):
-    """A response with mutual polarization: it asks for the interaction of induced moments."""
+    """A response with mutual polarization: it asks for the interaction of induced moments.
+
+    Attributes:
+        takes_pairs: whether `respond` has one argument more, `flow`: the pairs over which charge flows (`PairFlow`).
+    """
+
+    takes_pairs = False
 
     @abstractmethod
     def respond(
