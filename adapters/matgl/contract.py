@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 import torch
 from ase import Atoms, units
 from matgl.apps.pes import Potential
-from matgl.ext.ase import Atoms2Graph
 from matgl.graph.data import collate_fn_pes
 from matgl.models import M3GNet, TensorNet
 from torch import Tensor, nn
 
-from les_plugins.adapters.matgl.graphs import host_dtype
+from les_plugins.adapters.matgl.graphs import Converter, host_dtype
 from les_plugins.adapters.matgl.model import atomic_energies
 from les_plugins.testing import AdapterContract, HostResult, waters
 from les_plugins.testing.training import train_in
@@ -119,7 +118,7 @@ def tiny_potential(
 def batch_of(frames: Sequence[Atoms], dtype: torch.dtype = torch.float64) -> tuple[Any, Tensor]:
     """Graph and lattice of some frames as one batch, made with MatGL's own converter and collation."""
     with host_dtype(dtype):
-        converter = Atoms2Graph(SPECIES, CUTOFF)
+        converter = Converter(SPECIES, CUTOFF)
         items = []
         for atoms in frames:
             graph, lattice, state = converter.get_graph(atoms)

@@ -12,8 +12,12 @@ import torch
 from ase import Atoms
 from matgl.ext.ase import Atoms2Graph
 
+from les_plugins.data.given_charge import charge_for_graph
+
 #: Attribute of ours on a graph: (B, 3, 3) Å, its lattice, which MatGL keeps on edges alone.
 LATTICE = "les_lattice"
+#: Another: (B,) e, the total charges.
+TOTAL_CHARGE = "les_total_charge"
 _ONE_THREAD = threading.RLock()
 
 
@@ -33,10 +37,11 @@ def host_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 class Converter(Atoms2Graph):  # type: ignore[misc]
-    """MatGL's converter, whose graphs keep their lattice where no two atoms are within the cutoff too."""
+    """MatGL's converter; its graphs have a total charge, and their lattice where no atoms are within the cutoff too."""
 
     def get_graph(self, atoms: Atoms) -> tuple[Any, torch.Tensor, Any]:
         """Graph, lattice (1, 3, 3) Å and state, as of MatGL."""
         graph, lattice, state = super().get_graph(atoms)
         graph[LATTICE] = lattice.view(1, 3, 3)
+        graph[TOTAL_CHARGE] = torch.tensor([charge_for_graph(atoms)], dtype=lattice.dtype)
         return graph, lattice, state

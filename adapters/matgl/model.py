@@ -18,7 +18,7 @@ from matgl.models import MatGLModel
 from torch import Tensor, nn
 
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES, architecture_of
-from les_plugins.adapters.matgl.graphs import LATTICE
+from les_plugins.adapters.matgl.graphs import LATTICE, TOTAL_CHARGE
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range, parse_section
@@ -122,7 +122,10 @@ class LongRangeModel(MatGLModel):
         short_range: Tensor = base(g=g, state_attr=state_attr, l_g=l_g)
         features = node_features(base, g)
         structure = structures(g)
-        result: LongRangeResult = self.long_range(features, g.pos, *strained_cells(g, structure), structure)
+        charge = None if self.long_range.total_charge is None else getattr(g, TOTAL_CHARGE, None)
+        result: LongRangeResult = self.long_range(
+            features, g.pos, *strained_cells(g, structure), structure, total_charge=charge
+        )
         atomic = ARCHITECTURES[self.architecture].atomic_energy(base).detach()
         # detached: the graph would keep the model from being copied
         self.feature_dict = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from ase import Atoms
 from ase.data import atomic_numbers
 from nequip.data import AtomicDataDict
@@ -59,7 +60,12 @@ class CalculatorOfTypes(LongRangeCalculator, NequIPCalculator):  # type: ignore[
 
     def atoms_to_data(self, atoms: Atoms) -> dict[str, Tensor]:
         """NequIP's input. Labels stay outside: NequIP takes the `dipole` of a structure for one of every atom."""
-        return super().atoms_to_data(without_labels(atoms))  # type: ignore[no-any-return]
+        data: dict[str, Tensor] = super().atoms_to_data(without_labels(atoms))
+        if self.takes_total_charge:
+            data[AtomicDataDict.TOTAL_CHARGE_KEY] = torch.tensor(
+                [[self.total_charge_of(atoms)]], dtype=torch.float64, device=self.device
+            )
+        return data
 
 
 class LesNequIPCalculator(CalculatorOfTypes):

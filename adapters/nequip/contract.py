@@ -18,6 +18,7 @@ from nequip.utils.global_state import set_global_state
 from torch import Tensor, nn
 
 from les_plugins.adapters.nequip.builder import TARGET, LongRangeModel
+from les_plugins.data.given_charge import total_charge_of
 from les_plugins.hosting import registry as plugins
 from les_plugins.precision import default_dtype
 from les_plugins.testing import AdapterContract, HostResult, waters
@@ -172,6 +173,8 @@ def batch_of(frames: Sequence[Atoms]) -> dict[str, Tensor]:
         items = []
         for atoms in frames:
             data = from_ase(atoms)
+            charge = torch.tensor([[total_charge_of(atoms)]], dtype=torch.float64)
+            data[AtomicDataDict.TOTAL_CHARGE_KEY] = charge
             for transform in transforms:
                 data = transform(data)
             items.append(data)

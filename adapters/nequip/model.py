@@ -63,6 +63,8 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
         extended = SequentialGraphNetwork(modules)
         # GraphModel hands over the inputs that are named here only
         extended.irreps_in = {**extended.irreps_in, AtomicDataDict.PBC_KEY: None, ALL_LATENT: None}
+        if config.total_charge == "given":
+            extended.irreps_in[AtomicDataDict.TOTAL_CHARGE_KEY] = None
         whole = ForceStressOutput(extended, model.model.do_derivatives)
         # nequip-package builds one for each kind
         kind = CompileGraphModel if getattr(model, "is_compile_graph_model", False) else GraphModel

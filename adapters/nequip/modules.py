@@ -141,7 +141,15 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
         batch = data.get(AtomicDataDict.BATCH_KEY)
         if batch is None:
             batch = torch.zeros(positions.shape[0], dtype=torch.long, device=positions.device)
-        result: LongRangeResult = self.long_range(node_features(self.layer_irreps, data), positions, cell, pbc, batch)
+        total_charge = None if self.long_range.total_charge is None else data.get(AtomicDataDict.TOTAL_CHARGE_KEY)
+        result: LongRangeResult = self.long_range(
+            node_features(self.layer_irreps, data),
+            positions,
+            cell,
+            pbc,
+            batch,
+            total_charge=None if total_charge is None else total_charge.view(-1),
+        )
         energy = data[AtomicDataDict.PER_ATOM_ENERGY_KEY]
         data[AtomicDataDict.PER_ATOM_ENERGY_KEY] = energy + result.atomic_energy[:, None].to(energy.dtype)
         if ALL_LATENT in data:  # the derivatives cost nine times a gradient

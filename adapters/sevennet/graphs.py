@@ -16,10 +16,13 @@ from sevenn.atom_graph_data import AtomGraphData
 from sevenn.train import dataload
 from torch import Tensor
 
+from les_plugins.data.given_charge import charge_for_graph
 from les_plugins.data.near_origin import near_origin
 
 #: (1, 3) integers, 1 where a structure is periodic.
 PBC = "pbc"
+#: (1,) e, the total charge.
+TOTAL_CHARGE = "total_charge"
 _host_atoms_to_graph = dataload.atoms_to_graph
 
 
@@ -71,6 +74,7 @@ def follow_positions(data: Any) -> Tensor:
 def _with_cell(graph: dict[str, Any], atoms: Atoms) -> dict[str, Any]:
     graph[keys.CELL] = atoms.cell.array[None].copy()
     graph[PBC] = np.asarray(atoms.pbc, dtype=np.int64)[None]
+    graph[TOTAL_CHARGE] = np.array([charge_for_graph(atoms)])
     return graph
 
 

@@ -12,7 +12,7 @@ import sevenn._keys as keys
 import torch
 from torch import nn
 
-from les_plugins.adapters.sevennet.graphs import PBC
+from les_plugins.adapters.sevennet.graphs import PBC, TOTAL_CHARGE
 from les_plugins.errors import HostError
 from les_plugins.model.features import Edges, NodeFeatures
 from les_plugins.model.irreps import layer_features
@@ -107,7 +107,10 @@ class LongRangeEnergy(nn.Module):
         strain = explicit.new_zeros(len(cell), 3, 3).requires_grad_(True)
         strained = explicit + torch.einsum("na,nab->nb", explicit, strain[batch])
         features = node_features(self.layer_irreps, self.vector, data)
-        result: LongRangeResult = self.long_range(features, strained, cell + cell @ strain, pbc, batch)
+        charge = None if self.long_range.total_charge is None else data.get(TOTAL_CHARGE)
+        result: LongRangeResult = self.long_range(
+            features, strained, cell + cell @ strain, pbc, batch, total_charge=charge
+        )
         gradient, virial = torch.autograd.grad(
             result.energy.sum(),
             [explicit, strain],

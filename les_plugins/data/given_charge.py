@@ -37,6 +37,17 @@ def total_charge_of(atoms: Atoms, where: str = "structure") -> float:
     return next(iter(found.values()), 0.0)
 
 
+def charge_for_graph(atoms: Atoms) -> float:
+    """The total charge that a graph carries, whatever model it is for, e: 0 too where there is no number.
+
+    A model that reads charges has refused such a structure before (`LongRangeCalculator.check`, `TrainingRun`).
+    """
+    try:
+        return total_charge_of(atoms)
+    except DataError:
+        return 0.0
+
+
 def number_of(info: Mapping[str, object], name: str, where: str = "structure") -> float:
     """The number that a structure has under a name.
 

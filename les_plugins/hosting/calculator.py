@@ -359,6 +359,7 @@ def keeps_charge(part: nn.Module) -> bool:
 
 def _total_charge(part: nn.Module, latent: LongRangeResult, screening: float) -> Tensor | None:
     """(1,) e, latent: what was given; what the heads say where `neutralize: keep` asks for it; else None for zero."""
-    if latent.total_charge is not None:
-        return latent.total_charge.double() / math.sqrt(screening)
+    given: Tensor | None = getattr(latent, "total_charge", None)  # packaged models have a class of before
+    if given is not None:
+        return given.double() / math.sqrt(screening)
     return None if not keeps_charge(part) else latent.permanent.charge.double().sum().reshape(1)
