@@ -18,22 +18,25 @@ from les_plugins.data.cautions import Cautions
 from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.data.given_charge import total_charge_of
 from les_plugins.electrostatics.long_waves import warn_of_long_waves
+from les_plugins.electrostatics.observables import Carriers
 from les_plugins.errors import HostError
-from les_plugins.hosting.batch import BatchEvaluation
+from les_plugins.hosting.current import CURRENT, CurrentEvaluation
 from les_plugins.hosting.results import check_finite, exact
 from les_plugins.model.long_range import LongRange, LongRangeResult
 from les_plugins.model.physical import (
+    LatentStructure,
     born_results,
+    current_of,
     field_results,
     latent_results,
     long_wave_results,
-    one_shot_response,
 )
 
 __all__ = [
     "LONG_RANGE_PROPERTIES",
     "PERIODIC_PROPERTIES",
     "SHORT_RANGE_PROPERTIES",
+    "LatentStructure",
     "LongRangeCalculator",
     "born_results",
     "field_results",
@@ -88,7 +91,7 @@ class Observation:
 _current: ContextVar[Observation | None] = ContextVar("observation", default=None)
 
 
-class LongRangeCalculator(BatchEvaluation):
+class LongRangeCalculator(CurrentEvaluation):
     """Mixin before a host's own ASE calculator: what every calculator with a long-range part offers beside it.
 
     `class Mine(LongRangeCalculator, HostCalculator)` makes the host's calculator and then calls `adopt`: that is all,
@@ -229,7 +232,7 @@ class LongRangeCalculator(BatchEvaluation):
                 long-range part is given.
         """
         observation = Observation(frozenset((*(properties or ()), *self.always)), positions)
-        self._observation = observation
+        self._observation, self._product = observation, None
         handle = None if self._part is None else self._part.register_forward_hook(self._look)
         token = _current.set(observation)
         try:
@@ -257,6 +260,7 @@ class LongRangeCalculator(BatchEvaluation):
             raise HostError("the model was evaluated without its long-range part")
         self.add_latent(observation.latent, positions, cell, pbc, energy_unit, observation.total_charge)
         derived = observation.derived
+        self._product = derived.get(CURRENT)
         for name in ("born_effective_charges", "dynamical_quadrupoles", "long_wave_born_charges"):
             if name in derived:
                 self.results[name] = derived[name]
@@ -279,6 +283,7 @@ class LongRangeCalculator(BatchEvaluation):
         pbc: Tensor,
         energy_unit: float = 1.0,
         total_charge: Tensor | None = None,
+        carriers: Carriers | None = None,
     ) -> None:
         """The long-range results that need no derivative into `results`, and the short-range energy.
 
@@ -286,12 +291,14 @@ class LongRangeCalculator(BatchEvaluation):
             latent: result of the long-range part for one structure.
             positions, cell, pbc, energy_unit: as for `finish`.
             total_charge: (1,) e, latent; zero when None.
+            carriers: what carries the polarization, where `latent` does not say it.
         """
         susceptibility = self.susceptibility_for(latent, cell, pbc)
-        self.results = exact(self.results)
-        self.results.update(
-            latent_results(latent, positions, cell, pbc, self.epsilon_infinity, susceptibility, total_charge)
+        structure = LatentStructure(
+            latent, positions, cell, pbc, self.epsilon_infinity, susceptibility, total_charge, carriers
         )
+        self.results = exact(self.results)
+        self.results.update(latent_results(structure))
         self.results["long_range_energy"] *= energy_unit
         self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
 
@@ -338,16 +345,20 @@ class LongRangeCalculator(BatchEvaluation):
             self._long_waves_seen = warn_of_long_waves(output.softness, cell[0])
         positions = positions if observation.leaf is None else observation.leaf
         total = observation.total_charge = _total_charge(module, output, self.screening_of(output, cell, pbc))
-        material = (self.epsilon_infinity, self.susceptibility_for(output, cell, pbc))
-        derived = observation.derived
-        if "born_effective_charges" in observation.wanted:
-            derived["born_effective_charges"] = born_results(output, positions, cell, pbc, *material, total)
-        if {"dynamical_quadrupoles", "long_wave_born_charges"} & observation.wanted and bool(pbc.all()):
-            response = one_shot_response(module, output)
-            derived.update(long_wave_results(output, positions, cell, pbc, material[0], response, material[1], total))
+        susceptibility = self.susceptibility_for(output, cell, pbc)
+        structure = LatentStructure(output, positions, cell, pbc, self.epsilon_infinity, susceptibility, total)
+        derived, wanted = observation.derived, set(observation.wanted)
+        if CURRENT in wanted and (current := current_of(structure)) is not None:
+            derived[CURRENT] = current
+        elif CURRENT in wanted:
+            wanted.add("born_effective_charges")
+        if "born_effective_charges" in wanted:
+            derived["born_effective_charges"] = born_results(structure)
+        if {"dynamical_quadrupoles", "long_wave_born_charges"} & wanted and bool(pbc.all()):
+            derived.update(long_wave_results(structure, module, wanted))
         if self._external_field is not None:
             field = torch.as_tensor(self._external_field, dtype=torch.float64, device=positions.device)
-            energy, forces, dipole = field_results(output, positions, cell, pbc, material[0], field, material[1], total)
+            energy, forces, dipole = field_results(structure, field)
             derived.update(field_energy=energy, field_forces=forces, field_dipole=dipole)
 
 

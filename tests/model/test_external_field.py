@@ -10,7 +10,13 @@ from torch import Tensor
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.electrostatics.observables import born_effective_charges, field_forces, polarization
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.hosting.calculator import LongRangeCalculator, born_results, field_results, latent_results
+from les_plugins.hosting.calculator import (
+    LatentStructure,
+    LongRangeCalculator,
+    born_results,
+    field_results,
+    latent_results,
+)
 from les_plugins.model.long_range import LongRangeResult
 
 OPEN, PERIODIC = torch.zeros(1, 3, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool)
@@ -69,14 +75,19 @@ def test_a_molecule_in_a_field_has_the_energy_of_the_layer_and_its_forces(net: f
     place = positions().requires_grad_()
     without = result(place, OPEN, net)
     total = torch.tensor([net], dtype=torch.float64)
-    energy, forces, induced = field_results(without, place, TRICLINIC, OPEN, EPSILON, FIELD, total_charge=total)
+    energy, forces, induced = field_results(
+        LatentStructure(without, place, TRICLINIC, OPEN, EPSILON, total_charge=total), FIELD
+    )
     field = FIELD.clone().requires_grad_()
     within = result(place, OPEN, net, field)
     added = (within.energy - without.energy).sum() + field @ gauge(without, place)
     assert energy == pytest.approx(float(added.detach()), abs=1e-10)
     (slope, rate) = torch.autograd.grad(added, (place, field))
     np.testing.assert_allclose(forces, -slope.numpy(), atol=1e-10)
-    moment = latent_results(without, place, TRICLINIC, OPEN, EPSILON, total_charge=total)["dipole"] + induced
+    moment = (
+        latent_results(LatentStructure(without, place, TRICLINIC, OPEN, EPSILON, total_charge=total))["dipole"]
+        + induced
+    )
     np.testing.assert_allclose(moment, -rate.numpy(), atol=1e-10)
 
 
@@ -88,12 +99,17 @@ def test_a_slab_in_a_field_along_its_normal_has_the_energy_of_the_layer_and_its_
     strength = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
     without, within = result(place, SLAB, net), result(place, SLAB, net, strength * normal)
     total = torch.tensor([net], dtype=torch.float64)
-    energy, forces, induced = field_results(without, place, TRICLINIC, SLAB, EPSILON, 0.4 * normal, total_charge=total)
+    energy, forces, induced = field_results(
+        LatentStructure(without, place, TRICLINIC, SLAB, EPSILON, total_charge=total), 0.4 * normal
+    )
     added = (within.energy - without.energy).sum() + strength * (normal @ gauge(without, place))
     assert energy == pytest.approx(float(added.detach()), abs=1e-10)
     slope, rate = torch.autograd.grad(added, (place, strength))
     np.testing.assert_allclose(forces, -slope.numpy(), atol=1e-10)
-    moment = latent_results(without, place, TRICLINIC, SLAB, EPSILON, total_charge=total)["dipole"] + induced
+    moment = (
+        latent_results(LatentStructure(without, place, TRICLINIC, SLAB, EPSILON, total_charge=total))["dipole"]
+        + induced
+    )
     assert float(moment @ normal.numpy()) == pytest.approx(-float(rate), abs=1e-10)
 
 
@@ -104,9 +120,9 @@ def test_forces_on_a_slab_are_those_along_its_normal_and_those_in_its_plane_toge
     # no softness: the gauge of its net charge is not in the Born charges
     bare = LatentElectrostatics()(place, TRICLINIC, SLAB, batch, permanent, polarizability=alpha)
     found = LongRangeResult(*bare, permanent, None, alpha)
-    born = born_results(found, place, TRICLINIC, SLAB, EPSILON)
+    born = born_results(LatentStructure(found, place, TRICLINIC, SLAB, EPSILON))
     weak = 1e-6 * FIELD  # the energy of second order is not seen
-    forces = field_results(found, place, TRICLINIC, SLAB, EPSILON, weak)[1]
+    forces = field_results(LatentStructure(found, place, TRICLINIC, SLAB, EPSILON), weak)[1]
     np.testing.assert_allclose(forces, np.einsum("a,nab->nb", weak.numpy(), born), rtol=0, atol=1e-11)
     assert np.abs(forces).max() > 1e-8
 
@@ -142,18 +158,21 @@ def test_energy_force_and_dipole_of_a_molecule_agree_by_finite_differences() -> 
     def energy(place: Tensor, field: Tensor) -> float:
         leaf = place.clone().requires_grad_()
         found = result(leaf, OPEN)
-        return float(found.energy.detach()) + field_results(found, leaf, TRICLINIC, OPEN, EPSILON, field)[0]
+        return (
+            float(found.energy.detach())
+            + field_results(LatentStructure(found, leaf, TRICLINIC, OPEN, EPSILON), field)[0]
+        )
 
     leaf = start.clone().requires_grad_()
     found = result(leaf, OPEN)
-    _, pushed, induced = field_results(found, leaf, TRICLINIC, OPEN, EPSILON, FIELD)
+    _, pushed, induced = field_results(LatentStructure(found, leaf, TRICLINIC, OPEN, EPSILON), FIELD)
     (slope,) = torch.autograd.grad(found.energy.sum(), leaf)
     for atom, axis in ((0, 0), (1, 2), (3, 1)):
         shift = torch.zeros_like(start)
         shift[atom, axis] = step
         numeric = -(energy(start + shift, FIELD) - energy(start - shift, FIELD)) / (2.0 * step)
         assert pushed[atom, axis] - float(slope[atom, axis]) == pytest.approx(numeric, abs=1e-6)
-    dipole = latent_results(found, leaf, TRICLINIC, OPEN, EPSILON)["dipole"] + induced
+    dipole = latent_results(LatentStructure(found, leaf, TRICLINIC, OPEN, EPSILON))["dipole"] + induced
     for axis in range(3):
         shift = torch.zeros(3, dtype=torch.float64)
         shift[axis] = step
@@ -166,7 +185,7 @@ def test_a_field_along_the_dipole_lowers_the_energy_and_pulls_positive_charges_a
     charge = torch.tensor([0.5, -0.5], dtype=torch.float64)
     found = LongRangeResult(charge[:1], charge, charge, charge, charge, None, Multipoles(charge), None, None)
     up = torch.tensor([0.0, 0.0, 0.2], dtype=torch.float64)
-    energy, forces, _ = field_results(found, place, TRICLINIC, OPEN, EPSILON, up)
+    energy, forces, _ = field_results(LatentStructure(found, place, TRICLINIC, OPEN, EPSILON), up)
     assert energy == pytest.approx(-0.5 * 0.2)
     np.testing.assert_allclose(forces, [[0.0, 0.0, 0.1], [0.0, 0.0, -0.1]], atol=1e-14)
 
@@ -187,12 +206,12 @@ def test_periodic_forces_are_born_charges_times_field_plus_the_slope_of_the_indu
 
     def induced_energy(place: Tensor) -> float:
         leaf = place.clone().requires_grad_()
-        return field_results(result(leaf, PERIODIC), leaf, TRICLINIC, PERIODIC, EPSILON, FIELD)[0]
+        return field_results(LatentStructure(result(leaf, PERIODIC), leaf, TRICLINIC, PERIODIC, EPSILON), FIELD)[0]
 
     leaf = start.clone().requires_grad_()
     found = result(leaf, PERIODIC)
-    _, forces, induced = field_results(found, leaf, TRICLINIC, PERIODIC, EPSILON, FIELD)
-    born = born_results(found, leaf, TRICLINIC, PERIODIC, EPSILON)
+    _, forces, induced = field_results(LatentStructure(found, leaf, TRICLINIC, PERIODIC, EPSILON), FIELD)
+    born = born_results(LatentStructure(found, leaf, TRICLINIC, PERIODIC, EPSILON))
     explicit = forces - np.einsum("a,nab->nb", FIELD.numpy(), born)
     for atom, axis in ((0, 0), (2, 1), (3, 2)):
         shift = torch.zeros_like(start)
@@ -200,7 +219,7 @@ def test_periodic_forces_are_born_charges_times_field_plus_the_slope_of_the_indu
         numeric = -(induced_energy(start + shift) - induced_energy(start - shift)) / (2.0 * step)
         assert explicit[atom, axis] == pytest.approx(numeric, abs=1e-6)
     assert np.abs(explicit).max() > 1e-6
-    alpha = latent_results(found, leaf, TRICLINIC, PERIODIC, EPSILON)["polarizability"]
+    alpha = latent_results(LatentStructure(found, leaf, TRICLINIC, PERIODIC, EPSILON))["polarizability"]
     np.testing.assert_allclose(induced, alpha @ FIELD.numpy(), atol=1e-12)
 
 

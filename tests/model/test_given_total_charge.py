@@ -18,7 +18,7 @@ from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.heads import LatentVariables
 from les_plugins.model.long_range import LongRange, LongRangeResult
-from les_plugins.model.physical import born_results, field_results, latent_results
+from les_plugins.model.physical import LatentStructure, born_results, field_results, latent_results
 
 LAYOUT = FeatureLayout((LayerLayout(4),), cutoff=CUTOFF, elements=("H", "O"))
 BARE = LAYOUT._replace(cutoff=None)
@@ -209,9 +209,10 @@ def test_dipole_born_charges_and_forces_in_a_field_of_an_ion_agree_by_finite_dif
     def physical(places: Tensor, field: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         leaf = places.clone().requires_grad_()
         found = evaluate(part, **{**given, "places": leaf})
-        dipole = latent_results(found, leaf, cell, pbc, EPSILON, total_charge=total)["dipole"]
-        born = born_results(found, leaf, cell, pbc, EPSILON, total_charge=total)
-        energy, forces, induced = field_results(found, leaf, cell, pbc, EPSILON, field, total_charge=total)
+        structure = LatentStructure(found, leaf, cell, pbc, EPSILON, total_charge=total)
+        dipole = latent_results(structure)["dipole"]
+        born = born_results(structure)
+        energy, forces, induced = field_results(structure, field)
         (slope,) = torch.autograd.grad(found.energy.sum(), leaf)
         return dipole + induced, born, forces - slope.numpy(), float(found.energy.detach().sum()) + energy
 

@@ -9,7 +9,7 @@ from test_external_field import BOUNDARIES, EPSILON, OPEN, PERIODIC, TRICLINIC, 
 from torch import Tensor
 
 from les_plugins.electrostatics.observables import born_effective_charges, system_polarizability
-from les_plugins.hosting.calculator import born_results, latent_results
+from les_plugins.hosting.calculator import LatentStructure, born_results, latent_results
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 BATCH = torch.zeros(4, dtype=torch.long)
@@ -26,11 +26,11 @@ def test_charges_dipole_and_born_charges_carry_the_root_and_polarizability_the_s
     place = positions().requires_grad_()
     found = result(place, pbc)
     epsilon = screening(found.polarizability.detach(), pbc)
-    physical = latent_results(found, place, TRICLINIC, pbc, EPSILON)
+    physical = latent_results(LatentStructure(found, place, TRICLINIC, pbc, EPSILON))
     neutral = physical["latent_charges"] - physical["latent_charges"].mean()
     np.testing.assert_allclose(physical["charges"], epsilon**0.5 * neutral, rtol=1e-12, atol=1e-15)
     latent = born_effective_charges(place, TRICLINIC, pbc, BATCH, found.charge, found.dipole)
-    born = born_results(found, place, TRICLINIC, pbc, EPSILON)
+    born = born_results(LatentStructure(found, place, TRICLINIC, pbc, EPSILON))
     np.testing.assert_allclose(born, epsilon**0.5 * latent.numpy(), rtol=1e-12, atol=1e-14)
     alpha = system_polarizability(place, pbc, BATCH, found.softness, found.polarizability, TRICLINIC)[0].detach()
     np.testing.assert_allclose(physical["polarizability"], epsilon * alpha.numpy(), rtol=1e-12, atol=1e-14)
@@ -46,7 +46,7 @@ def test_the_polarizability_of_a_crystal_is_that_of_its_atoms_and_of_a_molecule_
         lever = place.numpy() - kappa @ place.numpy() / kappa.sum()
         flow = np.einsum("n,na,nb->ab", kappa, lever, lever)
         assert np.linalg.eigvalsh(flow).min() > 1e-3
-        alpha = latent_results(found, place, TRICLINIC, pbc, EPSILON)["polarizability"]
+        alpha = latent_results(LatentStructure(found, place, TRICLINIC, pbc, EPSILON))["polarizability"]
         expected = screening(found.polarizability, pbc) * (atoms if bool(pbc.all()) else atoms + flow)
         np.testing.assert_allclose(alpha, expected, rtol=1e-12, atol=1e-14)
 
@@ -54,12 +54,12 @@ def test_the_polarizability_of_a_crystal_is_that_of_its_atoms_and_of_a_molecule_
 def test_polarization_and_dielectric_tensor_are_those_of_a_crystal() -> None:
     place = positions()
     found = result(place, PERIODIC)
-    crystal = latent_results(found, place, TRICLINIC, PERIODIC, EPSILON)
+    crystal = latent_results(LatentStructure(found, place, TRICLINIC, PERIODIC, EPSILON))
     np.testing.assert_allclose(crystal["polarization"], crystal["dipole"] / VOLUME, rtol=1e-12)
     assert np.trace(crystal["dielectric_tensor"]) / 3.0 == pytest.approx(EPSILON, rel=1e-12)
     # ε_∞ = ε_e + α_physical/(ε0 V): the screening and the response of the model's own dipoles
     own = crystal["polarizability"] / (VACUUM_PERMITTIVITY * VOLUME)
     screen = screening(found.polarizability, PERIODIC) * np.eye(3)
     np.testing.assert_allclose(crystal["dielectric_tensor"], screen + own, rtol=1e-12, atol=1e-14)
-    molecule = latent_results(result(place, OPEN), place, TRICLINIC, OPEN, EPSILON)
+    molecule = latent_results(LatentStructure(result(place, OPEN), place, TRICLINIC, OPEN, EPSILON))
     assert not {"polarization", "dielectric_tensor"} & set(molecule)

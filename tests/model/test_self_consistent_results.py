@@ -15,7 +15,7 @@ from les_plugins.electrostatics.long_waves import screening_of_longest_wave
 from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 from les_plugins.errors import ConfigError, LesPluginsWarning
 from les_plugins.hosting.build import build_long_range
-from les_plugins.hosting.calculator import LongRangeCalculator, field_results, latent_results
+from les_plugins.hosting.calculator import LatentStructure, LongRangeCalculator, field_results, latent_results
 from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.long_range import LongRange, LongRangeResult
 from les_plugins.units import VACUUM_PERMITTIVITY
@@ -40,14 +40,19 @@ def test_a_molecule_in_a_field_has_the_energy_of_the_layer_its_forces_and_its_di
     place = positions().requires_grad_()
     without = result(place, OPEN, total_charge)
     total = torch.tensor([0.3], dtype=torch.float64)
-    energy, forces, induced = field_results(without, place, TRICLINIC, OPEN, EPSILON, FIELD, total_charge=total)
+    energy, forces, induced = field_results(
+        LatentStructure(without, place, TRICLINIC, OPEN, EPSILON, total_charge=total), FIELD
+    )
     field = FIELD.clone().requires_grad_()
     within = result(place, OPEN, total_charge, field)
     added = (within.energy - without.energy).sum() + field @ gauge(without, place)
     assert energy == pytest.approx(float(added.detach()), abs=1e-10)
     (slope, rate) = torch.autograd.grad(added, (place, field))
     np.testing.assert_allclose(forces, -slope.numpy(), atol=1e-10)
-    moment = latent_results(without, place, TRICLINIC, OPEN, EPSILON, total_charge=total)["dipole"] + induced
+    moment = (
+        latent_results(LatentStructure(without, place, TRICLINIC, OPEN, EPSILON, total_charge=total))["dipole"]
+        + induced
+    )
     np.testing.assert_allclose(moment, -rate.numpy(), atol=1e-10)
 
 
@@ -62,19 +67,24 @@ def test_a_slab_in_a_field_along_its_normal_has_the_energy_of_the_layer_its_forc
     without = result(place, SLAB, total_charge)
     total = torch.tensor([0.3], dtype=torch.float64)
     within = result(place, SLAB, total_charge, strength * normal)
-    energy, forces, induced = field_results(without, place, TRICLINIC, SLAB, EPSILON, 0.4 * normal, total_charge=total)
+    energy, forces, induced = field_results(
+        LatentStructure(without, place, TRICLINIC, SLAB, EPSILON, total_charge=total), 0.4 * normal
+    )
     added = (within.energy - without.energy).sum() + strength * (normal @ gauge(without, place))
     assert energy == pytest.approx(float(added.detach()), abs=1e-10)
     slope, rate = torch.autograd.grad(added, (place, strength))
     np.testing.assert_allclose(forces, -slope.numpy(), atol=1e-10)
-    moment = latent_results(without, place, TRICLINIC, SLAB, EPSILON, total_charge=total)["dipole"] + induced
+    moment = (
+        latent_results(LatentStructure(without, place, TRICLINIC, SLAB, EPSILON, total_charge=total))["dipole"]
+        + induced
+    )
     assert float(moment @ normal.numpy()) == pytest.approx(-float(rate), abs=1e-10)
 
 
 def test_screening_and_dielectric_tensor_of_a_crystal_are_those_of_its_collective_polarizability() -> None:
     place = positions()
     found = result(place, PERIODIC)
-    crystal = latent_results(found, place, TRICLINIC, PERIODIC, EPSILON)
+    crystal = latent_results(LatentStructure(found, place, TRICLINIC, PERIODIC, EPSILON))
     assert found.collective_polarizability is not None
     volume = float(torch.linalg.det(TRICLINIC[0]).abs())
     tensor = found.collective_polarizability.sum(0)
@@ -139,7 +149,7 @@ def test_a_calculator_asks_for_the_collective_polarizability_where_there_is_one(
     with watcher.observing(None), torch.no_grad():
         found = call(module, place)
     watcher.finish(place, TRICLINIC, PERIODIC)
-    one_shot = latent_results(found, place, TRICLINIC, PERIODIC, EPSILON)["polarizability"]
+    one_shot = latent_results(LatentStructure(found, place, TRICLINIC, PERIODIC, EPSILON))["polarizability"]
     assert np.allclose(watcher.results["polarizability"], one_shot, rtol=1e-6) == (solve == "one_shot")
 
 

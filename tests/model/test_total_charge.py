@@ -11,7 +11,7 @@ from torch import Tensor
 from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.observables import charge_of_total
-from les_plugins.hosting.calculator import born_results, field_results, latent_results
+from les_plugins.hosting.calculator import LatentStructure, born_results, field_results, latent_results
 from les_plugins.model.long_range import LongRangeResult
 
 #: e, what the heads say, and what is true.
@@ -27,9 +27,9 @@ def physical(place: Tensor, pbc: Tensor, total: float | None) -> tuple[np.ndarra
     """Dipole, Z*, and forces and energy of the field along open directions."""
     leaf, charge = place.clone().requires_grad_(), given(total)
     found, field = result(leaf, pbc, NET), open_directions(TRICLINIC, pbc)[0] @ FIELD
-    dipole = latent_results(found, leaf, TRICLINIC, pbc, EPSILON, total_charge=charge)["dipole"]
-    born = born_results(found, leaf, TRICLINIC, pbc, EPSILON, total_charge=charge)
-    energy, forces, _ = field_results(found, leaf, TRICLINIC, pbc, EPSILON, field, total_charge=charge)
+    dipole = latent_results(LatentStructure(found, leaf, TRICLINIC, pbc, EPSILON, total_charge=charge))["dipole"]
+    born = born_results(LatentStructure(found, leaf, TRICLINIC, pbc, EPSILON, total_charge=charge))
+    energy, forces, _ = field_results(LatentStructure(found, leaf, TRICLINIC, pbc, EPSILON, total_charge=charge), field)
     return dipole, born, forces, energy
 
 
@@ -73,11 +73,11 @@ def test_rigid_charges_have_born_charges_that_add_up_to_the_total(pbc: Tensor, t
     true = charge_of_total(charge, torch.zeros(4, dtype=torch.long), 1, given(total))
     assert float(true.sum()) == pytest.approx(total or 0.0, abs=1e-14)
     scale = np.sqrt(EPSILON) if pbc is PERIODIC else 1.0
-    born = born_results(found, place, TRICLINIC, pbc, EPSILON, total_charge=given(total))
+    born = born_results(LatentStructure(found, place, TRICLINIC, pbc, EPSILON, total_charge=given(total)))
     expected = scale * true.numpy()[:, None, None] * np.eye(3)
     np.testing.assert_allclose(born, expected, atol=1e-12)
-    forces = field_results(found, place, TRICLINIC, pbc, EPSILON, FIELD, total_charge=given(total))[1]
+    forces = field_results(LatentStructure(found, place, TRICLINIC, pbc, EPSILON, total_charge=given(total)), FIELD)[1]
     np.testing.assert_allclose(forces, np.einsum("a,nab->nb", FIELD.numpy(), expected), atol=1e-12)
-    physical = latent_results(found, place, TRICLINIC, pbc, EPSILON, total_charge=given(total))
+    physical = latent_results(LatentStructure(found, place, TRICLINIC, pbc, EPSILON, total_charge=given(total)))
     np.testing.assert_allclose(physical["charges"], scale * true.numpy(), atol=1e-14)
     np.testing.assert_allclose(physical["dipole"], physical["charges"] @ place.detach().numpy(), atol=1e-12)
