@@ -1,8 +1,8 @@
-"""Evaluate checkpoints of the zoo again and rewrite metrics and cards; weights, commands and stability tests stay.
+"""Evaluate checkpoints of the zoo again and rewrite metrics, predictions and cards; weights and stability tests stay.
 
     python model_zoo/recipes/reevaluate.py DATA_FOLDER NAME …
 
-For when data.json says something else about the data than it did. Run in the environment of the checkpoints' host,
+For when data.json says something else about the data than it did, or Z* are made in another way. Run in the environment of the checkpoints' host,
 from the root of the repository. `--errors FILE.json` takes what `add.errors_of` gave before instead of computing it.
 """
 
@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from add import HERE, card, errors_of, summary, write_json
+from add import HERE, card, errors_of, summary, write_json, write_predictions
 
 import les_plugins
 from les_plugins.storage import checkpoint, zoo
@@ -33,7 +33,10 @@ def main() -> None:
             metrics["errors"] = json.loads(given.errors.read_text(encoding="utf-8"))
         else:
             with_born = checkpoint.read_config(folder)["long_range"] is not None
-            metrics["errors"] = errors_of(les_plugins.load(folder), given.data, facts, with_born)
+            calculator = les_plugins.load(folder)
+            metrics["errors"] = errors_of(calculator, given.data, facts, with_born)
+            calculator.reference_susceptibility = None  # of the checkpoint, or of the packaged structure
+            write_predictions(calculator, facts["structure"], folder, with_born)
         metrics["summary"] = summary(metrics["errors"])
         write_json(folder / zoo.METRICS, metrics)
         (folder / zoo.CARD).write_text(card(metrics, facts), encoding="utf-8")
