@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,16 @@ from nequip.data.dataset import ase_dataset
 from nequip.utils.global_dtype import _GLOBAL_DTYPE
 from torch.utils.data import Subset
 
-from les_plugins.data.frames import check_boundaries, label_names
-from les_plugins.data.training import TrainedLabel, check_training_labels
-from les_plugins.errors import ConfigError, DataError, in_one_line, innermost
+from les_plugins.data.frames import label_names, structure_of
+from les_plugins.data.training import TrainedLabel, check_training_labels, numbered
+from les_plugins.errors import ConfigError, DataError, raising
+from les_plugins.hosting.substitution import substituted
 from les_plugins.precision import default_dtype
 
 #: Fields of NequIP, and what the core calls them.
 _QUANTITIES = {"total_energy": "energy", "forces": "forces", "stress": "stress", "virial": "virials"}
 #: What NequIP calls some of ASE's names when the config maps them to nothing else.
 _OWN_NAMES = {"energy": "total_energy", "forces": "forces", "energies": "atomic_energy"}
-
-
 #: Fields that every frame has; the rest are labels, or what stands beside them.
 _GEOMETRY = {
     AtomicDataDict.POSITIONS_KEY,
@@ -41,21 +39,20 @@ _GEOMETRY = {
     AtomicDataDict.NUM_NODES_KEY,
 }
 
-
-class HostAtoms(Atoms):
-    """A frame of a dataset; `used` says whether it belongs to the set that is looked at, not to another part of it."""
-
-    used = True
+#: Fields that NequIP compares with labels, and whether frames in which one is NaN are left out.
+Compared = Mapping[str, bool]
 
 
 @dataclass
-class HostFrames(Sequence[HostAtoms]):
-    """Frames of one of NequIP's datasets as `Atoms`, made when they are asked for; labels in `info`, by NequIP's names.
+class HostFrames(Sequence[Atoms]):
+    """Frames of one of NequIP's datasets, made when they are asked for; labels in `info`, by NequIP's names.
+
+    A frame that belongs to another set than this one has no atoms.
 
     Attributes:
         dataset: what NequIP built, before it was split.
         path: of its file, or where it stands in the config.
-        used: numbers of the frames that are in this set; the others belong to another one.
+        used: numbers of the frames that are in this set.
         may_be_nan: fields in which NaN stands for a label that is absent.
         type_names: of the model, for data that hold no atomic numbers.
         names: what each frame of the file holds, where it is known.
@@ -64,7 +61,7 @@ class HostFrames(Sequence[HostAtoms]):
     dataset: Any
     path: Path
     used: set[int]
-    may_be_nan: frozenset[str] = frozenset()
+    may_be_nan: set[str] = field(default_factory=set)
     type_names: Sequence[str] = ()
     names: list[list[str]] = field(default_factory=list)
 
@@ -74,61 +71,43 @@ class HostFrames(Sequence[HostAtoms]):
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        try:
-            with default_dtype(_GLOBAL_DTYPE):
-                data = self.dataset[index]
-        except Exception as error:  # transforms raise whatever the data make them
-            raise DataError(
-                f"{self.path}, frame {index}: NequIP cannot read it: {in_one_line(innermost(error))}"
-            ) from None
-        return self._atoms(data, index)
-
-    def _atoms(self, data: Mapping[str, Any], index: int) -> HostAtoms:
-        pbc = data[AtomicDataDict.PBC_KEY].view(3).numpy() if AtomicDataDict.PBC_KEY in data else False
-        cell = data[AtomicDataDict.CELL_KEY].view(3, 3).numpy() if np.any(pbc) else None
-        positions = data[AtomicDataDict.POSITIONS_KEY].detach().double().numpy()
-        if AtomicDataDict.ATOMIC_NUMBERS_KEY in data:
-            numbers = data[AtomicDataDict.ATOMIC_NUMBERS_KEY].flatten().tolist()
-        else:
-            symbols = [self.type_names[int(kind)] for kind in data[AtomicDataDict.ATOM_TYPE_KEY].flatten()]
-            numbers = [atomic_numbers.get(symbol, 0) for symbol in symbols]
+        if index not in self.used:
+            return Atoms()
+        with raising(DataError, f"{self.path}, frame {index}: NequIP cannot read it"), default_dtype(_GLOBAL_DTYPE):
+            data = {name: value.detach().numpy() for name, value in self.dataset[index].items()}
         if absent := sorted(self.may_be_nan - data.keys()):
             raise DataError(
                 f"{self.path}, frame {index}: has no {absent[0]!r}; ignore_nan leaves NaN out of the loss, not what is "
                 "absent: nequip.data.transforms.AddNaNStressTransform in data.transforms puts NaN there"
             )
-        atoms = HostAtoms(numbers, positions, cell=cell, pbc=pbc)
-        atoms.used = index in self.used
+        atoms = self._structure(data)
+        atoms.info.update(dict.fromkeys(self.names[index] if self.names else ()))
         for name in data.keys() - _GEOMETRY:
-            value = np.squeeze(data[name].detach().numpy())
+            value = np.squeeze(data[name])
             if not (name in self.may_be_nan and np.isnan(value).all()):
                 atoms.info[name] = value
-        for name in self.names[index] if self.names else ():
-            atoms.info.setdefault(name, None)
         return atoms
 
+    def _structure(self, data: Mapping[str, Any]) -> Atoms:
+        numbers = data.get(AtomicDataDict.ATOMIC_NUMBERS_KEY)
+        if numbers is None:
+            symbols = [self.type_names[int(kind)] for kind in data[AtomicDataDict.ATOM_TYPE_KEY].flatten()]
+            numbers = [atomic_numbers.get(symbol, 0) for symbol in symbols]
+        cell, pbc = data.get(AtomicDataDict.CELL_KEY), data.get(AtomicDataDict.PBC_KEY, False)
+        return structure_of(numbers, data[AtomicDataDict.POSITIONS_KEY], cell, pbc)
 
-@dataclass(frozen=True)
-class Metric:
-    """What NequIP compares with a label.
 
-    Attributes:
-        field: of NequIP's data.
-        ignores_nan: whether frames with NaN are left out.
-    """
-
-    field: str
-    ignores_nan: bool
+Files = Mapping[Path, HostFrames]
 
 
 def read_datasets(
-    data: Mapping[str, Any], kinds: Mapping[str, Sequence[Metric]], type_names: Sequence[str], source: str
+    data: Mapping[str, Any], compared: Mapping[str, Compared], type_names: Sequence[str], source: str
 ) -> dict[str, list[HostFrames]]:
     """The sets of a data section, built as NequIP builds them, but without neighbour lists.
 
     Args:
         data: the section, references resolved.
-        kinds: "train", "val", and what is compared with their labels.
+        compared: of the "train" and the "val" sets.
         type_names: of the model.
         source: the config file, for messages.
 
@@ -136,47 +115,46 @@ def read_datasets(
         ConfigError: a section that NequIP cannot use.
         DataError: data that NequIP cannot read, or would read in two ways.
     """
-    try:
+    with raising(ConfigError, f"{source}: data: NequIP cannot use this section"):
         module = instantiate(_without_neighbors(dict(data)), _recursive_=False)
-        configs = {kind: getattr(module, f"{kind}_dataset_config") for kind in kinds}
+        configs = {kind: getattr(module, f"{kind}_dataset_config") for kind in compared}
         module.prepare_data()
-    except Exception as error:  # hydra, NequIP and other people's modules raise whatever they do
-        raise ConfigError(f"{source}: data: NequIP cannot use this section: {in_one_line(innermost(error))}") from None
     for kind, some in configs.items():
         if not some or (kind == "train" and len(some) != 1):
             needed = "exactly one" if kind == "train" else "at least one"
             raise ConfigError(f"{source}: data holds {len(some)} {kind} sets; NequIP needs {needed}")
-    found: dict[str, list[HostFrames]] = {kind: [] for kind in kinds}
-    for kind, some in configs.items():
-        for number, config in enumerate(some):
-            place = Path(f"data.{kind}_dataset[{number}]")
-            found[kind].append(_build(config, kinds[kind], place, type_names))
-    return found
+    return {
+        kind: [
+            _build(config, compared[kind], Path(f"data.{kind}_dataset[{number}]"), type_names)
+            for number, config in enumerate(some)
+        ]
+        for kind, some in configs.items()
+    }
 
 
-def check_frames(
-    found: Mapping[str, Sequence[HostFrames]], kinds: Mapping[str, Sequence[Metric]], long_range: bool
-) -> None:
+def by_file(sets: Sequence[HostFrames]) -> dict[Path, HostFrames]:
+    """Sets by the file that they come from, which may be one for two of them."""
+    files: dict[Path, HostFrames] = {}
+    for frames in sets:
+        files[frames.path if frames.path not in files else Path(f"{frames.path} (again)")] = frames
+    return files
+
+
+def check_frames(sets: Mapping[str, Sequence[HostFrames]], compared: Mapping[str, Compared]) -> None:
     """Look for every label that NequIP compares with, in every frame of the sets.
 
     Raises:
-        DataError: see `check_training_labels`; or a boundary that a long-range part does not know.
+        DataError: see `check_training_labels`.
     """
-    for kind, sets in found.items():
-        files: dict[Path, HostFrames] = {}
-        for frames in sets:
-            files[frames.path if frames.path not in files else Path(f"{frames.path} (again)")] = frames
-        labels = []
-        for metric in kinds[kind]:
-            if (quantity := _QUANTITIES.get(metric.field)) is None:
-                _check_other_field(files, metric)
+    for kind, some in sets.items():
+        files, labels = by_file(some), []
+        for name, ignores_nan in compared[kind].items():
+            if name in _QUANTITIES:
+                option = f"data.key_mapping: {{NAME: {name}}}"
+                labels.append(TrainedLabel(_QUANTITIES[name], name, option, "", ("info",), ignores_nan))
             else:
-                option = f"data.key_mapping: {{NAME: {metric.field}}}"
-                labels.append(TrainedLabel(quantity, metric.field, option, "", ("info",), metric.ignores_nan))
-        check_training_labels(files, labels, _is_used)
-        if long_range:
-            for path, frames in files.items():
-                check_boundaries(frames, str(path))
+                _check_other_field(files, name, ignores_nan)
+        check_training_labels(files, labels, lambda atoms, quantity: float(len(atoms) > 0))
 
 
 def check_batches(frames: HostFrames) -> None:
@@ -212,24 +190,20 @@ def spread(sets: Sequence[HostFrames], count: int) -> list[Atoms]:
     some = [(frames, number) for frames in sets for number in sorted(frames.used)]
     step = max(1, math.ceil(len(some) / (8 * count)))
     found = [frames[number] for frames, number in some[::step]]
-    bare = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc) for a in found if (a.numbers > 0).all()]
-    several = [atoms for atoms in bare if len(set(atoms.numbers)) > 1]
-    chosen = several or bare
+    bare = [structure_of(a.numbers, a.positions, a.cell, a.pbc) for a in found if (a.numbers > 0).all()]
+    chosen = [atoms for atoms in bare if len(set(atoms.numbers)) > 1] or bare
     return chosen[:: max(1, math.ceil(len(chosen) / count))]
 
 
-def _build(config: Mapping[str, Any], metrics: Sequence[Metric], place: Path, type_names: Sequence[str]) -> HostFrames:
+def _build(config: Mapping[str, Any], compared: Compared, place: Path, type_names: Sequence[str]) -> HostFrames:
     names: list[list[str]] = []
-    fields = {metric.field for metric in metrics}
     file = _file_of(config) or place
-    try:
-        with default_dtype(_GLOBAL_DTYPE), _noting_names(names, fields, file):
-            dataset = instantiate(config)
-    except DataError:
-        raise
-    except Exception as error:  # as above
-        where = f"{file}, frame {len(names) - 1}" if names else str(file)
-        raise DataError(f"{where}: NequIP cannot read it: {in_one_line(innermost(error))}") from None
+    with (
+        raising(DataError, f"{file}: NequIP cannot read it"),
+        default_dtype(_GLOBAL_DTYPE),
+        substituted(ase_dataset, "from_ase", _noting_names(names, compared, file)),
+    ):
+        dataset = instantiate(config)
     indices = list(range(len(dataset)))
     while isinstance(dataset, Subset):
         indices = [int(dataset.indices[index]) for index in indices]
@@ -237,27 +211,24 @@ def _build(config: Mapping[str, Any], metrics: Sequence[Metric], place: Path, ty
     if not indices:
         raise DataError(f"{file}: holds no frame")
     path = getattr(dataset, "file_path", None) or getattr(dataset, "file_name", None) or place
-    may_be_nan = frozenset(metric.field for metric in metrics if metric.ignores_nan)
+    may_be_nan = {name for name, ignores_nan in compared.items() if ignores_nan}
     all_names = names if len(names) == len(dataset) else []
     return HostFrames(dataset, Path(path), set(indices), may_be_nan, type_names, all_names)
 
 
-@contextmanager
-def _noting_names(names: list[list[str]], fields: set[str], place: Path) -> Iterator[None]:
-    """While open, what each frame that NequIP reads with ASE holds is noted; two labels for one field are errors."""
+def _noting_names(names: list[list[str]], compared: Compared, place: Path) -> Callable[..., Any]:
+    """NequIP's `from_ase`, which notes what each frame holds; two labels for one field are errors."""
     original = ase_dataset.from_ase
 
     def from_ase(atoms: Atoms, **options: Any) -> Any:
+        where = f"{place}, frame {len(names)}"
         names.append(sorted(label_names(atoms)))
-        for wanted in fields:
-            _refuse_two_sources(atoms, wanted, options, f"{place}, frame {len(names) - 1}")
-        return original(atoms=atoms, **options)
+        for wanted in compared:
+            _refuse_two_sources(atoms, wanted, options, where)
+        with raising(DataError, f"{where}: NequIP cannot read it"):
+            return original(atoms=atoms, **options)
 
-    ase_dataset.from_ase = from_ase
-    try:
-        yield
-    finally:
-        ase_dataset.from_ase = original
+    return from_ase
 
 
 def _refuse_two_sources(atoms: Atoms, wanted: str, options: Mapping[str, Any], where: str) -> None:
@@ -278,21 +249,14 @@ def _refuse_two_sources(atoms: Atoms, wanted: str, options: Mapping[str, Any], w
             )
 
 
-def _is_used(atoms: Atoms, quantity: str) -> float:
-    return 1.0 if getattr(atoms, "used", True) else 0.0
-
-
-def _check_other_field(files: Mapping[Path, HostFrames], metric: Metric) -> None:
+def _check_other_field(files: Files, name: str, ignores_nan: bool) -> None:
     """A label of NequIP that the core has no name for."""
-    for path, frames in files.items():
-        for number, atoms in enumerate(frames):
-            value = atoms.info.get(metric.field)
-            if not atoms.used or (value is None and metric.ignores_nan):
-                continue
-            if value is None:
-                raise DataError(f"{path}, frame {number}: has no {metric.field!r}, which the config trains on")
-            if not metric.ignores_nan and not np.isfinite(np.asarray(value, dtype=float)).all():
-                raise DataError(f"{path}, frame {number}: {metric.field} holds NaN or infinity")
+    for place, atoms in numbered(files):
+        value = atoms.info.get(name)
+        if len(atoms) and value is None and not ignores_nan:
+            raise DataError(f"{place}: has no {name!r}, which the config trains on")
+        if value is not None and not ignores_nan and not np.isfinite(np.asarray(value, dtype=float)).all():
+            raise DataError(f"{place}: {name} holds NaN or infinity")
 
 
 def _without_neighbors(value: Any) -> Any:
@@ -300,12 +264,13 @@ def _without_neighbors(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_neighbors(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_neighbors(item) for item in value if "NeighborList" not in str(_target(item))]
+        targets = [item.get("_target_") if isinstance(item, Mapping) else None for item in value]
+        return [
+            _without_neighbors(item)
+            for item, target in zip(value, targets, strict=True)
+            if "NeighborList" not in str(target)
+        ]
     return value
-
-
-def _target(item: Any) -> Any:
-    return item.get("_target_") if isinstance(item, Mapping) else None
 
 
 def _file_of(config: Any) -> Path | None:

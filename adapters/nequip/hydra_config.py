@@ -16,9 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
-from les_plugins.errors import ConfigError
+from les_plugins.errors import ConfigError, raising
+from les_plugins.hosting.substitution import substituted
 
 _RUN_DIRECTORY = "hydra.run.dir="
 _VALUE = re.compile(r"(?P<key>\+{0,2}[^=+~]+)=(?P<value>.*)", re.DOTALL)
@@ -96,15 +96,11 @@ class ComposedConfig:
         Raises:
             ConfigError: a reference that leads nowhere.
         """
-        hydra, before = HydraConfig.instance(), HydraConfig.instance().cfg
-        try:
-            hydra.set_config(self.config)  # for ${hydra:…}
+        hydra = HydraConfig.instance()
+        with raising(ConfigError, f"{self.source}: {section}"), substituted(hydra, "cfg", hydra.cfg):
+            hydra.set_config(self.config)  # for ${hydra:…}; the former one is back afterwards
             found = OmegaConf.select(self.config, section)
             return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
-        except (OmegaConfBaseException, HydraException, ValueError) as error:
-            raise ConfigError(f"{self.source}: {section}: {_first_line(error)}") from None
-        finally:
-            hydra.cfg = before
 
 
 def referenced(config: Mapping[Any, Any]) -> set[str]:
@@ -115,11 +111,12 @@ def referenced(config: Mapping[Any, Any]) -> set[str]:
 def _composed(config_file: Path, arguments: list[str]) -> DictConfig:
     if config_file.suffix != ".yaml":  # of others Hydra says that there is no such file
         raise ConfigError(f"{config_file}: the name of a NequIP config ends in .yaml")
-    try:
-        with initialize_config_dir(config_dir=str(config_file.resolve().parent), version_base=None):
-            return compose(config_name=config_file.name, overrides=arguments, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{config_file}: Hydra cannot read it: {_first_line(error)}") from None
+    folder = str(config_file.resolve().parent)
+    with (
+        raising(ConfigError, f"{config_file}: Hydra cannot read it"),
+        initialize_config_dir(config_dir=folder, version_base=None),
+    ):
+        return compose(config_name=config_file.name, overrides=arguments, return_hydra_config=True)
 
 
 def _override(argument: str) -> str:
@@ -136,7 +133,3 @@ def _override(argument: str) -> str:
     except HydraException:
         quote = True
     return f"{match['key']}={QuotedString(text=value, quote=Quote.single).with_quotes()}" if quote else argument
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from torch import nn
 
 from les_plugins.adapters.nequip.builder import PRETRAINED, TARGET, checkpoint_section
 from les_plugins.adapters.nequip.data import (
+    Compared,
     HostFrames,
-    Metric,
+    by_file,
     check_batches,
     check_frames,
     read_datasets,
@@ -25,13 +26,8 @@ from les_plugins.adapters.nequip.data import (
 )
 from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, referenced, run_directory
 from les_plugins.adapters.nequip.model import initialize_nequip
-from les_plugins.errors import (
-    ConfigError,
-    HostError,
-    LesPluginsWarning,
-    in_one_line,
-    innermost,
-)
+from les_plugins.data.training import TrainingFiles
+from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, raising
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.process import run_module
 from les_plugins.hosting.section_name import SECTION, refuse_near_misses
@@ -44,36 +40,20 @@ GAUGE_FRAMES = 64
 _FOLDER = "LES_PLUGINS_RUN_FOLDER"
 #: Seconds by which the clock of a file system may be behind.
 _CLOCK = 2.0
-_FUNCTIONS = ("LongRangeModel", "PretrainedModel")
+#: Our two functions, by every path that imports them.
+_TARGETS = (TARGET, PRETRAINED, *(f"{__package__}.builder.{n}" for n in ("LongRangeModel", "PretrainedModel")))
 #: What of a training module's metrics needs labels, and of which set.
 _METRICS = {"train": ("loss", "train_metrics"), "val": ("val_metrics",)}
 
 
-def train(config_file: Path, arguments: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Path | None:
-    """Train as `nequip-train -cp FOLDER -cn NAME ARGUMENTS` does; the model section names `LongRangeModel`.
-
-    Args:
-        config_file: NequIP's YAML file; with a model section of NequIP alone the model is NequIP's alone.
-        arguments: Hydra overrides, such as trainer.max_epochs=10; values that Hydra's grammar does not know, such as
-            paths with = or brackets, are quoted for it.
-        metadata: facts to keep in the checkpoint.
-
-    Returns:
-        The checkpoint folder `<run directory>/<name of the file>.les`, of the best model where NequIP kept one; None
-        when the file asks for no training, and in all but the first process of a distributed training.
-
-    Raises:
-        ConfigError: a file that cannot be read, or a `long_range:` section that cannot be used.
-        DataError: training or validation frames that cannot be used.
-        HostError: nequip-train failed, was interrupted, or wrote no checkpoint.
-    """
-    return NequIPTraining(config_file, arguments, metadata).run()
-
-
 class NequIPTraining(TrainingRun):
-    """`nequip-train` in a process of its own, between a look at config and data and a checkpoint of what it wrote."""
+    """`nequip-train` in a process of its own, between a look at config and data and a checkpoint of what it wrote.
+
+    The model section of the file names `LongRangeModel`. Arguments are Hydra overrides, such as trainer.max_epochs=10.
+    """
 
     host = "nequip"
+    program = "nequip-train"
 
     def split(self) -> None:
         """The section stands in the model section, after Hydra has put defaults and overrides together."""
@@ -96,6 +76,11 @@ class NequIPTraining(TrainingRun):
         runs = self.settings.get("run") or []
         self.trains = "train" in ([runs] if isinstance(runs, str) else list(runs))
 
+    def is_long_range(self) -> bool:
+        """Where a model section says so, or names a checkpoint that may."""
+        sections = [section for _, section in _our_sections(self.settings)]
+        return any(SECTION in section for section in sections) or PRETRAINED in str(self.settings)
+
     def target(self) -> Path:
         """In the folder of the run."""
         return self.folder / f"{self.config_file.stem}.les"
@@ -103,26 +88,20 @@ class NequIPTraining(TrainingRun):
     def read_frames(self) -> list[Atoms]:
         """Some structures of the training set; every frame was looked at, and NequIP reads them again."""
         sets = _check_data(self.composed, self.settings) if self.trains else {}
-        self.data_files = {kind: [frames.path for frames in some] for kind, some in sets.items()}
+        self.data = TrainingFiles(dict(by_file(sets.get("train", ()))), dict(by_file(sets.get("val", ()))))
         return spread(sets.get("train", ()), GAUGE_FRAMES)
 
-    def files(self) -> tuple[list[Path], list[Path]]:
+    def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
         """Where they are files."""
-        train, valid = ([path for path in self.data_files.get(kind, ()) if path.is_file()] for kind in _METRICS)
-        return train, valid
+        train, valid = super().files()
+        return filter(Path.is_file, train), filter(Path.is_file, valid)
 
     def fit(self) -> nn.Module | None:
-        """The model of the best epoch."""
+        """The model of the best epoch; None where the file asks for no training, and in all but the first process."""
         begin = time.time()
         _run(self.config_file, overrides(self.arguments), self.folder)
         if not self.trains or rank_zero_only.rank:
             return None
-        if not self.frames and any(True for _ in _our_sections(self.settings)):
-            warnings.warn(
-                "the sign of the charges is not decided: no structure of the training set names its elements",
-                LesPluginsWarning,
-                4,
-            )
         # a run that goes on from a checkpoint may have had its best epoch before
         written = newest_checkpoint(self.folder, 0.0 if self.settings.get("ckpt_path") else begin - _CLOCK)
         self.facts["host_checkpoint"] = written.name
@@ -132,6 +111,9 @@ class NequIPTraining(TrainingRun):
     def kept(self) -> list[Path]:
         """NequIP's own checkpoints."""
         return list(self.folder.rglob("*.ckpt"))
+
+
+train = NequIPTraining.train
 
 
 def load_checkpoint(path: Path) -> nn.Module:
@@ -155,17 +137,11 @@ def check_config(settings: Mapping[str, Any], source: str) -> None:
     """
     module = settings.get("training_module")
     model = module.get("model") if isinstance(module, dict) else None
-    if isinstance(model, str) and "${" in model:
-        model = {}  # a reference to another section, which is looked at where it stands
-    if not isinstance(model, dict):
+    if not isinstance(model, dict) and "${" not in str(model):  # a reference is looked at where it leads to
         raise ConfigError(f"{source}: training_module.model is missing, the section with the model's _target_")
-    names = referenced(settings)
+    names, place = referenced(settings), f"in training_module.model beside _target_: {TARGET}"
     if SECTION in settings and SECTION not in names:
-        raise ConfigError(
-            f"{source}: {SECTION} stands at the top, where NequIP does not read it; write it into "
-            f"training_module.model beside _target_: {TARGET}"
-        )
-    place = f"in training_module.model beside _target_: {TARGET}"
+        raise ConfigError(f"{source}: {SECTION} stands at the top, where NequIP does not read it; write it {place}")
     refuse_near_misses(settings, source, lambda path, found: not path or _takes_a_section(found), place, names)
     for path, found in _our_sections(settings):
         section = found.get(SECTION)
@@ -205,15 +181,14 @@ def _what_is_kept(folder: Path) -> str:
 
 
 def _check_data(config: ComposedConfig, settings: Mapping[str, Any]) -> dict[str, list[HostFrames]]:
-    """The sets of the data section, after a look at every frame: labels, fields, boundaries."""
+    """The sets of the data section, after a look at every frame: labels and fields."""
     source, data = str(config.source), config.resolved("data")
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: data is missing, the section with the structures to train on")
     type_names = _type_names(config, settings)
-    kinds = {kind: _compared(config, names, type_names) for kind, names in _METRICS.items()}
-    sets = read_datasets(data, kinds, type_names, source)
-    long_range = any(SECTION in section for _, section in _our_sections(settings))
-    check_frames(sets, kinds, long_range or PRETRAINED in str(settings))
+    compared = {kind: _compared(config, names, type_names) for kind, names in _METRICS.items()}
+    sets = read_datasets(data, compared, type_names, source)
+    check_frames(sets, compared)
     for kind, some in sets.items():
         loader = data.get(f"{kind}_dataloader") or {}
         if isinstance(loader, dict) and int(loader.get("batch_size") or 1) > 1:
@@ -222,7 +197,7 @@ def _check_data(config: ComposedConfig, settings: Mapping[str, Any]) -> dict[str
     return sets
 
 
-def _compared(config: ComposedConfig, names: Sequence[str], type_names: Sequence[str]) -> list[Metric]:
+def _compared(config: ComposedConfig, names: Sequence[str], type_names: Sequence[str]) -> Compared:
     """Fields that the loss or the metrics of a training module compare with labels."""
     found: dict[str, bool] = {}
     for name in names:
@@ -231,16 +206,13 @@ def _compared(config: ComposedConfig, names: Sequence[str], type_names: Sequence
             continue
         if not type_names:  # they stand in a checkpoint: which fields are compared does not depend on them
             section = _without_types(section)
-        try:
+        with raising(ConfigError, f"{config.source}: training_module.{name}: NequIP cannot use it"):
             entries = list(instantiate(section, type_names=list(type_names)).entries.values())
-        except Exception as error:  # hydra and NequIP raise whatever the section makes them
-            where = f"{config.source}: training_module.{name}"
-            raise ConfigError(f"{where}: NequIP cannot use it: {in_one_line(innermost(error))}") from None
         for entry in entries:
             wanted = getattr(entry.field, "target_field", getattr(entry.field, "field", None))
             if isinstance(wanted, str) and "edge" not in wanted:
                 found[wanted] = entry.ignore_nan and found.get(wanted, True)
-    return [Metric(field, ignores) for field, ignores in found.items()]
+    return found
 
 
 def _without_types(value: Any) -> Any:
@@ -274,5 +246,5 @@ def _our_sections(settings: Any, path: str = "") -> Iterator[tuple[str, Mapping[
 
 
 def _takes_a_section(section: Mapping[Any, Any]) -> bool:
-    """Whether a section names one of our two functions, by any path that imports it."""
-    return str(section.get("_target_")) in (TARGET, PRETRAINED, *(f"{__package__}.builder.{n}" for n in _FUNCTIONS))
+    """Whether a section names one of our two functions."""
+    return str(section.get("_target_")) in _TARGETS
