@@ -17,8 +17,9 @@ from torch import Tensor
 from les_plugins.electrostatics.lattice import dual_lattice
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.observables import charge_of_total
+from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
 from les_plugins.errors import GeometryError, LesPluginsWarning
-from les_plugins.units import RECIPROCAL_PREFACTOR, VACUUM_PERMITTIVITY
+from les_plugins.units import VACUUM_PERMITTIVITY
 
 #: Part of a wave's field that induced charges may take away before a calculator warns.
 SCREENING_LIMIT = 0.1
@@ -156,7 +157,7 @@ def _wave_screening(k: Tensor, volume: Tensor, response: OneShotResponse) -> Ten
         alpha = response.polarizability.to(k.dtype).sum(0)
         total = total + (alpha * (k @ k) if alpha.dim() == 0 else k @ alpha @ k)
     square = k @ k
-    return 2.0 * RECIPROCAL_PREFACTOR / volume * torch.exp(-0.5 * response.sigma**2 * square) / square * total
+    return 2.0 * smeared_coulomb_kernel(square, volume, response.sigma) * total
 
 
 def screening_of_longest_wave(softness: Tensor, cell: Tensor) -> tuple[float, float]:

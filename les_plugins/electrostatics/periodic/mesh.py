@@ -15,12 +15,12 @@ from torch import Tensor
 from les_plugins.electrostatics.local import LocalFields
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks
+from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
 from les_plugins.electrostatics.periodic.reciprocal import ROUNDING, proper_lattice
 from les_plugins.electrostatics.periodic.reciprocal_energy import reciprocal_energy
 from les_plugins.electrostatics.periodic.splines import Mesh
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
-from les_plugins.units import RECIPROCAL_PREFACTOR
 
 
 def mesh_electrostatics(
@@ -81,8 +81,7 @@ def _kernel(cell: Tensor, inverse: Tensor, mesh: Mesh, sigma: float, cutoff: flo
     safe = torch.where(inside, k_squared, 1.0)
     influence = (w_1[:, None] * w_2)[:, :, None] * w_3
     volume = torch.linalg.det(cell).abs()
-    kernel: Tensor = (RECIPROCAL_PREFACTOR / volume) * torch.exp(-0.5 * sigma**2 * safe) / safe * (influence * inside)
-    return kernel
+    return smeared_coulomb_kernel(safe, volume, sigma) * (influence * inside)
 
 
 @lru_cache(maxsize=16)

@@ -16,11 +16,11 @@ from les_plugins.electrostatics.checks import BYTES_PER_POINT, MOST_GRID_POINTS
 from les_plugins.electrostatics.local import LocalFields
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks
+from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
 from les_plugins.electrostatics.periodic.reciprocal_energy import reciprocal_energy
 from les_plugins.electrostatics.periodic.structure_factor import ReciprocalGrid, Slab
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.errors import GeometryError
-from les_plugins.units import RECIPROCAL_PREFACTOR
 
 #: A cell whose volume is below this fraction of the product of its edges is refused as singular.
 SMALLEST_RELATIVE_VOLUME = 1e-6
@@ -158,10 +158,7 @@ def _kernel(cell: Tensor, inverse: Tensor, grid: ReciprocalGrid, sigma: float) -
     k_squared = torch.stack([square + cross, square - cross], 1)
     safe = torch.where(grid.multiplicity > 0, k_squared, 1.0)
     volume = torch.linalg.det(cell).abs()
-    kernel: Tensor = (
-        (2.0 * RECIPROCAL_PREFACTOR / volume) * grid.multiplicity * torch.exp(-0.5 * sigma**2 * safe) / safe
-    )
-    return kernel
+    return 2.0 * grid.multiplicity * smeared_coulomb_kernel(safe, volume, sigma)
 
 
 class _GridFilter(NamedTuple):

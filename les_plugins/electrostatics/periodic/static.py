@@ -16,11 +16,11 @@ from torch import Tensor
 from les_plugins.electrostatics.lattice import determinant, dual_lattice
 from les_plugins.electrostatics.local import LocalFields, contract, self_energy, self_fields, to_atoms
 from les_plugins.electrostatics.multipoles import Multipoles
+from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
 from les_plugins.electrostatics.periodic.reciprocal import ROUNDING, SMALLEST_RELATIVE_VOLUME
 from les_plugins.electrostatics.periodic.structure_factor import exponents
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.errors import GeometryError
-from les_plugins.units import RECIPROCAL_PREFACTOR
 
 Extent = tuple[int, int, int]
 #: Of the derivatives of rank two. Listed here, for torch.compile warns of the cache of `exponents`.
@@ -191,13 +191,13 @@ def _kernel(cell: Tensor, dual: Tensor, extent: Extent, sigma: float, cutoff: fl
     ).flatten(1, 2)  # (B, M·L, xyz)
     square = along_row.square().sum(2)[:, :, None] + in_plane.square().sum(2)[:, None, :]
     cross = 2.0 * along_row @ in_plane.transpose(1, 2)
-    prefactor = (2.0 * RECIPROCAL_PREFACTOR / determinant(cell).abs())[:, None, None]
+    volume = determinant(cell).abs()[:, None, None]
     limit = (cutoff * (1.0 + ROUNDING)) ** 2
     both = []
     for k_squared in (square + cross, square - cross):
         inside = (k_squared <= limit) & (weights.flatten(1) > 0.0)
         safe = torch.where(inside, k_squared, 1.0)
-        value = prefactor * weights.flatten(1) * torch.exp(-0.5 * sigma**2 * safe) / safe
+        value = 2.0 * weights.flatten(1) * smeared_coulomb_kernel(safe, volume, sigma)
         both.append(torch.where(inside, value, 0.0).unflatten(2, (len(second), len(third))))
     return both[0] + both[1], both[0] - both[1]
 
