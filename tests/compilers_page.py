@@ -54,7 +54,7 @@ def check_column(mode: str, found: Mapping[str, str]) -> None:
 
     Args:
         mode: one of `MODES`.
-        found: what became of each feature: "same", "NaN", "refused: why"; a feature that was not tried is left out.
+        found: what became of each feature: "same", "NaN", "error: why"; a feature that was not tried is left out.
     """
     assert mode in MODES
     assert [feature for feature in found if feature not in FEATURES] == []
@@ -70,11 +70,11 @@ def check_column(mode: str, found: Mapping[str, str]) -> None:
 
 
 def refusal(error: BaseException) -> str:
-    """The cell of what was refused: the first clause of what was said."""
+    """The cell of what raises an error: the first clause of its message."""
     said = str(error).strip().splitlines()[-1]
     said = re.sub(r"^raised exception \w+\(\[?(['\"])(.*)\1\]?\)$", r"\2", said)  # dynamo quotes what was raised
     said = re.sub(r"^(torch\.jit\.Error|ValueError|builtins\.ValueError): ", "", said)
-    return "refused: " + said.split(";")[0]
+    return "error: " + said.split(";")[0]
 
 
 def _read(text: str) -> Table:
@@ -87,9 +87,9 @@ def _read(text: str) -> Table:
     modes = [cell.strip() for cell in rows[0][1:]]
     for row in rows[2:]:
         for mode, cell in zip(modes, (cell.strip() for cell in row[1:]), strict=True):
-            number = re.fullmatch(r"refused \((\d+)\)", cell)
+            number = re.fullmatch(r"error \((\d+)\)", cell)
             if cell != "–":
-                table[row[0].strip(), mode] = f"refused: {notes[number[1]]}" if number else cell
+                table[row[0].strip(), mode] = f"error: {notes[number[1]]}" if number else cell
     return table
 
 
@@ -101,11 +101,11 @@ def _write(text: str, table: Table) -> str:
         cells = []
         for mode in modes:
             cell = table.get((feature, mode), "–")
-            if cell.startswith("refused: "):
-                reason = cell.removeprefix("refused: ")
+            if cell.startswith("error: "):
+                reason = cell.removeprefix("error: ")
                 if reason not in notes:
                     notes.append(reason)
-                cell = f"refused ({notes.index(reason) + 1})"
+                cell = f"error ({notes.index(reason) + 1})"
             cells.append(cell)
         lines.append(f"| {feature} | " + " | ".join(cells) + " |")
     lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))]

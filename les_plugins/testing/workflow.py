@@ -183,7 +183,7 @@ class Workflow(ContractHost):
         self, record_property: Callable[[str, object], None]
     ) -> None:
         refusals = self.refusals(self.attached())
-        record_property("uses refused", ", ".join(refusals) or "the adapter names none")
+        record_property("uses that raise an error", ", ".join(refusals) or "the adapter names none")
         for what, use in refusals.items():
             try:
                 use()
