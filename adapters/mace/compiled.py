@@ -17,6 +17,7 @@ from les_plugins.devices import check_device
 from les_plugins.errors import HostError
 from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, SHORT_RANGE_PROPERTIES
 from les_plugins.hosting.compiled import CompiledCalculator
+from les_plugins.hosting.current import CURRENT
 
 
 class LesCompiledCalculator(CompiledCalculator, LesMACECalculator):
@@ -82,7 +83,7 @@ class LesCompiledCalculator(CompiledCalculator, LesMACECalculator):
 
     def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
         """MACE's, with Born effective charges where they are asked for."""
-        born = "born_effective_charges" in (*properties, *self.always)
+        born = bool({"born_effective_charges", CURRENT} & {*properties, *self.always})
         self._compiled.options = {"compute_born_charges": born}
         super().evaluate_host(atoms, properties, system_changes)
         out, self._compiled.output = self._compiled.output, {}

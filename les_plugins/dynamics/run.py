@@ -24,6 +24,7 @@ from les_plugins.dynamics.restart import damaged_state, load_state, write_descri
 from les_plugins.dynamics.settings import Settings
 from les_plugins.dynamics.writer import Writer
 from les_plugins.errors import ConfigError, DataError, HostError
+from les_plugins.hosting.current import CURRENT
 
 #: Above it, K, a simulation has come apart and is stopped.
 HOTTEST = 1e5
@@ -121,6 +122,8 @@ def _begun(atoms: Atoms, output: Path, settings: Settings, facts: Mapping[str, A
     }
     if (susceptibility := getattr(atoms.calc, "reference_susceptibility", None)) is not None:
         attributes["susceptibility"] = float(susceptibility)
+    if (source := found.get("polarization_source")) is not None:
+        attributes["polarization_source"] = source
     writer = Writer.create(
         output, atoms, settings.n_frames, names, settings.model_dump(mode="json"), facts, **attributes
     )
@@ -219,7 +222,7 @@ class _Recorder:
         """Before the evaluation that a step ends with: the field at its time, and what is to be derived with it."""
         self._step = step
         calculator = self.atoms.calc
-        wanted = (BORN,) if record and self.settings.current else ()
+        wanted = (CURRENT,) if record and self.settings.current else ()
         if hasattr(calculator, "always"):
             calculator.always = wanted
         if self.settings.field is not None:
@@ -267,11 +270,17 @@ class _Recorder:
             if name in self.names:
                 found[name] = results[name] if name in results else atoms.calc.get_property(name, atoms)
         if "current" in self.names:
-            born = np.asarray(atoms.calc.get_property(BORN, atoms))
-            if self._sum_rule:
-                born = born - born.mean(0)
-            found["current"] = np.einsum("nab,nb->a", born, velocities)
+            found["current"] = self._current(velocities)
         return found
+
+    def _current(self, velocities: Floats) -> Floats:
+        """J (3,) e·Å/fs; with the sum rule that of Z* less their mean, which is that of velocities less theirs."""
+        moving = velocities - velocities.mean(0) if self._sum_rule else velocities
+        calculator = self.atoms.calc
+        if hasattr(calculator, CURRENT):
+            found: Floats = calculator.current(moving, self.atoms)
+            return found
+        return np.asarray(np.einsum("nab,nb->a", calculator.get_property(BORN, self.atoms), moving))
 
     def _field_power(self) -> float:
         """Power of the field's forces, eV per ASE time."""

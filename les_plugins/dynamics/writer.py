@@ -85,7 +85,7 @@ class Writer:
             n_frames: frames to make room for.
             names: series.
             settings, facts: of the run.
-            **attributes: others of the file: degrees_of_freedom, constraints, run, susceptibility.
+            **attributes: others of the file: degrees_of_freedom, constraints, run, susceptibility, polarization_source.
 
         Raises:
             DataError: the file exists or cannot be written, the disk has no room for it.

@@ -102,8 +102,8 @@ class LongRangeCalculator(CurrentEvaluation):
     Attributes:
         energy_unit: eV in the host's unit of energy.
         takes_total_charge, takes_spin: whether the model reads the total charge, or the spin, of a structure.
-        always: properties to compute with every structure, asked for or not; molecular dynamics sets Born effective
-            charges for the steps that it records.
+        always: properties to compute with every structure, asked for or not; molecular dynamics sets the
+            current for the steps that it records.
     """
 
     energy_unit: float = 1.0

@@ -31,20 +31,21 @@ def carriers_of(
     Source: theory 8.6.
     """
     charge = latent.charge if latent.charge.dim() == 1 else latent.charge.sum(1)
+    n_atoms = charge.shape[0]  # not len(): a tracer follows this one
     moment = latent.dipole
     if latent.flow is not None:
-        flow = latent.flow.moments(len(charge))
-        charge = charge - latent.flow.charges(len(charge)).to(charge.dtype)
+        flow = latent.flow.moments(n_atoms)
+        charge = charge - latent.flow.charges(n_atoms).to(charge.dtype)
         moment = flow if moment is None else moment + flow
     charges = charge_of_total(charge, batch, n_structures, total_charge)
     if latent.transfers is None or latent.element_charges is None or latent.softness is not None:
         return Carriers(charges, moment, False)
     of_elements = latent.element_charges.to(charge.dtype)
     fixed = charge_of_total(of_elements, batch, n_structures, total_charge)
-    exchanged = latent.transfers.charges(len(charge)).to(charge.dtype)
+    exchanged = latent.transfers.charges(n_atoms).to(charge.dtype)
     if not is_traced() and not _equal(charges, fixed + exchanged, latent.transfers.charge.dtype):
         return Carriers(charges, moment, False)  # somebody's layer or response changed the charges
-    transferred = latent.transfers.moments(len(charge))
+    transferred = latent.transfers.moments(n_atoms)
     return Carriers(fixed, transferred if moment is None else moment + transferred, True)
 
 

@@ -60,7 +60,7 @@ def model(atoms: Atoms, leaf: Tensor, layer: LatentElectrostatics, shift: float 
     permanent, alpha = Multipoles(charge, dipole), 0.02 + 0.01 * torch.sigmoid(around)
     cell, pbc = torch.tensor(atoms.cell.array)[None], torch.tensor(atoms.pbc)[None]
     found = layer(leaf, cell, pbc, torch.zeros(len(atoms), dtype=torch.long), permanent, polarizability=alpha)
-    return LongRangeResult(*found, permanent, None, alpha, transfers=transfers, element_charges=element)
+    return LongRangeResult(*found[:6], permanent, None, alpha, transfers=transfers, element_charges=element)
 
 
 def evaluated(atoms: Atoms, total: float | None = None, solve: str = "one_shot", shift: float = 0.0) -> LatentStructure:

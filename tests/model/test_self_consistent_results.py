@@ -32,7 +32,7 @@ def result(place: Tensor, pbc: Tensor, total_charge: str = "free", field: Tensor
         place, TRICLINIC, pbc, BATCH, permanent, softness=softness, polarizability=alpha, external_field=field
     )
     collective = layer.collective_polarizability(place, TRICLINIC, pbc, BATCH, softness, alpha)
-    return LongRangeResult(*found, permanent, softness, alpha, collective)
+    return LongRangeResult(*found[:6], permanent, softness, alpha, collective)
 
 
 @TOTALS
