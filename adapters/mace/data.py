@@ -4,7 +4,7 @@ gets the frames as they were checked. Called by train.py before MACE starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,13 +64,15 @@ def reading(found: Found) -> Iterator[None]:
 
     def read(path: Any, index: Any = ":", **named: Any) -> Any:
         got = known.get(Path(path))
-        return with_readable_labels(ase.io.read(path, index=index, **named) if got is None else got)
+        return _with_readable_labels(ase.io.read(path, index=index, **named) if got is None else got)
 
-    with substituted(mace_data, "ase", _Reader(read)):
+    reader = SimpleNamespace(**{**vars(ase), "io": SimpleNamespace(read=read)})
+
+    with substituted(mace_data, "ase", reader):
         yield
 
 
-def with_readable_labels(some: Any) -> Any:
+def _with_readable_labels(some: Any) -> Any:
     """The frames, each with what its calculator holds put under `readable_name`s, whatever its constraints."""
     places = {**{name: place for name, place in PLACES.items() if name in all_properties}, "free_energy": "info"}
     for atoms in some if isinstance(some, list) else [some]:
@@ -78,16 +80,6 @@ def with_readable_labels(some: Any) -> Any:
             if (value := frames.label(atoms, quantity)) is not None:
                 getattr(atoms, place)[readable_name(quantity)] = value
     return some
-
-
-class _Reader:
-    """The package `ase` as mace.data sees it, with another `ase.io.read`."""
-
-    def __init__(self, read: Callable[..., Any]) -> None:
-        self.io = SimpleNamespace(read=read)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(ase, name)
 
 
 def _read_head(head: Head, found: Found) -> TrainingFiles:

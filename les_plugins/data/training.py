@@ -34,6 +34,7 @@ _ALIASES = {
     "forces": ("force", "gradient"),
     "stress": ("stress",),
     "virials": ("virial",),
+    "born_effective_charges": ("born", "bec", "zstar"),
 }
 
 
@@ -42,7 +43,7 @@ class TrainedLabel:
     """A label that a host trains on.
 
     Attributes:
-        quantity: "energy", "forces", "stress" or "virials".
+        quantity: "energy", "forces", "stress", "virials", or another that `labels.shaped` knows, such as "dipole".
         key: its name in the file.
         option: the option of the host's config that names the key, such as "forces_key".
         without: what to set to train without it, such as "forces_weight: 0"; empty when the host cannot.
@@ -184,25 +185,6 @@ def fixed_atoms(atoms: Atoms) -> NDArray[np.bool_]:
             constraint.adjust_forces(atoms, forces)
     fixed: NDArray[np.bool_] = (forces == 0.0).all(axis=1)
     return fixed
-
-
-def check_unconstrained_forces(files: Mapping[Path, Sequence[Atoms]], key: str, instead: str) -> None:
-    """Raise DataError for a frame whose constraints change its forces, for a host that reads them with constraints.
-
-    Args:
-        files: frames of each file.
-        key: name of the forces; names other than ASE's "forces" are not touched by constraints.
-        instead: what to do, for the message.
-    """
-    if key != "forces":
-        return
-    for path, frames in files.items():
-        changed = [number for number, atoms in enumerate(frames) if atoms.constraints]
-        if changed:
-            raise DataError(
-                f"{path}: {_of(len(changed), len(frames))} with constraints ({_numbers(changed)}; move_mask in the "
-                f"file): the host would read their {key!r} as zero on fixed atoms. {instead}"
-            )
 
 
 def similar_names(label: TrainedLabel, present: set[str]) -> list[str]:

@@ -12,7 +12,6 @@ from ase.constraints import FixAtoms
 from les_plugins.data.training import (
     TrainedLabel,
     check_training_labels,
-    check_unconstrained_forces,
     fixed_atoms,
     read_labelled_frames,
 )
@@ -129,9 +128,6 @@ def test_the_forces_of_fixed_atoms_are_read_as_they_stand_in_the_file(tmp_path: 
     assert list(fixed_atoms(read)) == [True, False]
     label = TrainedLabel("forces", "forces", "forces_key")
     assert np.array_equal(label.read(read), np.ones((2, 3)))
-    with pytest.raises(DataError, match=r"1 of 1 frames with constraints \(frame 0"):
-        check_unconstrained_forces({FILE: [read]}, "forces", "Rename them.")
-    check_unconstrained_forces({FILE: [read]}, "REF_forces", "Rename them.")
 
 
 def test_forces_of_fixed_atoms_that_the_file_itself_has_as_zero_are_a_warning() -> None:

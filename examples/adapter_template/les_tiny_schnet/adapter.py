@@ -94,5 +94,4 @@ class Training(TrainingRun):
         return model
 
 
-def train(config_file, arguments, metadata):
-    return Training(config_file, arguments, metadata).run()
+train = Training.train

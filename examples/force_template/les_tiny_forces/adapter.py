@@ -129,5 +129,4 @@ class Training(TrainingRun):
         return model.eval()
 
 
-def train(config_file, arguments, metadata):
-    return Training(config_file, arguments, metadata).run()
+train = Training.train
