@@ -178,7 +178,7 @@ class ReadsNoOtherNames(adapter.Training):
 def test_the_contract_fails_for_a_trainer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, training: type, law: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(adapter, "Training", training)
+    monkeypatch.setattr(adapter, "train", training.train)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         law(TinySchNetContract(), tmp_path, monkeypatch)
 
