@@ -24,10 +24,10 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
     "sphinx_design",
     "sphinx_copybutton",
+    "formulas",
     "pages_from_code",
     "plain_docstrings",
     "repository_links",
@@ -54,9 +54,11 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "remove_config_comments": True,
     "min_reported_time": 0,
+    "write_computation_times": False,  # pages with scripts from elsewhere
     "reset_modules": ("matplotlib",),
 }
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "les-plugins"
 html_static_path = ["_static"]

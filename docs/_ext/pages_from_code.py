@@ -14,7 +14,9 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from les_plugins import cli
-from les_plugins.config import LongRangeConfig
+from les_plugins.config import Checked, LongRangeConfig
+from les_plugins.electrostatics.settings import check_setting
+from les_plugins.errors import ConfigError
 
 
 def command_line() -> str:
@@ -98,9 +100,18 @@ def _table(model: type[BaseModel], prefix: str) -> list[str]:
             lines.append(f"| `{name}` | section | below | {_cell(meaning)} |")
             continue
         default = "required" if field.default is PydanticUndefined else f"`{_yaml(field.default)}`"
-        values = _cell(_values(inner, list(field.metadata)))
+        values = _allowed(name) if Checked in field.metadata else _cell(_values(inner, list(field.metadata)))
         lines.append(f"| `{name}` | {values} | {default} | {_cell(meaning)} |")
     return lines + nested
+
+
+def _allowed(name: str) -> str:
+    """What the error of a setting of the sums says is allowed."""
+    try:
+        check_setting(name, object())
+    except ConfigError as error:
+        return _cell(str(error).partition("; allowed: ")[2].replace("None", "`null`"))
+    raise ValueError(f"{name} can be anything")
 
 
 def _values(kind: Any, limits: list[Any]) -> str:

@@ -12,12 +12,8 @@ if importlib.util.find_spec("pytest") is None:
 import pytest
 
 # the laws are plain asserts: let pytest explain them, wherever they are inherited
-pytest.register_assert_rewrite(
-    *(
-        f"les_plugins.testing.{name}"
-        for name in ("exactness", "symmetry", "derivatives", "physics", "sharing", "workflow", "host")
-    )
-)
+_LAWS = ("derivatives", "exactness", "fidelity", "physics", "sharing", "symmetry", "total_charge", "workflow")
+pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in (*_LAWS, "host", "training")))
 
 from les_plugins.moved import renamed
 from les_plugins.testing.contract import AdapterContract

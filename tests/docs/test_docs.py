@@ -14,8 +14,10 @@ import typer
 import yaml
 from pydantic import BaseModel
 
+import les_plugins
 from les_plugins import LongRangeConfig, cli
 from les_plugins.config import ResponseConfig, RunConfig
+from les_plugins.electrostatics.settings import DL_RANGE, MESH_TOLERANCE_RANGE, SIGMA_RANGE
 from les_plugins.hosting import hookspecs
 from les_plugins.hosting.types import METHODS, Host
 
@@ -79,6 +81,14 @@ def test_every_key_of_the_config_is_documented_with_its_default(model: Any, gene
             assert yaml.safe_load(found[key]) == model().model_dump(mode="json")[key], key
 
 
+def test_numbers_are_documented_with_their_limits(generated: dict[str, Any]) -> None:
+    rows = [row.split(" | ") for row in generated["section"]().splitlines() if row.startswith("| `")]
+    found = {row[0].strip("| `"): row[1] for row in rows}
+    assert [key for key, values in found.items() if values in ("number", "integer")] == []
+    for key, bounds in (("sigma", SIGMA_RANGE), ("dl", DL_RANGE), ("mesh_tolerance", MESH_TOLERANCE_RANGE)):
+        assert all(f"{bound:g}" in found[key] for bound in bounds), found[key]
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/reference/configuration.md"])
 def test_the_sections_that_are_shown_can_be_used(page: str) -> None:
     blocks = re.findall(r"^    long_range:\n(?:      .*\n)+", read(page), re.MULTILINE)
@@ -98,6 +108,15 @@ def test_the_adapter_that_is_shown_is_the_one_that_is_tested() -> None:
     tested = {line.strip() for line in adapter.splitlines()}
     assert len(blocks) >= 6
     assert [line for line in lines if line not in tested] == []
+
+
+def test_the_api_pages_have_every_public_name_and_every_module_that_the_templates_import() -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference" / "api").glob("*.md"))
+    assert [name for name in les_plugins.__all__ if not re.search(rf"\b{name}\b", pages)] == []
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*_template/les_*/*.py")]
+    modules = set(re.findall(r"^from (les_plugins\.[\w.]+) import", "".join(sources), re.MULTILINE))
+    assert len(modules) >= 10
+    assert [name for name in modules if not re.search(rf":: {name}$", pages, re.MULTILINE)] == []
 
 
 def test_every_law_of_the_contract_is_a_test_with_a_name_that_reads_as_a_sentence() -> None:
