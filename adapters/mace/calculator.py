@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from les_plugins.adapters.mace.graphs import batch_of
 from les_plugins.data.given_charge import NAMES, number_of
-from les_plugins.data.near_origin import near_origin
 from les_plugins.devices import check_device
 from les_plugins.errors import DataError, HostError
-from les_plugins.hosting.calculator import LongRangeCalculator, keeps_charge
+from les_plugins.hosting.calculator import LongRangeCalculator
 from les_plugins.model.outputs import long_range_part
 from les_plugins.precision import default_dtype
 
@@ -27,21 +26,11 @@ from les_plugins.precision import default_dtype
 class LesMACECalculator(LongRangeCalculator, MACECalculator):
     """ASE calculator of a MACE model with a long-range part, or without.
 
-    Args:
-        model: a LongRangeMACE, or a bare MACE.
-        device: torch device.
-        epsilon_infinity: ε_∞ that scales charges, dipole, polarizability and Born charges of periodic structures;
-            the model's own when None.
-        metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
+    Arguments beside those of `LongRangeCalculator`:
         default_dtype: "float32" or "float64"; the model's own when empty.
         head: of a model with several heads, the one to use, unless `metadata` says it or there is one called Default.
 
-    Properties beyond MACE's: `hosting.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
-    computed only when asked for.
-
     Raises:
-        DataError: a structure with NaN, a singular cell, or an element that the model does not know.
-        DeviceError: a device that this machine does not have.
         HostError: a head that the model has not, or none where it has several.
     """
 
@@ -66,6 +55,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
             super().__init__(models=[model], device=device, default_dtype=default_dtype, **kwargs)
         finally:
             root.setLevel(level)
+        self.energy_unit, self.length_unit = self.energy_units_to_eV, self.length_units_to_A
         read = getattr(model, "embedding_specs", None) or {}
         self.takes_total_charge, self.takes_spin = "total_charge" in read, "total_spin" in read
         self.adopt(long_range_part(self.models[0]), self.z_table.zs, metadata, epsilon_infinity)
@@ -86,8 +76,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
 
         MACE makes tensors of a charge, a spin and a field that no layer of the model looks at, whatever they hold.
         """
-        charged = self._part is not None and keeps_charge(self._part)
-        found = near_origin(atoms, keep_open=charged).copy()
+        found = self.near(atoms).copy()
         read = getattr(self.models[0], "embedding_specs", None) or {}
         for name, key in self.info_keys.items():
             value = found.info.get(key)
@@ -120,9 +109,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
             data.KeySpecification(info_keys=self.info_keys, arrays_keys=self.arrays_keys),
         ).to(self.device)
         output = self.models[0](batch.to_dict(), compute_stress=stress)
-        unit, length = self.energy_units_to_eV, self.length_units_to_A
-        energy, forces = output["energy"] * unit, output["forces"] * (unit / length)
-        return energy, forces, output["stress"] * (unit / length**3) if stress else None
+        return self.in_ase_units(output["energy"], output["forces"], output["stress"])
 
 
 def _head(model: nn.Module, wanted: str | None) -> str | None:

@@ -15,7 +15,6 @@ from les_plugins.adapters.mace.calculator import LesMACECalculator
 from les_plugins.adapters.mace.torchscript import ABOUT
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
-from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, SHORT_RANGE_PROPERTIES
 from les_plugins.hosting.compiled import CompiledCalculator
 from les_plugins.hosting.current import CURRENT
 
@@ -46,12 +45,8 @@ class LesCompiledCalculator(CompiledCalculator, LesMACECalculator):
     ) -> None:
         self._compiled = _Remembering(model)
         super().__init__(self._compiled, device=device, metadata=about, **kwargs)
-        self.cover(about["dl"], about["static_cell"])
-        self.energy_unit = self.energy_units_to_eV
-        plain = [name for name in self.implemented_properties if name not in SHORT_RANGE_PROPERTIES]
-        self.implemented_properties = [*plain, *LONG_RANGE_PROPERTIES]
-        own = float(about["epsilon_infinity"])
-        self.epsilon_infinity = own if epsilon_infinity is None else float(epsilon_infinity)
+        own = about["epsilon_infinity"] if epsilon_infinity is None else epsilon_infinity
+        self.cover(about["dl"], about["static_cell"], own)
 
     @classmethod
     def from_compiled_model(

@@ -17,29 +17,19 @@ from torch_geometric.data import Batch
 from les_plugins.adapters.matgl.graphs import Converter, host_dtype
 from les_plugins.adapters.matgl.model import NoPairsError, atomic_energies
 from les_plugins.data.frames import check_no_slabs
-from les_plugins.data.near_origin import near_origin
 from les_plugins.devices import check_device
-from les_plugins.hosting.calculator import LongRangeCalculator, keeps_charge
+from les_plugins.hosting.calculator import LongRangeCalculator
 from les_plugins.model.outputs import long_range_part
 
 
 class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
     """ASE calculator of a MatGL model with a long-range part, or without, in ASE's units.
 
-    Args:
-        model: a Potential, or an energy model, which gets one.
-        device: torch device.
-        epsilon_infinity: ε_∞ that scales charges, dipole, polarizability and Born charges of periodic structures;
-            the model's own when None.
-        metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
-
-    Properties beyond MatGL's: `energies`, `hosting.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges
-    (N, 3, 3) is computed only when asked for. An open structure has no stress, nor has a periodic one without pairs.
+    Arguments are those of `LongRangeCalculator`; `model` is a Potential, or an energy model, which gets one. It has the
+    property `energies` too. A periodic structure without pairs has no stress.
 
     Raises:
-        DataError: a structure with NaN, a singular cell, periodic along some axes only, or with an element that the
-            model does not know.
-        DeviceError: a device that this machine does not have.
+        DataError: also for a structure that is periodic along some axes only.
     """
 
     def __init__(
@@ -68,7 +58,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         """MatGL's, and the energies of atoms."""
         types = torch.tensor([self.known_elements.index(z) for z in atoms.numbers], device=self._device)
         with host_dtype(self._dtype):
-            self._host_calculate(self._near(atoms), properties, system_changes)
+            self._host_calculate(self.near(atoms), properties, system_changes)
             # inside: the model keeps them, and the next thread's evaluation replaces them
             energies = atomic_energies(self.potential, types, torch.zeros_like(types))
         self.atoms = atoms.copy()  # the host's is the one that it was given
@@ -77,7 +67,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """A batch of MatGL's graphs; none where a periodic structure has no pairs."""
         with host_dtype(self._dtype):
-            items = (self._atoms2graph.get_graph(self._near(atoms)) for atoms in frames)
+            items = (self._atoms2graph.get_graph(self.near(atoms)) for atoms in frames)
             graphs, lattices, _ = zip(*items, strict=True)
             try:
                 found = self.potential(
@@ -97,10 +87,6 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
             finally:
                 self.potential.calc_stresses = self.compute_stress = True
             self.results.pop("stress", None)
-
-    def _near(self, atoms: Atoms) -> Atoms:
-        """By the origin: MatGL's graphs have coordinates of the precision of the model."""
-        return near_origin(atoms, keep_open=self._part is not None and keeps_charge(self._part))
 
     @property
     def _device(self) -> torch.device:

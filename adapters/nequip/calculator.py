@@ -50,7 +50,7 @@ class CalculatorOfTypes(LongRangeCalculator, NequIPCalculator):  # type: ignore[
             about, float(about["r_max"]), list(types), {symbols[name]: name for name in types}
         )
         super().__init__(model.eval(), device, transforms=transforms, **kwargs)
-        self.energy_unit = self.energy_units_to_eV
+        self.energy_unit, self.length_unit = self.energy_units_to_eV, self.length_units_to_A
         self.known_elements = sorted(atomic_numbers[symbols[name]] for name in types)
 
     def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
@@ -71,20 +71,10 @@ class CalculatorOfTypes(LongRangeCalculator, NequIPCalculator):  # type: ignore[
 class LesNequIPCalculator(CalculatorOfTypes):
     """ASE calculator of a NequIP or Allegro model with a long-range part, or without.
 
-    Args:
-        model: a GraphModel.
-        device: torch device.
-        epsilon_infinity: ε_∞ that scales charges, dipole, polarizability and Born charges of periodic structures;
-            the model's own when None.
-        metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
+    Arguments beside those of `LongRangeCalculator`:
         elements: chemical symbol of every atom type of the model, where its type names are not symbols themselves.
 
-    Properties beyond NequIP's: `hosting.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
-    computed only when asked for. An open structure has no stress.
-
     Raises:
-        DataError: a structure with NaN, a singular cell, or an element that the model does not know.
-        DeviceError: a device that this machine does not have.
         HostError: type names that are no chemical symbols, without `elements`.
     """
 
@@ -106,9 +96,5 @@ class LesNequIPCalculator(CalculatorOfTypes):
         """NequIP's own batch."""
         batch = AtomicDataDict.batched_from_list([self.atoms_to_data(atoms) for atoms in frames])
         output = self.call_model(batch)
-        unit, length = self.energy_units_to_eV, self.length_units_to_A
-        return (
-            output[AtomicDataDict.TOTAL_ENERGY_KEY] * unit,
-            output[AtomicDataDict.FORCE_KEY] * (unit / length),
-            output[AtomicDataDict.STRESS_KEY] * (unit / length**3) if stress else None,
-        )
+        names = (AtomicDataDict.TOTAL_ENERGY_KEY, AtomicDataDict.FORCE_KEY, AtomicDataDict.STRESS_KEY)
+        return self.in_ase_units(*(output[name] for name in names))

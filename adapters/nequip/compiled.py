@@ -23,7 +23,6 @@ from les_plugins.adapters.nequip.modules import (
 )
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
-from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES
 from les_plugins.hosting.compiled import CompiledCalculator
 
 #: The compile target that this calculator reads; `extension.py` registers it.
@@ -57,9 +56,8 @@ class LesCompiledCalculator(CompiledCalculator, CalculatorOfTypes):
         **kwargs: Any,
     ) -> None:
         super().__init__(model, device, list(about["type_names"]), about, elements, **kwargs)
-        self.cover(float(about[RESOLUTION]), [float(length) for length in about[STATIC_CELL].split()])
-        self.epsilon_infinity = float(about[EPSILON]) if epsilon_infinity is None else float(epsilon_infinity)
-        self.implemented_properties = [*type(self).implemented_properties, *LONG_RANGE_PROPERTIES]
+        own = about[EPSILON] if epsilon_infinity is None else epsilon_infinity
+        self.cover(about[RESOLUTION], about[STATIC_CELL].split(), own)
 
     @classmethod
     def from_compiled_model(cls, compile_path: str | Path, device: str = "cpu", **kwargs: Any) -> LesCompiledCalculator:

@@ -17,7 +17,7 @@ from sevenn.nn.sequential import AtomGraphSequential
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from les_plugins.adapters.sevennet.graphs import follow_positions, graph_of
+from les_plugins.adapters.sevennet.graphs import follow_positions, graph_of, stress_of
 from les_plugins.data.frames import check_elements
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
@@ -32,21 +32,11 @@ _ADDING = threading.Lock()
 class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: ignore[misc]
     """ASE calculator of a SevenNet model with a long-range part, or without.
 
-    Args:
-        model: an AtomGraphSequential; the model of `load_checkpoint`, not the path of a file.
-        device: torch device.
-        epsilon_infinity: ε_∞ that scales charges, dipole, polarizability and Born charges of periodic structures;
-            the model's own when None.
-        metadata: config.json of the checkpoint it came from, kept as `calc.metadata`.
+    Arguments beside those of `LongRangeCalculator`:
         modal: fidelity, of a model that has several.
 
-    Properties beyond SevenNet's: `hosting.calculator.LONG_RANGE_PROPERTIES`; born_effective_charges (N, 3, 3) is
-    computed only when asked for. An open structure has no stress.
-
     Raises:
-        DataError: a structure with NaN, a singular cell, or an element that the model does not know.
-        DeviceError: a device that this machine does not have.
-        HostError: atomic virials or an accelerator with a long-range part.
+        HostError: atomic virials or an accelerator with a long-range part; the path of a file in place of its model.
         ConfigError: a fidelity that the model does not have, or none for a model with several.
     """
 
@@ -94,8 +84,7 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
         batch = Batch.from_data_list([self._graph(atoms) for atoms in frames])
         with _set_to(self.model, batches=True):
             output = self.model(batch)
-        voigt = -output[keys.PRED_STRESS]  # xx, yy, zz, xy, yz, zx
-        return output[keys.PRED_TOTAL_ENERGY], output[keys.PRED_FORCE], voigt[:, [0, 3, 5, 3, 1, 4, 5, 4, 2]]
+        return output[keys.PRED_TOTAL_ENERGY], output[keys.PRED_FORCE], stress_of(output)
 
     def _graph(self, atoms: Atoms) -> Any:
         data = graph_of(atoms, float(self.cutoff), next(self.model.parameters()).dtype)

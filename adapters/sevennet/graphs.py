@@ -71,6 +71,11 @@ def follow_positions(data: Any) -> Tensor:
     return positions
 
 
+def stress_of(output: Any) -> Tensor:
+    """(B, 3, 3) eV/Å³ of ASE's sign; SevenNet's has the opposite one, and the order xx, yy, zz, xy, yz, zx."""
+    return -output[keys.PRED_STRESS][:, [0, 3, 5, 3, 1, 4, 5, 4, 2]].view(-1, 3, 3)
+
+
 def _with_cell(graph: dict[str, Any], atoms: Atoms) -> dict[str, Any]:
     graph[keys.CELL] = atoms.cell.array[None].copy()
     graph[PBC] = np.asarray(atoms.pbc, dtype=np.int64)[None]

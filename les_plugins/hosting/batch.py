@@ -16,7 +16,15 @@ from les_plugins.model.material import Material, finite_numbers
 
 
 class BatchEvaluation(Material):
-    """What a calculator does with several structures at once."""
+    """What a calculator does with several structures at once.
+
+    Attributes:
+        energy_unit: eV in the host's unit of energy.
+        length_unit: Å in the host's unit of length.
+    """
+
+    energy_unit: float = 1.0
+    length_unit: float = 1.0
 
     def check(self, atoms: Atoms, where: str = "structure") -> None:
         """Raise DataError for a structure that the model cannot take."""
@@ -81,6 +89,13 @@ class BatchEvaluation(Material):
             open structures are not read. None where these structures cannot be put into one batch.
         """
         return None
+
+    def in_ase_units(
+        self, energy: Tensor, forces: Tensor, stress: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What a host's batch returned in the host's units, as `host_batch` returns it."""
+        unit, length = self.energy_unit, self.length_unit
+        return energy * unit, forces * (unit / length), None if stress is None else stress * (unit / length**3)
 
 
 def _array(value: Tensor) -> NDArray[Any]:

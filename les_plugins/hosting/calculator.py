@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from les_plugins.data.cautions import Cautions
 from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.data.given_charge import total_charge_of
+from les_plugins.data.near_origin import near_origin
 from les_plugins.electrostatics.long_waves import warn_of_long_waves
 from les_plugins.electrostatics.observables import Carriers
 from les_plugins.errors import HostError
@@ -99,14 +100,26 @@ class LongRangeCalculator(CurrentEvaluation):
     does not, and `host_batch` where the host can evaluate several structures at once. Born effective charges and the
     forces of a field are derivatives of the graph that the host's forces come from: no second evaluation of the model.
 
+    Arguments that every adapter's `__init__` has:
+        model: with a long-range part, or a bare one.
+        device: torch device.
+        epsilon_infinity: ε_∞ that scales charges, dipole, polarizability and Born charges of periodic structures; the
+            model's own when None.
+        metadata: config.json of the checkpoint that the model came from, kept as `calc.metadata`.
+
+    Properties beyond the host's: `LONG_RANGE_PROPERTIES` and `PERIODIC_PROPERTIES`; those that are derivatives, such as
+    born_effective_charges (N, 3, 3), are computed only when asked for. An open structure has no stress.
+
+    Raises:
+        DataError: when a structure with NaN, a singular cell or an element that the model does not know is evaluated.
+        DeviceError: a device that this machine does not have.
+
     Attributes:
-        energy_unit: eV in the host's unit of energy.
         takes_total_charge, takes_spin: whether the model reads the total charge, or the spin, of a structure.
         always: properties to compute with every structure, asked for or not; molecular dynamics sets the
             current for the steps that it records.
     """
 
-    energy_unit: float = 1.0
     takes_total_charge: bool = False
     takes_spin: bool = False
     implemented_properties: list[str]
@@ -179,6 +192,10 @@ class LongRangeCalculator(CurrentEvaluation):
         device = None if latent is None else latent.charge.device
         positions, cell = (torch.as_tensor(value, device=device) for value in (atoms.positions, atoms.cell.array))
         return positions, cell[None], torch.as_tensor(atoms.pbc, device=device)[None]
+
+    def near(self, atoms: Atoms) -> Atoms:
+        """The structure by the origin, for hosts whose graphs have coordinates in the precision of the model."""
+        return near_origin(atoms, keep_open=self._part is not None and keeps_charge(self._part))
 
     def start_from(self, positions: Tensor) -> None:
         """For `evaluate_host`: the leaf (N, 3) Å of its graph, where the long-range part is given another tensor."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from les_plugins.electrostatics import LatentElectrostatics
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.errors import DataError, GeometryError
-from les_plugins.hosting.calculator import LongRangeCalculator
+from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, SHORT_RANGE_PROPERTIES, LongRangeCalculator
 from les_plugins.model.long_range import LongRangeResult
 
 
@@ -58,10 +58,21 @@ class CompiledCalculator(LongRangeCalculator):
 
     _grid: LatentElectrostatics
 
-    def cover(self, dl: float, lengths: Sequence[float]) -> None:
-        """What the code was compiled for: the resolution, Å, and the longest lattice vectors, Å."""
+    def cover(self, dl: float | str, lengths: Sequence[float | str], epsilon_infinity: float | str) -> None:
+        """What the code was compiled for: the last step of an adapter's `__init__`, in the place of `adopt`.
+
+        Numbers, or texts of them, as the hosts' files have them.
+
+        Args:
+            dl: resolution, Å.
+            lengths: longest lattice vectors, Å.
+            epsilon_infinity: that scales the results.
+        """
         first, second, third = (float(length) for length in lengths)
         self.has_long_range = True
+        self.epsilon_infinity = float(epsilon_infinity)
+        hosts = [name for name in self.implemented_properties if name not in SHORT_RANGE_PROPERTIES]
+        self.implemented_properties = [*hosts, *LONG_RANGE_PROPERTIES]
         self._grid = LatentElectrostatics(dl=float(dl), static_cell=(first, second, third))
 
     def check(self, atoms: Atoms, where: str = "structure") -> None:
