@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import mace  # noqa: F401 (before e3nn: with e3nn 0.4.4 the other order fails on torch >= 2.6)
 import numpy as np
 import torch
+import yaml
 from ase import Atoms
 from e3nn import o3
 from mace import data, modules
@@ -22,29 +23,14 @@ from les_plugins.testing.training import train_in
 
 CUTOFF = 3.5
 #: A training of seconds.
-SETTINGS = {
-    "name": "tiny",
-    "model": "MACE",
-    "hidden_irreps": "4x0e + 4x1o",
-    "MLP_irreps": "4x0e",
-    "num_interactions": 2,
-    "correlation": 1,
-    "max_ell": 1,
-    "num_radial_basis": 4,
-    "radial_MLP": "[8, 8]",
-    "r_max": 3.0,
-    "E0s": "average",
-    "energy_key": "energy",
-    "forces_key": "forces",
-    "batch_size": 2,
-    "valid_batch_size": 2,
-    "max_num_epochs": 1,
-    "default_dtype": "float64",
-    "device": "cpu",
-    "pin_memory": False,
-    "plot": False,
-    "ema": True,
+SETTINGS: dict[str, Any] = yaml.safe_load("""
+{
+  name: tiny, model: MACE, hidden_irreps: 4x0e + 4x1o, MLP_irreps: 4x0e, num_interactions: 2, correlation: 1,
+  max_ell: 1, num_radial_basis: 4, radial_MLP: '[8, 8]', r_max: 3.0, E0s: average,
+  energy_key: energy, forces_key: forces, batch_size: 2, valid_batch_size: 2, max_num_epochs: 1, ema: true,
+  default_dtype: float64, device: cpu, pin_memory: false, plot: false,
 }
+""")
 
 
 class MACEContract(AdapterContract):

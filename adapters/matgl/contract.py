@@ -7,33 +7,35 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import yaml
 from ase import Atoms, units
 from matgl.apps.pes import Potential
 from matgl.graph.data import collate_fn_pes
-from matgl.models import M3GNet, TensorNet
 from torch import Tensor, nn
 
+from les_plugins.adapters.matgl.architectures import ARCHITECTURES
 from les_plugins.adapters.matgl.graphs import Converter, host_dtype
 from les_plugins.adapters.matgl.model import atomic_energies
 from les_plugins.testing import AdapterContract, HostResult, waters
-from les_plugins.testing.training import train_in
+from les_plugins.testing.training import in_mode, train_in
 
 SPECIES = ("H", "O")
 CUTOFF = 3.5
 #: Arguments of the host's classes: a few thousand parameters.
-HOST_MODELS: dict[str, dict[str, Any]] = {
-    "TensorNet": {"units": 6, "nblocks": 1, "num_rbf": 6, "use_warp": False},
-    "M3GNet": {
-        "dim_node_embedding": 8,
-        "dim_edge_embedding": 8,
-        "units": 8,
-        "nblocks": 2,
-        "max_n": 2,
-        "max_l": 2,
-        "threebody_cutoff": 2.5,
-        "use_smooth": True,
-    },
+HOST_MODELS: dict[str, dict[str, Any]] = yaml.safe_load("""
+TensorNet: {units: 6, nblocks: 1, num_rbf: 6, use_warp: false}
+M3GNet:
+  {
+    dim_node_embedding: 8, dim_edge_embedding: 8, units: 8, nblocks: 2, max_n: 2, max_l: 2,
+    threebody_cutoff: 2.5, use_smooth: true,
+  }
+""")
+_TRAINER = """
+{
+  max_epochs: 1, batch_size: 2, accelerator: cpu, save_path: run, loader_kwargs: {num_workers: 0},
+  trainer_kwargs: {enable_progress_bar: false},
 }
+"""
 #: Scale and references of the tiny potentials, which may not touch the long-range energy. No data_mean: MatGL adds it
 #: once a structure, and a doubled supercell would not have twice the energy.
 SCALING: dict[str, Any] = {"data_std": 1.7, "element_refs": [-1.0, -3.0]}
@@ -62,15 +64,11 @@ class TensorNetContract(AdapterContract):
         inner: Any = model.model
         positions: list[Tensor] = []
         # Potential keeps the tensor that it differentiates by to itself
-        handle = inner.register_forward_pre_hook(
+        kept = inner.register_forward_pre_hook(
             lambda module, inputs, named: positions.append(named["g"].pos), with_kwargs=True
         )
-        was_training = model.training
-        try:
-            energy, forces, stress, _ = model.train(training)(graph, lattice)
-        finally:
-            model.train(was_training)
-            handle.remove()
+        with kept, in_mode(model, training):
+            energy, forces, stress, _ = model(graph, lattice)
         atomic = atomic_energies(model, graph.node_type, graph.batch)
         return HostResult(energy.view(-1), atomic, forces, stress.view(-1, 3, 3) * units.GPa, positions[0])
 
@@ -101,10 +99,8 @@ class M3GNetContract(TensorNetContract):
 def tiny_model(architecture: str = "TensorNet", seed: int = 0, **changes: Any) -> nn.Module:
     """A bare energy model with random weights."""
     torch.manual_seed(seed)
-    kind = {"TensorNet": TensorNet, "M3GNet": M3GNet}[architecture]
     settings = {**HOST_MODELS[architecture], "is_intensive": False, "cutoff": CUTOFF, "element_types": SPECIES}
-    model: nn.Module = kind(**{**settings, **changes})
-    return model
+    return ARCHITECTURES[architecture].kind(**{**settings, **changes})
 
 
 def tiny_potential(
@@ -133,14 +129,7 @@ def training_settings(architecture: str, section: Mapping[str, Any] | None) -> d
     settings: dict[str, Any] = {
         "dataset": {"train": "train.extxyz", "valid": "valid.extxyz"},
         "model": {"architecture": architecture, "cutoff": CUTOFF, **HOST_MODELS[architecture]},
-        "trainer": {
-            "max_epochs": 1,
-            "batch_size": 2,
-            "accelerator": "cpu",
-            "loader_kwargs": {"num_workers": 0},
-            "trainer_kwargs": {"enable_progress_bar": False},
-            "save_path": "run",
-        },
+        "trainer": yaml.safe_load(_TRAINER),
     }
     return settings if section is None else {**settings, "long_range": dict(section)}
 

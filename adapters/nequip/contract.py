@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ase.io
 import nequip.model  # noqa: F401 (registers NequIP's builders and extensions)
 import torch
 import yaml
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 
 from les_plugins.adapters.nequip.builder import TARGET, LongRangeModel
 from les_plugins.data.given_charge import total_charge_of
-from les_plugins.hosting import registry as plugins
 from les_plugins.precision import default_dtype
 from les_plugins.testing import AdapterContract, HostResult, waters
+from les_plugins.testing.training import in_mode, train_in
 
 SPECIES = ["H", "O"]
 CUTOFF = 3.5
@@ -99,27 +98,24 @@ class NequIPContract(AdapterContract):
 
     def make_other_model(self) -> nn.Module:
         """With carbon."""
-        set_global_state()
         shifts, scales = {"H": -1.0, "C": -2.0, "O": -3.0}, {"H": 1.0, "C": 1.0, "O": 1.0}
         settings = {"type_names": ["H", "C", "O"], "r_max": 3.0, "avg_num_neighbors": 6.0}
-        energies = {"per_type_energy_shifts": shifts, "per_type_energy_scales": scales}
-        return LongRangeModel({**HOST_SECTIONS[self.model_name], **settings, **energies}).eval()
+        return self._built(**settings, per_type_energy_shifts=shifts, per_type_energy_scales=scales)
 
     def make_model(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
         """Through the host's own builder, as a config names it."""
+        return self._built(seed=seed, model_dtype=str(dtype).removeprefix("torch."))
+
+    def _built(self, **settings: Any) -> nn.Module:
         set_global_state()
-        settings = {"seed": seed, "model_dtype": str(dtype).removeprefix("torch.")}
         return LongRangeModel({**HOST_SECTIONS[self.model_name], **settings}).eval()
 
     def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> HostResult:
         """Through NequIP's own transforms and batching; positions and energies are float64 in every model."""
         batch = batch_of(frames)
         positions = batch[AtomicDataDict.POSITIONS_KEY].requires_grad_(True)
-        was_training = model.training
-        try:
-            output = model.train(training)(batch)  # in evaluation mode the host frees the graph
-        finally:
-            model.train(was_training)
+        with in_mode(model, training):
+            output = model(batch)
         return HostResult(
             output[AtomicDataDict.TOTAL_ENERGY_KEY].view(-1),
             output[AtomicDataDict.PER_ATOM_ENERGY_KEY].view(-1),
@@ -137,14 +133,8 @@ class NequIPContract(AdapterContract):
 
     def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
         """One epoch of nequip-train."""
-        ase.io.write(folder / "train.extxyz", list(frames[:-2]))
-        ase.io.write(folder / "valid.extxyz", list(frames[-2:]))
         model = {"_target_": TARGET, "model": HOST_SECTIONS[self.model_name], self.section_name: dict(section)}
-        config = folder / "config.yaml"
-        config.write_text(yaml.safe_dump(training_settings(folder, model)), encoding="utf-8")
-        checkpoint = plugins.host(self.host).train(config, (), {"data_licence": "none"})
-        assert checkpoint is not None
-        return checkpoint
+        return train_in(folder, self.host, frames, training_settings(folder, model))
 
     def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
         """Inputs as engines hand them over that drop cell or boundary conditions."""
@@ -166,18 +156,12 @@ class AllegroContract(NequIPContract):
 def batch_of(frames: Sequence[Atoms]) -> dict[str, Tensor]:
     """NequIP's input of some frames, made with NequIP's own data pipeline (which is float64 always)."""
     with default_dtype(torch.float64):
-        transforms = [
-            ChemicalSpeciesToAtomTypeMapper(SPECIES, {name: name for name in SPECIES}),
-            NeighborListTransform(r_max=CUTOFF),
-        ]
+        types = ChemicalSpeciesToAtomTypeMapper(SPECIES, {name: name for name in SPECIES})
+        neighbors = NeighborListTransform(r_max=CUTOFF)
         items = []
         for atoms in frames:
-            data = from_ase(atoms)
             charge = torch.tensor([[total_charge_of(atoms)]], dtype=torch.float64)
-            data[AtomicDataDict.TOTAL_CHARGE_KEY] = charge
-            for transform in transforms:
-                data = transform(data)
-            items.append(data)
+            items.append(neighbors(types({**from_ase(atoms), AtomicDataDict.TOTAL_CHARGE_KEY: charge})))
         batch: dict[str, Tensor] = AtomicDataDict.batched_from_list(items)
         return batch
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import sevenn
 import sevenn._keys as keys
 import torch
+import yaml
 from ase import Atoms
 from sevenn import _const
 from sevenn.calculator import SevenNetCalculator
@@ -17,32 +18,31 @@ from torch import nn
 from torch_geometric.loader import DataLoader
 
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
-from les_plugins.adapters.sevennet.graphs import follow_positions, graph_of
+from les_plugins.adapters.sevennet.graphs import follow_positions, graph_of, stress_of
 from les_plugins.adapters.sevennet.model import build_model
 from les_plugins.testing import AdapterContract, HostResult, waters
-from les_plugins.testing.training import train_in
+from les_plugins.testing.training import in_mode, train_in
 
 CUTOFF = 3.5
 #: What a user writes under `model`: a few thousand parameters.
-MODEL = {
-    "chemical_species": ["H", "O"],
-    "cutoff": CUTOFF,
-    "channel": 4,
-    "lmax": 1,
-    "num_convolution_layer": 2,
-    "weight_nn_hidden_neurons": [8],
-    "radial_basis": {"radial_basis_name": "bessel", "bessel_basis_num": 4},
-    "cutoff_function": {"cutoff_function_name": "poly_cut", "poly_cut_p_value": 6},
-    "conv_denominator": 4.0,
+MODEL: dict[str, Any] = yaml.safe_load("""
+{
+  chemical_species: [H, O], cutoff: 3.5, channel: 4, lmax: 1, num_convolution_layer: 2, conv_denominator: 4.0,
+  weight_nn_hidden_neurons: [8], radial_basis: {radial_basis_name: bessel, bessel_basis_num: 4},
+  cutoff_function: {cutoff_function_name: poly_cut, poly_cut_p_value: 6},
 }
+""")
 #: What SevenNet's parser and trainer make of it: elements as numbers, statistics of the data as numbers.
-BUILT = {
-    "_type_map": {1: 0, 8: 1},
-    "_number_of_species": 2,
-    "shift": [-1.0, -3.0],
-    "scale": 1.0,
-    "version": sevenn.__version__,
-}
+BUILT = {"_type_map": {1: 0, 8: 1}, "_number_of_species": 2, "shift": [-1.0, -3.0], "scale": 1.0}
+#: A training of seconds, in the working directory.
+_TRAINING = """
+train:
+  {
+    device: cpu, epoch: 1, per_epoch: 1, optim_param: {lr: 0.01}, scheduler: exponentiallr,
+    scheduler_param: {gamma: 0.99}, force_loss_weight: 1.0,
+  }
+data: {batch_size: 2, load_trainset_path: train.extxyz, load_validset_path: valid.extxyz}
+"""
 
 
 class SevenNetContract(AdapterContract):
@@ -63,16 +63,13 @@ class SevenNetContract(AdapterContract):
         """Through SevenNet's graphs and PyG's loader; edge vectors are made to follow the positions."""
         batch = batch_of(frames, next(model.parameters()).dtype)
         positions = follow_positions(batch)
-        was_training = model.training
-        try:
-            output = model.train(training)(batch)  # in evaluation mode the host frees the graph
-        finally:
-            model.train(was_training)
+        with in_mode(model, training):
+            output = model(batch)
         return HostResult(
             output[keys.PRED_TOTAL_ENERGY],
             output[keys.ATOMIC_ENERGY].view(-1),
             output[keys.PRED_FORCE],
-            -output[keys.PRED_STRESS][:, [0, 3, 5, 3, 1, 4, 5, 4, 2]].view(-1, 3, 3),
+            stress_of(output),
             positions,
         )
 
@@ -92,7 +89,7 @@ class SevenNetContract(AdapterContract):
 
 def model_config(**changes: Any) -> dict[str, Any]:
     """The config of a tiny model as SevenNet's builder takes it."""
-    return {**_const.DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG, **MODEL, **BUILT, **changes}
+    return {**_const.DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG, **MODEL, **BUILT, "version": sevenn.__version__, **changes}
 
 
 def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: Any) -> nn.Module:
@@ -110,20 +107,8 @@ def batch_of(frames: Sequence[Atoms], dtype: torch.dtype = torch.float64) -> Any
 
 def training_settings(**train: Any) -> dict[str, Any]:
     """The input.yaml of a training of seconds, with train.extxyz and valid.extxyz of the working directory."""
-    return {
-        "model": dict(MODEL),
-        "train": {
-            "device": "cpu",
-            "epoch": 1,
-            "per_epoch": 1,
-            "optim_param": {"lr": 0.01},
-            "scheduler": "exponentiallr",
-            "scheduler_param": {"gamma": 0.99},
-            "force_loss_weight": 1.0,
-            **train,
-        },
-        "data": {"batch_size": 2, "load_trainset_path": "train.extxyz", "load_validset_path": "valid.extxyz"},
-    }
+    settings: dict[str, Any] = yaml.safe_load(_TRAINING)
+    return {"model": dict(MODEL), **settings, "train": {**settings["train"], **train}}
 
 
 def _evaluated_by_sevennets_own(model: nn.Module) -> float:

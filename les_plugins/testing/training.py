@@ -1,16 +1,28 @@
-"""A training of seconds by the host's own trainer: `train` of every adapter contract calls it."""
+"""A training of seconds by the host's own trainer, and a model in its mode: adapter contracts call them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import yaml
 from ase import Atoms
+from torch import nn
 
 from les_plugins.hosting import registry
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[nn.Module]:
+    """The model in training or evaluation mode inside the block: in the latter some hosts free the graph."""
+    before = model.training
+    try:
+        yield model.train(training)
+    finally:
+        model.train(before)
 
 
 def train_in(folder: Path, host: str, frames: Sequence[Atoms], settings: Mapping[str, Any]) -> Path:
