@@ -14,7 +14,7 @@ from torch import nn
 
 from les_plugins.data.given_charge import any_charged
 from les_plugins.devices import check_device
-from les_plugins.errors import CheckpointError, HostError, LesPluginsError, LesPluginsWarning, quoted
+from les_plugins.errors import CheckpointError, HostError, LesPluginsWarning, quoted, raising
 from les_plugins.hosting import registry
 from les_plugins.hosting.build import parse_section, parts_of
 from les_plugins.hosting.types import Host, HostInfo, HostState
@@ -183,16 +183,10 @@ def _rebuilt(host: Host, state: HostState) -> nn.Module:
     check_description(state.model)
     if state.long_range is not None:
         sizes.width("long_range.hidden", state.long_range.hidden)
-    try:
-        with building(sizes):
-            model = host.rebuild(state)
-    except LesPluginsError:
-        raise
-    except Exception as error:  # an adapter raises whatever a nonsense argument makes its host
-        raise CheckpointError(
-            f"{checkpoint.CONFIG} does not describe a model of this {state.host}: {error!r}"
-        ) from error
-    return model
+    # an adapter raises whatever a nonsense argument makes its host
+    kind = f"{checkpoint.CONFIG} does not describe a model of this {state.host}"
+    with raising(CheckpointError, kind), building(sizes):
+        return host.rebuild(state)
 
 
 def _check_host_version(info: HostInfo, versions: Mapping[str, Any], path: Path) -> None:

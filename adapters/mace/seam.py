@@ -22,7 +22,7 @@ from les_plugins.adapters.mace.data_set import check_data_set
 from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
 from les_plugins.adapters.mace.start import started_from
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import ConfigError, HostError, LesPluginsError, in_one_line
+from les_plugins.errors import ConfigError, HostError, LesPluginsError, raising
 from les_plugins.hosting.substitution import substituted
 
 #: Frames of a binary data set that are looked at for the sign of the charges.
@@ -136,13 +136,11 @@ def _check_restart(model: nn.Module, args: Any) -> None:
     if not own:
         return
     latest = max(own, key=lambda info: (info.swa, info.epochs))
-    try:
+    with raising(HostError, f"restart_latest: {latest.path} cannot be read"):
         # MACE opens the same file in the same way right after this: its own, of the run that goes on
         kept = torch.load(latest.path, map_location="cpu", weights_only=False)
         theirs = {name: value.shape for name, value in kept["model"].items()}
         groups = kept["optimizer"]["param_groups"]
-    except Exception as error:  # torch.load raises whatever a damaged file makes it raise
-        raise HostError(f"restart_latest: {latest.path} cannot be read: {in_one_line(error)}") from None
     ours = {name: value.shape for name, value in model.state_dict().items()}
     different = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
     if different:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 import sevenn._keys as keys
 from ase import Atoms
@@ -18,10 +17,11 @@ from sevenn.train import dataload
 from sevenn.train.graph_dataset import SevenNetGraphDataset
 
 from les_plugins.adapters.sevennet.graphs import PBC
-from les_plugins.data.frames import check_frame, existing_file, structure_of
+from les_plugins.data.frames import check_frame, existing_file, read_frames, structure_of
 from les_plugins.data.training import TrainedLabel, TrainingFiles, check_training_labels, numbered
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning, raising
 from les_plugins.hosting.section_name import SECTION
+from les_plugins.storage.training import check_section
 
 #: Options of data_format_args that say where labels are.
 _NAMES = {"energy": "energy_key", "forces": "force_key", "stress": "stress_key"}
@@ -48,9 +48,7 @@ def literal_paths(data: Mapping[str, Any], source: str) -> dict[str, Any]:
         ConfigError: data_format_args is no section.
     """
     changed = dict(data)
-    options = data.get(keys.DATA_FORMAT_ARGS) or {}
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"{source}: data.{keys.DATA_FORMAT_ARGS} is {options!r}; expected a section")
+    options = check_section(data.get(keys.DATA_FORMAT_ARGS) or {}, f"{source}: data.{keys.DATA_FORMAT_ARGS}")
     given: list[Any] = []
     for key in filter(_is_path_key, data):
         listed = [data[key]] if isinstance(data[key], str) else data[key]
@@ -160,16 +158,11 @@ def _file_list(
 
 def _structures(path: Path, options: Mapping[str, Any]) -> list[Atoms]:
     """Frames as `sevenn.train.dataload.ase_reader` asks ASE for them."""
-    named = {key: value for key, value in options.items() if key not in _NOT_OF_ASE}
-    with raising(DataError, f"{path}: ASE cannot read it"):
-        read = ase.io.read(str(existing_file(path)), **{"index": ":", **named})
-    frames = read if isinstance(read, list) else [read]
-    for place, atoms in numbered({path: frames}):
-        if "pbc" in options:
+    frames = read_frames(path, **{key: value for key, value in options.items() if key not in _NOT_OF_ASE})
+    if "pbc" in options:
+        for place, atoms in numbered({path: frames}):
             atoms.pbc = options["pbc"]
-        check_frame(atoms, place)
-    if not frames:
-        raise DataError(f"{path}: holds no frame")
+            check_frame(atoms, place)
     return frames
 
 

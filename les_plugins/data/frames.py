@@ -14,7 +14,7 @@ from ase.calculators.calculator import all_properties
 from numpy.typing import NDArray
 
 from les_plugins.data.close_atoms import check_distances
-from les_plugins.errors import DataError
+from les_plugins.errors import DataError, raising
 from les_plugins.io.extended_xyz import check_extended_xyz
 
 #: Smallest height of a periodic cell, Å: below it atoms overlap with their own images.
@@ -25,22 +25,21 @@ LARGEST_LENGTH = 1e6
 _VELOCITIES = ("vel", "velo", "velocities")
 
 
-def read_frames(path: str | Path, index: str = ":") -> list[Atoms]:
+def read_frames(path: str | Path, index: str = ":", **options: Any) -> list[Atoms]:
     """All frames of a structure file that ASE reads.
 
     Args:
         path: extended XYZ or any other format of ASE.
         index: slice in ASE's notation.
+        options: others of `ase.io.read`.
 
     Raises:
         DataError: the file is missing, unreadable or empty, or a frame cannot be used (see `check_frame`).
     """
     file = existing_file(path)
     check_extended_xyz(file)
-    try:
-        found = ase.io.read(file, index=index)
-    except Exception as error:  # ASE's readers raise whatever their format makes them
-        raise _unreadable(file, error) from None
+    with raising(DataError, f"{file}: ASE cannot read it"):
+        found = ase.io.read(file, index=index, **options)
     frames = found if isinstance(found, list) else [found]
     if not frames:
         raise DataError(f"{file}: holds no frame")
@@ -63,10 +62,8 @@ def iterate_frames(path: str | Path) -> Iterator[Atoms]:
     frames = ase.io.iread(str(file), index=":")
     number = 0
     while True:
-        try:
+        with raising(DataError, f"{file}{f', frame {number}' if number else ''}: ASE cannot read it"):
             atoms = next(frames, None)
-        except Exception as error:  # ASE's readers raise whatever their format makes them
-            raise _unreadable(file, error, f", frame {number}" if number else "") from None
         if atoms is None:
             break
         check_frame(_with_columns_of_gpumd(atoms, f"{file}, frame {number}"), f"{file}, frame {number}")
@@ -293,10 +290,6 @@ def existing_file(path: str | Path) -> Path:
     if not file.is_file():
         raise DataError(f"{file}: is not a file" if file.exists() else f"{file}: no such file")
     return file
-
-
-def _unreadable(file: Path, error: Exception, where: str = "") -> DataError:
-    return DataError(f"{file}{where}: ASE cannot read it: {type(error).__name__}: {error}")
 
 
 def _flags(periodic: NDArray[np.bool_]) -> str:
