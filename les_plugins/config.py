@@ -49,25 +49,36 @@ def _checked(value: Any, info: ValidationInfo) -> Any:
 Checked = BeforeValidator(_checked)
 
 
+def _as_charge(value: Any) -> Any:
+    return "onsite" if value is True else value
+
+
 class ResponseConfig(BaseModel):
     """Which moments are induced (theory 6).
 
     Attributes:
-        charge: induced charge through a softness on every atom.
+        charge: induced charge: "pairs", which flows between neighbours and is conserved, or "onsite", through a
+            softness on every atom, as published; `true` is read as "onsite". `false`: none.
         dipole: induced dipole through a polarizability: "none", "isotropic" or "anisotropic".
         solve: "one_shot", moments induced by the permanent ones alone, or "self_consistent", with mutual polarization;
             or the name of a response that a plugin brings.
         conserve_charge: whether the induced charges of each structure add up to zero, self-consistent.
         tolerance: relative residual of the self-consistent solution.
+        pair_softness: what the softness of pairs is made of: "atoms", the softness of both, or "edges", a network of
+            every edge.
+        pair_cutoff: distance up to which charge flows between neighbours, Å; that of the host's edges when it is
+            shorter, or when None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    charge: bool = False
+    charge: Annotated[Literal["onsite", "pairs", False], BeforeValidator(_as_charge)] = False
     dipole: Literal["none", "isotropic", "anisotropic"] = "none"
     solve: PartName = "one_shot"
     conserve_charge: bool = False
     tolerance: Annotated[float, Field(ge=1e-14, le=1e-2)] = 1e-8
+    pair_softness: Literal["atoms", "edges"] = "atoms"
+    pair_cutoff: Annotated[float | None, Field(ge=1.0, le=20.0, allow_inf_nan=False)] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -90,8 +101,17 @@ class ResponseConfig(BaseModel):
 
     @model_validator(mode="after")
     def _charge_is_conserved_self_consistently(self) -> ResponseConfig:
-        if self.conserve_charge and not (self.solve != "one_shot" and self.charge):
-            raise ValueError("conserve_charge: true needs charge: true and solve: self_consistent")
+        if self.conserve_charge and not (self.solve != "one_shot" and self.charge == "onsite"):
+            kept = ", which charge: pairs needs not: it always keeps it" if self.charge == "pairs" else ""
+            raise ValueError(f"conserve_charge: true needs charge: onsite and solve: self_consistent{kept}")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_have_settings(self) -> ResponseConfig:
+        for name in ("pair_softness", "pair_cutoff"):
+            value = getattr(self, name)
+            if self.charge != "pairs" and value != type(self).model_fields[name].default:
+                raise ValueError(f"response.{name} is {quoted(value)} without charge: pairs; allowed: with it alone")
         return self
 
 
@@ -252,7 +272,7 @@ class LongRangeConfig(BaseModel):
     @property
     def has_response(self) -> bool:
         """Whether any moment is induced."""
-        return self.response.charge or self.response.dipole != "none"
+        return bool(self.response.charge) or self.response.dipole != "none"
 
     @classmethod
     def parse(cls, section: Any, source: str = "long_range") -> LongRangeConfig:

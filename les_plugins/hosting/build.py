@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from les_plugins.config import LongRangeConfig
+from les_plugins.electrostatics.response.choice import takes_pairs
 from les_plugins.errors import CheckpointError, ConfigError, LesPluginsWarning, quoted
 from les_plugins.hosting.registry import OURS, Offered, heads, responses, solvers
 from les_plugins.hosting.types import Part
@@ -35,7 +37,21 @@ def build_long_range(layout: FeatureLayout, config: LongRangeConfig) -> LongRang
                 "take another solver"
             )
         layer.response_model = chosen["response"].factory(config)
+    if config.response.charge == "pairs":
+        _check_pairs(layer, config)
     return LongRange(chosen["heads"].factory(layout, config), layer, config)
+
+
+def _check_pairs(layer: Any, config: LongRangeConfig) -> None:
+    """Refuse solvers and responses of others that do not know charge that flows over pairs."""
+    if "pair_softness" not in inspect.signature(layer.forward).parameters:
+        raise ConfigError(
+            f"run.method is {config.run.method}, which takes no response.charge: pairs; allowed: onsite, false"
+        )
+    if not takes_pairs(layer.response_model):
+        raise ConfigError(
+            f"response.solve is {config.response.solve}, which takes no charge: pairs; allowed: onsite, false"
+        )
 
 
 def parse_section(section: Any, source: str) -> LongRangeConfig:

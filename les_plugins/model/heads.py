@@ -17,6 +17,8 @@ from les_plugins.electrostatics.flow import PairSoftness, Transfers
 from les_plugins.electrostatics.multipoles import Multipoles, spherical_to_cartesian, traceless
 from les_plugins.errors import ConfigError
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, NodeFeatures
+from les_plugins.model.networks import RADIAL_FUNCTIONS, ScalarHead, radial_functions, small_network
+from les_plugins.model.pair_softness import SOFTNESS_SCALE, make_pair_softness, neighbour_part
 
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
@@ -25,14 +27,11 @@ if TYPE_CHECKING:
 CHARGE_SCALE = 0.1
 DIPOLE_SCALE = 0.1
 QUADRUPOLE_SCALE = 0.1
-SOFTNESS_SCALE = 0.01
 ELECTRONEGATIVITY_SCALE = 1.0
 POLARIZABILITY_SCALE = 0.01
 #: Channels of each factor where a quadrupole is made of products of vectors.
 PRODUCT_CHANNELS = 8
-RADIAL_FUNCTIONS = 8
-#: Conserved charges: an atom's counter-charge falls off as a Gaussian of this width, Å, and ends at this distance, Å.
-COUNTER_CHARGE_WIDTH = 1.5
+#: Conserved charges: an atom's counter-charge ends at this distance, Å.
 COUNTER_CHARGE_CUTOFF = 5.0
 
 
@@ -96,6 +95,7 @@ class Heads(nn.Module):
         self.dipole: nn.Module | None = None
         self.quadrupole: nn.Module | None = None
         self.softness: ScalarHead | None = None
+        self.pair_softness: nn.Module | None = None
         self.polarizability: ScalarHead | None = None
         self.anisotropy: nn.Module | None = None
         vector_head, tensor_head = (EdgeHead, EdgeHead) if kind == "edge" else (VectorHead, TensorHead)
@@ -103,8 +103,10 @@ class Heads(nn.Module):
             self.dipole = vector_head(layout, config.hidden, 1)
         if config.order >= 2:
             self.quadrupole = tensor_head(layout, config.hidden, 2)
-        if config.response.charge:
+        if config.response.charge == "onsite":
             self.softness = ScalarHead(scalars, config.hidden)
+        if config.response.charge == "pairs":
+            self.pair_softness = make_pair_softness(layout, config)
         if config.response.dipole != "none":
             self.polarizability = ScalarHead(scalars, config.hidden)
         if config.response.dipole == "anisotropic":
@@ -117,8 +119,8 @@ class Heads(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        for name in ("electronegativity", "charge_softness"):
-            if not hasattr(self, name):  # pickled before total charges could be given
+        for name in ("electronegativity", "charge_softness", "pair_softness"):
+            if not hasattr(self, name):  # pickled before there was such a head
                 setattr(self, name, None)
 
     def forward(self, features: NodeFeatures) -> LatentVariables:
@@ -161,28 +163,12 @@ class Heads(nn.Module):
             multipoles,
             softness,
             polarizability,
-            None,
+            None if self.pair_softness is None else self.pair_softness(features),
             transfers,
             conserved,
             electronegativity,
             charge_softness,
         )
-
-
-class ScalarHead(nn.Module):
-    """One scalar an atom: a linear map plus a small network of each layer's scalars, summed over layers."""
-
-    def __init__(self, scalars: list[int], hidden: int) -> None:
-        super().__init__()
-        self.linear = nn.ModuleList([nn.Linear(channels, 1, bias=False) for channels in scalars])
-        self.network = nn.ModuleList([_network(channels, hidden, 1) for channels in scalars])
-
-    def forward(self, features: NodeFeatures) -> Tensor:
-        """(N,)."""
-        total = torch.zeros_like(features.layers[0].scalars[:, :1])
-        for layer, linear, network in zip(features.layers, self.linear, self.network, strict=True):
-            total = total + linear(layer.scalars) + network(layer.scalars)
-        return total.squeeze(1)
 
 
 class VectorHead(nn.Module):
@@ -234,7 +220,7 @@ class GatedMix(nn.Module):
     def __init__(self, channels: int, gates: int, hidden: int, out: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out, channels) / math.sqrt(channels))
-        self.gate = _network(gates, hidden, channels)
+        self.gate = small_network(gates, hidden, channels)
 
     def forward(self, values: Tensor, scalars: Tensor) -> Tensor:
         """(N, channels, d), (N, gates) → (N, out, d)."""
@@ -292,23 +278,10 @@ def counter_charges(charge: Tensor, edges: Edges, cutoff: float) -> Transfers:
     Returns:
         Transfers of −w_ij q_i from i to j; their charges have a sum of zero over each structure.
     """
-    square = edges.vector.square().sum(1)
-    part = torch.exp(-square / (2.0 * COUNTER_CHARGE_WIDTH**2)) * (1.0 - square / cutoff**2).clamp(min=0.0) ** 3
+    part = neighbour_part(edges, cutoff)
     whole = torch.ones_like(charge).index_add(0, edges.centre, part)
     own = charge / whole
     return Transfers(edges.centre, edges.neighbor, edges.vector, -part * own[edges.centre])
-
-
-def radial_functions(length: Tensor, cutoff: float) -> Tensor:
-    """(E, 8) Bessel functions of (E, 1) lengths, times an envelope with two vanishing derivatives at the cutoff."""
-    x = length / cutoff
-    order = torch.arange(1, RADIAL_FUNCTIONS + 1, dtype=length.dtype, device=length.device)
-    envelope = torch.where(x < 1.0, 1.0 - 28.0 * x**6 + 48.0 * x**7 - 21.0 * x**8, torch.zeros_like(x))
-    return math.sqrt(2.0) * torch.sinc(order * x) * order * envelope
-
-
-def _network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
 
 
 def _initial_charges(layout: FeatureLayout, charges: Mapping[str, float]) -> Tensor:

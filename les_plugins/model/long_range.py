@@ -168,7 +168,10 @@ class LongRange(nn.Module):
             softness=softness,
             polarizability=polarizability,
             external_field=external_field,
+            # a third party's layer may not know pairs; it is refused where they are asked for
+            **({} if latent.pair_softness is None else {"pair_softness": latent.pair_softness}),
         )
+        flow: Transfers | None = getattr(result, "flow", None)
         energy, atomic, charge, dipole = result.energy, result.atomic_energy, result.charge, result.dipole
         potential, field = result.potential, result.field
         if spread is not None:
@@ -180,6 +183,7 @@ class LongRange(nn.Module):
             root = _root(coupling)
             charge, potential, field = root * charge, root * potential, root * field
             dipole = None if dipole is None else root * dipole
+            flow = None if flow is None else flow.scaled(root)
             root = root.to(multipoles.charge.dtype)
             multipoles, factor = _scaled(multipoles, root), factor * root
         return LongRangeResult(
@@ -192,6 +196,8 @@ class LongRange(nn.Module):
             multipoles,
             softness,
             polarizability,
+            pair_softness=latent.pair_softness,
+            flow=flow,
             transfers=None if transfers is None else transfers.scaled(factor),
             element_charges=None if rigid is None else factor * rigid,
             total_charge=total_charge,
@@ -230,7 +236,10 @@ class LongRange(nn.Module):
             positions, cell, pbc, batch: as given to it.
         """
         ask = getattr(self.electrostatics, "collective_polarizability", None)  # a third party's layer may have none
-        collective = ask and ask(positions, cell, pbc, batch, result.softness, result.polarizability)
+        coefficients: tuple[Any, ...] = (result.softness, result.polarizability)
+        if result.pair_softness is not None:
+            coefficients += (result.pair_softness,)
+        collective = ask and ask(positions, cell, pbc, batch, *coefficients)
         return result._replace(collective_polarizability=collective)
 
     def set_static_cell(self, lengths: tuple[float, float, float] | None) -> None:

@@ -53,12 +53,19 @@ def load_with_new_heads(
 def new_heads(before: LongRangeConfig, after: LongRangeConfig) -> set[str]:
     """Names of the heads (attributes of `heads.Heads`) that `after` needs and `before` does not."""
     found = {name for rank, name in ((1, "dipole"), (2, "quadrupole")) if before.order < rank <= after.order}
-    if after.response.charge and not before.response.charge:
-        found.add("softness")
+    charges = {False: set(), "onsite": {"softness"}, "pairs": {"pair_softness"}}
+    if _softness_of(after) != _softness_of(before):
+        found |= charges[after.response.charge]
     if before.response.dipole != after.response.dipole != "none":
         # from isotropic to anisotropic too: there the same head means the root of what it meant
         found |= {"polarizability", "anisotropy"}
     return found
+
+
+def _softness_of(section: LongRangeConfig) -> tuple[object, ...]:
+    """What the softness of a model means."""
+    response = section.response
+    return (response.charge, response.pair_softness) if response.charge == "pairs" else (response.charge,)
 
 
 def _shapes(tensors: Mapping[str, Tensor], head: str) -> dict[str, tuple[int, ...]]:

@@ -53,6 +53,7 @@ class Physics(ContractHost):
             latent.permanent.to(torch.float64),
             softness=latent.softness,
             polarizability=latent.polarizability,
+            pair_softness=latent.pair_softness,
         )
         # theory 12: 1e-10 relative; wrapping and the order of sums differ
         torch.testing.assert_close(latent.energy, direct.energy, rtol=1e-10, atol=1e-10)
@@ -237,7 +238,7 @@ def _given_moments(n_atoms: int, config: LongRangeConfig) -> LatentVariables:
         0.1 * random(3) if config.order >= 1 else None,
         0.1 * (tensor + tensor.transpose(1, 2)) if config.order >= 2 else None,
     )
-    softness = 0.01 * random().square() if config.response.charge else None
+    softness = 0.01 * random().square() if config.response.charge == "onsite" else None
     alpha = 0.01 * root @ root.transpose(1, 2)
     polarizability = {"none": None, "isotropic": alpha[:, 0, 0], "anisotropic": alpha}[config.response.dipole]
     return LatentVariables(multipoles, softness, polarizability)

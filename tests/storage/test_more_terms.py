@@ -49,3 +49,17 @@ def test_fine_tuning_under_another_name_for_the_same_heads_keeps_them():
     load_with_new_heads(model, start.state_dict(), old, new)
     for name, value in start.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("before", [True, False, "edges"])
+def test_fine_tuning_with_flow_over_pairs_starts_its_softness_fresh(before):
+    layout = FeatureLayout((LayerLayout(5),), cutoff=CUTOFF, mean_neighbors=5.0)
+    pairs = {"charge": "pairs"}
+    response = {**pairs, "pair_softness": "edges"} if before == "edges" else {"charge": before}
+    old, new = (LongRangeConfig.parse({"multipoles": ["charge"], "response": r}) for r in (response, pairs))
+    start, model = nn.ModuleDict({"heads": Heads(layout, old)}), nn.ModuleDict({"heads": Heads(layout, new)})
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    load_with_new_heads(model, start.state_dict(), old, new)
+    for name, value in model.state_dict().items():
+        expected = fresh if name.startswith("heads.pair_softness") else start.state_dict()
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)

@@ -61,7 +61,7 @@ def respond(
     Raises:
         ConfigError: pairs, of a model that does not know them.
     """
-    if flow is not None and not (model is one_shot_response or getattr(model, "takes_pairs", False)):
+    if flow is not None and not takes_pairs(model):
         raise ConfigError(
             f"pair_softness with the response {response_name(model)}, which induces charge on atoms alone; allowed: "
             "'one_shot', 'self_consistent' or a response whose takes_pairs is True"
@@ -71,6 +71,11 @@ def respond(
         return induced if flow is None else with_flow(induced, flow, potential)
     arguments = (interaction(), potential, field, softness, polarizability)
     return model.respond(*arguments) if flow is None else model.respond(*arguments, flow=flow)  # type: ignore[call-arg]
+
+
+def takes_pairs(model: ResponseModel | None) -> bool:
+    """Whether charge can flow over pairs in this response."""
+    return model is one_shot_response or bool(getattr(model, "takes_pairs", False))
 
 
 def response_name(model: ResponseModel | None) -> str:
