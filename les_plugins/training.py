@@ -95,6 +95,7 @@ class TrainingRun(ABC):
         self.frames = self.read_frames()
         if self.is_long_range():
             self.data.check_boundaries()
+        self.data.check_total_charges(self.reads_total_charge())
         files = file_facts(*self.files())
         with fitting(self.program, self.config_file):
             model = self.fit()
@@ -147,6 +148,10 @@ class TrainingRun(ABC):
     def is_long_range(self) -> bool:
         """Whether the model that is trained has a long-range part."""
         return self.long_range is not None
+
+    def reads_total_charge(self) -> bool:
+        """Whether the model that is trained reads the total charge of a structure."""
+        return self.long_range is not None and self.long_range.total_charge == "given"
 
     def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
         """Files of the training set and of the validation set, whose hashes the checkpoint keeps."""

@@ -21,6 +21,7 @@ from mace.tools.scripts_utils import check_path_ase_read
 from les_plugins.adapters.mace.atomic_energies import ISOLATED, check_zero_of_energy
 from les_plugins.adapters.mace.heads import PLACES, Head, give_readable_names, literal, read_heads, readable_name
 from les_plugins.data import frames
+from les_plugins.data.given_charge import NAMES, number_of, total_charge_of
 from les_plugins.data.training import TrainingFiles, check_training_labels, numbered
 from les_plugins.errors import ConfigError, DataError, raising
 from les_plugins.hosting.substitution import substituted
@@ -37,12 +38,13 @@ class Found(TrainingFiles):
     keys: dict[str, str] = field(default_factory=dict)
 
 
-def read_data(args: Any, source: Path) -> Found:
+def read_data(args: Any, source: Path, reads_charge: bool = False) -> Found:
     """Read and check every structure file of a run, as MACE will read it; give MACE names of labels that it can read.
 
     Args:
         args: MACE's argument namespace; names of labels and heads in it are changed.
         source: the config file, for messages.
+        reads_charge: whether the model reads total charges: each frame is given its own under MACE's name for it.
 
     Raises:
         ConfigError: heads, or an option of theirs, that MACE cannot use or would pass over.
@@ -51,7 +53,10 @@ def read_data(args: Any, source: Path) -> Found:
     found = Found()
     heads = read_heads(args, source)
     for head in heads:
-        _check_head(head, _read_head(head, found))
+        own = _read_head(head, found)
+        if reads_charge:
+            _name_total_charges(head, own)
+        _check_head(head, own)
     _check_elements(args, found)
     found.keys = give_readable_names(args, heads)
     return found
@@ -99,6 +104,16 @@ def _read_head(head: Head, found: Found) -> TrainingFiles:
             elif kind == "train":
                 found.unread.append(path)
     return own
+
+
+def _name_total_charges(head: Head, own: TrainingFiles) -> None:
+    """Every frame's total charge under the name that MACE reads, and under ours, whichever it had."""
+    key = head.charge_key()
+    for files in (own.train, own.valid, own.test):
+        for place, atoms in numbered(files):
+            has_own = key not in NAMES and key in atoms.info
+            charge = number_of(atoms.info, key, place) if has_own else total_charge_of(atoms, place)
+            atoms.info.update(dict.fromkeys((key, *NAMES), charge))
 
 
 def _check_head(head: Head, own: TrainingFiles) -> None:

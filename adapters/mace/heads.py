@@ -77,6 +77,10 @@ class Head:
         """Name of a label in the files: MACE's order of precedence."""
         return str(self.own.get(f"{PLACES[quantity]}_keys", {}).get(quantity, self.option(f"{quantity}_key")))
 
+    def charge_key(self) -> str:
+        """Name of the total charge in the files."""
+        return str(self.own.get("info_keys", {}).get("total_charge", self.option("total_charge_key")))
+
     def energy(self) -> TrainedLabel:
         """The label of energies, wherever it stands."""
         return TrainedLabel("energy", self.key("energy"), "energy_key")

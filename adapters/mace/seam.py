@@ -166,4 +166,5 @@ def _atoms(item: Any, numbers: torch.Tensor) -> Atoms:
     pbc = [bool(flag) for flag in item.pbc.view(-1)]
     cell = item.cell.view(3, 3).cpu().double().numpy() if any(pbc) else None  # MACE makes one up for open structures
     elements = numbers[item.node_attrs.argmax(1).cpu()].tolist()
-    return Atoms(elements, item.positions.detach().cpu().double().numpy(), cell=cell, pbc=pbc)
+    info = {"total_charge": float(item.total_charge)}
+    return Atoms(elements, item.positions.detach().cpu().double().numpy(), cell=cell, pbc=pbc, info=info)

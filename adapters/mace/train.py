@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from les_plugins.adapters.mace.data import Found, read_data, reading
+from les_plugins.adapters.mace.heads import literal
 from les_plugins.adapters.mace.seam import Built, model_seam, run
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
@@ -61,8 +62,13 @@ class MACETraining(TrainingRun):
 
     def read_frames(self) -> Sequence[Atoms]:
         """Of every head, with the keys that MACE reads."""
-        self.data = read_data(self.args, self.config_file)
+        self.data = read_data(self.args, self.config_file, self.reads_total_charge())
         return self.data.training_set()
+
+    def reads_total_charge(self) -> bool:
+        """MACE's own embedding of total charges reads them too."""
+        own = literal(self.args.embedding_specs or {}, dict, f"{self.config_file}: embedding_specs")
+        return super().reads_total_charge() or "total_charge" in own
 
     def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
         """Files, and those of folders that MACE has prepared."""

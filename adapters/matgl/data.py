@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from les_plugins.adapters.matgl.graphs import Converter
 from les_plugins.data.frames import check_elements, check_no_slabs, read_frames
+from les_plugins.data.given_charge import bare_with_charge
 from les_plugins.data.training import TrainedLabel, TrainingFiles, check_training_labels
 from les_plugins.errors import ConfigError, LesPluginsWarning
 
@@ -105,7 +106,7 @@ def dataset_of(files: Mapping[Path, Sequence[Atoms]], model: Any, labels: Labels
     if all(_has_stress(atoms, labels["stress"]) for atoms in frames):
         stresses = [voigt_6_to_full_3x3_stress(labels["stress"].value(atoms)) for atoms in frames]
         values["stresses"] = [(stress * EV_PER_ANG3_TO_GPA).tolist() for stress in stresses]
-    bare = [Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc) for atoms in frames]
+    bare = [bare_with_charge(atoms) for atoms in frames]
     converter = Converter(elements, float(model.cutoff))
     with tempfile.TemporaryDirectory() as root:  # PyG makes a folder, whether a cache is kept or not
         return MGLDataset(structures=bare, converter=converter, labels=values, save_cache=False, root=root)

@@ -61,6 +61,7 @@ run: [train]
 data:
   _target_: nequip.data.datamodule.ASEDataModule
   seed: 1
+  include_keys: [charge]
   transforms:
     - _target_: nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper
       model_type_names: [H, O]

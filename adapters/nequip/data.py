@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from nequip.utils.global_dtype import _GLOBAL_DTYPE
 from torch.utils.data import Subset
 
 from les_plugins.data.frames import label_names, structure_of
+from les_plugins.data.given_charge import bare_with_charge
 from les_plugins.data.training import TrainedLabel, check_training_labels, numbered
 from les_plugins.errors import ConfigError, DataError, raising
 from les_plugins.hosting.substitution import substituted
@@ -157,6 +158,18 @@ def check_frames(sets: Mapping[str, Sequence[HostFrames]], compared: Mapping[str
         check_training_labels(files, labels, lambda atoms, quantity: float(len(atoms) > 0))
 
 
+def check_charge_field(files: Iterable[HostFrames]) -> None:
+    """Raise DataError for a frame without NequIP's field of a total charge, which a model is to read."""
+    for frames in files:
+        for number in sorted(frames.used):
+            if frames[number].info.get(AtomicDataDict.TOTAL_CHARGE_KEY) is None:
+                raise DataError(
+                    f"{frames.path}, frame {number}: has no {AtomicDataDict.TOTAL_CHARGE_KEY!r}, which NequIP reads "
+                    "for total_charge: given: give every frame one, 0 too, and name it in the data section, "
+                    "data.include_keys: [charge] or data.key_mapping: {total_charge: charge}"
+                )
+
+
 def check_batches(frames: HostFrames) -> None:
     """Raise DataError for what NequIP cannot put into one batch: fields of some frames only, or unknown to it."""
     holding: dict[str, list[int]] = {}
@@ -190,7 +203,7 @@ def spread(sets: Sequence[HostFrames], count: int) -> list[Atoms]:
     some = [(frames, number) for frames in sets for number in sorted(frames.used)]
     step = max(1, math.ceil(len(some) / (8 * count)))
     found = [frames[number] for frames, number in some[::step]]
-    bare = [structure_of(a.numbers, a.positions, a.cell, a.pbc) for a in found if (a.numbers > 0).all()]
+    bare = [bare_with_charge(atoms) for atoms in found if (atoms.numbers > 0).all()]
     chosen = [atoms for atoms in bare if len(set(atoms.numbers)) > 1] or bare
     return chosen[:: max(1, math.ceil(len(chosen) / count))]
 

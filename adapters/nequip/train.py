@@ -20,6 +20,7 @@ from les_plugins.adapters.nequip.data import (
     HostFrames,
     by_file,
     check_batches,
+    check_charge_field,
     check_frames,
     read_datasets,
     spread,
@@ -81,13 +82,18 @@ class NequIPTraining(TrainingRun):
         sections = [section for _, section in _our_sections(self.settings)]
         return any(SECTION in section for section in sections) or PRETRAINED in str(self.settings)
 
+    def reads_total_charge(self) -> bool:
+        """Where a model section says so."""
+        sections = [section.get(SECTION) for _, section in _our_sections(self.settings)]
+        return any(isinstance(one, Mapping) and one.get("total_charge") == "given" for one in sections)
+
     def target(self) -> Path:
         """In the folder of the run."""
         return self.folder / f"{self.config_file.stem}.les"
 
     def read_frames(self) -> list[Atoms]:
         """Some structures of the training set; every frame was looked at, and NequIP reads them again."""
-        sets = _check_data(self.composed, self.settings) if self.trains else {}
+        sets = _check_data(self.composed, self.settings, self.reads_total_charge()) if self.trains else {}
         self.data = TrainingFiles(dict(by_file(sets.get("train", ()))), dict(by_file(sets.get("val", ()))))
         return spread(sets.get("train", ()), GAUGE_FRAMES)
 
@@ -180,7 +186,7 @@ def _what_is_kept(folder: Path) -> str:
     return f"NequIP kept {newest}; ++ckpt_path={newest} goes on from it" if newest else "no checkpoint was written"
 
 
-def _check_data(config: ComposedConfig, settings: Mapping[str, Any]) -> dict[str, list[HostFrames]]:
+def _check_data(config: ComposedConfig, settings: Mapping[str, Any], reads_charge: bool) -> dict[str, list[HostFrames]]:
     """The sets of the data section, after a look at every frame: labels and fields."""
     source, data = str(config.source), config.resolved("data")
     if not isinstance(data, dict):
@@ -189,6 +195,8 @@ def _check_data(config: ComposedConfig, settings: Mapping[str, Any]) -> dict[str
     compared = {kind: _compared(config, names, type_names) for kind, names in _METRICS.items()}
     sets = read_datasets(data, compared, type_names, source)
     check_frames(sets, compared)
+    if reads_charge:
+        check_charge_field(frames for some in sets.values() for frames in some)
     for kind, some in sets.items():
         loader = data.get(f"{kind}_dataloader") or {}
         if isinstance(loader, dict) and int(loader.get("batch_size") or 1) > 1:

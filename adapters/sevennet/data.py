@@ -16,7 +16,7 @@ from braceexpand import braceexpand
 from sevenn.train import dataload
 from sevenn.train.graph_dataset import SevenNetGraphDataset
 
-from les_plugins.adapters.sevennet.graphs import PBC
+from les_plugins.adapters.sevennet.graphs import PBC, TOTAL_CHARGE
 from les_plugins.data.frames import check_frame, existing_file, read_frames, structure_of
 from les_plugins.data.training import TrainedLabel, TrainingFiles, check_training_labels, numbered
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning, raising
@@ -190,14 +190,16 @@ def _graphs(path: Path, long_range: bool) -> list[Atoms]:
             energy=graph[keys.ENERGY],
             forces=graph[keys.FORCE],
             stress=graph[keys.STRESS],
+            charge=graph.get(TOTAL_CHARGE, 0.0),
         )
         for graph in (graph.to_dict() for graph in graphs)
     ]
 
 
-def _labelled(atoms: Atoms, **labels: Any) -> Atoms:
+def _labelled(atoms: Atoms, charge: Any = 0.0, **labels: Any) -> Atoms:
     """The bare structure with the labels that SevenNet made of it; NaN is how it says that there is none."""
     bare = structure_of(atoms.numbers, atoms.positions, atoms.cell, atoms.pbc)
+    bare.info["charge"] = float(charge)
     for quantity, value in labels.items():
         array = np.squeeze(np.asarray(value, dtype=float))
         if not np.isnan(array).all():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 from ase import Atoms
 
-from les_plugins.errors import DataError, quoted
+from les_plugins.errors import DataError, LesPluginsWarning, quoted
 
 #: Names under which files and programs keep the total charge of a structure.
 NAMES = ("charge", "total_charge")
@@ -46,6 +47,12 @@ def charge_for_graph(atoms: Atoms) -> float:
         return total_charge_of(atoms)
     except DataError:
         return 0.0
+
+
+def bare_with_charge(atoms: Atoms) -> Atoms:
+    """The structure and its total charge, without labels, constraints and momenta."""
+    info = {"charge": charge_for_graph(atoms)}
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=info)
 
 
 def number_of(info: Mapping[str, object], name: str, where: str = "structure") -> float:
@@ -99,6 +106,44 @@ def given_charge(atoms: Atoms) -> str | None:
         if abs(total) >= SMALLEST_CHARGE:
             return f"initial charges that add up to {total:g}"
     return None
+
+
+def check_total_charges(frames: Iterable[tuple[str, Atoms]], reads: bool) -> None:
+    """Look at the total charges and spins of training data.
+
+    Args:
+        frames: with the place of each, such as `ions.xyz, frame 3`.
+        reads: whether the model reads total charges.
+
+    Raises:
+        DataError: a total charge that the model is to read and that is no number, or two that differ.
+
+    Warns:
+        LesPluginsWarning: total charges, initial charges or spins that the model does not read.
+    """
+    count = 0
+    said: dict[str, list[str]] = {"total charge": [], "initial": [], "spin": []}
+    for place, atoms in frames:
+        count += 1
+        if reads:
+            total_charge_of(atoms, place)
+        found = {
+            "total charge": None if reads else given_charge(atoms),
+            "initial": unread_initial_charges(atoms) if reads else None,
+            "spin": unread_spin(atoms),
+        }
+        for kind, text in found.items():
+            if text is not None:
+                said[kind].append(f"{place}: {text}")
+    ends = {
+        "total charge": "a total charge, which a model without total_charge: given does not read",
+        "initial": "initial charges that do not add up to zero, and no total charge",
+        "spin": "a spin, which no model of les-plugins reads",
+    }
+    for kind, places in said.items():
+        if places:
+            text = f"{len(places)} of {count} frames have {ends[kind]} ({places[0]})"
+            warnings.warn(text, LesPluginsWarning, stacklevel=3)
 
 
 def ignored_charge(given: str, where: str = "structure") -> str:

@@ -20,6 +20,7 @@ from ase.constraints import FixAtoms, FixCartesian
 from numpy.typing import NDArray
 
 from les_plugins.data.frames import check_boundaries, check_elements, label_names, read_frames
+from les_plugins.data.given_charge import check_total_charges
 from les_plugins.data.labels import shaped
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import DataError, LesPluginsWarning
@@ -98,6 +99,10 @@ class TrainingFiles:
         """Raise DataError for a frame that a long-range part cannot sum."""
         for path, frames in self.all().items():
             check_boundaries(frames, str(path))
+
+    def check_total_charges(self, reads: bool) -> None:
+        """As `data.given_charge.check_total_charges`, of all frames."""
+        check_total_charges(numbered(self.all()), reads)
 
     def check_elements(self, known: Collection[int], said_by: str) -> None:
         """Raise DataError for a frame with an element that the model is not going to know.

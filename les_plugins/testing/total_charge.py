@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from torch import nn
 
+from les_plugins import api
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.hosting.calculator import LongRangeCalculator
 from les_plugins.testing.host import ContractHost
-from les_plugins.testing.structures import waters
+from les_plugins.testing.structures import labelled_waters, waters
 
 
 class TotalCharges(ContractHost):
@@ -78,6 +81,25 @@ class TotalCharges(ContractHost):
             difference = (energy(moved[1], field) - energy(moved[0], field)) / (2 * step)
             # step² times the third derivative of the energy
             assert difference == pytest.approx(-forces[1, axis], abs=1e-4 * np.abs(forces).max())
+
+    def test_a_training_on_charged_frames_ends_in_a_model_that_reads_charges_or_an_error_is_raised(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if self._reading_charges() is None:
+            return
+        monkeypatch.chdir(tmp_path)
+        frames = []
+        for number, atoms in enumerate(labelled_waters(6)):
+            frames.append(charged(atoms, float(number % 3 - 1)))
+            frames[-1].calc = atoms.calc
+        folder = self.train(tmp_path, frames, {**self.section, "total_charge": "given"})
+        calculator = api.load(folder)
+        # a charged structure in the training set says which sign charges have: saving leaves it alone
+        sign = calculator.metadata["metadata"]["gauge"]
+        assert (sign["decided"], sign["turned"], sign["reason"]) == (True, False, "of the total charges")
+        for charge in (0.0, -2.0):
+            charges = calculator.get_property("charges", charged(waters(2, pbc=False), charge))
+            assert charges.sum() == pytest.approx(charge, abs=1e-5)  # rounding of float32 in some hosts
 
     def _reading_charges(self) -> nn.Module | None:
         """A model that reads total charges; None where the adapter raises the error that it hands none over."""

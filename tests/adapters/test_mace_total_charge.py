@@ -7,12 +7,17 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("mace")
+import ase.io
 import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 from mace_models import amplify, tiny_mace, waters
 
 import les_plugins
 from les_plugins.adapters.mace.calculator import LesMACECalculator
+from les_plugins.adapters.mace.contract import SETTINGS
+from les_plugins.adapters.mace.data import read_data
 from les_plugins.adapters.mace.torchscript import compile_model
+from les_plugins.adapters.mace.train import parse_arguments
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 
 
@@ -49,3 +54,21 @@ def test_a_charged_structure_is_no_net_charge_to_warn_of_and_a_spin_is(model: to
 def test_compiling_raises_an_error_that_says_so(model: torch.nn.Module, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="total_charge: given"):
         compile_model(model, tmp_path / "model.pt", (8.0, 8.0, 8.0), "cpu", {})
+
+
+@pytest.mark.parametrize("key", ["charge", "total_charge", "REF_charge"])
+def test_training_files_have_the_charge_under_either_name_or_the_one_that_mace_is_told(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frames = [waters(2, seed=seed) for seed in range(2)]
+    frames[0].info[key] = -1
+    for atoms in frames:
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=0.0 * atoms.positions)
+    ase.io.write("train.extxyz", frames)
+    named = {"total_charge_key": key} if key == "REF_charge" else {}
+    settings = {**SETTINGS, "train_file": "train.extxyz", "valid_file": "train.extxyz", **named}
+    args = parse_arguments(settings, (), Path("config.yaml"))
+    found = read_data(args, Path("config.yaml"), reads_charge=True).training_set()
+    assert [atoms.info[args.total_charge_key] for atoms in found] == [-1.0, 0.0]
+    assert [atoms.info["charge"] for atoms in found] == [-1.0, 0.0]

@@ -326,3 +326,19 @@ def test_what_stands_in_the_checkpoints_place_is_found_before_the_training(work)
     Path("run/water.les/notes.txt").touch()
     with pytest.raises(CheckpointError, match="exists and is not a checkpoint"):
         training.train(config, ["hydra.run.dir=run"])
+
+
+@pytest.mark.parametrize("charges", [(1, None), (None, None)])
+def test_frames_without_the_field_of_a_given_charge_are_refused_with_what_names_it(
+    work: Path, charges: tuple[int | None, ...]
+) -> None:
+    some = frames(2)
+    for atoms, charge in zip(some, charges, strict=True):
+        if charge is not None:
+            atoms.info["charge"] = charge
+    config = write(some, some)
+    settings = yaml.safe_load(config.read_text())
+    settings["training_module"]["model"]["long_range"] = {"total_charge": "given", "multipoles": ["charge"]}
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with pytest.raises(DataError, match=r"has no 'charge', .* total_charge: given: .* data.include_keys: \[charge\]"):
+        training.train(config, [])

@@ -12,7 +12,7 @@ from toy_calculator import Toy, labelled, molecule
 
 from les_plugins.data.cautions import Cautions
 from les_plugins.data.evaluation import evaluate
-from les_plugins.data.given_charge import ChargedFrames, given_charge, total_charge_of
+from les_plugins.data.given_charge import ChargedFrames, check_total_charges, given_charge, total_charge_of
 from les_plugins.errors import DataError, LesPluginsWarning
 
 
@@ -130,3 +130,16 @@ def test_the_total_charge_is_the_number_that_a_structure_brings(info: dict[str, 
 def test_what_is_no_total_charge_is_an_error(info: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         total_charge_of(ion(**info), "frame 3")
+
+
+def test_charges_of_training_data_are_read_or_said_not_to_be() -> None:
+    frames = [(f"ions.xyz, frame {number}", ion(**info)) for number, info in enumerate(({}, {"charge": -1}, {}))]
+    with pytest.warns(LesPluginsWarning, match=r"1 of 3 frames have a total charge, .* \(ions.xyz, frame 1: info"):
+        check_total_charges(frames, reads=False)
+    check_total_charges(frames, reads=True)  # warnings are errors
+    frames[2][1].info.update(charge="one", spin=3)
+    with pytest.raises(DataError, match=r"ions.xyz, frame 2: info\['charge'\] is 'one'"):
+        check_total_charges(frames, reads=True)
+    del frames[2][1].info["charge"]
+    with pytest.warns(LesPluginsWarning, match="1 of 3 frames have a spin, which no model of les-plugins reads"):
+        check_total_charges(frames, reads=True)
