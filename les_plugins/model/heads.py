@@ -80,12 +80,12 @@ class Heads(nn.Module):
         scalars = [layer.scalars for layer in layout.layers]
         self.charge = ScalarHead(scalars, config.hidden)
         self.counter_charge_cutoff: float | None = None
-        if config.total_charge == "conserved" and layout.cutoff is None:
-            raise ConfigError(
-                "total_charge: conserved needs the host's edges, which this adapter does not provide; allowed: free, "
-                "given"
-            )
-        if config.total_charge != "free" and layout.cutoff is not None:
+        if config.total_charge == "conserved":
+            if layout.cutoff is None:
+                raise ConfigError(
+                    "total_charge: conserved needs the host's edges, which this adapter does not provide; allowed: "
+                    "free, given"
+                )
             self.counter_charge_cutoff = min(COUNTER_CHARGE_CUTOFF, float(layout.cutoff))
         charges = _initial_charges(layout, config.initial_charges) if config.initial_charges else None
         if charges is not None and config.element_charges == "trained":

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from les_plugins.electrostatics import LatentElectrostatics
-from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.flow import PairSoftness, Transfers
 from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
@@ -22,9 +21,6 @@ from les_plugins.model.total_charge import TotalCharge
 
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
-
-#: Charge of an atom, e, below which it is a rounding error of float32 charges that add up to zero.
-ROUNDING = 1e-6
 
 
 class LongRangeResult(NamedTuple):
@@ -150,8 +146,7 @@ class LongRange(nn.Module):
         spread = self._spread(latent, total_charge, cell, pbc, batch)
         if spread is not None:
             charge = spread.charge
-            if not _is_zero(spread.spread):  # it depends on all positions: charge has not only gone to neighbours
-                transfers = rigid = None
+            transfers = rigid = None  # what is spread depends on all positions: it has not only gone to neighbours
         multipoles = multipoles._replace(charge=charge)
         coupling = self._magnitude()
         if coupling is not None and external_field is not None:
@@ -270,11 +265,6 @@ class LongRange(nn.Module):
         if self.coupling is None:
             return None
         return torch.where(self.coupling < 0.0, -self.coupling, self.coupling).double()
-
-
-def _is_zero(spread: Tensor) -> bool:
-    """Whether no charge was spread, to the rounding of float32 charges of elements."""
-    return not is_traced() and (spread.numel() == 0 or float(spread.detach().abs().max()) < ROUNDING)
 
 
 def _root(coupling: Tensor) -> Tensor:
