@@ -26,12 +26,9 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
     are those of this run's data, so that data of another functional, with another zero, can be used.
 
     Args:
-        built: what MACE configured, bare.
+        built: what MACE configured, bare; dtype and device of the result are its own.
         source: a `.les` folder, or a name of the zoo.
         long_range: the run's section.
-
-    Returns:
-        A model in the dtype and on the device of `built`, every parameter trainable.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -54,12 +51,11 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
         )
     theirs, ours = _settings(base), _settings(built)
     for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) == ours.get(name):
-            continue
-        raise ConfigError(
-            f"start_from: the model of {source} is another than this config file describes: "
-            f"{name} is {ours.get(name)!r} here and {theirs.get(name)!r} there"
-        )
+        if theirs.get(name) != ours.get(name):
+            raise ConfigError(
+                f"start_from: the model of {source} is another than this config file describes: "
+                f"{name} is {ours.get(name)!r} here and {theirs.get(name)!r} there"
+            )
     with torch.no_grad():
         base.atomic_energies_fn.atomic_energies.copy_(built.atomic_energies_fn.atomic_energies)
         if hasattr(base, "scale_shift"):
@@ -72,11 +68,11 @@ def _under(
     model: nn.Module, section: LongRangeConfig | None, wanted: LongRangeConfig | None, source: str | Path
 ) -> nn.Module:
     """The weights of `model` under another section, where they have a place in it; new terms start fresh."""
-    difference = ConfigError(section_mismatch("start_from", source, None if section is None else section.to_dict()))
+    if section is None:
+        return attach_long_range(model, wanted)
+    difference = ConfigError(section_mismatch("start_from", source, section.to_dict()))
     if wanted is None:
         raise difference
-    if section is None or not isinstance(model, LongRangeMACE):
-        return attach_long_range(model, wanted)
     changed = attach_long_range(model.base, wanted)
     try:
         load_with_new_heads(changed, model.state_dict(), section, wanted)

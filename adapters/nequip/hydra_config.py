@@ -27,8 +27,7 @@ _VALUE = re.compile(r"(?P<key>\+{0,2}[^=+~]+)=(?P<value>.*)", re.DOTALL)
 def overrides(arguments: Sequence[str]) -> list[str]:
     """The arguments as Hydra can read them: values that it cannot, and names of files, are quoted.
 
-    Hydra has a grammar of its own for values, in which =, brackets, commas, letters beyond ASCII and others mean
-    something or nothing; a path may hold all of them.
+    In Hydra's grammar of values =, brackets, commas, letters beyond ASCII and others mean something or nothing.
 
     Raises:
         ConfigError: an option of Hydra's command line, or an argument that is no override.
@@ -44,15 +43,14 @@ def run_directory(config_file: Path, arguments: Sequence[str]) -> Path:
     Raises:
         ConfigError: a folder that OmegaConf would take for an interpolation.
     """
-    folder = Path("outputs", config_file.stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    given = str(Path("outputs", config_file.stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S")))
     for argument in arguments:
         if argument.startswith(_RUN_DIRECTORY):
             given = argument.removeprefix(_RUN_DIRECTORY)
             if given[:1] in ("'", '"') or "${" in given:
                 config = _composed(config_file, [*overrides(arguments), argument])
                 given = str(OmegaConf.select(config, "hydra.run.dir"))
-            folder = Path(given)
-    folder = folder.resolve()
+    folder = Path(given).resolve()
     if "${" in str(folder):
         raise ConfigError(f"{folder}: a run folder of NequIP cannot have ${{ in its path, which begins a reference")
     return folder

@@ -35,28 +35,17 @@ Files = dict[Path, Sequence[Atoms]]
 
 
 def literal_paths(data: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The data section with names that SevenNet takes as they stand: it reads brackets as patterns, and old graphs.
+    """The data section of a file, with names that SevenNet takes as they stand: it reads brackets as patterns.
 
     SevenNet keeps the graphs of a run in its working folder, and reads them again in the next run whatever has become
     of the files since. It is told to make them anew.
-
-    Args:
-        data: the section of the user's file.
-        source: that file, for messages.
-
-    Raises:
-        ConfigError: data_format_args is no section.
     """
     changed = dict(data)
     options = check_section(data.get(keys.DATA_FORMAT_ARGS) or {}, f"{source}: data.{keys.DATA_FORMAT_ARGS}")
-    given: list[Any] = []
     for key in filter(_is_path_key, data):
-        listed = [data[key]] if isinstance(data[key], str) else data[key]
-        if isinstance(listed, list):
-            given += listed
-            patterns = [_as_pattern(item) if isinstance(item, str) else item for item in listed]
-            changed[key] = patterns[0] if isinstance(data[key], str) else patterns
-    graphs = any(".pt" in str(item) for item in given)
+        given = data[key]
+        changed[key] = [_as_pattern(item) for item in given] if isinstance(given, list) else _as_pattern(given)
+    graphs = any(".pt" in str(data[key]) for key in filter(_is_path_key, data))
     if not graphs and "force_reload" not in options and data.get(keys.DATASET_TYPE, "graph") == "graph":
         changed[keys.DATA_FORMAT_ARGS] = {**options, "force_reload": True}
     return changed
@@ -257,6 +246,6 @@ def _is_path_key(key: Any) -> bool:
     return isinstance(key, str) and key.startswith("load_") and key.endswith("_path")
 
 
-def _as_pattern(name: str) -> str:
+def _as_pattern(name: Any) -> Any:
     """The pattern that matches a file of this name alone, where there is one."""
-    return glob.escape(name) if Path(name).is_file() else name
+    return glob.escape(name) if isinstance(name, str) and Path(name).is_file() else name

@@ -79,7 +79,8 @@ class SevenNetTraining(TrainingRun):
         """The best model of the run where SevenNet kept one, else the last; None in all but the first process."""
         start = time.time()
         model, weights = _run(self.args, self.long_range), "last epoch"
-        if self.args.distributed and _rank(self.args.distributed_backend):
+        rank = "OMPI_COMM_WORLD_RANK" if self.args.distributed_backend == "mpi" else "RANK"  # as SevenNet finds it
+        if self.args.distributed and int(os.environ[rank]):
             return None
         best = self.working / "checkpoint_best.pth"
         if best.is_file() and best.stat().st_mtime >= start:
@@ -143,11 +144,6 @@ def _run(args: argparse.Namespace, section: LongRangeConfig | None) -> AtomGraph
     if built.model is None:
         raise HostError("sevenn train built no model")
     return built.model
-
-
-def _rank(backend: str) -> int:
-    """Number of this process in a distributed training, as SevenNet finds it."""
-    return int(os.environ["OMPI_COMM_WORLD_RANK" if backend == "mpi" else "RANK"])
 
 
 def _check_values(settings: Mapping[str, Any], source: Path) -> None:
