@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,16 +158,15 @@ def check_frames(sets: Mapping[str, Sequence[HostFrames]], compared: Mapping[str
         check_training_labels(files, labels, lambda atoms, quantity: float(len(atoms) > 0))
 
 
-def check_charge_field(files: Iterable[HostFrames]) -> None:
+def check_charge_field(frames: HostFrames) -> None:
     """Raise DataError for a frame without NequIP's field of a total charge, which a model is to read."""
-    for frames in files:
-        for number in sorted(frames.used):
-            if frames[number].info.get(AtomicDataDict.TOTAL_CHARGE_KEY) is None:
-                raise DataError(
-                    f"{frames.path}, frame {number}: has no {AtomicDataDict.TOTAL_CHARGE_KEY!r}, which NequIP reads "
-                    "for total_charge: given: give every frame one, 0 too, and name it in the data section, "
-                    "data.include_keys: [charge] or data.key_mapping: {total_charge: charge}"
-                )
+    for number in sorted(frames.used):
+        if frames[number].info.get(AtomicDataDict.TOTAL_CHARGE_KEY) is None:
+            raise DataError(
+                f"{frames.path}, frame {number}: has no {AtomicDataDict.TOTAL_CHARGE_KEY!r}, which NequIP reads for "
+                "total_charge: given: give every frame one, 0 too, and name it in the data section, "
+                "data.include_keys: [charge] or data.key_mapping: {total_charge: charge}"
+            )
 
 
 def check_batches(frames: HostFrames) -> None:
@@ -194,12 +193,7 @@ def check_batches(frames: HostFrames) -> None:
 
 
 def spread(sets: Sequence[HostFrames], count: int) -> list[Atoms]:
-    """Frames with atomic numbers, bare, from all over a training set, those of more than one element first.
-
-    Args:
-        sets: the training sets.
-        count: how many at most.
-    """
+    """At most `count` bare frames with atomic numbers from all over a training set, of several elements first."""
     some = [(frames, number) for frames in sets for number in sorted(frames.used)]
     step = max(1, math.ceil(len(some) / (8 * count)))
     found = [frames[number] for frames, number in some[::step]]
@@ -277,13 +271,12 @@ def _without_neighbors(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_neighbors(item) for key, item in value.items()}
     if isinstance(value, list):
-        targets = [item.get("_target_") if isinstance(item, Mapping) else None for item in value]
-        return [
-            _without_neighbors(item)
-            for item, target in zip(value, targets, strict=True)
-            if "NeighborList" not in str(target)
-        ]
+        return [_without_neighbors(item) for item in value if "NeighborList" not in str(_target(item))]
     return value
+
+
+def _target(item: Any) -> Any:
+    return item.get("_target_") if isinstance(item, Mapping) else None
 
 
 def _file_of(config: Any) -> Path | None:

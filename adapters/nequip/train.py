@@ -93,7 +93,7 @@ class NequIPTraining(TrainingRun):
 
     def read_frames(self) -> list[Atoms]:
         """Some structures of the training set; every frame was looked at, and NequIP reads them again."""
-        sets = _check_data(self.composed, self.settings, self.reads_total_charge()) if self.trains else {}
+        sets = self._checked_sets() if self.trains else {}
         self.data = TrainingFiles(dict(by_file(sets.get("train", ()))), dict(by_file(sets.get("val", ()))))
         return spread(sets.get("train", ()), GAUGE_FRAMES)
 
@@ -117,6 +117,24 @@ class NequIPTraining(TrainingRun):
     def kept(self) -> list[Path]:
         """NequIP's own checkpoints."""
         return list(self.folder.rglob("*.ckpt"))
+
+    def _checked_sets(self) -> dict[str, list[HostFrames]]:
+        """The sets of the data section, after a look at every frame: labels and fields."""
+        if not isinstance(data := self.composed.resolved("data"), dict):
+            raise ConfigError(f"{self.config_file}: data is missing, the section with the structures to train on")
+        type_names = _type_names(self.composed, self.settings)
+        compared = {kind: _compared(self.composed, names, type_names) for kind, names in _METRICS.items()}
+        sets = read_datasets(data, compared, type_names, str(self.config_file))
+        check_frames(sets, compared)
+        for kind, some in sets.items():
+            loader = data.get(f"{kind}_dataloader") or {}
+            batched = isinstance(loader, dict) and int(loader.get("batch_size") or 1) > 1
+            for frames in some:
+                if self.reads_total_charge():
+                    check_charge_field(frames)
+                if batched:
+                    check_batches(frames)
+        return sets
 
 
 train = NequIPTraining.train
@@ -184,25 +202,6 @@ def _run(config_file: Path, own: Sequence[str], folder: Path) -> None:
 def _what_is_kept(folder: Path) -> str:
     newest = max(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
     return f"NequIP kept {newest}; ++ckpt_path={newest} goes on from it" if newest else "no checkpoint was written"
-
-
-def _check_data(config: ComposedConfig, settings: Mapping[str, Any], reads_charge: bool) -> dict[str, list[HostFrames]]:
-    """The sets of the data section, after a look at every frame: labels and fields."""
-    source, data = str(config.source), config.resolved("data")
-    if not isinstance(data, dict):
-        raise ConfigError(f"{source}: data is missing, the section with the structures to train on")
-    type_names = _type_names(config, settings)
-    compared = {kind: _compared(config, names, type_names) for kind, names in _METRICS.items()}
-    sets = read_datasets(data, compared, type_names, source)
-    check_frames(sets, compared)
-    if reads_charge:
-        check_charge_field(frames for some in sets.values() for frames in some)
-    for kind, some in sets.items():
-        loader = data.get(f"{kind}_dataloader") or {}
-        if isinstance(loader, dict) and int(loader.get("batch_size") or 1) > 1:
-            for frames in some:
-                check_batches(frames)
-    return sets
 
 
 def _compared(config: ComposedConfig, names: Sequence[str], type_names: Sequence[str]) -> Compared:
