@@ -75,6 +75,7 @@ def docs(session: nox.Session) -> None:
     session.env["OMP_NUM_THREADS"] = "1"
     builder = session.posargs[0] if session.posargs else "html"
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", builder, "docs", f"docs/_build/{builder}")
+    session.run("pytest", "tests/docs/test_site.py")  # formulas and what pages load need this environment
 
 
 @nox.session(name="tests-core")

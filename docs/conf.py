@@ -31,6 +31,7 @@ extensions = [
     "pages_from_code",
     "plain_docstrings",
     "repository_links",
+    "self_contained",
 ]
 exclude_patterns = ["_build", "tutorials", "**/generated"]
 highlight_language = "none"

@@ -17,10 +17,29 @@ _ALPHABETS = {
 _FIRST = ((ord("A"), 26), (ord("a"), 26), (0x391, 25), (0x3B1, 25))
 
 
+#: Operators that TeX sets as symbols, without space around them: / | ∂ ∇ ∞
+_TIGHT = re.compile(r'<mo(?: stretchy="false")?>(&#x(?:0002F|0007C|02202|02207|0221E);)</mo>')
+#: A minus after an opening bracket, an equals sign or a comma, or at the beginning.
+_SIGN = re.compile(r"((?:<mo[^>]*>(?:&#x0003D;|&#x00028;|&#x0002C;|[\[(])</mo>|<mrow>))<mo>(&#x02212;)</mo>")
+
+
 def mathml(latex: str, display: str) -> str:
     """The formula as a `math` element; `display` is "inline" or "block"."""
     text = convert(latex, display=display)
-    return re.sub(r'<mi mathvariant="((?!normal)[^"]+)">([^<]+)</mi>', _styled, text)
+    text = re.sub(r'<mi mathvariant="((?!normal)[^"]+)">([^<]+)</mi>', _styled, text)
+    text = _TIGHT.sub(r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', text)
+    return _SIGN.sub(r'\1<mo form="prefix" lspace="0" rspace="0">\2</mo>', text)
+
+
+def parts(latex: str) -> list[str]:
+    """The formulas of a line, which \\qquad sets apart: a narrow page puts them below each other."""
+    found = [""]
+    for piece in re.split(r"(\\qquad)", latex):
+        if piece == r"\qquad" and found[-1].count("{") == found[-1].count("}"):
+            found.append("")
+        else:
+            found[-1] += piece
+    return [part for part in map(str.strip, found) if part]
 
 
 def _styled(match: re.Match[str]) -> str:
@@ -38,7 +57,8 @@ def _visit_inline(translator: Any, node: Any) -> None:
 
 
 def _visit_block(translator: Any, node: Any) -> None:
-    translator.body.append(f'<div class="math">{mathml(node.astext(), "block")}</div>')
+    formulas = "".join(mathml(part, "block") for part in parts(node.astext()))
+    translator.body.append(f'<div class="math">{formulas}</div>')
     raise nodes.SkipNode
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -78,3 +80,34 @@ def test_the_page_of_keys_has_every_key_with_values_default_and_meaning(extensio
 )
 def test_docstrings_become_restructured_text(extension, written, expected):
     assert extension("plain_docstrings").plain([written]) == [expected]
+
+
+def test_every_formula_of_the_pages_becomes_mathml_without_letters_that_browsers_ignore(extension):
+    pytest.importorskip("latex2mathml")
+    formulas = extension("formulas")
+    pages = [path for path in (EXTENSIONS.parent).rglob("*.md") if "_build" not in path.parts]
+    found = [latex for page in pages for latex in re.findall(r"\$\$(.+?)\$\$", page.read_text("utf-8"), re.DOTALL)]
+    assert len(found) > 30
+    for latex in found:
+        assert latex.count(r"\qquad") >= len(formulas.parts(latex)) - 1
+        for part in formulas.parts(latex):
+            text = formulas.mathml(part, "block")
+            assert set(re.findall(r'mathvariant="(.*?)"', text)) <= {"normal"}, part
+            assert "\\" not in re.sub(r"<annotation.*?</annotation>", "", text), part
+
+
+def test_bold_and_sans_serif_letters_are_letters_of_their_own(extension):
+    pytest.importorskip("latex2mathml")
+    mathml = extension("formulas").mathml
+    for latex, letter in ((r"\mathbf k", "𝐤"), (r"\mathbf{k}", "𝐤"), (r"\boldsymbol{\mu}", "𝝁"), (r"\mathsf Q", "𝖰")):
+        assert letter in html.unescape(mathml(latex, "inline")), latex
+
+
+def test_what_a_page_loads_from_elsewhere_is_found_and_links_are_not(extension):
+    pytest.importorskip("sphinx")
+    foreign = extension("self_contained").foreign
+    page = '<a href="https://a.org"></a><link rel="canonical" href="https://a.org">'
+    page += '<link rel="stylesheet" href="//c.org/y">'
+    page += '<script async src="https://b.org/x.js"></script>'
+    assert foreign(page) == ["//c.org/y", "https://b.org/x.js"]
+    assert foreign('<script src="_static/x.js"></script><img src="../_images/a.png">') == []
