@@ -10,10 +10,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from les_plugins.errors import CheckpointError, ConfigError, HostError
+from les_plugins.errors import CheckpointError, ConfigError, DataError, GeometryError, HostError, raising
 from les_plugins.hosting.substitution import substituted
 from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
-from les_plugins.storage.training import OptionParser, check_keys, file_facts, plain_options, saving
+from les_plugins.storage.training import OptionParser, check_keys, file_facts, fitting, plain_options, saving
 
 
 def test_an_unknown_key_is_an_error_that_names_a_similar_one_and_all_that_are_allowed() -> None:
@@ -93,3 +93,30 @@ def test_a_substituted_name_is_bound_to_its_own_value_again_after_an_error() -> 
     assert module.build == "own"
     with pytest.raises(AttributeError), substituted(module, "absent", 1):
         pass
+
+
+def test_what_others_raise_is_one_line_with_the_innermost_reason_and_ours_pass_as_they_are() -> None:
+    def fail(error: Exception) -> None:
+        with raising(DataError, "water.xyz: ASE cannot read it"):
+            try:
+                raise KeyError("pbc")
+            except KeyError as cause:
+                raise error from cause
+
+    with pytest.raises(DataError, match=r"^water\.xyz: ASE cannot read it: KeyError: 'pbc'$"):
+        fail(ValueError("two\nlines"))
+    with pytest.raises(ConfigError, match=r"^ours$"):
+        fail(ConfigError("ours"))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ZeroDivisionError("in the\nlast epoch"), r"^water\.yaml: MACE stopped with ZeroDivisionError: in the$"),
+        (GeometryError("positions hold NaN"), r"water\.yaml: MACE stopped with .*positions hold NaN; .*a lower lr$"),
+        (HostError("as it is"), r"^as it is$"),
+    ],
+)
+def test_a_trainer_that_fails_is_named_with_the_config_file_and_the_reason(error: Exception, words: str) -> None:
+    with pytest.raises(HostError, match=words), fitting("MACE", Path("water.yaml")):
+        raise error

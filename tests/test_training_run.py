@@ -138,3 +138,23 @@ def test_a_model_that_cannot_be_saved_is_an_error_that_says_where_it_is(
     monkeypatch.setattr(api, "save", fails)
     with pytest.raises(HostError, match=r"water\.les: the trained model could not be saved: disk full; .*: host\.pt"):
         Training(config()).run()
+
+
+def test_a_trainer_that_fails_after_its_end_keeps_the_model_and_says_where_it_is(config: Callable[..., Path]) -> None:
+    class StopsLate(Training):
+        program = "toy train"
+
+        def fit(self) -> nn.Module | None:
+            self.stopped = ZeroDivisionError("in the table")
+            assert self.temporary.is_dir()
+            self.folders.append(self.temporary)
+            return super().fit()
+
+        folders: ClassVar[list[Path]] = []
+
+    path = config()
+    words = r"toy\.yaml: toy train stopped with ZeroDivisionError: in the table; .* its model is in .*water\.les"
+    with pytest.raises(HostError, match=words):
+        StopsLate.train(path)
+    assert read_config(path.parent / "water.les")["metadata"]["training"]["loss"] == 0.25
+    assert not StopsLate.folders[0].exists()

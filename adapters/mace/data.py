@@ -108,7 +108,7 @@ def _read_head(head: Head, found: Found) -> TrainingFiles:
 
 def _name_total_charges(head: Head, own: TrainingFiles) -> None:
     """Every frame's total charge under the name that MACE reads, and under ours, whichever it had."""
-    key = head.charge_key()
+    key = head.key("total_charge")
     for files in (own.train, own.valid, own.test):
         for place, atoms in numbered(files):
             has_own = key not in NAMES and key in atoms.info

@@ -26,14 +26,10 @@ from les_plugins.storage.training import check_keys, check_section
 PLACES = {"energy": "info", "forces": "arrays", "stress": "info", "virials": "info"}
 #: Terms of MACE's loss functions; terms that leave out frames without the label (the others take it for zero).
 _TERMS = {
-    "weighted": ("energy", "forces"),
-    "ef": ("energy", "forces"),
+    **dict.fromkeys(("weighted", "ef", "l1l2energyforces"), ("energy", "forces")),
+    **dict.fromkeys(("stress", "huber", "universal"), ("energy", "forces", "stress")),
     "forces_only": ("forces",),
-    "l1l2energyforces": ("energy", "forces"),
     "virials": ("energy", "forces", "virials"),
-    "stress": ("energy", "forces", "stress"),
-    "huber": ("energy", "forces", "stress"),
-    "universal": ("energy", "forces", "stress"),
 }
 _UNWEIGHTED = {("huber", "energy"), ("huber", "forces"), ("huber", "stress"), ("l1l2energyforces", "forces")}
 _NAMES = ("info_keys", "arrays_keys")
@@ -74,12 +70,9 @@ class Head:
         return [Path(item) for item in listed]
 
     def key(self, quantity: str) -> str:
-        """Name of a label in the files: MACE's order of precedence."""
-        return str(self.own.get(f"{PLACES[quantity]}_keys", {}).get(quantity, self.option(f"{quantity}_key")))
-
-    def charge_key(self) -> str:
-        """Name of the total charge in the files."""
-        return str(self.own.get("info_keys", {}).get("total_charge", self.option("total_charge_key")))
+        """Name of a label, or of the total charge, in the files: MACE's order of precedence."""
+        names = self.own.get(f"{PLACES.get(quantity, 'info')}_keys", {})
+        return str(names.get(quantity, self.option(f"{quantity}_key")))
 
     def energy(self) -> TrainedLabel:
         """The label of energies, wherever it stands."""

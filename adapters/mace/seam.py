@@ -22,6 +22,7 @@ from les_plugins.adapters.mace.data_set import check_data_set
 from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
 from les_plugins.adapters.mace.start import started_from
 from les_plugins.config import LongRangeConfig
+from les_plugins.data.frames import structure_of
 from les_plugins.errors import ConfigError, HostError, LesPluginsError, raising
 from les_plugins.hosting.substitution import substituted
 
@@ -163,8 +164,7 @@ def _shape(shapes: Mapping[str, Any], name: str) -> str:
 
 def _atoms(item: Any, numbers: torch.Tensor) -> Atoms:
     """The structure of an item of MACE's data set."""
-    pbc = [bool(flag) for flag in item.pbc.view(-1)]
-    cell = item.cell.view(3, 3).cpu().double().numpy() if any(pbc) else None  # MACE makes one up for open structures
-    elements = numbers[item.node_attrs.argmax(1).cpu()].tolist()
-    info = {"total_charge": float(item.total_charge)}
-    return Atoms(elements, item.positions.detach().cpu().double().numpy(), cell=cell, pbc=pbc, info=info)
+    elements = numbers[item.node_attrs.argmax(1).cpu()]
+    atoms = structure_of(elements, item.positions.detach().cpu(), item.cell.cpu(), item.pbc.cpu())
+    atoms.info["total_charge"] = float(item.total_charge)
+    return atoms

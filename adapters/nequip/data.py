@@ -20,7 +20,7 @@ from torch.utils.data import Subset
 
 from les_plugins.data.frames import label_names, structure_of
 from les_plugins.data.given_charge import bare_with_charge
-from les_plugins.data.training import TrainedLabel, check_training_labels, numbered
+from les_plugins.data.training import TrainedLabel, check_training_labels
 from les_plugins.errors import ConfigError, DataError, raising
 from les_plugins.hosting.substitution import substituted
 from les_plugins.precision import default_dtype
@@ -98,9 +98,6 @@ class HostFrames(Sequence[Atoms]):
         return structure_of(numbers, data[AtomicDataDict.POSITIONS_KEY], cell, pbc)
 
 
-Files = Mapping[Path, HostFrames]
-
-
 def read_datasets(
     data: Mapping[str, Any], compared: Mapping[str, Compared], type_names: Sequence[str], source: str
 ) -> dict[str, list[HostFrames]]:
@@ -148,14 +145,14 @@ def check_frames(sets: Mapping[str, Sequence[HostFrames]], compared: Mapping[str
         DataError: see `check_training_labels`.
     """
     for kind, some in sets.items():
-        files, labels = by_file(some), []
-        for name, ignores_nan in compared[kind].items():
-            if name in _QUANTITIES:
-                option = f"data.key_mapping: {{NAME: {name}}}"
-                labels.append(TrainedLabel(_QUANTITIES[name], name, option, "", ("info",), ignores_nan))
-            else:
-                _check_other_field(files, name, ignores_nan)
-        check_training_labels(files, labels, lambda atoms, quantity: float(len(atoms) > 0))
+        labels = [
+            TrainedLabel(
+                _QUANTITIES.get(name, name), name, f"data.key_mapping: {{NAME: {name}}}", "", ("info",), ignores_nan
+            )
+            for name, ignores_nan in compared[kind].items()
+            if name in _QUANTITIES or not ignores_nan
+        ]
+        check_training_labels(by_file(some), labels, lambda atoms, quantity: float(len(atoms) > 0))
 
 
 def check_charge_field(frames: HostFrames) -> None:
@@ -254,16 +251,6 @@ def _refuse_two_sources(atoms: Atoms, wanted: str, options: Mapping[str, Any], w
                 f"{where}: both {key!r} and {last!r} are read as {wanted}, and differ; NequIP would take {last!r}. "
                 "Name the one that is not meant in data.exclude_keys"
             )
-
-
-def _check_other_field(files: Files, name: str, ignores_nan: bool) -> None:
-    """A label of NequIP that the core has no name for."""
-    for place, atoms in numbered(files):
-        value = atoms.info.get(name)
-        if len(atoms) and value is None and not ignores_nan:
-            raise DataError(f"{place}: has no {name!r}, which the config trains on")
-        if value is not None and not ignores_nan and not np.isfinite(np.asarray(value, dtype=float)).all():
-            raise DataError(f"{place}: {name} holds NaN or infinity")
 
 
 def _without_neighbors(value: Any) -> Any:

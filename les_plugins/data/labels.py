@@ -116,7 +116,10 @@ def labels_of(atoms: Atoms, keys: LabelKeys, where: str) -> dict[str, tuple[str,
 
 
 def shaped(name: str, value: Any, n_atoms: int, what: str) -> Floats:
-    """A value as finite float64 in its own shape; a full stress becomes Voigt, flat tensors become 3 × 3."""
+    """A value as finite float64 in its own shape; a full stress becomes Voigt, flat tensors become 3 × 3.
+
+    A label whose name is not known here, such as a field of a host's own, keeps the shape that it has.
+    """
     shapes: dict[str, tuple[int, ...]] = {
         "energy": (),
         "free_energy": (),
@@ -137,7 +140,7 @@ def shaped(name: str, value: Any, n_atoms: int, what: str) -> Floats:
         raise DataError(f"{what}: expected numbers, got {str(value)[:40]!r}") from None
     if name in ("stress", "virials") and array.size == 9:
         array = voigt(array.reshape(3, 3))
-    shape = shapes[name]
+    shape = shapes.get(name, array.shape)
     if array.size != int(np.prod(shape)):
         raise DataError(f"{what} has shape {array.shape}; expected {shape}")
     if not np.isfinite(array).all():

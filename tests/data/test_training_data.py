@@ -9,8 +9,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
+from les_plugins.data.frames import structure_of
 from les_plugins.data.training import (
     TrainedLabel,
+    TrainingFiles,
     check_training_labels,
     fixed_atoms,
     read_labelled_frames,
@@ -136,3 +138,45 @@ def test_forces_of_fixed_atoms_that_the_file_itself_has_as_zero_are_a_warning() 
     frames[1].arrays["REF_forces"][0] = 0.0
     with pytest.warns(LesPluginsWarning, match=r"1 of 2 frames \(frame 1\) in which all 'REF_forces' of fixed atoms"):
         check_training_labels({FILE: frames}, [FORCES])
+
+
+@pytest.mark.parametrize(
+    ("quantity", "right", "wrong"),
+    [
+        ("dipole", np.zeros(3), np.zeros(2)),
+        ("polarizability", np.eye(3).reshape(9), np.eye(2)),
+        ("born_effective_charges", np.zeros((2, 9)), np.zeros((2, 3))),
+        ("atomic_descriptor", np.zeros((2, 7)), np.full(7, np.nan)),  # a field of a host, of any shape
+    ],
+)
+def test_labels_of_responses_and_of_hosts_alone_are_looked_for_finite_and_of_their_shape(
+    quantity: str, right: np.ndarray, wrong: np.ndarray
+) -> None:
+    label = TrainedLabel(quantity, f"REF_{quantity}", f"{quantity}_key")
+    frames = full(2)
+    for atoms in frames:
+        atoms.info[label.key] = right
+    check_training_labels({FILE: frames}, [label])
+    assert label.value(frames[0]).size == right.size
+    frames[1].info[label.key] = wrong
+    assert f"frame 1: REF_{quantity} " in refusal({FILE: frames}, [label])
+    del frames[1].info[label.key]
+    assert f"1 of 2 frames (frame 1) without {quantity} under the name" in refusal({FILE: frames}, [label])
+
+
+def test_frames_of_every_set_are_looked_at_and_named_by_file() -> None:
+    wire = structure_of([1], [[0.0, 0.0, 0.0]], 5 * np.eye(3), (True, False, False))
+    files = TrainingFiles({FILE: full(2)}, {Path("valid.xyz"): [*full(1), wire]})
+    assert len(files.training_set()) == 2
+    with pytest.raises(DataError, match=r"valid\.xyz, frame 1: pbc is T F F"):
+        files.check_boundaries()
+    files.check_elements([1, 8], "atomic_numbers")
+    with pytest.raises(DataError, match=r"train\.xyz \(atomic_numbers\), frame 0: the model does not know O"):
+        files.check_elements([1], "atomic_numbers")
+
+
+def test_the_cell_that_a_host_made_up_for_an_open_structure_is_not_taken() -> None:
+    assert structure_of([[8]], [[0, 0, 0]], 100 * np.eye(3), False).cell.rank == 0
+    periodic = structure_of([[8]], [[0, 0, 0]], 5 * np.eye(3)[None], [[True, True, False]])
+    assert periodic.cell.rank == 3
+    assert list(periodic.pbc) == [True, True, False]
