@@ -35,8 +35,9 @@ def test_wrong_options_of_a_host_raise_and_name_its_command() -> None:
 
 
 def test_options_are_kept_without_paths() -> None:
-    given = {"lr": 0.1, "model": {"name": "a", "file": "/home/b/c.xyz"}, "data": ["x"], "seed": 3, "ema": True}
-    assert plain_options(given) == {"lr": 0.1, "model": {"name": "a"}, "seed": 3, "ema": True}
+    given = {"lr": 0.1, "model": {"name": "a", "file": "/home/b/c.xyz", "elements": [1, 8]}, "seed": 3, "ema": True}
+    found = plain_options({**given, "data": ["b/c.xyz"], "callbacks": [{"name": "d"}]})
+    assert found == {"lr": 0.1, "model": {"name": "a", "elements": [1, 8]}, "seed": 3, "ema": True}
 
 
 def test_facts_of_the_data_are_names_and_hashes(tmp_path: Path) -> None:

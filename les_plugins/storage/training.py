@@ -69,9 +69,15 @@ def plain_options(options: Mapping[Any, Any]) -> dict[str, Any]:
     for key, value in options.items():
         if isinstance(value, Mapping):
             kept[str(key)] = plain_options(value)
-        elif isinstance(value, bool | int | float) or (isinstance(value, str) and "/" not in value):
+        elif _is_plain(value):
             kept[str(key)] = value
+        elif isinstance(value, list | tuple) and all(map(_is_plain, value)):
+            kept[str(key)] = list(value)
     return kept
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, bool | int | float) or (isinstance(value, str) and "/" not in value)
 
 
 def file_facts(training: Iterable[Path], validation: Iterable[Path]) -> dict[str, Any]:
