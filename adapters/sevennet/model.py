@@ -87,7 +87,7 @@ def with_config(model: AtomGraphSequential, config: Mapping[str, Any]) -> AtomGr
 
 
 def attach_long_range(model: nn.Module, config: LongRangeConfig) -> AtomGraphSequential:
-    """An AtomGraphSequential that shares the modules of `model` and has a long-range part.
+    """An AtomGraphSequential that shares the modules of `model`, with ours among them.
 
     Args:
         model: a model of `build_model`, of SevenNet's own builder, or of a checkpoint.
@@ -100,28 +100,10 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> AtomGraphSeq
     if not isinstance(model, AtomGraphSequential):
         raise HostError(f"the long-range part can be attached to an AtomGraphSequential, not to {type(model).__name__}")
     refuse_second_part(model)
-    layers = with_long_range(OrderedDict(model.named_children()), config, float(model.cutoff))
-    layers[PART].to(next(model.parameters()))
-    return _sequential(layers, model)
-
-
-def with_long_range(
-    layers: Mapping[str, nn.Module], config: LongRangeConfig, cutoff: float
-) -> OrderedDict[str, nn.Module]:
-    """The named layers of a SevenNet model with ours among them; the layers themselves are not changed.
-
-    Args:
-        layers: all layers in order, as SevenNet's builder lists them.
-        config: the `long_range:` section.
-        cutoff: Å.
-    """
+    layers = dict(model.named_children())
     _check_layers(layers)
-    irreps, vector, layout = _features(layers, cutoff)
-    for number, layer in enumerate(layout.layers):
-        if layer.scalars < 1:
-            raise ConfigError(
-                f"layer {number} of this SevenNet has {irreps[number]} features; the heads need 0e in every layer"
-            )
+    irreps, vector, layout = _features(model)
+    part = LongRangeEnergy(irreps, vector, build_long_range(layout, config)).to(next(model.parameters()))
     combined: OrderedDict[str, nn.Module] = OrderedDict(long_range_input=CheckGraph())
     for name, module in with_species_in_model_dtype(layers).items():
         combined[name] = module
@@ -129,10 +111,10 @@ def with_long_range(
         if number.isdigit() and name == _GATE.format(number):
             combined[KEPT.format(number)] = KeepFeatures(int(number))
         if name == _ATOMIC_ENERGY:
-            combined[PART] = LongRangeEnergy(irreps, vector, build_long_range(layout, config))
+            combined[PART] = part
         if name == _FORCES:
             combined["long_range_derivatives"] = ExplicitDerivatives()
-    return combined
+    return _sequential(combined, model)
 
 
 def with_species_in_model_dtype(layers: Mapping[str, nn.Module]) -> OrderedDict[str, nn.Module]:
@@ -147,7 +129,7 @@ def with_species_in_model_dtype(layers: Mapping[str, nn.Module]) -> OrderedDict[
 
 def feature_layout(model: nn.Module) -> FeatureLayout:
     """Channels of every layer of a SevenNet model, and its edges."""
-    return _features(dict(model.named_children()), float(model.cutoff))[2]
+    return _features(model)[2]
 
 
 def refuse_accelerators(config: Mapping[str, Any]) -> None:
@@ -196,13 +178,22 @@ def _check_layers(layers: Mapping[str, nn.Module]) -> None:
             )
 
 
-def _features(layers: Mapping[str, nn.Module], cutoff: float) -> tuple[list[str], str, FeatureLayout]:
-    """Irreps after the gate of every layer, what a vector is called among them, and both as channels."""
-    spherical: Any = layers["edge_embedding"].spherical
+def _features(model: nn.Module) -> tuple[list[str], str, FeatureLayout]:
+    """Irreps after the gate of every layer, what a vector is called among them, and both as channels.
+
+    Raises:
+        ConfigError: a layer without scalars.
+    """
+    layers: dict[str, Any] = dict(model.named_children())
     # without parity (is_parity: false) SevenNet calls all of l = 1 even
-    vector = "1o" if Irreps(spherical.irreps_in).count("1o") else "1e"
-    gates: list[Any] = [layers[name] for name in takewhile(layers.__contains__, map(_GATE.format, count()))]
+    vector = "1o" if Irreps(layers["edge_embedding"].spherical.irreps_in).count("1o") else "1e"
+    gates = [layers[name] for name in takewhile(layers.__contains__, map(_GATE.format, count()))]
     irreps = [str(gate.gate.irreps_out) for gate in gates]
-    neighbors = torch.as_tensor(layers[_CONVOLUTION.format(0)].denominator).detach().reshape(-1)[0]
     channels = tuple(layer_layout(layer, vector) for layer in irreps)
-    return irreps, vector, FeatureLayout(channels, cutoff=cutoff, mean_neighbors=float(neighbors))
+    for number, layer in enumerate(channels):
+        if layer.scalars < 1:
+            raise ConfigError(
+                f"layer {number} of this SevenNet has {irreps[number]} features; the heads need 0e in every layer"
+            )
+    neighbors = torch.as_tensor(layers[_CONVOLUTION.format(0)].denominator).detach().reshape(-1)[0]
+    return irreps, vector, FeatureLayout(channels, cutoff=float(model.cutoff), mean_neighbors=float(neighbors))

@@ -35,9 +35,17 @@ class CheckGraph(nn.Module):
         """The data as they are.
 
         Raises:
-            HostError: a graph without positions, cell or boundary conditions.
+            HostError: a graph that does not say where its atoms are, or whether it is periodic.
         """
-        check_graph(data)
+        if keys.USE_MLIAP in data or keys.POS not in data:
+            raise HostError("LAMMPS passes edge vectors only, a long-range sum needs positions and cell: use ASE")
+        if keys.CELL not in data or PBC not in data:
+            raise HostError(
+                "the graph has no cell and no pbc flags, which a long-range sum needs: with ASE use "
+                "LesSevenNetCalculator (les_plugins.load) in place of SevenNetCalculator; for a training give "
+                "structure files, not graphs that were built before: remove the folder sevenn_data, or set "
+                "force_reload: true under data_format_args"
+            )
         return data
 
 
@@ -150,18 +158,6 @@ class ExplicitDerivatives(nn.Module):
         volume = data[keys.CELL_VOLUME].clamp(min=_SMALLEST_VOLUME).unsqueeze(-1)
         data[keys.PRED_STRESS] = stress - virial / volume  # SevenNet's sign, the opposite of ASE's
         return data
-
-
-def check_graph(data: Any) -> None:
-    """Raise HostError for a graph that does not say where its atoms are, or whether it is periodic."""
-    if keys.USE_MLIAP in data or keys.POS not in data:
-        raise HostError("LAMMPS passes edge vectors only, a long-range sum needs positions and cell: use ASE")
-    if keys.CELL not in data or PBC not in data:
-        raise HostError(
-            "the graph has no cell and no pbc flags, which a long-range sum needs: with ASE use LesSevenNetCalculator "
-            "(les_plugins.load) in place of SevenNetCalculator; for a training give structure files, not graphs that "
-            "were built before: remove the folder sevenn_data, or set force_reload: true under data_format_args"
-        )
 
 
 def node_features(layer_irreps: list[str], vector: str, data: Any) -> NodeFeatures:
