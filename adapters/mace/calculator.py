@@ -26,7 +26,7 @@ from les_plugins.precision import default_dtype
 class LesMACECalculator(LongRangeCalculator, MACECalculator):
     """ASE calculator of a MACE model with a long-range part, or without.
 
-    Arguments beside those of `LongRangeCalculator`:
+    Args, beside those of `LongRangeCalculator`:
         default_dtype: "float32" or "float64"; the model's own when empty.
         head: of a model with several heads, the one to use, unless `metadata` says it or there is one called Default.
 

@@ -20,20 +20,7 @@ from les_plugins.hosting.current import CURRENT
 
 
 class LesCompiledCalculator(CompiledCalculator, LesMACECalculator):
-    """ASE calculator of a compiled model; make it with `from_compiled_model`.
-
-    Args:
-        model: the TorchScript module.
-        device: the torch device that it was compiled for.
-        about: what the file says of itself.
-        epsilon_infinity: as for `LesMACECalculator`.
-
-    Structures are periodic, with cells that `static_cell` of the file covers. Born effective charges are computed only
-    when asked for.
-
-    Raises:
-        DataError: a structure with NaN, a singular cell, an unknown element, an open one, or a cell not covered.
-    """
+    """ASE calculator of a compiled model. Born effective charges are computed only when asked for."""
 
     def __init__(
         self,

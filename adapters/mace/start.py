@@ -12,9 +12,12 @@ from les_plugins import api
 from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
 from les_plugins.adapters.mace.state import take_apart
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import CheckpointError, ConfigError
-from les_plugins.storage.fine_tuning import load_with_new_heads, section_mismatch
+from les_plugins.errors import ConfigError
+from les_plugins.model.outputs import section_of
+from les_plugins.storage.fine_tuning import section_mismatch, with_weights_of
 
+#: The key of a config file.
+START = "start_from"
 #: Arguments of a model that come from its training data and the precision of the run.
 _OF_THE_DATA = ("atomic_energies", "avg_num_neighbors", "atomic_inter_scale", "atomic_inter_shift", "dtype")
 
@@ -40,9 +43,12 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
     if config["host"] != "mace":
         raise ConfigError(f"start_from: {source} is a model of {config['host']}; allowed: models of MACE")
     base = model.base if isinstance(model, LongRangeMACE) else model
-    section = model.long_range.config if isinstance(model, LongRangeMACE) else None
+    section = section_of(model)
     if section != long_range:
-        model = _under(model, section, long_range, source)
+        if long_range is None:
+            raise ConfigError(section_mismatch(START, source, config["long_range"]))
+        changed = attach_long_range(base, long_range)
+        model = changed if section is None else with_weights_of(model, changed, START, source)
     elements, allowed = built.atomic_numbers.tolist(), base.atomic_numbers.tolist()
     if elements != allowed:
         raise ConfigError(
@@ -60,25 +66,7 @@ def started_from(built: nn.Module, source: str | Path, long_range: LongRangeConf
         base.atomic_energies_fn.atomic_energies.copy_(built.atomic_energies_fn.atomic_energies)
         if hasattr(base, "scale_shift"):
             base.scale_shift.shift.copy_(built.scale_shift.shift)
-    parameter = next(built.parameters())
-    return model.to(device=parameter.device, dtype=parameter.dtype).requires_grad_(True).train()
-
-
-def _under(
-    model: nn.Module, section: LongRangeConfig | None, wanted: LongRangeConfig | None, source: str | Path
-) -> nn.Module:
-    """The weights of `model` under another section, where they have a place in it; new terms start fresh."""
-    if section is None:
-        return attach_long_range(model, wanted)
-    difference = ConfigError(section_mismatch("start_from", source, section.to_dict()))
-    if wanted is None:
-        raise difference
-    changed = attach_long_range(model.base, wanted)
-    try:
-        load_with_new_heads(changed, model.state_dict(), section, wanted)
-    except CheckpointError:
-        raise difference from None
-    return changed
+    return model.to(next(built.parameters())).requires_grad_(True).train()
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:

@@ -20,13 +20,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from les_plugins.adapters.mace.data import Found, read_data, reading
 from les_plugins.adapters.mace.heads import literal
 from les_plugins.adapters.mace.seam import Built, model_seam, run
+from les_plugins.adapters.mace.start import START
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.hosting.section_name import SECTION, is_near_miss
 from les_plugins.storage.training import did_you_mean
 from les_plugins.training import TrainingRun
-
-START = "start_from"
 
 
 class MACETraining(TrainingRun):

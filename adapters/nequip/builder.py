@@ -15,12 +15,12 @@ from nequip.nn import GraphModel
 from les_plugins.adapters.nequip.model import attach_long_range, initialize_nequip
 from les_plugins.api import load_model
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import CheckpointError, ConfigError, HostError
+from les_plugins.errors import ConfigError, HostError
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import refuse_near_misses
 from les_plugins.model.outputs import long_range_part
 from les_plugins.storage.checkpoint import read_config
-from les_plugins.storage.fine_tuning import load_with_new_heads, section_mismatch
+from les_plugins.storage.fine_tuning import with_weights_of
 from les_plugins.storage.zoo import find_folder
 
 #: How a config names the two functions below.
@@ -115,9 +115,13 @@ def PretrainedModel(  # noqa: N802
     model, config = load_model(checkpoint)
     if config["host"] != "nequip":
         raise ConfigError(f"PretrainedModel: {checkpoint} is a model of {config['host']}; allowed: models of NequIP")
-    if long_range is not None:
-        model = _with_other_section(model, config, long_range, checkpoint)
-    return model.train()
+    if long_range is None:
+        return model.train()
+    section = parse_section(long_range, "PretrainedModel: long_range")
+    if long_range_part(model) is None:
+        return _with_fresh_heads(model, section, config["model"]).train()
+    changed = LongRangeModel(config["model"], section)
+    return with_weights_of(model, changed, "PretrainedModel", checkpoint).train()
 
 
 def _refuse_unknown(unknown: Mapping[str, Any], source: str, key: str, known: Mapping[str, Any] = _ABSENT) -> None:
@@ -125,21 +129,6 @@ def _refuse_unknown(unknown: Mapping[str, Any], source: str, key: str, known: Ma
     refuse_near_misses({**known, **unknown}, source, place=f"beside {key}")
     if unknown:
         raise ConfigError(f"{source}: unknown key {next(iter(unknown))!r}; allowed keys: {key}, long_range")
-
-
-def _with_other_section(
-    model: torch.nn.Module, config: Mapping[str, Any], long_range: Mapping[str, Any], checkpoint: str | Path
-) -> GraphModel:
-    """The weights of `model` under another section, where they have a place in it; new terms start fresh."""
-    part, wanted = long_range_part(model), parse_section(long_range, "PretrainedModel: long_range")
-    if part is None:
-        return _with_fresh_heads(model, wanted, config["model"])
-    changed = LongRangeModel(model=config["model"], long_range=long_range)
-    try:
-        load_with_new_heads(changed, model.state_dict(), part.config, wanted)
-    except CheckpointError:
-        raise ConfigError(section_mismatch("PretrainedModel", checkpoint, config["long_range"])) from None
-    return changed
 
 
 def _with_fresh_heads(model: torch.nn.Module, config: LongRangeConfig, section: Mapping[str, Any]) -> GraphModel:

@@ -71,7 +71,7 @@ class CalculatorOfTypes(LongRangeCalculator, NequIPCalculator):  # type: ignore[
 class LesNequIPCalculator(CalculatorOfTypes):
     """ASE calculator of a NequIP or Allegro model with a long-range part, or without.
 
-    Arguments beside those of `LongRangeCalculator`:
+    Args, beside those of `LongRangeCalculator`:
         elements: chemical symbol of every atom type of the model, where its type names are not symbols themselves.
 
     Raises:

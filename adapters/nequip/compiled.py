@@ -30,20 +30,9 @@ TARGET = "les_ase"
 
 
 class LesCompiledCalculator(CompiledCalculator, CalculatorOfTypes):
-    """ASE calculator of a compiled model; make it with `from_compiled_model`.
+    """ASE calculator of a compiled model, `elements` as for `LesNequIPCalculator`.
 
-    Args:
-        model: the compiled model.
-        device: the torch device that it was compiled for.
-        about: what the model's file says of itself.
-        elements: chemical symbol of every atom type, where type names are not symbols themselves.
-        epsilon_infinity: as for `LesNequIPCalculator`.
-
-    Born effective charges are part of every evaluation: the target holds them. Structures are periodic, with cells that
-    `static_cell` of the model covers.
-
-    Raises:
-        DataError: a structure with NaN, a singular cell, an unknown element, an open one, or a cell not covered.
+    Born effective charges are part of every evaluation: the target holds them.
     """
 
     def __init__(

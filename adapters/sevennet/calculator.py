@@ -32,7 +32,7 @@ _ADDING = threading.Lock()
 class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: ignore[misc]
     """ASE calculator of a SevenNet model with a long-range part, or without.
 
-    Arguments beside those of `LongRangeCalculator`:
+    Args, beside those of `LongRangeCalculator`:
         modal: fidelity, of a model that has several.
 
     Raises:

@@ -100,7 +100,7 @@ class LongRangeCalculator(CurrentEvaluation):
     does not, and `host_batch` where the host can evaluate several structures at once. Born effective charges and the
     forces of a field are derivatives of the graph that the host's forces come from: no second evaluation of the model.
 
-    Arguments that every adapter's `__init__` has:
+    Args:
         model: with a long-range part, or a bare one.
         device: torch device.
         epsilon_infinity: ε_∞ that scales charges, dipole, polarizability and Born charges of periodic structures; the

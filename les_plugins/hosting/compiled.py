@@ -51,9 +51,19 @@ def compiled_result(output: Mapping[str, Tensor]) -> LongRangeResult:
 
 
 class CompiledCalculator(LongRangeCalculator):
-    """Mixin before a host's calculator of compiled code, whose grid covers cells up to a size.
+    """Mixin before a host's calculator of compiled code: structures are periodic, with cells that its grid covers.
 
-    An adapter calls `cover` when it is made, and `add_compiled` in `evaluate_host` with what the model returned.
+    An adapter calls `cover` when it is made, and `add_compiled` in `evaluate_host` with what the model returned. Users
+    make one with the adapter's `from_compiled_model`.
+
+    Args:
+        model: the compiled model.
+        device: the torch device that it was compiled for.
+        about: what the model's file says of itself.
+        epsilon_infinity: as for `LongRangeCalculator`.
+
+    Raises:
+        DataError: also for an open structure, or a cell that is not covered, when it is evaluated.
     """
 
     _grid: LatentElectrostatics

@@ -7,10 +7,33 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from les_plugins.config import LongRangeConfig
+from les_plugins.errors import CheckpointError, ConfigError
+from les_plugins.model.outputs import section_of
 from les_plugins.storage.checkpoint import load_tensors
 
 #: Heads that are made of other things where `heads` is another.
 _OF_A_KIND = ("dipole", "quadrupole", "anisotropy")
+
+
+def with_weights_of(model: nn.Module, changed: nn.Module, asked_by: str, source: object) -> nn.Module:
+    """`changed`, freshly built under another section, with the weights of `model` where they have a place in it.
+
+    Args:
+        model: with a long-range part.
+        changed: the same host's model, with the long-range part of another section.
+        asked_by, source: of the message, as for `section_mismatch`.
+
+    Raises:
+        ConfigError: the sections differ in more than numbers and terms.
+    """
+    before, after = section_of(model), section_of(changed)
+    assert before is not None
+    assert after is not None
+    try:
+        load_with_new_heads(changed, model.state_dict(), before, after)
+    except CheckpointError:
+        raise ConfigError(section_mismatch(asked_by, source, before.to_dict())) from None
+    return changed
 
 
 def section_mismatch(asked_by: str, source: object, section: object) -> str:
