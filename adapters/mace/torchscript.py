@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from les_plugins.adapters.mace.graphs import batch_of
 from les_plugins.adapters.mace.model import LongRangeMACE, layer_irreps, node_features
 from les_plugins.adapters.mace.summed import strained, with_long_range
-from les_plugins.electrostatics.observables import polarization_modes
 from les_plugins.errors import HostError
+from les_plugins.model.carriers import carriers_of
 from les_plugins.model.long_range import LongRange
-from les_plugins.model.outputs import every_latent_output
+from les_plugins.model.outputs import CARRIED_CHARGES, CARRIED_MOMENTS, carried_outputs, every_latent_output
 
 #: What a file says of itself, in the archive beside the code.
 ABOUT = "les_plugins.json"
@@ -121,11 +121,13 @@ class _LongRangeTensors(nn.Module):
         graph = {"positions": positions, "node_attrs": node_attrs, "edge_index": edge_index, "shifts": shifts}
         features = node_features(self.irreps, graph, node_feats)
         result = self.long_range(features, positions, cell, pbc, batch)
-        modes = list(polarization_modes(positions, cell, pbc, batch, result.charge, result.dipole))
+        carriers = carriers_of(result, batch, cell.shape[0])
+        modes = list(carriers.modes(positions, cell, pbc, batch))
         one = torch.ones_like(result.charge)
         return (
             result.atomic_energy,
             *every_latent_output(result).values(),
+            *carried_outputs(carriers).values(),
             torch.stack([mode.terms for mode in modes]),
             torch.stack([one if mode.phase is None else mode.phase for mode in modes]),
             torch.stack([mode.direction for mode in modes]),
@@ -189,7 +191,7 @@ class ScriptableMACE(nn.Module):
             pbc = data["pbc"].view(-1, 3)
         node_feats = output["node_feats"]
         assert node_feats is not None
-        atomic, energy, charge, dipole, quadrupole, polarizability, terms, phase, direction = self.long_range(
+        found = self.long_range(
             node_feats,
             data["positions"],
             data["node_attrs"],
@@ -199,6 +201,8 @@ class ScriptableMACE(nn.Module):
             pbc,
             data["batch"],
         )
+        atomic, energy, charge, dipole, quadrupole, polarizability = found[:6]
+        carried, moment, terms, phase, direction = found[6:]
         if bool(energy.isnan().any()):
             raise ValueError(self.refusal)
         output["latent_born_charges"] = None
@@ -210,11 +214,12 @@ class ScriptableMACE(nn.Module):
         output["long_range_energy"] = energy
         output["latent_charges"], output["latent_dipoles"] = charge, dipole
         output["latent_quadrupoles"], output["latent_polarizability"] = quadrupole, polarizability
+        output["latent_polarization_charges"], output["latent_polarization_moments"] = carried, moment
         return output
 
 
 def born_charges(terms: Tensor, phase: Tensor, direction: Tensor, positions: Tensor) -> Tensor:
-    """(N, 3, 3) Z* of the modes of `polarization_modes`, not scaled; TorchScript of `born_effective_charges`."""
+    """(N, 3, 3) Z* of the modes of `Carriers`, not scaled; TorchScript of `born_of_carriers`."""
     born = torch.zeros_like(direction[0])[:, :, None] * torch.zeros_like(direction[0])[:, None, :]
     for mode in range(terms.shape[0]):
         row = torch.autograd.grad([terms[mode].sum()], [positions], retain_graph=True, allow_unused=True)[0]
@@ -233,8 +238,10 @@ def check_same_numbers(eager: LongRangeMACE, compiled: nn.Module, lengths: tuple
     for frames in ([structure(eager, 5, lengths, 3)], [structure(eager, count, lengths, count) for count in (1, 4, 2)]):
         batch = _batch(eager, frames)
         expected = eager(batch.clone().to_dict(), compute_stress=True)
+        # traced code cannot look at the charges to see whether somebody's part changed them
+        expected.update(carried_outputs(carriers_of(expected["latent"], batch.batch, len(frames))))
         found = compiled(batch.clone().to_dict(), compute_stress=True)
-        for name in ("energy", "node_energy", "forces", "stress", "latent_charges"):
+        for name in ("energy", "node_energy", "forces", "stress", "latent_charges", CARRIED_CHARGES, CARRIED_MOMENTS):
             scale = max(1.0, float(expected[name].detach().abs().max()))
             deviation = float((found[name] - expected[name]).detach().abs().max()) / scale
             if not deviation < TOLERANCE[dtype]:

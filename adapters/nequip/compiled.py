@@ -64,11 +64,12 @@ class LesCompiledCalculator(CompiledCalculator, CalculatorOfTypes):
         initialize_nequip()
         target = COMPILE_TARGET_DICT[TARGET]
         try:
-            model, about = load_compiled_model(str(compile_path), device, target["input"], target["output"])
+            model, about = load_compiled_model(str(compile_path), device, target["input"])
         except ValueError as error:
             raise HostError(
                 f"{compile_path} was not compiled for this calculator: use nequip-compile --target {TARGET}; ({error})"
             ) from None
+        # the outputs are the file's own: one of before has no moments of the polarization
         if not about.get(STATIC_CELL):
             raise HostError(f"{compile_path} has no long-range part that was compiled with a static_cell")
         return cls(model, device, about, **kwargs)

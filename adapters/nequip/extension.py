@@ -9,6 +9,8 @@ _OF_ATOMS = [
     "latent_quadrupoles",
     "latent_polarizability",
     "latent_born_charges",
+    "latent_polarization_charges",
+    "latent_polarization_moments",
 ]
 
 with contextlib.suppress(Exception):

@@ -18,16 +18,19 @@ from torch import Tensor, nn
 
 from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.multipoles import cartesian_to_spherical, traceless
-from les_plugins.electrostatics.observables import born_effective_charges
+from les_plugins.electrostatics.observables import born_of_carriers
 from les_plugins.errors import ConfigError, HostError
+from les_plugins.model.carriers import carriers_of
 from les_plugins.model.features import Edges, NodeFeatures
 from les_plugins.model.irreps import layer_features
 from les_plugins.model.long_range import LongRange, LongRangeResult
 from les_plugins.model.outputs import (
+    CARRIED_CHARGES,
     LATENT_CHARGES,
     LATENT_DIPOLES,
     LATENT_QUADRUPOLES,
     LONG_RANGE_ENERGY,
+    carried_outputs,
     every_latent_output,
     latent_outputs,
 )
@@ -152,14 +155,16 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
         )
         energy = data[AtomicDataDict.PER_ATOM_ENERGY_KEY]
         data[AtomicDataDict.PER_ATOM_ENERGY_KEY] = energy + result.atomic_energy[:, None].to(energy.dtype)
-        if ALL_LATENT in data:  # the derivatives cost nine times a gradient
+        if ALL_LATENT in data:  # the derivatives cost three to nine times a gradient
+            carriers = carriers_of(result, batch, cell.shape[0])
             data.update(every_latent_output(result))
-            born = born_effective_charges(positions, cell, pbc, batch, result.charge, result.dipole)
-            data[LATENT_BORN_CHARGES] = born
+            data.update(carried_outputs(carriers))
+            data[LATENT_BORN_CHARGES] = born_of_carriers(carriers, positions, cell, pbc, batch)
         else:
             data.update(latent_outputs(result))
-        for scalar in (LONG_RANGE_ENERGY, LATENT_CHARGES):
-            data[scalar] = data[scalar][:, None]
+        for scalar in (LONG_RANGE_ENERGY, LATENT_CHARGES, CARRIED_CHARGES):
+            if scalar in data:
+                data[scalar] = data[scalar][:, None]
         return data
 
     def _get_metadata_contributions(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.errors import DataError, GeometryError
 from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, SHORT_RANGE_PROPERTIES, LongRangeCalculator
 from les_plugins.model.long_range import LongRangeResult
+from les_plugins.model.outputs import read_carriers
 
 
 def compiled_result(output: Mapping[str, Tensor]) -> LongRangeResult:
@@ -101,13 +102,13 @@ class CompiledCalculator(LongRangeCalculator):
         """The long-range results of one structure into `results`.
 
         Args:
-            output: of the compiled model, see `compiled_result`.
+            output: of the compiled model, see `compiled_result` and `read_carriers`.
             atoms: the structure.
             born: (N, 3, 3) e, latent Born effective charges, or None.
         """
         latent = compiled_result(output)
         positions, cell, pbc = self.geometry(atoms)
-        self.add_latent(latent, positions, cell, pbc, self.energy_unit)
+        self.add_latent(latent, positions, cell, pbc, self.energy_unit, carriers=read_carriers(output))
         if born is not None:
             screening = self.screening_of(latent, cell, pbc)
             self.results["born_effective_charges"] = screening**0.5 * born.detach().cpu().double()

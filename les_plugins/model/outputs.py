@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
+from les_plugins.electrostatics.observables.carriers import Carriers, charge_of_total
 from les_plugins.errors import HostError
-from les_plugins.model.long_range import LongRange, LongRangeResult
+from les_plugins.model.long_range import ROUNDING, LongRange, LongRangeResult
 
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 LONG_RANGE_ENERGY, LATENT_CHARGES = "long_range_energy", "latent_charges"
 LATENT_DIPOLES, LATENT_QUADRUPOLES = "latent_dipoles", "latent_quadrupoles"
 LATENT_POLARIZABILITY = "latent_polarizability"
+#: Of compiled code: what carries the polarization (`model.carriers`).
+CARRIED_CHARGES, CARRIED_MOMENTS = "latent_polarization_charges", "latent_polarization_moments"
 
 
 def long_range_part(model: nn.Module) -> LongRange | None:
@@ -68,3 +72,32 @@ def every_latent_output(result: LongRangeResult) -> dict[str, Tensor]:
         LATENT_POLARIZABILITY: alpha,
     }
     return {name: value.to(zero.dtype) for name, value in found.items()}
+
+
+def carried_outputs(carriers: Carriers) -> dict[str, Tensor]:
+    """What carries the polarization: latent_polarization_charges (N,) e and latent_polarization_moments (N, 3) e·Å.
+
+    Compiled code returns them beside `every_latent_output`; `read_carriers` reads them.
+    """
+    moment = carriers.charge[:, None] * carriers.charge.new_zeros(3)
+    if carriers.moment is not None:
+        moment = carriers.moment.to(carriers.charge.dtype).clone()  # no other output's own tensor
+    return {CARRIED_CHARGES: carriers.charge, CARRIED_MOMENTS: moment}
+
+
+def read_carriers(output: Mapping[str, Tensor]) -> Carriers | None:
+    """What carries the polarization of one structure, from what compiled code returned; None of files without it.
+
+    Fixed charges are not the charges of the atoms, of which a part is in the moments; where nothing is exchanged
+    both are the same and so is their polarization.
+
+    Args:
+        output: latent_charges (N,) or (N, 1) among them.
+    """
+    if CARRIED_CHARGES not in output or CARRIED_MOMENTS not in output:
+        return None
+    charge, own = (output[name].detach().cpu().double().view(-1) for name in (CARRIED_CHARGES, LATENT_CHARGES))
+    moment = output[CARRIED_MOMENTS].detach().cpu().double().view(-1, 3)
+    batch = torch.zeros(len(charge), dtype=torch.long)
+    is_fixed = not torch.allclose(charge, charge_of_total(own, batch, 1), rtol=0.0, atol=ROUNDING)
+    return Carriers(charge, moment, is_fixed)

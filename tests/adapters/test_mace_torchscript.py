@@ -188,6 +188,22 @@ def test_our_calculator_of_the_file_has_every_property_of_the_models(model, path
             compiled.get_potential_energy(wrong)
 
 
+def test_a_file_of_a_model_with_conserved_charges_makes_its_polarization_with_transfers(tmp_path):
+    section = {**FULL, "response": {"dipole": "anisotropic"}, "total_charge": "conserved", "dl": 2.0}
+    eager = LesMACECalculator(long_range_model(section))
+    path = compile_model(eager.models[0], tmp_path / "model.pt", None, "cpu", {})
+    compiled, atoms = LesCompiledCalculator.from_compiled_model(path), waters(3, seed=8)
+    atoms.positions[2] += atoms.cell.array[1]  # another image: the branch is that of the positions as given
+    velocities = np.random.default_rng(0).normal(size=(len(atoms), 3))
+    for name in ("charges", "dipole", "born_effective_charges"):
+        found, expected = (calc.get_property(name, atoms) for calc in (compiled, eager))
+        np.testing.assert_allclose(found, expected, rtol=ROUNDING, atol=ROUNDING, err_msg=name)
+    assert compiled.results["polarization_source"] == eager.results["polarization_source"] == "transfers"
+    currents = [calc.current(velocities, atoms) for calc in (compiled, eager)]
+    np.testing.assert_allclose(*currents, rtol=ROUNDING, atol=ROUNDING)
+    assert np.abs(compiled.get_property("born_effective_charges", atoms).sum(0)).max() < ROUNDING
+
+
 def test_what_the_grid_does_not_cover_is_refused_by_the_compiled_code_itself(compiled, column):
     opened, slab = waters(2, pbc=False), waters(2)
     slab.pbc = [True, True, False]

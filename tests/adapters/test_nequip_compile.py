@@ -31,6 +31,7 @@ from les_plugins.adapters.nequip.compiled import LesCompiledCalculator
 from les_plugins.adapters.nequip.train import load_checkpoint
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
 from les_plugins.hosting.registry import host
+from les_plugins.model.outputs import read_carriers
 
 ARCHITECTURES = ("nequip", "allegro")
 #: Everything that takes another path in traced code, in little of everything.
@@ -89,8 +90,26 @@ def test_the_target_of_our_calculator_traces_latent_outputs_and_born_charges():
     np.testing.assert_allclose(
         found["latent_charges"][:, 0].detach(), calculator.get_property("latent_charges", atoms), rtol=0, atol=1e-12
     )
+    np.testing.assert_allclose(found["latent_polarization_charges"][:, 0].sum().detach(), 0.0, rtol=0, atol=1e-12)
     opened = {**asked, "pbc": torch.zeros(1, 3, dtype=torch.bool)}
     assert bool(run(opened)["total_energy"].isnan().all())
+
+
+@pytest.mark.training  # most of a minute
+def test_the_target_of_our_calculator_makes_the_polarization_of_conserved_charges_with_transfers():
+    section = {"multipoles": ["charge", "dipole"], "total_charge": "conserved", "dl": 2.0, "static_cell": [9.0] * 3}
+    model, atoms = tiny_long_range("nequip", section), waters(3, seed=5)
+    found = traced(model, "les_ase")({**batch_of([atoms]), "les_all_latent": torch.ones(1, 1)})
+    calculator = LesNequIPCalculator(model, epsilon_infinity=1.0)
+    born = calculator.get_property("born_effective_charges", atoms)
+    assert calculator.results["polarization_source"] == "transfers"
+    np.testing.assert_allclose(found["latent_born_charges"].detach(), born, rtol=0, atol=1e-9)
+    assert float(found["latent_born_charges"].sum(0).abs().max()) < 1e-9
+    carriers = read_carriers(found)
+    assert carriers is not None
+    assert carriers.is_fixed
+    moment = carriers.total(torch.tensor(atoms.positions), torch.zeros(len(atoms), dtype=torch.long), 1)[0]
+    np.testing.assert_allclose(moment, calculator.get_property("dipole", atoms), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
