@@ -143,27 +143,36 @@ def check_training_labels(
         LesPluginsWarning: some frames lack a label and the host leaves them out, or all forces of atoms that a
             constraint fixes are zero in the file.
     """
-    for label in labels:
-        lacking: dict[Path, list[int]] = {}
-        counted = 0
-        for path, frames in files.items():
-            for number, atoms in enumerate(frames):
-                where = f"{path}, frame {number}"
+    lacking: dict[TrainedLabel, dict[Path, list[int]]] = {label: {} for label in labels}
+    lost: dict[TrainedLabel, dict[Path, list[int]]] = {label: {} for label in labels}
+    counted = dict.fromkeys(labels, 0)
+    for path, frames in files.items():
+        for number, atoms in enumerate(frames):  # once: some hosts make a frame whenever it is asked for
+            where = f"{path}, frame {number}"
+            for label in labels:
                 if _weight(weight, atoms, label.quantity, where) == 0.0:
                     continue
                 value = label.read(atoms)
-                if value is not None:
-                    _check_value(label, value, atoms, where)
-                elif _is_open(atoms) and label.quantity in ("stress", "virials") and label.left_out:
+                if value is None and _is_open(atoms) and label.quantity in ("stress", "virials") and label.left_out:
                     continue  # an open structure has none
-                else:
-                    lacking.setdefault(path, []).append(number)
-                counted += 1
-        if lacking:
-            _say_missing(label, files, lacking, counted)
+                counted[label] += 1
+                if value is None:
+                    lacking[label].setdefault(path, []).append(number)
+                    continue
+                _check_value(label, value, atoms, where)
+                if label.quantity == "forces" and _lost_on_fixed_atoms(value, atoms):
+                    lost[label].setdefault(path, []).append(number)
     for label in labels:
-        if label.quantity == "forces":
-            _say_fixed(label, files)
+        if lacking[label]:
+            _say_missing(label, files, lacking[label], counted[label])
+        for path, numbers in lost[label].items():
+            warnings.warn(
+                f"{path}: {_of(len(numbers), len(files[path]))} ({_numbers(numbers)}) in which all {label.key!r} of "
+                "fixed atoms are exactly zero: the program that wrote the file seems to have taken the true ones away, "
+                "and the model is trained to zero there",
+                LesPluginsWarning,
+                2,
+            )
 
 
 def read_labelled_frames(path: Path) -> list[Atoms]:
@@ -258,23 +267,12 @@ def _say_missing(
     )
 
 
-def _say_fixed(label: TrainedLabel, files: Mapping[Path, Sequence[Atoms]]) -> None:
+def _lost_on_fixed_atoms(value: object, atoms: Atoms) -> bool:
     """Some programs write zero for the forces of fixed atoms: then the file itself has lost them."""
-    for path, frames in files.items():
-        lost = []
-        for number, atoms in enumerate(frames):
-            if atoms.constraints and (fixed := fixed_atoms(atoms)).any() and (found := label.read(atoms)) is not None:
-                forces = np.asarray(found, dtype=float).reshape(-1, 3)
-                if not forces[fixed].any() and forces.any():
-                    lost.append(number)
-        if lost:
-            warnings.warn(
-                f"{path}: {_of(len(lost), len(frames))} ({_numbers(lost)}) in which all {label.key!r} of fixed atoms "
-                "are exactly zero: the program that wrote the file seems to have taken the true ones away, and the "
-                "model is trained to zero there",
-                LesPluginsWarning,
-                3,
-            )
+    if not atoms.constraints or not (fixed := fixed_atoms(atoms)).any():
+        return False
+    forces = np.asarray(value, dtype=float).reshape(-1, 3)
+    return bool(forces.any() and not forces[fixed].any())
 
 
 def _of(count: int, total: int) -> str:
