@@ -18,7 +18,7 @@ from les_plugins.errors import CheckpointError, HostError, LesPluginsWarning, qu
 from les_plugins.hosting import registry
 from les_plugins.hosting.build import parse_section, parts_of
 from les_plugins.hosting.types import Host, HostInfo, HostState
-from les_plugins.model.gauge import Sign, change_sign, mean_susceptibility, read_sign
+from les_plugins.model.gauge import Sign, change_sign, mean_susceptibility, note_epsilon_infinity, read_sign
 from les_plugins.storage import checkpoint, zoo
 from les_plugins.storage.sizes import WeightSizes, building, check_description
 
@@ -100,10 +100,17 @@ def save(
             LesPluginsWarning,
             2,
         )
-    if sign.turned:
-        turned = copy.deepcopy(model)
-        change_sign(turned)
-        state = owner.state(turned)
+    if sign.turned or state.long_range.screening == "trained":
+        final = copy.deepcopy(model)
+        if sign.turned:
+            change_sign(final)
+        if not note_epsilon_infinity(final, susceptibility):
+            warnings.warn(
+                f"{folder}: epsilon_infinity is not known: no periodic structure of the training set gave χ",
+                LesPluginsWarning,
+                2,
+            )
+        state = owner.state(final)
     checkpoint.write(folder, state, {**facts, "gauge": sign.facts()}, parts, susceptibility)
     return folder
 

@@ -157,6 +157,8 @@ class LongRangeConfig(BaseModel):
             quadrupoles (8 meV/atom, 16 meV/Å on water), but a model trained with it must run with it.
         remove_self_interaction: leave each atom's interaction with itself out.
         epsilon_infinity: electronic dielectric constant that scales Born charges and dipoles of periodic structures.
+        screening: of latent moments, ε_e: "fixed" by epsilon_infinity, or "trained" with `response_loss`, beginning at
+            epsilon_infinity, which the checkpoint then has as a result.
         heads: "auto", "equivariant" (the host's 1o and 2e features) or "edge" (invariant hosts); or the name of heads
             that a plugin brings.
         hidden: width of the small networks in the heads.
@@ -181,6 +183,7 @@ class LongRangeConfig(BaseModel):
     dl: Annotated[float, Checked] = 1.2
     remove_self_interaction: bool = True
     epsilon_infinity: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
+    screening: Literal["fixed", "trained"] = "fixed"
     heads: PartName = "auto"
     hidden: Annotated[int, Field(ge=1, le=4096)] = 32
     zero_init: bool = False
@@ -239,6 +242,14 @@ class LongRangeConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _charge_has_one_unit(self) -> LongRangeConfig:
+        if self.screening == "trained" and self.total_charge == "given":
+            raise ValueError(
+                "screening: trained needs total_charge: conserved or free, not given, whose unit it changes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _settings_go_together(self) -> LongRangeConfig:
         try:
             self.electrostatics()
@@ -263,6 +274,10 @@ class LongRangeConfig(BaseModel):
         """
         section = self.to_dict()
         return self.parse({**section, "run": {**section["run"], **changes}})
+
+    def with_epsilon_infinity(self, value: float) -> LongRangeConfig:
+        """This section with another ε_∞, at least 1."""
+        return self.model_copy(update={"epsilon_infinity": max(1.0, float(value))})
 
     @property
     def order(self) -> int:

@@ -19,6 +19,7 @@ from les_plugins.errors import ConfigError, HostError
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import refuse_near_misses
 from les_plugins.model.outputs import long_range_part
+from les_plugins.model.response_config import RESPONSE_SECTION
 from les_plugins.storage.checkpoint import read_config
 from les_plugins.storage.fine_tuning import with_weights_of
 from les_plugins.storage.zoo import find_folder
@@ -127,6 +128,11 @@ def PretrainedModel(  # noqa: N802
 def _refuse_unknown(unknown: Mapping[str, Any], source: str, key: str, known: Mapping[str, Any] = _ABSENT) -> None:
     """Raise ConfigError for keys beside `key` and long_range, and for a misspelt section anywhere."""
     refuse_near_misses({**known, **unknown}, source, place=f"beside {key}")
+    if RESPONSE_SECTION in unknown:
+        raise ConfigError(
+            f"{source}: {RESPONSE_SECTION} needs a training module of ours, training_module._target_: "
+            "les_plugins.adapters.nequip.response.EMAResponseLightningModule; `les-plugins train nequip` puts it there"
+        )
     if unknown:
         raise ConfigError(f"{source}: unknown key {next(iter(unknown))!r}; allowed keys: {key}, long_range")
 

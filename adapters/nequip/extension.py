@@ -12,17 +12,20 @@ _OF_ATOMS = [
     "latent_polarization_charges",
     "latent_polarization_moments",
 ]
+#: Of structures, for `response_loss:`; Born charges have a field of NequIP's own.
+_LABELS = ["total_dipole", "polarization_dipole", "polarizability"]
 
 with contextlib.suppress(Exception):
     from nequip.data import register_fields
 
     register_fields(
-        graph_fields=[*_OF_STRUCTURES, "les_all_latent"],
+        graph_fields=[*_OF_STRUCTURES, "les_all_latent", *_LABELS],
         node_fields=_OF_ATOMS,
         cartesian_tensor_fields={
             "latent_quadrupoles": "ij=ji",
             "latent_polarizability": "ij=ji",
             "latent_born_charges": "ij",
+            "polarizability": "ij",
         },
     )
 

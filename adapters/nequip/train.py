@@ -27,11 +27,13 @@ from les_plugins.adapters.nequip.data import (
 )
 from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, referenced, run_directory
 from les_plugins.adapters.nequip.model import initialize_nequip
+from les_plugins.adapters.nequip.response_section import check_response_labels, response_of, response_overrides
 from les_plugins.data.training import TrainingFiles
 from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, raising
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.process import run_module
 from les_plugins.hosting.section_name import SECTION, refuse_near_misses
+from les_plugins.model.response_config import ResponseLossConfig
 from les_plugins.storage.training import saving
 from les_plugins.training import TrainingRun
 
@@ -55,6 +57,7 @@ class NequIPTraining(TrainingRun):
 
     host = "nequip"
     program = "nequip-train"
+    response: ResponseLossConfig | None = None
 
     def split(self) -> None:
         """The section stands in the model section, after Hydra has put defaults and overrides together."""
@@ -74,6 +77,11 @@ class NequIPTraining(TrainingRun):
                     LesPluginsWarning,
                     5,
                 )
+        self.response = response_of(self.settings, source)
+        if self.response is not None:
+            self.arguments = (*self.arguments, *response_overrides(self.settings, self.response, source))
+            self.composed = ComposedConfig.of_file(self.config_file, self.arguments, self.folder)
+            self.settings = self.composed.plain()
         runs = self.settings.get("run") or []
         self.trains = "train" in ([runs] if isinstance(runs, str) else list(runs))
 
@@ -95,6 +103,8 @@ class NequIPTraining(TrainingRun):
         """Some structures of the training set; every frame was looked at, and NequIP reads them again."""
         sets = self._checked_sets() if self.trains else {}
         self.data = TrainingFiles(dict(by_file(sets.get("train", ()))), dict(by_file(sets.get("val", ()))))
+        if self.response is not None:
+            check_response_labels(sets, self.response)
         return spread(sets.get("train", ()), GAUGE_FRAMES)
 
     def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
@@ -173,7 +183,7 @@ def check_config(settings: Mapping[str, Any], source: str) -> None:
             parse_section(section, f"{source}: {path}.{SECTION}")
     trainer = settings.get("trainer") or {}
     every = trainer.get("check_val_every_n_epoch", 1) if isinstance(trainer, dict) else 1
-    if "EMALightningModule" in str(settings["training_module"].get("_target_")) and every != 1:
+    if "EMA" in str(settings["training_module"].get("_target_")) and every != 1:
         raise ConfigError(
             f"{source}: trainer.check_val_every_n_epoch is {every}; EMALightningModule of NequIP allows 1 only: "
             "with others it writes checkpoints that it cannot read"

@@ -145,6 +145,21 @@ def change_sign(model: nn.Module) -> None:
             part.flip_gauge()
 
 
+def note_epsilon_infinity(model: nn.Module, susceptibility: float | None) -> bool:
+    """Put ε_∞ into the section of a model whose screening was trained; whether it can be known.
+
+    Args:
+        model: the host's model.
+        susceptibility: ⟨χ⟩ of its training set, or None.
+    """
+    for part in model.modules():
+        if isinstance(part, LongRange) and part.trained_screening() is not None:
+            if part.config.response.dipole != "none" and susceptibility is None:
+                return False
+            part.note_epsilon_infinity(susceptibility)
+    return True
+
+
 def _has_contrast(atoms: Atoms) -> bool:
     return len({ELECTRONEGATIVITY.get(int(z), 0) for z in atoms.numbers} - {0}) > 1
 

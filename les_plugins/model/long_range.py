@@ -84,6 +84,8 @@ class LongRange(nn.Module):
         # E is even in the moments, so their common sign is a convention: see `gauge.read_sign`
         self.register_buffer("gauge", torch.ones(()))
         self.coupling = nn.Parameter(torch.zeros(())) if config.zero_init else None
+        if config.screening == "trained":
+            self.log_screening = nn.Parameter(torch.tensor(float(config.epsilon_infinity)).log())
 
     @property
     def config(self) -> LongRangeConfig:
@@ -236,6 +238,23 @@ class LongRange(nn.Module):
             coefficients += (result.pair_softness,)
         collective = ask and ask(positions, cell, pbc, batch, *coefficients)
         return result._replace(collective_polarizability=collective)
+
+    def trained_screening(self) -> Tensor | None:
+        """ε_e, () with its graph, of a part whose screening is trained; None where epsilon_infinity fixes it."""
+        logarithm: Tensor | None = getattr(self, "log_screening", None)  # pickles of before have no such attribute
+        return None if logarithm is None else logarithm.exp()
+
+    def note_epsilon_infinity(self, susceptibility: float | None) -> None:
+        """Put ε_e (1 + χ) into the section, where the screening was trained.
+
+        Args:
+            susceptibility: ⟨χ⟩ of the material; None without induced dipoles.
+        """
+        screening = self.trained_screening()
+        if screening is not None:
+            self._config = self.config.with_epsilon_infinity(
+                float(screening.detach()) * (1.0 + (susceptibility or 0.0))
+            )
 
     def set_static_cell(self, lengths: tuple[float, float, float] | None) -> None:
         """Size the grid of compiled code: the longest lattice vectors that it has to cover, Å.

@@ -1,0 +1,165 @@
+"""`response_loss:` in a NequIP config: where it stands, what it makes of the config, and the labels that it needs."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from les_plugins.adapters.nequip.data import HostFrames
+from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
+from les_plugins.model.response_config import QUANTITIES, RESPONSE_SECTION, ResponseLossConfig
+
+#: NequIP's field of each label; all but that of Born charges are registered by `extension.py`.
+FIELDS = {
+    "dipole": "total_dipole",
+    "polarization": "polarization_dipole",
+    "born_effective_charges": "born_effective_charges",
+    "polarizability": "polarizability",
+}
+#: Names in structure files. ASE's `polarization`, e/Å², NequIP reads by itself.
+_NAMES = {
+    "dipole": ("dipole", "REF_dipole"),
+    "polarization": ("polarization_dipole", "REF_polarization_dipole"),
+    "born_effective_charges": ("REF_born_effective_charges",),
+    "polarizability": ("polarizability", "REF_polarizability"),
+}
+_MODULE = "les_plugins.adapters.nequip.response"
+#: NequIP's training modules, and ours in their place.
+_MODULES = {
+    "nequip.train.NequIPLightningModule": f"{_MODULE}.ResponseLightningModule",
+    "nequip.train.EMALightningModule": f"{_MODULE}.EMAResponseLightningModule",
+    "nequip.train.ScheduleFreeLightningModule": f"{_MODULE}.ScheduleFreeResponseLightningModule",
+}
+_READER = "nequip.data.datamodule.ASEDataModule"
+
+
+def take_section(model: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The response section in a model section, at whatever depth, and the model section without it."""
+    rest = copy.deepcopy(dict(model))
+    for section in _mappings(rest):
+        if RESPONSE_SECTION in section:
+            return section.pop(RESPONSE_SECTION), rest
+    return None, rest
+
+
+def response_of(settings: Mapping[str, Any], source: str) -> ResponseLossConfig | None:
+    """The section of a config.
+
+    Args:
+        settings: of the whole file.
+        source: the file, for messages.
+
+    Raises:
+        ConfigError: a section that cannot be used, stands in another place than beside `long_range`, or in a training
+            that NequIP compiles.
+    """
+    module = settings.get("training_module")
+    model = module.get("model") if isinstance(module, Mapping) else None
+    section, _ = take_section(model) if isinstance(model, Mapping) else (None, {})
+    places = [found for found in _mappings(settings) if RESPONSE_SECTION in found]
+    if len(places) > (section is not None) or any("_target_" not in found for found in places):
+        raise ConfigError(
+            f"{source}: {RESPONSE_SECTION} stands where it is not read; write it once, beside long_range in "
+            "training_module.model"
+        )
+    if section is None or "${" in str(section):
+        return None
+    if any(found.get("compile_mode", "eager") != "eager" for found in _mappings(model)):
+        raise ConfigError(f"{source}: {RESPONSE_SECTION} needs compile_mode: eager in the model section")
+    return ResponseLossConfig.parse(section, f"{source}: {RESPONSE_SECTION}")
+
+
+def response_overrides(settings: Mapping[str, Any], response: ResponseLossConfig, source: str) -> list[str]:
+    """Overrides of Hydra that make `nequip-train` train on response: its training module, names of labels.
+
+    Raises:
+        ConfigError: a training module that has no place for further terms.
+    """
+    target = str(settings["training_module"].get("_target_"))
+    if target not in _MODULES and target not in _MODULES.values():
+        raise ConfigError(
+            f"{source}: {RESPONSE_SECTION} with training_module._target_ {target}; allowed: "
+            f"{', '.join((*_MODULES, *_MODULES.values()))}"
+        )
+    found = [f"training_module._target_={_MODULES.get(target, target)}"]
+    data = settings.get("data") or {}
+    if data.get("_target_") == _READER:
+        mapped = data.get("key_mapping") or {}
+        found += [
+            f"++data.key_mapping.{name}={FIELDS[quantity]}"
+            for quantity in response.quantities
+            for name in _NAMES[quantity]
+            if name not in mapped
+        ]
+    return found
+
+
+def check_response_labels(sets: Mapping[str, Sequence[HostFrames]], response: ResponseLossConfig) -> None:
+    """Look for the labels of every weight above zero in the frames of the sets.
+
+    Args:
+        sets: frames of each kind ("train", "val"), labels in `info` under NequIP's names.
+        response: the section.
+
+    Raises:
+        DataError: no frame of the training set has a label.
+
+    Warns:
+        LesPluginsWarning: no validation frame has it, or frames hold a label that the section does not name.
+    """
+    for kind, some in sets.items():
+        where = ", ".join(str(frames.path) for frames in some)
+        used = [atoms for frames in some for atoms in frames if getattr(atoms, "used", True)]
+        for name in QUANTITIES:
+            if name in response.quantities:
+                if not any(_has(atoms, name) for atoms in used):
+                    _say_missing(name, len(used), where, kind)
+            elif name not in response.named and (count := sum(_mentions(atoms, name) for atoms in used)):
+                warnings.warn(
+                    f"{where}: {count} of {len(used)} frames have {name}, which {RESPONSE_SECTION} does not name: it "
+                    "is not trained on",
+                    LesPluginsWarning,
+                    3,
+                )
+
+
+def _say_missing(name: str, count: int, where: str, kind: str) -> None:
+    text = (
+        f"{where}: none of {count} frames has {name} (looked for {', '.join(_all_names(name))}), which "
+        f"{RESPONSE_SECTION} has a weight for"
+    )
+    if kind == "train":
+        instead = f"set {RESPONSE_SECTION}.{name}: 0, or name it in data.key_mapping: {{NAME: {FIELDS[name]}}}"
+        raise DataError(f"{text}; {instead}")
+    warnings.warn(f"{text}: its error is not validated", LesPluginsWarning, 4)
+
+
+def _mentions(atoms: Atoms, name: str) -> bool:
+    """Whether a frame of the file has a label, read or not."""
+    return any(key in atoms.info for key in (*_all_names(name), FIELDS[name]))
+
+
+def _has(atoms: Atoms, name: str) -> bool:
+    fields = (FIELDS[name], "polarization") if name == "polarization" else (FIELDS[name],)
+    values = [atoms.info[field] for field in fields if atoms.info.get(field) is not None]
+    return any(bool(np.isfinite(np.asarray(value, dtype=float)).any()) for value in values)
+
+
+def _all_names(name: str) -> tuple[str, ...]:
+    return (*_NAMES[name], *{"polarization": ("polarization",), "born_effective_charges": (name,)}.get(name, ()))
+
+
+def _mappings(value: Any) -> Iterator[Any]:
+    """A mapping and all mappings in it."""
+    if isinstance(value, Mapping):
+        yield value
+        for item in value.values():
+            yield from _mappings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _mappings(item)
