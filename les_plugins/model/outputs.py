@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from les_plugins.electrostatics.observables.carriers import Carriers, charge_of_total
 from les_plugins.errors import HostError
-from les_plugins.model.long_range import ROUNDING, LongRange, LongRangeResult
+from les_plugins.model.long_range import LongRange, LongRangeResult
 
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
@@ -23,6 +23,9 @@ LATENT_DIPOLES, LATENT_QUADRUPOLES = "latent_dipoles", "latent_quadrupoles"
 LATENT_POLARIZABILITY = "latent_polarizability"
 #: Of compiled code: what carries the polarization (`model.carriers`).
 CARRIED_CHARGES, CARRIED_MOMENTS = "latent_polarization_charges", "latent_polarization_moments"
+
+#: Charge of an atom, e, below which it is a rounding error of float32 charges that add up to zero.
+_ROUNDING = 1e-6
 
 
 def long_range_part(model: nn.Module) -> LongRange | None:
@@ -99,5 +102,5 @@ def read_carriers(output: Mapping[str, Tensor]) -> Carriers | None:
     charge, own = (output[name].detach().cpu().double().view(-1) for name in (CARRIED_CHARGES, LATENT_CHARGES))
     moment = output[CARRIED_MOMENTS].detach().cpu().double().view(-1, 3)
     batch = torch.zeros(len(charge), dtype=torch.long)
-    is_fixed = not torch.allclose(charge, charge_of_total(own, batch, 1), rtol=0.0, atol=ROUNDING)
+    is_fixed = not torch.allclose(charge, charge_of_total(own, batch, 1), rtol=0.0, atol=_ROUNDING)
     return Carriers(charge, moment, is_fixed)
