@@ -30,10 +30,11 @@ def bytes_per_step(
     One exchange of flags, 8 for the energy of a structure, and sums over the grid: of the direct sum 32 for each point,
     which is the structure factor of +k and −k in its real and imaginary parts, of the mesh 8. One sum, and with forces
     of a response two. A self-consistent response sums the grid once more for each iteration and for its forces, and
-    two numbers of each structure for each iteration, four and one more with a fixed total charge. Not
-    counted: net charges, for which `neutralize` "shift" or "refuse" sends 8 to 24 a structure, and a model with
+    two numbers of each structure for each iteration, four and one more with a fixed total charge.
+
+    Not counted: net charges, for which `neutralize` "shift" or "refuse" sends 8 to 24 a structure, and a model with
     `total_charge: given` 40, with forces 56; with a fixed total charge 16 a structure for gradients in softness or
-    polarizability.
+    polarizability; flow over pairs, which sends 8 for each atom of all ranks whenever potentials or charges are shared.
 
     Args:
         layer: with the settings; it need not have a process group. Its mode, training or evaluation, counts.

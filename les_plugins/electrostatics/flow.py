@@ -25,6 +25,12 @@ class PairSoftness(NamedTuple):
     vector: Tensor
     value: Tensor
 
+    def polarizability(self, n_atoms: int) -> Tensor:
+        """(N, 3, 3) e²·Å²/eV, ½ Σ κ d dᵀ over the edges from each atom; their sum is that of the flow (theory 9.1)."""
+        vector = self.vector.to(self.value.dtype)
+        each = 0.5 * self.value[:, None, None] * vector[:, :, None] * vector[:, None, :]
+        return each.new_zeros(n_atoms, 3, 3).index_add(0, self.centre, each)
+
 
 class Transfers(NamedTuple):
     """Charge that went from atoms to neighbours: it has a sum of zero and a dipole without an origin.
@@ -58,3 +64,27 @@ class Transfers(NamedTuple):
     def scaled(self, factor: Tensor) -> Transfers:
         """The same ways with every charge times one factor."""
         return self._replace(charge=factor * self.charge)
+
+
+def polarizability_with_flow(polarizability: Tensor | None, pairs: PairSoftness | None, n_atoms: int) -> Tensor | None:
+    """Polarizabilities of atoms that add up to that of a periodic structure, the flow over pairs among them.
+
+    Args:
+        polarizability: (N,) or (N, 3, 3) e²·Å²/eV of the induced dipoles, or None.
+        pairs: over which charge flows, or None.
+        n_atoms: N.
+
+    Returns:
+        (N, 3, 3) with pairs, `polarizability` without.
+
+    Source: theory 9.1.
+    """
+    if pairs is None:
+        return polarizability
+    flow = pairs.polarizability(n_atoms)
+    if polarizability is None:
+        return flow
+    if polarizability.dim() == 1:
+        identity = torch.eye(3, dtype=polarizability.dtype, device=polarizability.device)
+        polarizability = polarizability[:, None, None] * identity
+    return polarizability + flow.to(polarizability.dtype)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.flow import PairSoftness
 from les_plugins.electrostatics.lattice import dual_lattice
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.observables import charge_of_total
@@ -35,12 +36,14 @@ class OneShotResponse(NamedTuple):
         sigma: smearing width, Å.
         softness: (N,) κ, e²/eV, or None.
         polarizability: (N,) or (N, 3, 3) α, e²·Å²/eV, or None.
+        pair_softness: over which charge flows, or None.
     """
 
     permanent: Multipoles
     sigma: float
     softness: Tensor | None
     polarizability: Tensor | None
+    pair_softness: PairSoftness | None = None
 
 
 class LongWaves(NamedTuple):
@@ -149,13 +152,19 @@ def _structure_factor(moments: Multipoles, k: Tensor, cosine: Tensor, sine: Tens
 
 
 def _wave_screening(k: Tensor, volume: Tensor, response: OneShotResponse) -> Tensor:
-    """−ρ_induced(k)/S(k) of the wave's own field: Δq = −κ Φ and Δu = α E with Φ = 2C/V exp(−σ²k²/2)/k² S exp(−ik·r)."""
+    """−ρ_induced(k)/S(k) of the wave's own field: Δq = −κ Φ and Δu = α E with Φ = 2C/V exp(−σ²k²/2)/k² S exp(−ik·r).
+
+    Over a pair flows κ (Φ_i − Φ_j), and its ends add up to κ |exp(ik·r_i) − exp(ik·r_j)|² = 2κ (1 − cos k·d).
+    """
     total = torch.zeros_like(volume)
     if response.softness is not None:
         total = total + response.softness.to(k.dtype).sum()
     if response.polarizability is not None:
         alpha = response.polarizability.to(k.dtype).sum(0)
         total = total + (alpha * (k @ k) if alpha.dim() == 0 else k @ alpha @ k)
+    if response.pair_softness is not None:
+        phase = response.pair_softness.vector.to(k.dtype) @ k
+        total = total + (response.pair_softness.value.to(k.dtype) * (1.0 - torch.cos(phase))).sum()  # both directions
     square = k @ k
     return 2.0 * smeared_coulomb_kernel(square, volume, response.sigma) * total
 

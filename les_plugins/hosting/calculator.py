@@ -23,7 +23,7 @@ from les_plugins.electrostatics.observables import Carriers
 from les_plugins.errors import HostError
 from les_plugins.hosting.current import CURRENT, CurrentEvaluation
 from les_plugins.hosting.results import check_finite, exact
-from les_plugins.model.long_range import LongRange, LongRangeResult
+from les_plugins.model.long_range import LongRange, LongRangeResult, as_result
 from les_plugins.model.physical import (
     LatentStructure,
     born_results,
@@ -353,6 +353,7 @@ class LongRangeCalculator(CurrentEvaluation):
         observation = _current.get()
         if observation is None or observation is not self._observation:
             return  # another thread's evaluation of the same model
+        output = as_result(output)
         positions, cell, pbc, batch = inputs[1:5]
         if isinstance(module, LongRange):
             with torch.set_grad_enabled(torch.is_grad_enabled() and self._external_field is not None):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from les_plugins.electrostatics import LatentElectrostatics
-from les_plugins.electrostatics.flow import PairSoftness, Transfers
+from les_plugins.electrostatics.flow import PairSoftness, Transfers, polarizability_with_flow
 from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.net_charge import neutralized
@@ -58,6 +58,20 @@ class LongRangeResult(NamedTuple):
     element_charges: Tensor | None = None
     flow: Transfers | None = None
     total_charge: Tensor | None = None
+
+    @property
+    def dipolar(self) -> Tensor | None:
+        """(N,) or (N, 3, 3) e²·Å²/eV: polarizabilities that add up to that of a periodic structure, flow included."""
+        if self.collective_polarizability is not None:
+            return self.collective_polarizability
+        return polarizability_with_flow(self.polarizability, self.pair_softness, self.charge.shape[0])
+
+
+def as_result(found: Any) -> LongRangeResult:
+    """A result of packaged code, whose class is a copy of ours, maybe of an earlier version, as one of ours."""
+    if isinstance(found, LongRangeResult):
+        return found
+    return LongRangeResult(**{name: getattr(found, name) for name in LongRangeResult._fields if hasattr(found, name)})
 
 
 class LongRange(nn.Module):
@@ -219,7 +233,8 @@ class LongRange(nn.Module):
             )
         check_total_charge(total_charge, len(pbc), pbc.device, ranks)
         if part.training and any(parameter.requires_grad for parameter in self.heads.parameters()):
-            part.remember(latent.polarizability, cell, pbc, batch, ranks)
+            alpha = polarizability_with_flow(latent.polarizability, latent.pair_softness, batch.shape[0])
+            part.remember(alpha, cell, pbc, batch, ranks)
         spread: SpreadCharge = part(latent, total_charge, self.gauge, pbc, batch, ranks)
         return spread
 

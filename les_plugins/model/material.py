@@ -112,7 +112,7 @@ class Material:
         """
         chi = self.susceptibility_for(latent, cell, pbc)
         batch = torch.zeros(len(latent.charge), dtype=torch.long, device=latent.charge.device)
-        alpha = latent.polarizability
+        alpha = latent.dipolar
         return float(electronic_screening(self.epsilon_infinity, alpha, cell.double(), pbc, batch, chi)[0].detach())
 
 

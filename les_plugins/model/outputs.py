@@ -61,10 +61,13 @@ def latent_outputs(result: LongRangeResult) -> dict[str, Tensor]:
 def every_latent_output(result: LongRangeResult) -> dict[str, Tensor]:
     """All of `latent_outputs`, in that order, and latent_polarizability (N, 3, 3) e²·Å²/eV; zero where there is none.
 
+    The latter holds what flows over pairs, so that it adds up to the polarizability of a periodic structure.
+
     Compiled code returns them: which outputs there are is fixed then. `hosting.compiled` reads them.
     """
     zero = result.charge[:, None, None] * result.charge.new_zeros(3, 3)
-    alpha = zero if result.polarizability is None else result.polarizability.to(zero.dtype)
+    dipolar = result.dipolar
+    alpha = zero if dipolar is None else dipolar.to(zero.dtype)
     if alpha.dim() == 1:
         alpha = alpha[:, None, None] * torch.eye(3, dtype=alpha.dtype, device=alpha.device)
     own = latent_outputs(result)

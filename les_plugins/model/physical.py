@@ -79,10 +79,10 @@ class LatentStructure:
         cell, chi = self.cell.double(), self.susceptibility
         return electronic_screening(self.epsilon_infinity, self.dipolar, cell, self.pbc, self.batch, chi)
 
-    @property
+    @cached_property
     def dipolar(self) -> Tensor | None:
         """Polarizabilities of atoms that add up to that of a periodic structure."""
-        return _dipolar(self.latent)
+        return self.latent.dipolar
 
     def whole_polarizability(self) -> Tensor:
         """(3, 3) e²·Å²/eV, latent, −∂²U/∂E²."""
@@ -116,7 +116,7 @@ def latent_results(structure: LatentStructure) -> dict[str, Any]:
         results["latent_dipoles"] = latent.dipole
     if latent.permanent.quadrupole is not None:
         results["latent_quadrupoles"] = latent.permanent.quadrupole
-    if latent.softness is not None or latent.polarizability is not None:
+    if latent.softness is not None or structure.dipolar is not None:
         results["polarizability"] = screening * structure.whole_polarizability()
     found: dict[str, Any] = {"polarization_source": structure.carriers.source}
     if structure.is_periodic:
@@ -145,7 +145,7 @@ def susceptibility_of(latent: LongRangeResult, cell: Tensor, pbc: Tensor) -> flo
         pbc: (1, 3) bool.
     """
     batch = torch.zeros(len(latent.charge), dtype=torch.long, device=latent.charge.device)
-    return float(electronic_susceptibility(_dipolar(latent), cell.double(), pbc, batch)[0].detach())
+    return float(electronic_susceptibility(latent.dipolar, cell.double(), pbc, batch)[0].detach())
 
 
 def born_results(structure: LatentStructure) -> NDArray[Any]:
@@ -163,7 +163,8 @@ def current_of(structure: LatentStructure) -> Current | None:
 
 def one_shot_response(part: nn.Module, latent: LongRangeResult) -> OneShotResponse | None:
     """What induced the moments, for `long_waves`."""
-    if latent.softness is None and latent.polarizability is None:
+    induces = (latent.softness, latent.polarizability, latent.pair_softness)
+    if all(coefficient is None for coefficient in induces):
         return None
     if not isinstance(part, LongRange):
         raise HostError("long-wave quantities of induced moments: this model's long-range part is not les-plugins' own")
@@ -173,7 +174,7 @@ def one_shot_response(part: nn.Module, latent: LongRangeResult) -> OneShotRespon
             f"response is {part.config.response.solve}; allowed: one_shot, or no response, for what a wave's own field "
             "induces is to be taken out"
         )
-    return OneShotResponse(latent.permanent, part.config.sigma, latent.softness, latent.polarizability)
+    return OneShotResponse(latent.permanent, part.config.sigma, *induces)
 
 
 def long_wave_results(structure: LatentStructure, part: nn.Module, wanted: Container[str]) -> dict[str, NDArray[Any]]:
@@ -238,10 +239,6 @@ def field_results(structure: LatentStructure, field: Tensor) -> tuple[float, NDA
         (slope,) = torch.autograd.grad(energy, positions, retain_graph=True, materialize_grads=True)
         forces = forces - slope
     return float(energy.detach()), _array(forces), _array(induced)
-
-
-def _dipolar(latent: LongRangeResult) -> Tensor | None:
-    return latent.polarizability if latent.collective_polarizability is None else latent.collective_polarizability
 
 
 def _array(value: Tensor) -> NDArray[Any]:

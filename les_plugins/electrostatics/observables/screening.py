@@ -115,7 +115,8 @@ def system_polarizability(
 
     Returns:
         (B, 3, 3) e²·Å²/eV. Open: Σ α + Σ κ (r − r̄)(r − r̄)ᵀ, r̄ the κ-weighted centre. Slab: the latter along its
-        normal only. Periodic: Σ α alone, for the flow of charge between atoms has no periodic form. Times ε_e it is the
+        normal only. Periodic: Σ α alone, for charges induced on atoms have no periodic form. What flows over pairs is
+        among the polarizabilities of atoms (`flow.polarizability_with_flow`). Times ε_e it is the
         physical one.
 
     Raises:
