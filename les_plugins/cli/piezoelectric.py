@@ -50,8 +50,7 @@ def piezoelectric(
 ) -> None:
     """Piezoelectric tensor of the crystal in STRUCTURE at zero field: clamped-ion and relaxed-ion."""
     from les_plugins.crystals.piezoelectric import (
-        long_wave_piezoelectric_tensor,
-        piezoelectric_tensor,
+        clamped_piezoelectric_tensor,
         relax_ions,
         relaxed_piezoelectric_tensor,
     )
@@ -71,13 +70,7 @@ def piezoelectric(
         if relax:
             atoms = relax_ions(calculator, atoms)
         if clamped:
-            long_wave = "dynamical_quadrupoles" in calculator.implemented_properties
-            tensors = _tensors(
-                long_wave_piezoelectric_tensor(calculator, atoms, supercell)
-                if long_wave
-                else piezoelectric_tensor(calculator, atoms, strain),
-                None,
-            )
+            tensors = _tensors(clamped_piezoelectric_tensor(calculator, atoms, strain, supercell), None)
         else:
             found = relaxed_piezoelectric_tensor(calculator, atoms, strain, distance, supercell)
             tensors = _tensors(found.clamped, found)
@@ -108,7 +101,7 @@ def _tensors(clamped: Piezoelectricity, relaxed: RelaxedPiezoelectricity | None)
     found = {"clamped_proper": clamped.proper, "clamped_improper": clamped.improper}
     flow = clamped.charge_response
     report: dict[str, Any] = {
-        "clamped_from": "quadrupoles" if flow is None else "strains",
+        "clamped_from": clamped.source,
         "charge_response": None if flow is None else float(flow.max()),
     }
     if relaxed is not None:

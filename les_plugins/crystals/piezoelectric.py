@@ -35,12 +35,14 @@ class Piezoelectricity:
             from quadrupoles, and from strains for charges that strain does not change.
         charge_response: (N,) largest |∂q/∂η|, e, of a tensor from strains. Where it is not small, moving an atom to
             another image changes the proper tensor too, by ∂q/∂η × lattice vector / V: charges of strained cells do not
-            say which way the charge flowed. None of a tensor from quadrupoles, which do.
+            say which way the charge flowed. None of a tensor from quadrupoles or transfers, which do.
+        source: "strains" of charges, "transfers" in strained cells (theory 8.6), or "quadrupoles".
     """
 
     improper: Floats
     proper: Floats
     charge_response: Floats | None
+    source: str = "strains"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,25 @@ class RelaxedPiezoelectricity:
     def proper(self) -> Floats:
         """(3, 3, 3) e/Å², what flows through a strained sample: the one that is measured at zero field."""
         return self.clamped.proper + self.internal
+
+
+def clamped_piezoelectric_tensor(
+    calculator: Any, atoms: Atoms, strain: float = 1e-3, supercell: tuple[int, int, int] = (3, 3, 3)
+) -> Piezoelectricity:
+    """Clamped-ion tensor by what the calculator has: transfers in strained cells, else quadrupoles, else charges.
+
+    Args:
+        calculator, atoms, strain: as for `piezoelectric_tensor`.
+        supercell: as for `long_wave_piezoelectric_tensor`.
+
+    Raises:
+        GeometryError, ConfigError: as both.
+    """
+    _check(atoms, strain)
+    _repeated(atoms, supercell)
+    if "dynamical_quadrupoles" in calculator.implemented_properties and not _has_transfers(calculator, atoms):
+        return long_wave_piezoelectric_tensor(calculator, atoms, supercell)
+    return piezoelectric_tensor(calculator, atoms, strain)
 
 
 def piezoelectric_tensor(calculator: Any, atoms: Atoms, strain: float = 1e-3) -> Piezoelectricity:
@@ -124,7 +145,7 @@ def long_wave_piezoelectric_tensor(
     unit = np.eye(3)
     turned = np.einsum("ab,c->abc", unit, polarization)
     improper = proper + 0.5 * (turned + turned.transpose(0, 2, 1)) - np.einsum("bc,a->abc", unit, polarization)
-    return Piezoelectricity(improper, proper, None)
+    return Piezoelectricity(improper, proper, None, "quadrupoles")
 
 
 def from_quadrupoles(quadrupoles: Floats, volume: float) -> Floats:
@@ -150,8 +171,8 @@ def relaxed_piezoelectric_tensor(
 
     Λ = ∂F/∂η at fixed fractional coordinates, Φ⁺ the inverse of the force constants of the zone centre without the
     three translations, so Φ⁺ Λ is how far ions move per strain. Thirteen evaluations, 6 N more, and one with Z*.
-    Where the calculator has dynamical quadrupoles the clamped part is theirs, and Z* that of long waves; else the
-    clamped part is from the same strains.
+    Where the polarization is made with transfers, or the calculator has no dynamical quadrupoles, the clamped part is
+    from the same strains; else it is that of the quadrupoles, and Z* that of long waves.
 
     Args:
         calculator: ASE calculator with dipole, charges, forces and born_effective_charges.
@@ -159,7 +180,7 @@ def relaxed_piezoelectric_tensor(
         strain: size of the symmetric strains η.
         distance: displacement of the force constants, Å.
         supercell: repetitions of the cell in which Z* and quadrupoles are taken: where charge flows, its smallest wave
-            vectors are nearer to the limit k → 0 that defines them.
+            vectors are nearer to the limit k → 0 that defines them. Not needed, and not used, with transfers.
         largest_force: eV/Å, above which ions are not at rest.
 
     Raises:
@@ -184,12 +205,14 @@ def relaxed_piezoelectric_tensor(
         )
     slopes = _strain_slopes(calculator, atoms, strain, start, forces=True)
     motion = center.displacements(slopes.forces)
-    long_wave = "dynamical_quadrupoles" in calculator.implemented_properties
+    transfers = _has_transfers(calculator, atoms)
+    long_wave = "dynamical_quadrupoles" in calculator.implemented_properties and not transfers
     clamped = (
         long_wave_piezoelectric_tensor(calculator, atoms, supercell) if long_wave else _clamped(atoms, start, slopes)
     )
     name = "long_wave_born_charges" if long_wave else "born_effective_charges"
-    raw = np.asarray(calculator.get_property(name, repeated), dtype=float)[: len(atoms)]
+    raw = np.asarray(calculator.get_property(name, atoms if transfers else repeated), dtype=float)
+    raw = raw[: len(atoms)]
     born, batch = torch.tensor(raw), torch.zeros(len(atoms), dtype=torch.long)
     violation = float(sum_rule_violation(born, batch).abs().max())
     effective = enforce_asr(born, batch).numpy()
@@ -225,6 +248,7 @@ class _AtStrain(NamedTuple):
     charges: Floats  # (N,) e
     forces: Floats  # (N, 3) eV/Å
     root: float  # physical over latent charge
+    transfers: bool = False  # whether the dipole was made with them
 
 
 def _check(atoms: Atoms, strain: float) -> None:
@@ -242,6 +266,11 @@ def _repeated(atoms: Atoms, supercell: tuple[int, int, int]) -> Atoms:
     return repeated
 
 
+def _has_transfers(calculator: Any, atoms: Atoms) -> bool:
+    """Whether the polarization of a structure is made with transfers: strained cells then say where charge flowed."""
+    return _at_strain(calculator, atoms, np.zeros((3, 3)), forces=False).transfers
+
+
 def _at_strain(calculator: Any, atoms: Atoms, eta: Floats, forces: bool) -> _AtStrain:
     copy = atoms.copy()
     copy.set_constraint()
@@ -255,7 +284,8 @@ def _at_strain(calculator: Any, atoms: Atoms, eta: Floats, forces: bool) -> _AtS
     latent = getattr(calculator, "results", {}).get("latent_charges")
     size = 0.0 if latent is None else float(np.linalg.norm(latent))
     root = float(np.linalg.norm(found[1])) / size if size > 0 else 1.0
-    return _AtStrain(found[0], found[1], found[2] if forces else np.zeros((len(atoms), 3)), root)
+    transfers = getattr(calculator, "results", {}).get("polarization_source") == "transfers"
+    return _AtStrain(found[0], found[1], found[2] if forces else np.zeros((len(atoms), 3)), root, transfers)
 
 
 def _strain_slopes(calculator: Any, atoms: Atoms, strain: float, start: _AtStrain, forces: bool) -> _AtStrain:
@@ -279,6 +309,8 @@ def _clamped(atoms: Atoms, start: _AtStrain, slopes: _AtStrain) -> Piezoelectric
     turned = np.einsum("ab,c->abc", unit, start.dipole)
     proper = (slopes.dipole - 0.5 * (turned + turned.transpose(0, 2, 1))) / volume
     improper = (slopes.dipole - np.einsum("bc,a->abc", unit, start.dipole)) / volume
+    if start.transfers:
+        return Piezoelectricity(improper, proper, None, "transfers")
     return Piezoelectricity(improper, proper, np.abs(slopes.charges).max((1, 2)))
 
 

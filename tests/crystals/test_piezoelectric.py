@@ -8,11 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.calculators.calculator import all_changes
+from ase.calculators.calculator import Calculator, all_changes
 from toy_calculator import Toy, molecule
+from transfers import crystal, evaluated
 
-from les_plugins.crystals.piezoelectric import piezoelectric_tensor
+from les_plugins.crystals.piezoelectric import (
+    clamped_piezoelectric_tensor,
+    from_quadrupoles,
+    piezoelectric_tensor,
+)
+from les_plugins.electrostatics.long_waves import OneShotResponse, long_waves
 from les_plugins.errors import ConfigError, GeometryError
+from les_plugins.model.physical import latent_results
 
 
 class Piezo(Toy):
@@ -96,3 +103,44 @@ def test_open_structures_and_strange_strains_are_refused() -> None:
     bad: Any = -1.0
     with pytest.raises(ConfigError, match=r"strain is -1\.0"):
         piezoelectric_tensor(Toy(), cubic(), bad)
+
+
+class Flowing(Calculator):
+    """Charge that moves between neighbours, dipoles, polarizabilities."""
+
+    implemented_properties = ["energy", "dipole", "charges", "dynamical_quadrupoles"]  # noqa: RUF012 (as ASE has it)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert atoms is not None
+        assert "dynamical_quadrupoles" not in properties  # transfers need no wave
+        self.results = {"energy": 0.0, **latent_results(evaluated(atoms))}
+
+
+def test_transfers_have_the_tensor_of_long_waves_for_every_choice_of_cell_and_images() -> None:
+    atoms = crystal()
+    found = clamped_piezoelectric_tensor(Flowing(), atoms, strain=1e-4)
+    assert found.source == "transfers"
+    assert found.charge_response is None
+    size = np.abs(found.proper).max()
+    moved = atoms.copy()
+    moved.positions[[0, 2]] += moved.cell.array[1] - moved.cell.array[2]
+    for other in (moved, atoms.repeat((2, 1, 1))):
+        again = clamped_piezoelectric_tensor(Flowing(), other, strain=1e-4)
+        # strain² times the third derivative, and the rounding of dipoles over the strain
+        np.testing.assert_allclose(again.proper, found.proper, rtol=0, atol=1e-6 * size)
+    deviations = []
+    for number in (3, 4):
+        large = evaluated(atoms.repeat(number))
+        latent, screening = large.latent, float(large.screening)
+        response = OneShotResponse(latent.permanent, 1.0, None, latent.polarizability)
+        waves = long_waves(large.positions, large.cell[0], latent.charge, latent.dipole, None, screening, response)
+        tensor = from_quadrupoles(waves.quadrupoles[:4].numpy(), atoms.get_volume())
+        deviations.append(np.abs(tensor - found.proper).max() / size)
+    assert deviations[0] / deviations[1] == pytest.approx((4 / 3) ** 4, rel=0.3)  # the order that long waves leave
+    assert deviations[1] < 0.1
