@@ -21,16 +21,7 @@ from matgl.utils.training import MGLPotentialTrainer
 from torch import nn
 
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES
-from les_plugins.adapters.matgl.data import (
-    DATASET_KEYS,
-    dataset_of,
-    elements_of,
-    force_scale,
-    labels_of,
-    read_files,
-    references,
-    trains_on_stress,
-)
+from les_plugins.adapters.matgl.data import DATASET_KEYS, DatasetFiles
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
 from les_plugins.errors import ConfigError, raising
 from les_plugins.hosting.section_name import SECTION
@@ -81,6 +72,7 @@ class MatGLTraining(TrainingRun):
     host = "matgl"
     program = "MatGL's trainer"
     keys = ("dataset", "model", "trainer")
+    data: DatasetFiles
 
     def split(self) -> None:
         """Every key of every section is checked."""
@@ -97,7 +89,6 @@ class MatGLTraining(TrainingRun):
         _check_model(model, f"{self.config_file}: model")
         _check_trainer(trainer, f"{self.config_file}: trainer")
         self.trainer = {**_DEFAULTS, **trainer}
-        self.labels = labels_of(dataset)
         self.folder = Path(self.trainer["save_path"])
 
     def target(self) -> Path:
@@ -115,9 +106,9 @@ class MatGLTraining(TrainingRun):
     def read_frames(self) -> Sequence[Atoms]:
         """Training set; all files are read, and whether the stress is trained on is decided."""
         dataset = self.settings["dataset"]
-        self.data = read_files(dataset)
+        self.data = DatasetFiles.read(dataset)
         weight = self.trainer["stress_weight"]
-        on_stress = weight != 0.0 and trains_on_stress(self.data.all(), dataset, bool(weight))
+        on_stress = weight != 0.0 and self.data.train_on_stress(bool(weight), "stress_key" in dataset)
         self.trainer["stress_weight"] = (0.1 if weight is None else weight) if on_stress else 0.0
         return self.data.training_set()
 
@@ -127,7 +118,7 @@ class MatGLTraining(TrainingRun):
         model, scaling = self._loaded() if "load" in self.settings["model"] else self._built()
         model = self._with_section(model)
         sets = {"train": self.data.train, "valid": self.data.valid, "test": self.data.test or self.data.valid}
-        data = {name: dataset_of(files, model, self.labels) for name, files in sets.items()}
+        data = {name: self.data.dataset(files, model) for name, files in sets.items()}
         potential, best = _fit(model, data, self.trainer, scaling, self.folder)
         if rank_zero_only.rank:
             return None
@@ -140,13 +131,12 @@ class MatGLTraining(TrainingRun):
         """A new energy model, and element_refs, data_mean and data_std as the file gives them."""
         section, trainer = self.settings["model"], self.trainer
         options = {key: value for key, value in section.items() if key not in _MODEL_KEYS}
-        elements = tuple(options.pop("element_types", None) or elements_of(self.frames))
-        refs, where = trainer["element_refs"], f"{self.config_file}: trainer.element_refs"
-        scale = trainer.get("data_std", 1.0)
+        elements = tuple(options.pop("element_types", None) or self.data.elements())
+        where, scale = f"{self.config_file}: trainer.element_refs", trainer.get("data_std", 1.0)
         scaling = {
-            "element_refs": references(refs, self.frames, elements, self.labels["energy"], where),
+            "element_refs": self.data.references(trainer["element_refs"], elements, where),
             "data_mean": trainer.get("data_mean", 0.0),
-            "data_std": force_scale(self.frames, self.labels["forces"]) if scale == "forces" else scale,
+            "data_std": self.data.force_scale() if scale == "forces" else scale,
         }
         name = section.get("architecture", "TensorNet")
         own = {"use_warp": False} if name == "TensorNet" else {}
