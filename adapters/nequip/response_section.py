@@ -114,7 +114,7 @@ def check_response_labels(sets: Mapping[str, Sequence[HostFrames]], response: Re
     """
     for kind, some in sets.items():
         where = ", ".join(str(frames.path) for frames in some)
-        used = [atoms for frames in some for atoms in frames if getattr(atoms, "used", True)]
+        used = [atoms for frames in some for atoms in frames if len(atoms)]
         for name in QUANTITIES:
             if name in response.quantities:
                 if not any(_has(atoms, name) for atoms in used):
