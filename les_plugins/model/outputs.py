@@ -23,6 +23,8 @@ LATENT_DIPOLES, LATENT_QUADRUPOLES = "latent_dipoles", "latent_quadrupoles"
 LATENT_POLARIZABILITY = "latent_polarizability"
 #: Of compiled code: what carries the polarization (`model.carriers`).
 CARRIED_CHARGES, CARRIED_MOMENTS = "latent_polarization_charges", "latent_polarization_moments"
+#: Charge of an atom, e, below which it is a rounding error of float32 charges that add up to zero.
+ROUNDING = 1e-6
 
 #: Charge of an atom, e, below which it is a rounding error of float32 charges that add up to zero.
 _ROUNDING = 1e-6
