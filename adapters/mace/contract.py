@@ -6,22 +6,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import mace  # noqa: F401 (before e3nn: with e3nn 0.4.4 the other order fails on torch >= 2.6)
-import numpy as np
 import torch
 import yaml
 from ase import Atoms
-from e3nn import o3
-from mace import data, modules
+from mace import data
 from torch import nn
 
 from les_plugins.adapters.mace import graphs
+from les_plugins.adapters.mace.state import build_base
 from les_plugins.precision import default_dtype
 from les_plugins.testing import AdapterContract, HostResult, waters
 from les_plugins.testing.structures import ELEMENTS
 from les_plugins.testing.training import train_in
 
 CUTOFF = 3.5
+#: Arguments of a ScaleShiftMACE, as a checkpoint has them.
+MODEL: dict[str, Any] = yaml.safe_load("""
+{
+  r_max: 3.5, num_bessel: 4, num_polynomial_cutoff: 5, max_ell: 2, correlation: 2, num_interactions: 2,
+  interaction_cls: RealAgnosticResidualInteractionBlock, interaction_cls_first: RealAgnosticResidualInteractionBlock,
+  hidden_irreps: 4x0e+4x1o, MLP_irreps: 4x0e, gate: silu, avg_num_neighbors: 4.0,
+  num_elements: 2, atomic_numbers: [1, 8], atomic_energies: [-1.0, -3.0],
+  atomic_inter_scale: 1.0, atomic_inter_shift: 0.0,
+}
+""")
 #: A training of seconds.
 SETTINGS: dict[str, Any] = yaml.safe_load("""
 {
@@ -45,7 +53,8 @@ class MACEContract(AdapterContract):
 
     def make_other_model(self) -> nn.Module:
         """With carbon."""
-        return tiny_mace(species=(1, 6, 8), cutoff=3.0, neighbors=6.0)
+        elements = {"num_elements": 3, "atomic_numbers": [1, 6, 8], "atomic_energies": [-1.0, -3.0, 0.0]}
+        return tiny_mace(**elements, r_max=3.0, avg_num_neighbors=6.0)
 
     def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> HostResult:
         """Through MACE's AtomicData and data loader; stress of open structures is not asked for alone."""
@@ -72,40 +81,11 @@ class MACEContract(AdapterContract):
         }
 
 
-def tiny_mace(
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
-    hidden: str = "4x0e+4x1o",
-    layers: int = 2,
-    species: Sequence[int] = ELEMENTS,
-    correlation: int = 2,
-    cutoff: float = CUTOFF,
-    neighbors: float = 4.0,
-) -> nn.Module:
-    """A ScaleShiftMACE with random weights, a few thousand parameters."""
+def tiny_mace(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: Any) -> nn.Module:
+    """A ScaleShiftMACE with random weights, a few thousand parameters; changes of `MODEL`."""
     torch.manual_seed(seed)
-    interaction = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
     with default_dtype(dtype):
-        model: nn.Module = modules.ScaleShiftMACE(
-            r_max=cutoff,
-            num_bessel=4,
-            num_polynomial_cutoff=5,
-            max_ell=2,
-            interaction_cls=interaction,
-            interaction_cls_first=interaction,
-            num_interactions=layers,
-            num_elements=len(species),
-            hidden_irreps=o3.Irreps(hidden),
-            MLP_irreps=o3.Irreps("4x0e"),
-            atomic_energies=np.array([-1.0, -3.0] + [0.0] * (len(species) - 2)),
-            avg_num_neighbors=neighbors,
-            atomic_numbers=list(species),
-            correlation=correlation,
-            gate=torch.nn.functional.silu,
-            atomic_inter_scale=1.0,
-            atomic_inter_shift=0.0,
-        )
-    return model
+        return build_base("ScaleShiftMACE", {**MODEL, **changes})
 
 
 def batch_of(

@@ -66,16 +66,16 @@ def take_apart(model: nn.Module) -> HostState:
 def rebuild(state: HostState) -> nn.Module:
     """The model of a state; refuses names that MACE does not list and tensors that do not fit."""
     config = dict(state.model)
-    base_class = _listed(config.pop("class", None), _BASES, "class")
-    dtype = dtype_of(config.pop("dtype", None))
+    kind, dtype = config.pop("class", None), dtype_of(config.pop("dtype", None))
+    _listed(kind, _BASES, "class")
     _check_sizes(config, WeightSizes(state.tensors))
 
     def build() -> nn.Module:
         with default_dtype(dtype):
-            model: nn.Module = base_class(**{key: _decode(key, value) for key, value in config.items()})
+            model = build_base(kind, config)
             return model if state.long_range is None else LongRangeMACE(model, state.long_range)
 
-    model = rebuilt(state, build, f"{base_class.__name__} of this MACE")
+    model = rebuilt(state, build, f"{kind} of this MACE")
     base = model.base if isinstance(model, LongRangeMACE) else model
     check_agreement("r_max", config["r_max"], float(base.r_max))
     if base.atomic_numbers.tolist() != config["atomic_numbers"]:
@@ -83,6 +83,12 @@ def rebuild(state: HostState) -> nn.Module:
             f"config.json: atomic_numbers is {quoted(config['atomic_numbers'])}; in the weights it is "
             f"{quoted(base.atomic_numbers.tolist())}"
         )
+    return model
+
+
+def build_base(kind: str, config: Mapping[str, Any]) -> nn.Module:
+    """A MACE or ScaleShiftMACE with random weights, of its arguments as a checkpoint has them."""
+    model: nn.Module = _listed(kind, _BASES, "class")(**{key: _decode(key, value) for key, value in config.items()})
     return model
 
 

@@ -78,21 +78,14 @@ def script(model: LongRangeMACE) -> torch.jit.ScriptModule:
     lengths = model.long_range.electrostatics.static_lengths()
     given = _batch(model, [structure(model, 3, lengths, 1), structure(model, 2, lengths, 2)]).to_dict()
     output = model.base(given, compute_force=False)
-    inputs = (
-        output["node_feats"].detach(),
-        given["positions"].detach(),
-        given["node_attrs"],
-        given["edge_index"],
-        given["shifts"],
-        given["cell"].view(-1, 3, 3),
-        given["pbc"].view(-1, 3),
-        given["batch"],
-    )
+    graph = {name: given[name].detach() for name in ("positions", "node_attrs", "edge_index", "shifts", "batch")}
+    graph["node_feats"] = output["node_feats"].detach()
+    graph["cell"], graph["pbc"] = given["cell"].view(-1, 3, 3), given["pbc"].view(-1, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # `check_same_numbers` looks at what it warns of
         warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support instance-level")
-        traced = torch.jit.trace(_LongRangeTensors(model), inputs, check_trace=False)
+        traced = torch.jit.trace(_LongRangeTensors(model), (graph,), check_trace=False)
         compiled: torch.jit.ScriptModule = torch.jit.script(
             ScriptableMACE(jit.compile(copy.deepcopy(model.base)), traced, list(model.base.heads), lengths)
         )
@@ -107,22 +100,11 @@ class _LongRangeTensors(nn.Module):
         self.irreps = layer_irreps(model.base)
         self.long_range: LongRange = model.long_range
 
-    def forward(
-        self,
-        node_feats: Tensor,
-        positions: Tensor,
-        node_attrs: Tensor,
-        edge_index: Tensor,
-        shifts: Tensor,
-        cell: Tensor,
-        pbc: Tensor,
-        batch: Tensor,
-    ) -> tuple[Tensor, ...]:
-        graph = {"positions": positions, "node_attrs": node_attrs, "edge_index": edge_index, "shifts": shifts}
-        features = node_features(self.irreps, graph, node_feats)
-        result = self.long_range(features, positions, cell, pbc, batch)
-        carriers = carriers_of(result, batch, cell.shape[0])
-        modes = list(carriers.modes(positions, cell, pbc, batch))
+    def forward(self, graph: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        geometry = graph["positions"], graph["cell"], graph["pbc"], graph["batch"]
+        result = self.long_range(node_features(self.irreps, graph, graph["node_feats"]), *geometry)
+        carriers = carriers_of(result, graph["batch"], graph["cell"].shape[0])
+        modes = list(carriers.modes(*geometry))
         one = torch.ones_like(result.charge)
         return (
             result.atomic_energy,
@@ -186,21 +168,13 @@ class ScriptableMACE(nn.Module):
         positions, cell = data["positions"], data["cell"].view(-1, 3, 3)
         moved = compute_virials or compute_stress or compute_displacement
         output = self.base(data, training=training, compute_force=False, compute_displacement=moved)
-        pbc = torch.ones_like(cell[:, 0], dtype=torch.bool)
-        if "pbc" in data:
-            pbc = data["pbc"].view(-1, 3)
         node_feats = output["node_feats"]
         assert node_feats is not None
-        found = self.long_range(
-            node_feats,
-            data["positions"],
-            data["node_attrs"],
-            data["edge_index"],
-            data["shifts"],
-            strained(cell, output["displacement"]),
-            pbc,
-            data["batch"],
-        )
+        graph = {"node_feats": node_feats, "cell": strained(cell, output["displacement"])}
+        for name in ["positions", "node_attrs", "edge_index", "shifts", "batch"]:
+            graph[name] = data[name]
+        graph["pbc"] = data["pbc"].view(-1, 3) if "pbc" in data else torch.ones_like(cell[:, 0], dtype=torch.bool)
+        found = self.long_range(graph)
         atomic, energy, charge, dipole, quadrupole, polarizability = found[:6]
         carried, moment, terms, phase, direction = found[6:]
         if bool(energy.isnan().any()):

@@ -32,7 +32,7 @@ def save(folder: Path) -> None:
     """Write every model and its predictions."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, irreps in MODELS.items():
-        model = amplify(les_plugins.attach(tiny_mace(hidden=irreps, correlation=3), SECTION))
+        model = amplify(les_plugins.attach(tiny_mace(hidden_irreps=irreps, correlation=3), SECTION))
         les_plugins.save(model, folder / f"{name}.les", "mace")
         np.savez(folder / f"{name}.npz", **predictions(folder / f"{name}.les"))
 

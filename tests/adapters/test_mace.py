@@ -50,15 +50,15 @@ def test_zero_init_starts_exactly_at_maces_predictions_and_can_leave_them():
 
 
 def test_a_one_layer_model_gets_edge_heads_and_refuses_equivariant_ones():
-    model = long_range_model(FULL, layers=1)
+    model = long_range_model(FULL, num_interactions=1)
     output = model(batch_of([waters()]))
     assert output["latent"].permanent.dipole.abs().max().item() > 0
     with pytest.raises(ConfigError, match="vector"):
-        les_plugins.attach(tiny_mace(layers=1), {"heads": "equivariant"})
+        les_plugins.attach(tiny_mace(num_interactions=1), {"heads": "equivariant"})
 
 
 def test_two_e_features_are_read_in_e3nns_order():
-    model = long_range_model(FULL, hidden="4x0e+4x1o+4x2e")
+    model = long_range_model(FULL, hidden_irreps="4x0e+4x1o+4x2e")
     atoms = waters(pbc=False)
     rotation = Rotation.from_euler("xyz", [0.2, 0.7, -0.5]).as_matrix()
     turned = atoms.copy()

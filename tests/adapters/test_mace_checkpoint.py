@@ -111,7 +111,7 @@ def test_a_fresh_process_predicts_the_same_without_any_setting_of_torch_load(sav
     [("4x0e", torch.float32), ("4x0e+4x1o", torch.float64), ("4x0e+4x1o+4x2e", torch.float32)],
 )
 def test_every_tensor_comes_back_bit_for_bit_in_its_own_dtype(tmp_path: Path, hidden: str, dtype: torch.dtype) -> None:
-    model = les_plugins.attach(tiny_mace(hidden=hidden, dtype=dtype), SECTION)
+    model = les_plugins.attach(tiny_mace(hidden_irreps=hidden, dtype=dtype), SECTION)
     loaded, _ = load_model(les_plugins.save(model, tmp_path / "model.les", "mace"))
     assert torch.get_default_dtype() == torch.float32
     before, after = model.state_dict(), loaded.state_dict()

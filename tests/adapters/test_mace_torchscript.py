@@ -118,7 +118,7 @@ def test_forces_of_the_file_can_be_differentiated_again(model, compiled, column)
 @pytest.mark.parametrize(
     ("feature", "config", "options"),
     [
-        ("charge", {"multipoles": ["charge"]}, {"layers": 1}),
+        ("charge", {"multipoles": ["charge"]}, {"num_interactions": 1}),
         (
             "charge, dipole; induced charge; isotropic induced dipole",
             {
@@ -129,8 +129,12 @@ def test_forces_of_the_file_can_be_differentiated_again(model, compiled, column)
             {},
         ),
         ("", {"multipoles": ["charge", "dipole"], "heads": "edge", "remove_self_interaction": False}, {}),
-        ("", {"multipoles": ["charge"], "total_charge": "conserved"}, {"layers": 1}),
-        ("", {"multipoles": ["charge"], "initial_charges": {"O": -0.6}, "element_charges": "fixed"}, {"layers": 1}),
+        ("", {"multipoles": ["charge"], "total_charge": "conserved"}, {"num_interactions": 1}),
+        (
+            "",
+            {"multipoles": ["charge"], "initial_charges": {"O": -0.6}, "element_charges": "fixed"},
+            {"num_interactions": 1},
+        ),
     ],
 )
 def test_other_moments_responses_and_heads_are_compiled_alike(feature, config, options, column):
@@ -241,7 +245,7 @@ SMALL = {"multipoles": ["charge"], "dl": 2.0, "static_cell": [8.0, 8.0, 8.0]}
     ],
 )
 def test_shifted_charges_and_the_direct_sum_for_a_model_that_uses_the_mesh(feature, config, tmp_path, column):
-    model = long_range_model({**SMALL, **config}, layers=1)
+    model = long_range_model({**SMALL, **config}, num_interactions=1)
     compiled = torch.jit.load(compile_model(model, tmp_path / "model.pt", None, "cpu", {}))
     direct = copy.deepcopy(model)
     direct.long_range.electrostatics.change_settings(method="direct")
@@ -261,7 +265,7 @@ def test_shifted_charges_and_the_direct_sum_for_a_model_that_uses_the_mesh(featu
 )
 def test_what_depends_on_values_raises_an_error(feature, config, tmp_path, column):
     with pytest.raises((ConfigError, GeometryError), match="traced") as caught:
-        compile_model(long_range_model({**SMALL, **config}, layers=1), tmp_path / "model.pt", None, "cpu", {})
+        compile_model(long_range_model({**SMALL, **config}, num_interactions=1), tmp_path / "model.pt", None, "cpu", {})
     column[feature] = refusal(caught.value)
 
 

@@ -40,7 +40,7 @@ def mace(folder: Path) -> dict[str, Any]:
     from les_plugins.adapters.mace.calculator import LesMACECalculator
     from les_plugins.adapters.mace.contract import MACEContract, tiny_mace
 
-    bare = tiny_mace(hidden="2x0e+2x1o", correlation=1)
+    bare = tiny_mace(hidden_irreps="2x0e+2x1o", correlation=1)
     model = MACEContract().amplify(les_plugins.attach(bare, ALL_TERMS))
     les_plugins.save(model, folder / "mace.les", "mace")
     torch.save(model, folder / "mace.model")
