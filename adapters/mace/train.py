@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,12 +18,14 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from les_plugins.adapters.mace.data import Found, read_data, reading
-from les_plugins.adapters.mace.heads import literal
+from les_plugins.adapters.mace.heads import literal, replays
+from les_plugins.adapters.mace.response import check_labels, response_seam
 from les_plugins.adapters.mace.seam import Built, model_seam, run
 from les_plugins.adapters.mace.start import START
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.hosting.section_name import SECTION, is_near_miss
+from les_plugins.model.response_config import RESPONSE_SECTION, ResponseLossConfig
 from les_plugins.storage.training import did_you_mean
 from les_plugins.training import TrainingRun
 
@@ -51,6 +53,7 @@ class MACETraining(TrainingRun):
             raise ConfigError(
                 f"{self.config_file}: {START} is {self.start!r}; expected a .les folder or a name of the zoo"
             )
+        self.response = self._response_section()
         self.args = parse_arguments(self.settings, self.arguments, self.config_file)
         self._refuse_unsupported()
         check_device(self.args.device)
@@ -62,6 +65,8 @@ class MACETraining(TrainingRun):
     def read_frames(self) -> Sequence[Atoms]:
         """Of every head, with the keys that MACE reads."""
         self.data = read_data(self.args, self.config_file, self.reads_total_charge())
+        if self.response is not None:
+            check_labels(self.data, self.response)
         return self.data.training_set()
 
     def reads_total_charge(self) -> bool:
@@ -76,7 +81,12 @@ class MACETraining(TrainingRun):
 
     def fit(self) -> nn.Module | None:
         """MACE's `run`; None after a dry run."""
-        with model_seam(self.long_range, self.start) as built, reading(self.data), _progress(built):
+        with ExitStack() as stack:
+            if self.response is not None:
+                stack.enter_context(response_seam(self.response))
+            built = stack.enter_context(model_seam(self.long_range, self.start))
+            stack.enter_context(reading(self.data))
+            stack.enter_context(_progress(built))
             self.stopped = run(self.args, built)
         if self.args.dry_run or built.model is None or not built.first:
             return None
@@ -98,6 +108,15 @@ class MACETraining(TrainingRun):
         """MACE's own models."""
         return self.target().parent.glob(f"{self.args.name}*.model")
 
+    def _response_section(self) -> ResponseLossConfig | None:
+        """The section, taken out of the settings."""
+        if RESPONSE_SECTION not in self.settings:
+            return None
+        where = f"{self.config_file}: {RESPONSE_SECTION}"
+        if self.long_range is None:
+            raise ConfigError(f"{where}: the model has no {SECTION} section beside it, which is to learn")
+        return ResponseLossConfig.parse(self.settings.pop(RESPONSE_SECTION), where)
+
     def _refuse_unsupported(self) -> None:
         foundation = self.args.foundation_model
         if self.start is not None and foundation is not None:
@@ -110,6 +129,8 @@ class MACETraining(TrainingRun):
         for flag in ("enable_cueq", "enable_oeq", "lora"):
             if self.long_range is not None and getattr(self.args, flag, False):
                 raise HostError(f"--{flag} converts MACE's own classes only; it cannot be combined with {SECTION} yet")
+        if self.response is not None and replays(self.args):
+            raise ConfigError(f"{RESPONSE_SECTION}: a fine-tuning with replayed data has no response labels of them")
         if self.args.model not in ("MACE", "ScaleShiftMACE"):
             raise ConfigError(f"model is {self.args.model!r}; allowed with les-plugins: MACE, ScaleShiftMACE")
 
@@ -125,7 +146,7 @@ def parse_arguments(settings: Mapping[str, Any], arguments: Sequence[str], confi
         if str(key) not in known:
             raise ConfigError(
                 f"{config_file}: unknown key {key!r}{did_you_mean(key, known | {SECTION, START})}; allowed: MACE's own "
-                f"options (mace_run_train --help), {SECTION} and {START}"
+                f"options (mace_run_train --help), {SECTION}, {RESPONSE_SECTION} and {START}"
             )
     for item in arguments:
         name = item.removeprefix("--").split("=")[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 from ase import Atoms
 
 from les_plugins.adapters.nequip.data import HostFrames
-from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
+from les_plugins.data.response_labels import NAMES, check_response_labels
+from les_plugins.errors import ConfigError, DataError
 from les_plugins.model.response_config import QUANTITIES, RESPONSE_SECTION, ResponseLossConfig
 
 #: NequIP's field of each label; all but that of Born charges are registered by `extension.py`.
@@ -21,13 +21,6 @@ FIELDS = {
     "born_effective_charges": "born_effective_charges",
     "polarizability": "polarizability",
 }
-#: Names in structure files. ASE's `polarization`, e/Å², NequIP reads by itself.
-_NAMES = {
-    "dipole": ("dipole", "REF_dipole"),
-    "polarization": ("polarization_dipole", "REF_polarization_dipole"),
-    "born_effective_charges": ("REF_born_effective_charges",),
-    "polarizability": ("polarizability", "REF_polarizability"),
-}
 _MODULE = "les_plugins.adapters.nequip.response"
 #: NequIP's training modules, and ours in their place.
 _MODULES = {
@@ -35,6 +28,8 @@ _MODULES = {
     "nequip.train.EMALightningModule": f"{_MODULE}.EMAResponseLightningModule",
     "nequip.train.ScheduleFreeLightningModule": f"{_MODULE}.ScheduleFreeResponseLightningModule",
 }
+#: Names that NequIP reads as they stand.
+_READ = ("polarization", "born_effective_charges")
 _READER = "nequip.data.datamodule.ASEDataModule"
 
 
@@ -93,65 +88,47 @@ def response_overrides(settings: Mapping[str, Any], response: ResponseLossConfig
         found += [
             f"++data.key_mapping.{name}={FIELDS[quantity]}"
             for quantity in response.quantities
-            for name in _NAMES[quantity]
-            if name not in mapped
+            for name in NAMES[quantity]
+            if name not in mapped and name not in _READ
         ]
     return found
 
 
-def check_response_labels(sets: Mapping[str, Sequence[HostFrames]], response: ResponseLossConfig) -> None:
-    """Look for the labels of every weight above zero in the frames of the sets.
+def check_labels(sets: Mapping[str, Sequence[HostFrames]], response: ResponseLossConfig) -> None:
+    """Look for the labels of every weight in the frames of the sets, as `check_response_labels` says.
 
     Args:
-        sets: frames of each kind ("train", "val"), labels in `info` under NequIP's names.
+        sets: frames of each kind ("train", "val").
         response: the section.
 
     Raises:
-        DataError: no frame of the training set has a label.
-
-    Warns:
-        LesPluginsWarning: no validation frame has it, or frames hold a label that the section does not name.
+        DataError: no frame of the training set has a label, or a frame has it under two names.
     """
     for kind, some in sets.items():
-        where = ", ".join(str(frames.path) for frames in some)
         used = [atoms for frames in some for atoms in frames if len(atoms)]
-        for name in QUANTITIES:
-            if name in response.quantities:
-                if not any(_has(atoms, name) for atoms in used):
-                    _say_missing(name, len(used), where, kind)
-            elif name not in response.named and (count := sum(_mentions(atoms, name) for atoms in used)):
-                warnings.warn(
-                    f"{where}: {count} of {len(used)} frames have {name}, which {RESPONSE_SECTION} does not name: it "
-                    "is not trained on",
-                    LesPluginsWarning,
-                    3,
-                )
+        for frames in some:
+            for number, names in enumerate(frames.names):
+                _refuse_two_names(names, f"{frames.path}, frame {number}", response)
+        counts = {name: sum(_has(atoms, name) for atoms in used) for name in QUANTITIES}
+        mentions = {name: sum(any(key in atoms.info for key in NAMES[name]) for atoms in used) for name in QUANTITIES}
+        where = ", ".join(str(frames.path) for frames in some)
+        quantities, named = response.quantities, response.named
+        check_response_labels(counts, mentions, len(used), quantities, named, where, kind == "train")
 
 
-def _say_missing(name: str, count: int, where: str, kind: str) -> None:
-    text = (
-        f"{where}: none of {count} frames has {name} (looked for {', '.join(_all_names(name))}), which "
-        f"{RESPONSE_SECTION} has a weight for"
-    )
-    if kind == "train":
-        instead = f"set {RESPONSE_SECTION}.{name}: 0, or name it in data.key_mapping: {{NAME: {FIELDS[name]}}}"
-        raise DataError(f"{text}; {instead}")
-    warnings.warn(f"{text}: its error is not validated", LesPluginsWarning, 4)
-
-
-def _mentions(atoms: Atoms, name: str) -> bool:
-    """Whether a frame of the file has a label, read or not."""
-    return any(key in atoms.info for key in (*_all_names(name), FIELDS[name]))
+def _refuse_two_names(names: Sequence[str], where: str, response: ResponseLossConfig) -> None:
+    """NequIP would take one of them in silence."""
+    for quantity in response.quantities:
+        given = [name for name in NAMES[quantity] if name in names]
+        if len(given) > 1:
+            both = " and ".join(map(repr, given))
+            raise DataError(f"{where}: has its {quantity} under {both}; allowed: one of {', '.join(NAMES[quantity])}")
 
 
 def _has(atoms: Atoms, name: str) -> bool:
     fields = (FIELDS[name], "polarization") if name == "polarization" else (FIELDS[name],)
     values = [atoms.info[field] for field in fields if atoms.info.get(field) is not None]
     return any(bool(np.isfinite(np.asarray(value, dtype=float)).any()) for value in values)
-
-
-def _all_names(name: str) -> tuple[str, ...]:
-    return (*_NAMES[name], *{"polarization": ("polarization",), "born_effective_charges": (name,)}.get(name, ()))
 
 
 def _mappings(value: Any) -> Iterator[Any]:

@@ -27,7 +27,7 @@ from les_plugins.adapters.nequip.data import (
 )
 from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, referenced, run_directory
 from les_plugins.adapters.nequip.model import initialize_nequip
-from les_plugins.adapters.nequip.response_section import check_response_labels, response_of, response_overrides
+from les_plugins.adapters.nequip.response_section import check_labels, response_of, response_overrides
 from les_plugins.data.training import TrainingFiles
 from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, raising
 from les_plugins.hosting.build import parse_section
@@ -104,7 +104,7 @@ class NequIPTraining(TrainingRun):
         sets = self._checked_sets() if self.trains else {}
         self.data = TrainingFiles(dict(by_file(sets.get("train", ()))), dict(by_file(sets.get("val", ()))))
         if self.response is not None:
-            check_response_labels(sets, self.response)
+            check_labels(sets, self.response)
         return spread(sets.get("train", ()), GAUGE_FRAMES)
 
     def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
