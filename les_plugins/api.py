@@ -19,6 +19,7 @@ from les_plugins.hosting import registry
 from les_plugins.hosting.build import parse_section, parts_of
 from les_plugins.hosting.types import Host, HostInfo, HostState
 from les_plugins.model.gauge import Sign, change_sign, mean_susceptibility, note_epsilon_infinity, read_sign
+from les_plugins.model.outputs import long_range_part
 from les_plugins.storage import checkpoint, zoo
 from les_plugins.storage.sizes import WeightSizes, building, check_description
 
@@ -40,9 +41,11 @@ def attach(model: nn.Module, config: LongRangeConfig | Mapping[str, Any]) -> nn.
 
     Raises:
         ConfigError: the section cannot be used as written.
-        HostError: no adapter knows this kind of model.
+        HostError: no adapter knows this kind of model, or it has a long-range part already.
     """
     parsed = parse_section(config, "attach: long_range")
+    if long_range_part(model) is not None:
+        raise HostError("this model has a long-range part already")
     for info in registry.hosts():
         if not info.available:
             continue

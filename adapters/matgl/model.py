@@ -24,7 +24,6 @@ from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range, parse_section
 from les_plugins.model.features import Edges, FeatureLayout, NodeFeatures
 from les_plugins.model.long_range import LongRangeResult
-from les_plugins.model.outputs import refuse_second_part
 
 
 class NoPairsError(HostError):
@@ -157,10 +156,9 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> nn.Module:
     """A model of the same kind, a bare one or a `Potential`, that shares the weights of `model`.
 
     Raises:
-        HostError: a long-range part is there already, or none can be attached to this model.
+        HostError: none can be attached to this model.
         ConfigError: heads that the features cannot feed.
     """
-    refuse_second_part(model)
     if not isinstance(model, Potential):
         return LongRangeModel.around(model, config).train(model.training)
     inner = LongRangeModel.around(energy_model(model), config).train(model.training)

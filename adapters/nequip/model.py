@@ -27,7 +27,6 @@ from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import FeatureLayout
 from les_plugins.model.irreps import layer_layout
-from les_plugins.model.outputs import refuse_second_part
 from les_plugins.precision import default_dtype
 
 #: Names that NequIP and Allegro give to the modules that we look for.
@@ -45,18 +44,13 @@ def initialize_nequip() -> None:
 
 
 def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
-    """A GraphModel that shares the weights of `model` and has a long-range part.
-
-    Args:
-        model: a GraphModel of NequIP or Allegro, built, loaded from a checkpoint or from a package.
-        config: the `long_range:` section.
+    """A GraphModel that shares the weights of `model`: built, loaded from a checkpoint or from a package.
 
     Raises:
-        HostError: a model with a long-range part already, or of another architecture.
+        HostError: a model of another architecture.
         ConfigError: heads that the features cannot feed.
     """
     network = energy_network(model)
-    refuse_second_part(model)
     parameter = next(model.parameters())
     with default_dtype(model.model_dtype):
         modules = _with_long_range(network, config, tuple(model.type_names))

@@ -29,7 +29,6 @@ from les_plugins.hosting.build import build_long_range, parse_section
 from les_plugins.hosting.section_name import SECTION
 from les_plugins.model.features import FeatureLayout
 from les_plugins.model.irreps import layer_layout
-from les_plugins.model.outputs import refuse_second_part
 from les_plugins.precision import default_dtype
 
 #: Names that SevenNet gives to the modules that we look for.
@@ -89,17 +88,12 @@ def with_config(model: AtomGraphSequential, config: Mapping[str, Any]) -> AtomGr
 def attach_long_range(model: nn.Module, config: LongRangeConfig) -> AtomGraphSequential:
     """An AtomGraphSequential that shares the modules of `model`, with ours among them.
 
-    Args:
-        model: a model of `build_model`, of SevenNet's own builder, or of a checkpoint.
-        config: the `long_range:` section.
-
     Raises:
-        HostError: a model with a long-range part already, a part of a parallel model, or one with an accelerator.
+        HostError: a part of a parallel model, or one with an accelerator.
         ConfigError: heads that the features cannot feed.
     """
     if not isinstance(model, AtomGraphSequential):
         raise HostError(f"the long-range part can be attached to an AtomGraphSequential, not to {type(model).__name__}")
-    refuse_second_part(model)
     layers = dict(model.named_children())
     _check_layers(layers)
     irreps, vector, layout = _features(model)

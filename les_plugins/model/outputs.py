@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from les_plugins.electrostatics.observables.carriers import Carriers, charge_of_total
-from les_plugins.errors import HostError
 from les_plugins.model.long_range import LongRange, LongRangeResult
 
 if TYPE_CHECKING:
@@ -40,12 +39,6 @@ def section_of(model: nn.Module) -> LongRangeConfig | None:
     """The `long_range:` section of a model, None without a long-range part."""
     part = long_range_part(model)
     return None if part is None else part.config
-
-
-def refuse_second_part(model: nn.Module) -> None:
-    """Raise HostError for a model that has a long-range part: two would count the electrostatics twice."""
-    if long_range_part(model) is not None:
-        raise HostError("this model has a long-range part already")
 
 
 def latent_outputs(result: LongRangeResult) -> dict[str, Tensor]:

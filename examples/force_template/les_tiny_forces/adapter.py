@@ -9,11 +9,11 @@ from tiny_forces.model import TinyForces, edge_vectors, make_batch
 from tiny_forces.model import train as host_train
 from torch import nn
 
-from les_plugins.data.near_origin import near_origin
 from les_plugins.data.training import read_labelled_frames
 from les_plugins.hosting.build import build_long_range
 from les_plugins.hosting.calculator import LongRangeCalculator
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes
 from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
 from les_plugins.training import TrainingRun
@@ -87,13 +87,12 @@ class Calculator(LongRangeCalculator, HostCalculator):
         self.adopt(getattr(model, "long_range", None), model.settings["elements"], metadata)
 
     def evaluate_host(self, atoms, properties, system_changes):
-        super().evaluate_host(near_origin(atoms), properties, system_changes)  # of models in float32
+        super().evaluate_host(self.near(atoms), properties, system_changes)  # of models in float32
 
 
 def state(model):
-    section = model.long_range.config if isinstance(model, LongRangeForces) else None
     arguments = {**model.settings, "dtype": dtype_name(model)}
-    return state_of("tiny_forces", model, arguments, section, ("les-tiny-forces", "torch"))
+    return state_of("tiny_forces", model, arguments, section_of(model), ("les-tiny-forces", "torch"))
 
 
 def rebuild(state):

@@ -7,6 +7,7 @@ from tiny_forces.model import TinyForces, make_batch
 
 from les_plugins.hosting import registry
 from les_plugins.testing import AdapterContract, HostResult
+from les_plugins.testing.training import in_mode
 
 
 class TinyForcesContract(AdapterContract):
@@ -21,9 +22,8 @@ class TinyForcesContract(AdapterContract):
 
     def evaluate(self, model, frames, training=False):
         batch = make_batch(frames, model)
-        before = model.training
-        output = model.train(training)(batch)
-        model.train(before)
+        with in_mode(model, training):
+            output = model(batch)
         names = ("energy", "atomic_energy", "forces", "stress")
         return HostResult(*(output[name] for name in names), positions=batch["positions"])
 
