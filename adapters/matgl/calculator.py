@@ -58,7 +58,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
         """MatGL's, and the energies of atoms."""
         types = torch.tensor([self.known_elements.index(z) for z in atoms.numbers], device=self._device)
         with host_dtype(self._dtype):
-            self._host_calculate(self.near(atoms), properties, system_changes)
+            self._host_calculate(self.near(self.with_total_charge(atoms)), properties, system_changes)
             # inside: the model keeps them, and the next thread's evaluation replaces them
             energies = atomic_energies(self.potential, types, torch.zeros_like(types))
         self.atoms = atoms.copy()  # the host's is the one that it was given
@@ -67,7 +67,7 @@ class LesMatGLCalculator(LongRangeCalculator, PESCalculator):
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """A batch of MatGL's graphs; none where a periodic structure has no pairs."""
         with host_dtype(self._dtype):
-            items = (self._atoms2graph.get_graph(self.near(atoms)) for atoms in frames)
+            items = (self._atoms2graph.get_graph(self.near(self.with_total_charge(atoms))) for atoms in frames)
             graphs, lattices, _ = zip(*items, strict=True)
             try:
                 found = self.potential(

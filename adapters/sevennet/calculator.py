@@ -87,7 +87,7 @@ class LesSevenNetCalculator(LongRangeCalculator, SevenNetCalculator):  # type: i
         return output[keys.PRED_TOTAL_ENERGY], output[keys.PRED_FORCE], stress_of(output)
 
     def _graph(self, atoms: Atoms) -> Any:
-        data = graph_of(atoms, float(self.cutoff), next(self.model.parameters()).dtype)
+        data = graph_of(self.with_total_charge(atoms), float(self.cutoff), next(self.model.parameters()).dtype)
         if self.modal:
             data[keys.DATA_MODALITY] = self.modal
         return data.to(self.device)

@@ -38,6 +38,24 @@ def total_charge_of(atoms: Atoms, where: str = "structure") -> float:
     return next(iter(found.values()), 0.0)
 
 
+def refuse_charge_of_engine(atoms: Atoms, calculator: object, engine: str) -> None:
+    """Raise DataError where an engine would leave a structure's total charge behind, for a model that reads it.
+
+    Args:
+        atoms: the structure that the engine is given.
+        calculator: that it evaluates.
+        engine: its name, for the message.
+    """
+    if not getattr(calculator, "takes_total_charge", False) or not brings_charge(atoms):
+        return
+    charge, known = total_charge_of(atoms), getattr(calculator, "total_charge", None) or 0.0
+    if charge != known:
+        raise DataError(
+            f"structure: has a total charge of {charge:g} e, which {engine} does not hand on to the calculator, whose "
+            f"total_charge is {known:g}; set calculator.total_charge = {charge:g}"
+        )
+
+
 def charge_for_graph(atoms: Atoms) -> float:
     """The total charge that a graph carries, whatever model it is for, e: 0 too where there is no number.
 
@@ -73,7 +91,7 @@ def unread_initial_charges(atoms: Atoms) -> str | None:
 
     They may be partial charges of a force field: no model takes their sum for the total charge.
     """
-    if any(atoms.info.get(name) is not None for name in NAMES) or (given := given_charge(atoms)) is None:
+    if brings_charge(atoms) or (given := given_charge(atoms)) is None:
         return None
     return f"{given} e, which are not read as its total charge: give info['charge']"
 
@@ -85,6 +103,11 @@ def unread_spin(atoms: Atoms) -> str | None:
         if value is not None and value not in closed:
             return f"info[{name!r}] = {value:g}"
     return None
+
+
+def brings_charge(atoms: Atoms) -> bool:
+    """Whether a structure says what its total charge is, be it zero."""
+    return any(atoms.info.get(name) is not None for name in NAMES)
 
 
 def any_charged(frames: Iterable[Atoms]) -> bool:

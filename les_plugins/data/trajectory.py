@@ -60,6 +60,7 @@ class Trajectory:
         degrees_of_freedom: that temperatures are counted with.
         constraints_text: constraints of the start, as `described_constraints` writes them.
         run: what the run that made the file is told by; "" in files of older versions.
+        total_charge: e, that the start brought; None in files of older versions.
         susceptibility: χ that fields inside the material were scaled with, where the model has one.
     """
 
@@ -75,6 +76,7 @@ class Trajectory:
     constraints_text: str = "[]"
     run: str = ""
     susceptibility: float | None = None
+    total_charge: float | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Trajectory:
@@ -108,6 +110,7 @@ class Trajectory:
                 str(attributes.get("constraints", "[]")),
                 str(attributes.get("run", "")),
                 float(attributes["susceptibility"]) if "susceptibility" in attributes else None,
+                float(attributes["total_charge"]) if "total_charge" in attributes else None,
             )
         check_values(found)
         return found
@@ -142,6 +145,8 @@ class Trajectory:
             self.part(name, place, place + 1)[0] for name in ("positions", "velocities", "cell")
         )
         atoms = Atoms(self.numbers, positions, cell=cell, pbc=self.pbc, masses=self.masses)
+        if self.total_charge:
+            atoms.info["charge"] = self.total_charge
         atoms.set_velocities(velocities / units.fs)
         atoms.set_constraint([dict2constraint(described) for described in jsonio.decode(self.constraints_text)])
         return atoms

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from les_plugins.data.given_charge import charge_for_graph
 from les_plugins.data.trajectory import Trajectory, described_constraints
 from les_plugins.dynamics.settings import Settings
 from les_plugins.dynamics.writer import is_empty
@@ -149,6 +150,8 @@ def _check_same(output: Path, before: Trajectory, settings: Settings, facts: Map
             problems.append(f"{name} of the start are others than before")
     if before.run and described_constraints(start) != before.constraints_text:
         problems.append("constraints of the start are others than before")
+    if before.total_charge is not None and charge_for_graph(start) != before.total_charge:
+        problems.append(f"the total charge was {before.total_charge:g} and is {charge_for_graph(start):g} e")
     if problems:
         raise ConfigError(f"{output}: cannot be resumed with other settings: {'; '.join(problems)}")
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
+from les_plugins.data.given_charge import charge_for_graph
 from les_plugins.data.labels import BORN
 from les_plugins.data.metrics import Floats
 from les_plugins.data.trajectory import ALWAYS, SERIES, Trajectory, described_constraints
@@ -119,6 +120,7 @@ def _begun(atoms: Atoms, output: Path, settings: Settings, facts: Mapping[str, A
         "degrees_of_freedom": recorder.integrator.degrees_of_freedom,
         "constraints": constraints,
         "run": run_name,
+        "total_charge": charge_for_graph(atoms),
     }
     if (susceptibility := getattr(atoms.calc, "reference_susceptibility", None)) is not None:
         attributes["susceptibility"] = float(susceptibility)

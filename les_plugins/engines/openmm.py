@@ -13,6 +13,7 @@ from ase import Atoms, units
 from numpy.typing import NDArray
 
 from les_plugins.data.frames import check_elements_of, check_frame
+from les_plugins.data.given_charge import refuse_charge_of_engine
 from les_plugins.errors import GeometryError, HostError, how_to_install
 
 #: Å.
@@ -51,12 +52,14 @@ def system_from_atoms(atoms: Atoms, calculator: Any) -> OpenMMSystem:
     Raises:
         HostError: OpenMM or OpenMM-ML is not installed.
         GeometryError: periodic along some axes only, or constraints, which OpenMM would not know.
-        DataError: NaN, a singular cell, an element that the model does not know.
+        DataError: NaN, a singular cell, an element that the model does not know, a total charge other than
+            `calculator.total_charge`.
     """
     _check_installed()
     check_frame(atoms, "structure")
     if hasattr(calculator, "known_elements"):
         check_elements_of(atoms, calculator.known_elements, "structure")
+    refuse_charge_of_engine(atoms, calculator, "OpenMM")
     if atoms.constraints:
         raise GeometryError(
             "the structure has constraints of ASE, which OpenMM does not know: remove them, and give atoms that shall "

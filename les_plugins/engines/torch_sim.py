@@ -17,6 +17,7 @@ from torch import Tensor
 
 from les_plugins.data.batch import evaluate_batch
 from les_plugins.data.frames import check_elements_of, check_frame
+from les_plugins.data.given_charge import refuse_charge_of_engine
 from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, LesPluginsWarning, how_to_install
 
 try:
@@ -84,7 +85,8 @@ def state_from_atoms(frames: Sequence[Atoms], model: CalculatorModel) -> Any:
     Raises:
         ConfigError: no structures.
         GeometryError: a slab or wire, or periodic and open structures in one state.
-        DataError: NaN, a singular cell, an element that the model does not know.
+        DataError: NaN, a singular cell, an element that the model does not know, a total charge other than
+            `model.calculator.total_charge`: that of all systems of a state is the same.
     """
     if not frames:
         raise ConfigError("a state needs at least one structure")
@@ -102,6 +104,7 @@ def state_from_atoms(frames: Sequence[Atoms], model: CalculatorModel) -> Any:
                 f"{where} is {'periodic' if atoms.pbc.all() else 'open'}, structure 0 is not: torch-sim has one "
                 "periodicity for all systems of a state; make two states"
             )
+        refuse_charge_of_engine(atoms, model.calculator, "torch-sim")
         if atoms.constraints:
             raise DataError(f"{where}: has constraints of ASE, which torch-sim does not know: remove them")
     if moving := [number for number, atoms in enumerate(frames) if atoms.has("momenta") and atoms.get_momenta().any()]:

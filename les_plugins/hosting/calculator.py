@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from les_plugins.data.cautions import Cautions
 from les_plugins.data.frames import check_elements_of, check_frame
-from les_plugins.data.given_charge import total_charge_of
 from les_plugins.data.near_origin import near_origin
 from les_plugins.electrostatics.long_waves import warn_of_long_waves
 from les_plugins.electrostatics.observables import Carriers
@@ -115,12 +114,11 @@ class LongRangeCalculator(CurrentEvaluation):
         DeviceError: a device that this machine does not have.
 
     Attributes:
-        takes_total_charge, takes_spin: whether the model reads the total charge, or the spin, of a structure.
+        takes_spin: whether the model reads the spin of a structure.
         always: properties to compute with every structure, asked for or not; molecular dynamics sets the
             current for the steps that it records.
     """
 
-    takes_total_charge: bool = False
     takes_spin: bool = False
     implemented_properties: list[str]
     known_elements: list[int]
@@ -221,21 +219,6 @@ class LongRangeCalculator(CurrentEvaluation):
         self._cautions.look(atoms, where, screened, self.takes_total_charge, self.takes_spin)
         if self.takes_total_charge:
             self.total_charge_of(atoms, where)
-
-    def total_charge_of(self, atoms: Atoms, where: str = "structure") -> float:
-        """The total charge, e, of a structure, for a model that reads it.
-
-        Raises:
-            DataError: no number, or two that differ.
-        """
-        return total_charge_of(atoms, where)
-
-    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """As ASE's, which does not look at `info`: another total charge is another structure."""
-        changes: list[str] = super().check_state(atoms, tol)  # type: ignore[misc]
-        if not changes and self.takes_total_charge and self.total_charge_of(atoms) != self.total_charge_of(self.atoms):
-            return ["total charge"]
-        return changes
 
     @contextmanager
     def observing(self, properties: Sequence[str] | None, positions: Tensor | None = None) -> Iterator[None]:

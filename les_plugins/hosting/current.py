@@ -35,7 +35,7 @@ class CurrentEvaluation(BatchEvaluation):
             atoms: the structure; that of the last evaluation when None.
         """
         structure: Atoms = self.atoms if atoms is None else atoms
-        changed = self.check_state(structure)  # type: ignore[attr-defined]
+        changed = self.check_state(structure)
         if changed or (self._product is None and "born_effective_charges" not in self.results):
             self.calculate(structure, ["forces", CURRENT])  # type: ignore[attr-defined]
         product, self._product = self._product, None  # its graph serves once

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from les_plugins.data.given_charge import NAMES, brings_charge, total_charge_of
 from les_plugins.electrostatics.observables import electronic_screening
 from les_plugins.errors import ConfigError, HostError, quoted
 from les_plugins.model.long_range import LongRangeResult
@@ -22,14 +24,18 @@ class Material:
     Attributes:
         has_long_range: whether the model has a long-range part; set by the adapter.
         metadata: config.json of the checkpoint.
+        takes_total_charge: whether the model reads the total charge of a structure.
     """
 
     has_long_range: bool
+    atoms: Any
     metadata: Mapping[str, Any]
     _epsilon_infinity: float = 1.0
     _susceptibility: float | None = None
     _external_field: NDArray[Any] | None = None
     _part: nn.Module | None = None
+    _total_charge: float | None = None
+    takes_total_charge: bool = False
 
     @property
     def epsilon_infinity(self) -> float:
@@ -63,6 +69,56 @@ class Material:
         allowed = "a number of at least 0, or None"
         self._susceptibility = None if value is None else _at_least(0.0, value, "reference_susceptibility", allowed)
         self.reset()  # type: ignore[attr-defined]
+
+    @property
+    def total_charge(self) -> float | None:
+        """Total charge, e, of structures that bring none; None, the default, for zero.
+
+        For engines that hand structures over without their `info`. What a structure brings itself is taken first.
+        Results are cleared when it is set.
+        """
+        return self._total_charge
+
+    @total_charge.setter
+    def total_charge(self, charge: float | None) -> None:
+        if charge is not None:
+            allowed = "a finite number of e, or None"
+            found = finite_numbers(charge, "total_charge", allowed)
+            if found.shape != () or isinstance(charge, bool):
+                raise ConfigError(f"total_charge is {quoted(charge)}; allowed: {allowed}")
+            if not self.takes_total_charge:
+                raise HostError(
+                    "total_charge: this model does not read total charges; allowed: a model that was trained with "
+                    "long_range: {total_charge: given}"
+                )
+            charge = float(found)
+        self._total_charge = charge
+        self.reset()  # type: ignore[attr-defined]
+
+    def total_charge_of(self, atoms: Atoms, where: str = "structure") -> float:
+        """The total charge, e, of a structure, or else that of the calculator, for a model that reads it.
+
+        Raises:
+            DataError: no number, or two that differ.
+        """
+        if self.total_charge is None or brings_charge(atoms):
+            return total_charge_of(atoms, where)
+        return self.total_charge
+
+    def with_total_charge(self, atoms: Atoms) -> Atoms:
+        """For an adapter whose graphs are made of the structure alone: a copy that brings the charge which is read."""
+        if not self.takes_total_charge:
+            return atoms
+        found: Atoms = atoms.copy()
+        found.info.update(dict.fromkeys(NAMES, self.total_charge_of(atoms)))
+        return found
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """As ASE's, which does not look at `info`: another total charge is another structure."""
+        changes: list[str] = super().check_state(atoms, tol)  # type: ignore[misc]
+        if not changes and self.takes_total_charge and self.total_charge_of(atoms) != self.total_charge_of(self.atoms):
+            return ["total charge"]
+        return changes
 
     @property
     def takes_external_field(self) -> bool:

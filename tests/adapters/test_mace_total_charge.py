@@ -18,7 +18,7 @@ from les_plugins.adapters.mace.contract import SETTINGS
 from les_plugins.adapters.mace.data import read_data
 from les_plugins.adapters.mace.torchscript import compile_model
 from les_plugins.adapters.mace.train import parse_arguments
-from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
+from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +72,11 @@ def test_training_files_have_the_charge_under_either_name_or_the_one_that_mace_i
     found = read_data(args, Path("config.yaml"), reads_charge=True).training_set()
     assert [atoms.info[args.total_charge_key] for atoms in found] == [-1.0, 0.0]
     assert [atoms.info["charge"] for atoms in found] == [-1.0, 0.0]
+
+
+def test_a_total_charge_is_set_on_a_calculator_that_reads_it_alone(model: torch.nn.Module) -> None:
+    calculator = LesMACECalculator(model)
+    with pytest.raises(ConfigError, match="total_charge is 'plus'; allowed: a finite number of e"):
+        calculator.total_charge = "plus"
+    with pytest.raises(HostError, match="this model does not read total charges"):
+        LesMACECalculator(tiny_mace()).total_charge = 1.0

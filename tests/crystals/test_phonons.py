@@ -387,3 +387,10 @@ class TestPerovskite:
         assert np.abs(wavenumbers[np.argsort(np.abs(wavenumbers))[:3]]).max() < 1.0
         assert np.count_nonzero((wavenumbers > 2800) & (wavenumbers < 3400)) == 6
         assert np.count_nonzero((wavenumbers > 1700) & (wavenumbers <= 2800)) == 0
+
+
+def test_phonons_of_a_charged_crystal_are_refused() -> None:
+    atoms = rock_salt()
+    atoms.info["charge"] = -1
+    with pytest.raises(DataError, match="total charge of -1 e; phonons are built for neutral crystals"):
+        phonons.displaced_supercells(atoms, SUPERCELL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,13 @@ from toy_calculator import Toy, labelled, molecule
 
 from les_plugins.data.cautions import Cautions
 from les_plugins.data.evaluation import evaluate
-from les_plugins.data.given_charge import ChargedFrames, check_total_charges, given_charge, total_charge_of
+from les_plugins.data.given_charge import (
+    ChargedFrames,
+    check_total_charges,
+    given_charge,
+    refuse_charge_of_engine,
+    total_charge_of,
+)
 from les_plugins.errors import DataError, LesPluginsWarning
 
 
@@ -143,3 +150,12 @@ def test_charges_of_training_data_are_read_or_said_not_to_be() -> None:
     del frames[2][1].info["charge"]
     with pytest.warns(LesPluginsWarning, match="1 of 3 frames have a spin, which no model of les-plugins reads"):
         check_total_charges(frames, reads=True)
+
+
+def test_a_charge_that_an_engine_would_leave_behind_is_refused_unless_the_calculator_has_it() -> None:
+    reading = SimpleNamespace(takes_total_charge=True, total_charge=None)
+    with pytest.raises(DataError, match=r"which OpenMM does not hand on .* set calculator.total_charge = 1"):
+        refuse_charge_of_engine(ion(charge=1), reading, "OpenMM")
+    refuse_charge_of_engine(ion(charge=1), SimpleNamespace(takes_total_charge=True, total_charge=1.0), "OpenMM")
+    refuse_charge_of_engine(ion(charge=0), reading, "OpenMM")
+    refuse_charge_of_engine(ion(charge=1), SimpleNamespace(), "OpenMM")  # it warns that it does not read charges

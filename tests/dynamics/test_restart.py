@@ -279,3 +279,17 @@ def test_a_read_only_folder_is_said_in_words(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "open", read_only)
     with pytest.raises(DataError, match=r"md\.h5: cannot be written: Read-only file system"):
         simulate(tmp_path / "md.h5", 20)
+
+
+def test_a_trajectory_keeps_the_total_charge_of_its_start_and_is_not_resumed_with_another(tmp_path: Path) -> None:
+    output, ion = tmp_path / "md.h5", molecule(1, periodic=True)
+    ion.info["charge"] = 1
+    settings = Settings.of(steps=4, **SETTINGS)
+    run(Toy(), ion, output, settings, {"model": "toy"}, save_every=0.0)
+    assert Trajectory.open(output).atoms().info == {"charge": 1.0}
+    with pytest.raises(ConfigError, match="the total charge was 1 and is 0 e"):
+        simulate(output, 8, resume=True)
+    ion = molecule(1, periodic=True)
+    ion.info["charge"] = 1
+    run(Toy(), ion, output, Settings.of(steps=8, **SETTINGS), {"model": "toy"}, resume=True, save_every=0.0)
+    assert simulate(tmp_path / "neutral.h5", 4).atoms().info == {}
