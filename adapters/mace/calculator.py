@@ -61,6 +61,8 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         self.adopt(long_range_part(self.models[0]), self.z_table.zs, metadata, epsilon_infinity)
         self._charge_key = self.info_keys.setdefault("total_charge", "charge")
 
+    keeps_force_graph = True
+
     def geometry(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
         """The cell is MACE's, which has vectors along axes that are not periodic too."""
         positions = torch.as_tensor(atoms.positions, device=self.device)

@@ -95,7 +95,7 @@ class LongRangeMACE(nn.Module):
             total_charge=data.get("total_charge") if reads_charge else None,
         )
         energies = result.energy, result.atomic_energy
-        asked = training, compute_force, compute_virials, compute_stress, compute_hessian
+        asked = training or result.keep_graph, compute_force, compute_virials, compute_stress, compute_hessian
         output = with_long_range(output, *energies, positions, cell, *asked)
         return {**output, LATENT_DIPOLES: None, **latent_outputs(result), "latent": result}
 

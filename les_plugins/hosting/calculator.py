@@ -26,7 +26,6 @@ from les_plugins.model.long_range import LongRange, LongRangeResult, as_result
 from les_plugins.model.physical import (
     LatentStructure,
     born_results,
-    current_of,
     field_results,
     latent_results,
     long_wave_results,
@@ -332,10 +331,10 @@ class LongRangeCalculator(CurrentEvaluation):
             raise PropertyNotImplementedError(f"{name}: this model has no long-range part, train it with one")
         return super().get_property(name, atoms, allow_calculation)  # type: ignore[misc]
 
-    def _look(self, module: nn.Module, inputs: Sequence[Any], output: LongRangeResult) -> None:
+    def _look(self, module: nn.Module, inputs: Sequence[Any], output: LongRangeResult) -> LongRangeResult | None:
         observation = _current.get()
         if observation is None or observation is not self._observation:
-            return  # another thread's evaluation of the same model
+            return None  # another thread's evaluation of the same model
         output = as_result(output)
         positions, cell, pbc, batch = inputs[1:5]
         if isinstance(module, LongRange):
@@ -349,9 +348,7 @@ class LongRangeCalculator(CurrentEvaluation):
         susceptibility = self.susceptibility_for(output, cell, pbc)
         structure = LatentStructure(output, positions, cell, pbc, self.epsilon_infinity, susceptibility, total)
         derived, wanted = observation.derived, set(observation.wanted)
-        if CURRENT in wanted and (current := current_of(structure)) is not None:
-            derived[CURRENT] = current
-        elif CURRENT in wanted:
+        if CURRENT in wanted and not structure.carriers.is_fixed:
             wanted.add("born_effective_charges")
         if "born_effective_charges" in wanted:
             derived["born_effective_charges"] = born_results(structure)
@@ -361,6 +358,8 @@ class LongRangeCalculator(CurrentEvaluation):
             field = torch.as_tensor(self._external_field, dtype=torch.float64, device=positions.device)
             energy, forces, dipole = field_results(structure, field)
             derived.update(field_energy=energy, field_forces=forces, field_dipole=dipole)
+        # the last derivative before the host's own
+        return self.keep_current(structure, derived) if CURRENT in wanted else None
 
 
 def keeps_charge(part: nn.Module) -> bool:

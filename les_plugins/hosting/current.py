@@ -10,19 +10,45 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
-from les_plugins.electrostatics.observables import Current
+from les_plugins.electrostatics.observables import Current, CurrentOfForces
 from les_plugins.hosting.batch import BatchEvaluation
+from les_plugins.model.long_range import LongRangeResult
+from les_plugins.model.physical import LatentStructure, current_of
 
 #: Asks an evaluation to keep what `CurrentEvaluation.current` needs.
 CURRENT = "current"
 
 
 class CurrentEvaluation(BatchEvaluation):
-    """What a calculator does with velocities."""
+    """What a calculator does with velocities.
 
+    Attributes:
+        keeps_force_graph: whether the host keeps the graph of its forces where a `LongRangeResult` asks for it. A
+            current then costs no derivative of its own.
+    """
+
+    keeps_force_graph: bool = False
     atoms: Any
     results: Mapping[str, Any]
     _product: Current | None = None
+
+    def keep_current(self, structure: LatentStructure, derived: dict[str, Any]) -> LongRangeResult | None:
+        """During an evaluation: what `current` needs, under `CURRENT`, where it does not take all of Z*.
+
+        Args:
+            structure: the one evaluated.
+            derived: results that need the graph.
+
+        Returns:
+            What the host is to go on with in the place of the long-range result, or None.
+        """
+        kind = CurrentOfForces if self.keeps_force_graph else Current
+        if (current := current_of(structure, kind)) is None:
+            return None
+        derived[CURRENT] = current
+        work = getattr(current, "work", None)
+        latent = structure.latent
+        return None if work is None else latent._replace(energy=latent.energy + work, keep_graph=True)
 
     def current(self, velocities: Any, atoms: Atoms | None = None) -> NDArray[Any]:
         """J = Σ Z* v = dP/dt, (3,) e times the unit of velocities.

@@ -41,6 +41,7 @@ class LongRangeResult(NamedTuple):
         element_charges: (N,) e, the permanent charges without the transfers, or None.
         flow: of induced charge between neighbours, or None.
         total_charge: (B,) e, physical, of every structure where it is given, or None.
+        keep_graph: whether the host is asked to keep the graph of the forces that it makes of `energy`.
     """
 
     energy: Tensor
@@ -58,6 +59,7 @@ class LongRangeResult(NamedTuple):
     element_charges: Tensor | None = None
     flow: Transfers | None = None
     total_charge: Tensor | None = None
+    keep_graph: bool = False
 
     @property
     def dipolar(self) -> Tensor | None:

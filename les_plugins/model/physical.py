@@ -154,11 +154,16 @@ def born_results(structure: LatentStructure) -> NDArray[Any]:
     return _array(born_of_carriers(structure.carriers, *places, epsilon=structure.screening.detach()))
 
 
-def current_of(structure: LatentStructure) -> Current | None:
-    """J(v) = Σ Z* v of one structure, physical, by one product once v is known; None where it takes all of Z*."""
+def current_of(structure: LatentStructure, kind: type[Current] = Current) -> Current | None:
+    """J(v) = Σ Z* v of one structure, physical, by one product once v is known; None where it takes all of Z*.
+
+    Args:
+        structure: with its graph.
+        kind: with a derivative of its own, or `CurrentOfForces`.
+    """
     if not structure.carriers.is_fixed:
         return None
-    return Current(structure.carriers, structure.positions, structure.batch, structure.screening.detach())
+    return kind(structure.carriers, structure.positions, structure.batch, structure.screening.detach())
 
 
 def one_shot_response(part: nn.Module, latent: LongRangeResult) -> OneShotResponse | None:

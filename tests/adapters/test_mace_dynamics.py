@@ -13,6 +13,7 @@ pytest.importorskip("mace", reason="mace-torch is not installed: nox -s tests-ma
 
 from field_laws import check_long_waves
 from mace_models import amplify, tiny_mace, waters
+from transfer_laws import CHARGED, check_born_charges_of_transfers, check_current, check_work_of_a_field
 
 import les_plugins
 from les_plugins.adapters.mace.calculator import LesMACECalculator
@@ -135,3 +136,14 @@ def test_the_current_of_an_open_molecule_is_the_derivative_of_its_dipole(
     slope = (dipole[2:] - dipole[:-2]) / (2.0 * found.interval)
     # the central difference: it falls with the square of the time step, as it should
     np.testing.assert_allclose(found["current"][1:-1], slope, atol=1e-4 * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("pbc", [True, [True, True, False], False], ids=["periodic", "slab", "open"])
+def test_conserved_charges_have_a_polarization_without_phases(pbc: Any) -> None:
+    calculator = LesMACECalculator(amplify(les_plugins.attach(tiny_mace(), CHARGED)))
+    atoms = waters(2, seed=3)
+    atoms.pbc = pbc
+    check_born_charges_of_transfers(calculator, atoms, pbc is True)
+    check_current(calculator, atoms)
+    if pbc is True:
+        check_work_of_a_field(calculator, atoms)

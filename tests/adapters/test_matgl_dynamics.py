@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("matgl", reason="matgl is not installed: nox -s tests-matgl"
 
 from field_laws import FIELD, check_conserved_energy, check_long_waves, check_one_evaluation, check_periodic_forces
 from matgl_models import ARCHITECTURES, tiny_long_range, waters
+from transfer_laws import CONSERVED, check_born_charges_of_transfers, check_current, check_work_of_a_field
 
 from les_plugins.adapters.matgl.calculator import LesMatGLCalculator
 
@@ -55,3 +57,15 @@ def test_a_periodic_structure_without_pairs_has_a_field_on_its_fixed_charges(cal
         calculator.external_field = None
     np.testing.assert_allclose(added, np.einsum("a,nab->nb", FIELD, born), rtol=1e-9, atol=1e-12)  # rounding
     assert np.abs(added).max() > 1e-6
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("pbc", [True, False], ids=["periodic", "open"])
+def test_conserved_charges_have_a_polarization_without_phases(pbc: Any, architecture: str) -> None:
+    calculator = LesMatGLCalculator(tiny_long_range(architecture, CONSERVED))
+    atoms = waters(2, seed=3)
+    atoms.pbc = pbc
+    check_born_charges_of_transfers(calculator, atoms, pbc is True)
+    check_current(calculator, atoms)
+    if pbc is True:
+        check_work_of_a_field(calculator, atoms)

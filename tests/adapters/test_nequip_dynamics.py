@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ pytest.importorskip("nequip", reason="nequip is not installed: nox -s tests-nequ
 
 from field_laws import check_conserved_energy, check_long_waves, check_one_evaluation, check_periodic_forces
 from nequip_models import tiny_long_range, waters
+from transfer_laws import CHARGED, check_born_charges_of_transfers, check_current, check_work_of_a_field
 
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
 
@@ -40,3 +42,15 @@ def test_the_work_of_a_pulse_is_what_the_energy_gains(
     calculator: LesNequIPCalculator, tmp_path: Path, pbc: bool
 ) -> None:
     check_conserved_energy(calculator, waters(pbc=pbc), tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["nequip", "allegro"])
+@pytest.mark.parametrize("pbc", [True, [True, True, False], False], ids=["periodic", "slab", "open"])
+def test_conserved_charges_have_a_polarization_without_phases(pbc: Any, architecture: str) -> None:
+    calculator = LesNequIPCalculator(tiny_long_range(architecture, CHARGED))
+    atoms = waters(2, seed=3)
+    atoms.pbc = pbc
+    check_born_charges_of_transfers(calculator, atoms, pbc is True)
+    check_current(calculator, atoms)
+    if pbc is True:
+        check_work_of_a_field(calculator, atoms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("sevenn", reason="sevenn is not installed: nox -s tests-sevennet")
 
 from field_laws import check_conserved_energy, check_long_waves, check_one_evaluation, check_periodic_forces
+from transfer_laws import CONSERVED, check_born_charges_of_transfers, check_current, check_work_of_a_field
 
 from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.contract import SevenNetContract
@@ -56,3 +58,14 @@ def test_born_charges_follow_from_edge_vectors_and_positions_alike(calculator: L
     np.testing.assert_allclose(born[1, :, 0], (moments[1] - moments[0]) / (2 * step), atol=1e-6 * np.abs(born).max())
     charges = calculator.get_property("charges", atoms)
     assert np.abs(born[1, :, 0] - (charges[1] - charges.mean()) * np.eye(3)[0]).max() > 1e-3  # there is such a flow
+
+
+@pytest.mark.parametrize("pbc", [True, [True, True, False], False], ids=["periodic", "slab", "open"])
+def test_conserved_charges_have_a_polarization_without_phases(pbc: Any) -> None:
+    calculator = LesSevenNetCalculator(SevenNetContract().attached(CONSERVED))
+    atoms = waters(2, seed=3)
+    atoms.pbc = pbc
+    check_born_charges_of_transfers(calculator, atoms, pbc is True)
+    check_current(calculator, atoms)
+    if pbc is True:
+        check_work_of_a_field(calculator, atoms)

@@ -5,6 +5,7 @@ Models reach them through `model.physical`; solvers and tests call them with mom
 
 from les_plugins.electrostatics.observables.born import (
     Current,
+    CurrentOfForces,
     born_effective_charges,
     born_of_carriers,
     enforce_asr,
@@ -29,6 +30,7 @@ from les_plugins.electrostatics.observables.screening import (
 __all__ = [
     "Carriers",
     "Current",
+    "CurrentOfForces",
     "Mode",
     "born_effective_charges",
     "born_of_carriers",

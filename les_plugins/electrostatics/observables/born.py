@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from les_plugins.electrostatics.checks import is_traced
-from les_plugins.electrostatics.local import to_atoms
+from les_plugins.electrostatics.local import to_atoms, to_structures
 from les_plugins.electrostatics.observables.carriers import Carriers, charge_of_total
-from les_plugins.errors import GeometryError
+from les_plugins.errors import GeometryError, HostError
 
 
 def born_effective_charges(
@@ -113,10 +114,17 @@ class Current:
         )
         self._slope: Tensor | None = None
         if moment is not None and moment.requires_grad:
-            weighted = (moment * to_atoms(self._weight, batch)).sum()
-            (self._slope,) = torch.autograd.grad(
-                weighted, positions, retain_graph=True, create_graph=True, materialize_grads=True
-            )
+            weighted = (moment * to_atoms(self._weight, batch)).sum(1)
+            self._differentiate(to_structures(weighted, batch, self._n_structures), positions)
+
+    def _differentiate(self, weighted: Tensor, positions: Tensor) -> None:
+        (self._slope,) = torch.autograd.grad(
+            weighted.sum(), positions, retain_graph=True, create_graph=True, materialize_grads=True
+        )
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """None: a copy of what holds it has no graph, which cannot be copied."""
+        return type(None), ()
 
     def __call__(self, velocities: Tensor) -> Tensor:
         """(B, 3), e times the unit of velocities (N, 3); the graph is gone then."""
@@ -128,6 +136,38 @@ class Current:
             current = current + moved
         factor = torch.as_tensor(self._epsilon, dtype=current.dtype, device=current.device).sqrt()
         return current * (factor if factor.dim() == 0 else factor[:, None])
+
+
+class CurrentOfForces(Current):
+    """J(v) from the very derivative that makes a host's forces: that of E + w·P, which w = 0 leaves as it is.
+
+    It saves the derivative that `Current` takes for itself. Who differentiates adds `work` to the energy and keeps the
+    graph of the derivative (`create_graph`); the gradient that arrives at `positions` is remembered.
+
+    Attributes:
+        work: (B,) eV, w·P of the moments, zero, with a graph; None where no moment depends on the positions.
+    """
+
+    work: Tensor | None = None
+
+    def _differentiate(self, weighted: Tensor, positions: Tensor) -> None:
+        self.work = weighted
+        self._handle: RemovableHandle = positions.register_hook(self._keep)
+
+    def _keep(self, gradient: Tensor) -> None:
+        if gradient.requires_grad:  # else somebody else's derivative
+            self._slope, self.work = gradient, None
+            self._handle.remove()
+
+    def __call__(self, velocities: Tensor) -> Tensor:
+        """As `Current`.
+
+        Raises:
+            HostError: no derivative with a graph has arrived.
+        """
+        if self.work is not None:
+            raise HostError("the current is to come from the derivative of the forces, which kept no graph")
+        return super().__call__(velocities)
 
 
 def field_forces(
