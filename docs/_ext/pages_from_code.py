@@ -1,4 +1,4 @@
-"""Writes the reference of commands and of the `long_range:` section from the code, to docs/reference/generated/."""
+"""Writes the reference of commands and of our sections from the code, to docs/reference/generated/."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from les_plugins import cli
 from les_plugins.config import Checked, LongRangeConfig
 from les_plugins.electrostatics.settings import check_setting
 from les_plugins.errors import ConfigError
+from les_plugins.model.response_config import ResponseLossConfig
 
 
 def command_line() -> str:
@@ -88,6 +89,11 @@ def section() -> str:
     return "\n".join(["## `long_range`", "", *_table(LongRangeConfig, "")])
 
 
+def response_section() -> str:
+    """The keys of `response_loss:`, Markdown."""
+    return "\n".join(_table(ResponseLossConfig, ""))
+
+
 def _table(model: type[BaseModel], prefix: str) -> list[str]:
     meanings = _attributes(model)
     lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
@@ -151,9 +157,10 @@ def _attributes(model: type[BaseModel]) -> dict[str, str]:
 
 
 def write(folder: Path) -> None:
-    """Both files, for pages to include; only what changed is written."""
+    """The files, for pages to include; only what changed is written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("command-line.md", command_line()), ("long-range.md", section())):
+    texts = {"command-line.md": command_line(), "long-range.md": section(), "response-loss.md": response_section()}
+    for name, text in texts.items():
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

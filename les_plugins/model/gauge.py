@@ -154,7 +154,8 @@ def note_epsilon_infinity(model: nn.Module, susceptibility: float | None) -> boo
     """
     for part in model.modules():
         if isinstance(part, LongRange) and part.trained_screening() is not None:
-            if part.config.response.dipole != "none" and susceptibility is None:
+            response = part.config.response
+            if susceptibility is None and (response.dipole != "none" or response.charge == "pairs"):
                 return False
             part.note_epsilon_infinity(susceptibility)
     return True

@@ -164,7 +164,7 @@ def observing(part: LongRange, quantities: Collection[str], projections: int = 0
 
 
 def _unscreened(part: LongRange, result: LongRangeResult, pbc: Tensor) -> Undefined:
-    unknown = result.polarizability is not None and part.trained_screening() is None
+    unknown = result.dipolar is not None and part.trained_screening() is None
     return Undefined(pbc.all(1) & unknown, _SCREENING)
 
 
@@ -189,11 +189,8 @@ def _polarizability(part: LongRange, result: LongRangeResult, geometry: Geometry
     """(B, 3, 3) ε_e Σ α of the atoms, and of periodic structures ε0 V (ε_e − 1) of what screens them."""
     whole = part.with_collective_polarizability(result, *geometry)
     softness = whole.softness if whole.collective_polarizability is None else None
-    atoms = whole.polarizability if whole.collective_polarizability is None else whole.collective_polarizability
-    total = system_polarizability(geometry.positions, geometry.pbc, geometry.batch, softness, atoms, geometry.cell)
-    if whole.collective_polarizability is None and (pairs := result.pair_softness) is not None:
-        along = 0.5 * pairs.value.double()[:, None, None] * pairs.vector[:, :, None] * pairs.vector[:, None, :]
-        total = total.index_add(0, geometry.batch[pairs.centre], along.to(total.dtype))  # every pair is there twice
+    places = (geometry.positions, geometry.pbc, geometry.batch)
+    total = system_polarizability(*places, softness, whole.dipolar, geometry.cell)
     unit = torch.eye(3, dtype=total.dtype, device=total.device)
     volume = torch.linalg.det(geometry.cell).abs()
     background = torch.where(geometry.pbc.all(1), VACUUM_PERMITTIVITY * volume * (screening - 1.0), 0.0 * screening)
