@@ -112,6 +112,12 @@ def test_the_target_of_our_calculator_makes_the_polarization_of_conserved_charge
     np.testing.assert_allclose(moment, calculator.get_property("dipole", atoms), rtol=0, atol=1e-9)
 
 
+def test_a_model_that_reads_total_charges_cannot_be_compiled_and_says_so():
+    model = tiny_long_range("nequip", {**SECTION, "total_charge": "given"})
+    with pytest.raises(ConfigError, match="total_charge: given needs the total charge of every structure"):
+        traced(model, "ase")
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_one_frame_in_a_batch_of_a_model_to_be_compiled_gives_the_right_answer(architecture):
     section = {**HOST_SECTIONS[architecture], "compile_mode": "compile"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import pytest
@@ -13,6 +14,7 @@ from les_plugins import LongRangeConfig
 from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 
+LOG = logging.getLogger(__name__)
 WIDTH, STEPS, BATCH = 32, 2000, 24
 #: Of clusters that no training has seen.
 HELD_OUT = 9
@@ -105,7 +107,16 @@ def errors(model: Potential, charge: float) -> Errors:
         forces - torch.cat([cluster.forces for cluster in some]),
         change - exact,
     )
-    return Errors(*(float(difference.detach().square().mean().sqrt()) for difference in differences))
+    found = Errors(*(float(difference.detach().square().mean().sqrt()) for difference in differences))
+    true = torch.cat([cluster.charges for cluster in some])
+    sizes = [float(x.square().mean().sqrt()) for x in (torch.cat([cluster.forces for cluster in some]), exact, true)]
+    off = float((charges.detach() - true).square().mean().sqrt())
+    LOG.info(
+        "%+d e: energy %.3f eV, forces %.3f of %.2f eV/Å, change of charges %.3f of %.3f e, charges %.3f of %.3f e",
+        charge,
+        *(found.energy, found.forces, sizes[0], found.change, sizes[1], off, sizes[2]),
+    )
+    return found
 
 
 def test_the_reference_is_a_minimum_and_its_forces_are_slopes():
