@@ -14,13 +14,7 @@ from torch import Tensor, nn
 
 from les_plugins.adapters.nequip.calculator import CalculatorOfTypes
 from les_plugins.adapters.nequip.model import initialize_nequip
-from les_plugins.adapters.nequip.modules import (
-    ALL_LATENT,
-    EPSILON,
-    LATENT_BORN_CHARGES,
-    RESOLUTION,
-    STATIC_CELL,
-)
+from les_plugins.adapters.nequip.modules import ALL_LATENT, EPSILON, LATENT_BORN_CHARGES, RESOLUTION, STATIC_CELL
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
 from les_plugins.hosting.compiled import CompiledCalculator

@@ -29,15 +29,11 @@ HOST_SECTIONS: dict[str, dict[str, Any]] = yaml.safe_load("""
 nequip:
   _target_: nequip.model.NequIPGNNModel
   <<: &common
-    seed: 3
-    model_dtype: float64
-    type_names: [H, O]
-    r_max: 3.5
-    avg_num_neighbors: 4.0
-    per_type_energy_shifts: {H: -1.0, O: -3.0}
-    per_type_energy_scales: {H: 1.0, O: 1.0}
+    {
+      seed: 3, model_dtype: float64, type_names: [H, O], r_max: 3.5, l_max: 1, avg_num_neighbors: 4.0,
+      per_type_energy_shifts: {H: -1.0, O: -3.0}, per_type_energy_scales: {H: 1.0, O: 1.0},
+    }
   num_layers: 2
-  l_max: 1
   num_features: 4
   radial_mlp_depth: 1
   radial_mlp_width: 8
@@ -45,7 +41,6 @@ nequip:
 allegro:
   _target_: allegro.model.AllegroModel
   <<: *common
-  l_max: 1
   num_layers: 1
   num_scalar_features: 8
   num_tensor_features: 4

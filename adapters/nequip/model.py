@@ -16,12 +16,7 @@ from nequip.nn.compile import CompileGraphModel
 from nequip.utils.global_state import global_state_initialized, set_global_state
 from torch import nn
 
-from les_plugins.adapters.nequip.modules import (
-    ALL_LATENT,
-    EdgeFeatures,
-    KeepFeatures,
-    LongRangeEnergy,
-)
+from les_plugins.adapters.nequip.modules import ALL_LATENT, EdgeFeatures, KeepFeatures, LongRangeEnergy
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range
