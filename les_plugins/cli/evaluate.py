@@ -53,6 +53,9 @@ def evaluate(
     polarizability_unit: Annotated[
         PolarizabilityUnit, typer.Option(help="Unit of the file's polarizabilities.")
     ] = _OURS,
+    crystal_polarizability: Annotated[
+        bool, typer.Option("--crystal-polarizability", help="Compare that of crystals too, as ε0 V (ε_∞ − 1).")
+    ] = False,
     energy_key: Annotated[str | None, typer.Option(help="Name of the energy in FILE.", show_default=False)] = None,
     forces_key: Annotated[str | None, typer.Option(help="Name of the forces.", show_default=False)] = None,
     stress_key: Annotated[str | None, typer.Option(help="Name of the stress.", show_default=False)] = None,
@@ -89,6 +92,7 @@ def evaluate(
             polarizability_unit.value,
             born_symmetric,
             head,
+            crystal_polarizability,
         )
         pictures = [] if plots is None else plotting.parity_plots(result, plots, model=model.name)
     if as_json:
@@ -108,6 +112,7 @@ def compare(
     polarizability_unit: str = _OURS.value,
     born_symmetric: bool = False,
     head: str | None = None,
+    crystal_polarizability: bool = False,
 ) -> tuple[Evaluation, Survey, dict[str, Any]]:
     """The evaluation of a checkpoint on a file, what the file holds, and what identifies the model; arguments as above.
 
@@ -138,6 +143,7 @@ def compare(
         born_transposed=born_transposed,
         polarizability_unit=polarizability_unit,
         born_symmetric=born_symmetric,
+        crystal_polarizability=crystal_polarizability,
     )
     say_boundaries(file, boundaries)
     return result, found, facts

@@ -16,7 +16,7 @@ from les_plugins.data.index_order import IndexOrder
 from les_plugins.data.labels import BORN, LabelKeys, labels_of, shaped, voigt
 from les_plugins.data.metrics import ALL, Errors, Floats, composition_residual, grouped_errors, r2_within
 from les_plugins.errors import DataError, HostError, LesPluginsError
-from les_plugins.units import BOHR, COULOMB_CONSTANT
+from les_plugins.units import BOHR, COULOMB_CONSTANT, VACUUM_PERMITTIVITY
 
 OFFSET_REMOVED = "energy_offset_removed"
 #: Net charge of an open structure, e, from which on a comparison of dipoles carries a warning.
@@ -162,6 +162,7 @@ def evaluate(
     born_transposed: bool = False,
     polarizability_unit: str = "e2A2/eV",
     born_symmetric: bool = False,
+    crystal_polarizability: bool = False,
 ) -> Evaluation:
     """Run a calculator over frames and compare it with their labels.
 
@@ -174,6 +175,7 @@ def evaluate(
         born_transposed: the file's first index is the displacement, the second the polarization.
         polarizability_unit: key of `POLARIZABILITY_UNITS`.
         born_symmetric: compare the symmetric parts of Z*, for files whose order of indices is not known.
+        crystal_polarizability: compare the polarizability of crystals too, which in the file is ε0 V (ε_∞ − 1).
 
     Returns:
         Comparisons of everything that the frames have and the calculator gives.
@@ -196,11 +198,17 @@ def evaluate(
             order.add(atoms, references[BORN], references["dipole"])
         if "polarizability" in references:
             references["polarizability"] = references["polarizability"] * POLARIZABILITY_UNITS[polarizability_unit]
-        for name, reason in _not_comparable(atoms, references).items():
+        for name, reason in _not_comparable(atoms, references, crystal_polarizability).items():
             gathered.skip(name, reason)
             del references[name]
         extra = ["charges"] if "dipole" in references else []
+        crystal = "polarizability" in references and bool(atoms.pbc.all())
+        extra += ["dielectric_tensor"] if crystal else []
         predictions = predict(calculator, atoms, [*references, *extra], where)
+        if crystal:
+            predictions.pop("polarizability", None)
+            if (tensor := predictions.get("dielectric_tensor")) is not None:
+                predictions["polarizability"] = VACUUM_PERMITTIVITY * abs(atoms.cell.volume) * (tensor - np.eye(3))
         for name in sorted(references.keys() - predictions.keys()):
             gathered.skip(name, "the model does not predict it")
             del references[name]
@@ -332,15 +340,16 @@ class _Gathered:
         result.comparisons[OFFSET_REMOVED] = Comparison(OFFSET_REMOVED, reference, predicted)
 
 
-def _not_comparable(atoms: Atoms, references: dict[str, Floats]) -> dict[str, str]:
+def _not_comparable(atoms: Atoms, references: dict[str, Floats], crystal_polarizability: bool) -> dict[str, str]:
     """Labels that a structure of this boundary condition has no defined value for, and why."""
     reasons = {}
     periodic = bool(atoms.pbc.any())
     if periodic and "dipole" in references:
         reasons["dipole"] = "the dipole of a periodic structure is defined up to a quantum only"
-    if periodic and "polarizability" in references:
+    if periodic and "polarizability" in references and not (crystal_polarizability and atoms.pbc.all()):
         reasons["polarizability"] = (
-            "periodic: published values follow several definitions, and the model's leaves out charge flow"
+            "periodic: published values follow several definitions; --crystal-polarizability takes those of crystals "
+            "for ε0 V (ε_∞ − 1)"
         )
     if not atoms.pbc.all() and "stress" in references:
         reasons["stress"] = "stress needs a cell that is periodic along all three axes"

@@ -132,6 +132,7 @@ def shaped(name: str, value: Any, n_atoms: int, what: str) -> Floats:
         "virials": (6,),
         "dipole": (3,),
         "polarizability": (3, 3),
+        "dielectric_tensor": (3, 3),
         BORN: (n_atoms, 3, 3),
     }
     try:

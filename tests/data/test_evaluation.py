@@ -11,6 +11,7 @@ from les_plugins.data.evaluation import POLARIZABILITY_UNITS, evaluate, known_el
 from les_plugins.data.index_order import rotation_violation
 from les_plugins.data.labels import LabelKeys, survey
 from les_plugins.errors import DataError, GeometryError
+from les_plugins.units import VACUUM_PERMITTIVITY
 
 
 def frames(count: int = 4, periodic: bool = False) -> list[Atoms]:
@@ -149,6 +150,22 @@ def test_polarizabilities_are_converted_from_the_unit_of_the_file() -> None:
     errors = evaluate(Toy(), [atoms], polarizability_unit="A3").comparisons["polarizability"].errors()
     assert errors["all", "all"].largest < 2e-6  # Coulomb's constant has six digits
     assert POLARIZABILITY_UNITS["A3"] / POLARIZABILITY_UNITS["bohr3"] == pytest.approx(1.8897261**3)
+
+
+def test_polarizabilities_of_crystals_are_compared_with_those_of_the_dielectric_tensor() -> None:
+    class Crystal(Toy):
+        implemented_properties = [*Toy.implemented_properties, "dielectric_tensor"]  # noqa: RUF012
+
+        def calculate(self, atoms, properties, system_changes) -> None:
+            super().calculate(atoms, properties, system_changes)
+            self.results["dielectric_tensor"] = np.diag([2.0, 2.5, 3.0])
+
+    atoms = labelled(molecule(0, periodic=True))
+    atoms.info["polarizability"] = (VACUUM_PERMITTIVITY * atoms.cell.volume * np.diag([1.0, 1.5, 2.1])).ravel()
+    assert "polarizability" in evaluate(Crystal(), [atoms]).skipped
+    errors = evaluate(Crystal(), [atoms], crystal_polarizability=True).comparisons["polarizability"].errors()
+    wanted = 0.1 * VACUUM_PERMITTIVITY * atoms.cell.volume
+    assert errors["all", "all"].largest == pytest.approx(wanted)
 
 
 def test_a_dipole_that_depends_on_the_origin_is_noted() -> None:
