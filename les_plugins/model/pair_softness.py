@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.flow import PairSoftness
 from les_plugins.errors import ConfigError
 from les_plugins.model.features import Edges, FeatureLayout, NodeFeatures
-from les_plugins.model.networks import RADIAL_FUNCTIONS, ScalarHead, radial_functions
+from les_plugins.model.networks import ScalarHead, small_network
 
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SOFTNESS_SCALE = 0.01
 #: A pair's part falls off as a Gaussian of this width, Å.
 WIDTH = 1.5
+#: Of the distance, in the softness of an edge.
+POLYNOMIALS = 4
 #: Far below any softness that matters, e²/eV: no division by zero where both atoms have none.
 SMALLEST = 1e-12
 
@@ -39,10 +42,10 @@ def make_pair_softness(layout: FeatureLayout, config: LongRangeConfig) -> nn.Mod
     cutoff = float(layout.cutoff)
     if config.response.pair_cutoff is not None:
         cutoff = min(cutoff, config.response.pair_cutoff)
-    scalars = [layer.scalars for layer in layout.layers]
+    scalars, all_edges = [layer.scalars for layer in layout.layers], cutoff == float(layout.cutoff)
     if config.response.pair_softness == "edges":
-        return SoftnessOfEdges(scalars[-1], config.hidden, cutoff)
-    return SoftnessOfAtoms(scalars, config.hidden, cutoff)
+        return SoftnessOfEdges(scalars[-1], config.hidden, cutoff, all_edges)
+    return SoftnessOfAtoms(scalars, config.hidden, cutoff, all_edges)
 
 
 class SoftnessOfAtoms(nn.Module):
@@ -52,50 +55,52 @@ class SoftnessOfAtoms(nn.Module):
         scalars: channels of each layer.
         hidden: width of the network.
         cutoff: Å.
+        all_edges: whether the host's edges are no longer than that.
     """
 
-    def __init__(self, scalars: list[int], hidden: int, cutoff: float) -> None:
+    def __init__(self, scalars: list[int], hidden: int, cutoff: float, all_edges: bool = True) -> None:
         super().__init__()
-        self.cutoff = cutoff
+        self.cutoff, self.all_edges = cutoff, all_edges
         self.atoms = ScalarHead(scalars, hidden)
 
     def forward(self, features: NodeFeatures) -> PairSoftness:
         """Softness of every edge of the features."""
-        centre, neighbor, vector = edges = _edges(features)
+        centre, neighbor, vector = edges = _edges(features, None if self.all_edges else self.cutoff)
         softness = SOFTNESS_SCALE * nn.functional.softplus(self.atoms(features))
         part = neighbour_part(edges, self.cutoff)
-        at_centre, at_neighbor = softness[centre], softness[neighbor]
-        whole = softness.index_add(0, centre, at_neighbor * part) + SMALLEST
-        value = at_centre * at_neighbor * part / (0.5 * (whole[centre] + whole[neighbor]))
+        at_centre, at_neighbor = softness.index_select(0, centre), softness.index_select(0, neighbor)
+        value = at_centre * at_neighbor * part / _mean(softness.index_add(0, centre, at_neighbor * part), edges)
         return PairSoftness(centre, neighbor, vector, value)
 
 
 class SoftnessOfEdges(nn.Module):
-    """κ_ij = κ(i, j, r) f_ij / ½(s_i + s_j), s_i = 1 + Σ_k f_ik, κ a network of both atoms' scalars and the distance.
+    """κ_ij = κ(i, j, r) f_ij / ½(s_i + s_j), s_i = 1 + Σ_k f_ik, κ ∝ softplus(a_i + a_j + Σ_n b_in b_jn T_2n(r/c)).
+
+    a and b are small networks of each atom's scalars, T even Chebyshev polynomials of the distance over the cutoff c:
+    every edge takes a few products.
 
     Args:
         scalars: channels of the last layer.
         hidden: width of the network.
         cutoff: Å.
+        all_edges: whether the host's edges are no longer than that.
     """
 
-    def __init__(self, scalars: int, hidden: int, cutoff: float) -> None:
+    def __init__(self, scalars: int, hidden: int, cutoff: float, all_edges: bool = True) -> None:
         super().__init__()
-        self.cutoff = cutoff
-        self.atoms = nn.Linear(scalars, hidden)
-        self.radial = nn.Linear(RADIAL_FUNCTIONS, hidden, bias=False)
-        self.network = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1))
+        self.cutoff, self.all_edges = cutoff, all_edges
+        self.atoms = small_network(scalars, hidden, 1 + POLYNOMIALS)
 
     def forward(self, features: NodeFeatures) -> PairSoftness:
         """Softness of every edge of the features."""
-        centre, neighbor, vector = edges = _edges(features)
-        length = torch.linalg.norm(vector, dim=1, keepdim=True).clamp(min=1e-6)
+        centre, neighbor, vector = edges = _edges(features, None if self.all_edges else self.cutoff)
         atoms = self.atoms(features.layers[-1].scalars)
-        both = nn.functional.silu(atoms[centre] + atoms[neighbor]) + self.radial(radial_functions(length, self.cutoff))
-        softness = SOFTNESS_SCALE * nn.functional.softplus(self.network(both).squeeze(1))
+        at_centre, at_neighbor = atoms.index_select(0, centre), atoms.index_select(0, neighbor)
+        both = at_centre[:, 1:] * at_neighbor[:, 1:] * even_polynomials(vector, self.cutoff)
+        softness = SOFTNESS_SCALE * nn.functional.softplus(at_centre[:, 0] + at_neighbor[:, 0] + both.sum(1))
         part = neighbour_part(edges, self.cutoff)
         whole = torch.ones_like(atoms[:, 0]).index_add(0, centre, part)
-        return PairSoftness(centre, neighbor, vector, softness * part / (0.5 * (whole[centre] + whole[neighbor])))
+        return PairSoftness(centre, neighbor, vector, softness * part / _mean(whole, edges))
 
 
 def neighbour_part(edges: Edges, cutoff: float) -> Tensor:
@@ -109,7 +114,32 @@ def neighbour_part(edges: Edges, cutoff: float) -> Tensor:
     return torch.exp(-square / (2.0 * WIDTH**2)) * (1.0 - square / cutoff**2).clamp(min=0.0) ** 3
 
 
-def _edges(features: NodeFeatures) -> Edges:
-    if features.edges is None:
+def even_polynomials(vector: Tensor, cutoff: float) -> Tensor:
+    """(E, 4): Chebyshev polynomials T_0, T_2, T_4, T_6 of the length over the cutoff, of 1 beyond it.
+
+    Args:
+        vector: (E, 3) Å.
+        cutoff: Å.
+    """
+    first = 2.0 * (vector.square().sum(1) / cutoff**2).clamp(max=1.0) - 1.0
+    found = [torch.ones_like(first), first]
+    while len(found) < POLYNOMIALS:
+        found.append(2.0 * first * found[-1] - found[-2])
+    return torch.stack(found, 1)
+
+
+def _mean(whole: Tensor, edges: Edges) -> Tensor:
+    """(E,): the mean of (N,) over both ends, above zero."""
+    ends = whole.index_select(0, edges.centre) + whole.index_select(0, edges.neighbor)
+    return 0.5 * ends + SMALLEST
+
+
+def _edges(features: NodeFeatures, cutoff: float | None) -> Edges:
+    """The host's edges; those within a cutoff, where that can be looked at: the softness of others is zero."""
+    edges = features.edges
+    if edges is None:
         raise ConfigError("response.charge: pairs was asked for, and the heads were called without edges")
-    return features.edges
+    if cutoff is None or is_traced():
+        return edges
+    within = (edges.vector.detach().square().sum(1) < cutoff**2).nonzero()[:, 0]
+    return Edges(*(part.index_select(0, within) for part in edges))

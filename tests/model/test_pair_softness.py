@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from few_atoms import CUTOFF, edges_of, positions
-from torch import Tensor
+from torch import Tensor, nn
 
 from les_plugins import LatentElectrostatics, LongRangeConfig
 from les_plugins.electrostatics.flow import PairSoftness
@@ -69,7 +69,7 @@ def test_softness_ends_at_the_cutoff_with_two_derivatives(kind: str) -> None:
 
     def value(length: Tensor) -> Tensor:
         vector = torch.stack([length, -length])[:, None] * torch.tensor([[1.0, 0.0, 0.0]])
-        return softness(heads, given._replace(edges=pair._replace(vector=vector))).value[0]
+        return softness(heads, given._replace(edges=pair._replace(vector=vector))).value.sum() / 2.0
 
     at = torch.tensor(3.0 * (1.0 - 1e-4))
     first = torch.autograd.functional.jacobian(value, at)
@@ -88,6 +88,17 @@ def test_pairs_of_an_atom_have_a_bounded_softness_however_many_they_are(kind: st
     few, many = (softness(Heads(LAYOUT, section(kind)), features(0.5 * positions(n))) for n in (3, 60))
     largest = [float(torch.zeros(60).index_add(0, pairs.centre, pairs.value.detach()).max()) for pairs in (few, many)]
     assert max(largest) < 0.06  # 2 κ, and κ = 0.01 softplus(network of order one)
+
+
+@KINDS
+def test_edges_beyond_the_cutoff_are_left_out_and_change_nothing(kind: str) -> None:
+    heads, given = Heads(LAYOUT, section(kind, pair_cutoff=2.5)), features(positions(9))
+    few = softness(heads, given)
+    assert isinstance(heads.pair_softness, nn.Module)
+    heads.pair_softness.all_edges = True
+    every = softness(heads, given)
+    assert 0 < len(few.value) < len(every.value)
+    torch.testing.assert_close(every.value[every.value > 0.0], few.value)
 
 
 @KINDS
