@@ -13,6 +13,8 @@ from les_plugins.storage.checkpoint import load_tensors
 
 #: Heads that are made of other things where `heads` is another.
 _OF_A_KIND = ("dipole", "quadrupole", "anisotropy")
+#: What a model keeps beside heads where total charges are given: an attribute of `LongRange`.
+_SCREENING = "total_charge"
 
 
 def with_weights_of(model: nn.Module, changed: nn.Module, asked_by: str, source: object) -> nn.Module:
@@ -74,7 +76,10 @@ def load_with_new_heads(
 
 
 def new_heads(before: LongRangeConfig, after: LongRangeConfig) -> set[str]:
-    """Names of the heads (attributes of `heads.Heads`) that `after` needs and `before` does not."""
+    """Names of the heads (attributes of `heads.Heads`) that `after` needs and `before` does not.
+
+    Among them what stands beside the heads where total charges are given.
+    """
     found = {name for rank, name in ((1, "dipole"), (2, "quadrupole")) if before.order < rank <= after.order}
     charges = {False: set(), "onsite": {"softness"}, "pairs": {"pair_softness"}}
     if _softness_of(after) != _softness_of(before):
@@ -82,6 +87,8 @@ def new_heads(before: LongRangeConfig, after: LongRangeConfig) -> set[str]:
     if before.response.dipole != after.response.dipole != "none":
         # from isotropic to anisotropic too: there the same head means the root of what it meant
         found |= {"polarizability", "anisotropy"}
+    if before.total_charge != after.total_charge == "given":
+        found |= {"electronegativity", "charge_softness", _SCREENING}
     return found
 
 
@@ -97,4 +104,6 @@ def _shapes(tensors: Mapping[str, Tensor], head: str) -> dict[str, tuple[int, ..
 
 def _head(name: str) -> str | None:
     parts = name.split(".")
+    if _SCREENING in parts:
+        return _SCREENING
     return parts[parts.index("heads") + 1] if "heads" in parts[:-1] else None

@@ -6,6 +6,7 @@ from few_atoms import CUTOFF
 from torch import nn
 
 from les_plugins import LongRangeConfig
+from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import FeatureLayout, LayerLayout
 from les_plugins.model.heads import Heads
 from les_plugins.storage.fine_tuning import load_with_new_heads
@@ -63,3 +64,16 @@ def test_fine_tuning_with_flow_over_pairs_starts_its_softness_fresh(before):
     for name, value in model.state_dict().items():
         expected = fresh if name.startswith("heads.pair_softness") else start.state_dict()
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("charge", ["free", "conserved"])
+def test_fine_tuning_with_given_total_charges_keeps_all_other_heads_and_back_again(charge):
+    layout = FeatureLayout((LayerLayout(5),), cutoff=CUTOFF, mean_neighbors=5.0)
+    sections = [LongRangeConfig.parse({"multipoles": ["charge"], "total_charge": name}) for name in (charge, "given")]
+    for old, new in (sections, sections[::-1]):
+        start, model = build_long_range(layout, old), build_long_range(layout, new)
+        fresh = {name: value.clone() for name, value in model.state_dict().items()}
+        before = start.state_dict()
+        load_with_new_heads(model, before, old, new)
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(value, before.get(name, fresh[name]), rtol=0, atol=0)
