@@ -57,12 +57,15 @@ class WeightSizes:
             settings: as read from config.json.
             kinds: pattern of keys, as of file names, to what their values are: "cutoff", "width", "depth", "degree" or
                 "irreps", as the methods below; "integers", of which each is a width; "free", what no size follows
-                from. The first pattern that fits is taken; a key without one is free.
+                from, with everything in it. The first pattern that fits is taken; of a key without one, only what is in
+                a section is looked at.
         """
         for key, value in settings.items():
-            kind = next((kind for pattern, kind in kinds.items() if fnmatchcase(key, pattern)), "free")
+            kind = next((kind for pattern, kind in kinds.items() if fnmatchcase(key, pattern)), None)
             if isinstance(value, Mapping | list | tuple):
                 self.listed(key, value)
+            if kind == "free":
+                continue
             if isinstance(value, Mapping):
                 self.settings(value, kinds)
             elif kind == "irreps" and value:  # of one layer, or of each; or their highest degree
@@ -76,7 +79,7 @@ class WeightSizes:
             elif kind == "integers":
                 items = value if isinstance(value, list | tuple) else [value]
                 self.width(key, [item for item in items if isinstance(item, int) and not isinstance(item, bool)])
-            elif kind not in ("free", "irreps") and value is not None:
+            elif kind not in (None, "irreps") and value is not None:
                 getattr(self, kind)(key, value)
 
     def width(self, key: str, value: Any, lowest: int = 0) -> None:

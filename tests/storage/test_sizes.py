@@ -212,7 +212,14 @@ KINDS = {"seed": "free", "r_max": "cutoff", "*depth": "depth", "l_max": "degree"
 @pytest.mark.parametrize(
     "settings",
     [
-        {"seed": 10**9, "r_max": 5.0, "l_max": None, "scale": 1e9, "flag": True, "name": "x"},
+        {
+            "seed": {"torch": 10**9, "numpy": [10**9]},
+            "r_max": 5.0,
+            "l_max": None,
+            "scale": 1e9,
+            "flag": True,
+            "name": "x",
+        },
         {"irreps": "8x0e+4x1o", "irreps_edge": 2, "irreps_of_layers": ["8x0e", "4x1o"], "depth": 3},
         {"basis": {"number": 8, "parts": [{"width": 8}, 4]}, "widths": [8, 8]},
     ],
