@@ -15,11 +15,12 @@ from torch import nn
 from les_plugins import api
 from les_plugins.config import LongRangeConfig
 from les_plugins.data.training import TrainingFiles
-from les_plugins.errors import HostError, LesPluginsWarning, in_one_line
+from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, in_one_line
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import SECTION, refuse_near_misses
 from les_plugins.io.documents import read_yaml
 from les_plugins.model.long_range import LongRange
+from les_plugins.model.response_config import RESPONSE_SECTION, ResponseLossConfig
 from les_plugins.storage.checkpoint import check_target
 from les_plugins.storage.training import check_keys, file_facts, fitting, plain_options, saving
 
@@ -38,6 +39,7 @@ class TrainingRun(ABC):
         keys: keys that the host's file may have beside the section; None where the host itself checks them.
         settings: the file without the section.
         long_range: the section; None for a short-range model.
+        response: the `response_loss:` section of a host that reads it, or None.
         data: what the structure files hold; for a host that reads several.
         frames: the training set, or structures from all over it.
         facts: what the checkpoint keeps of the training beside the options, such as the last errors.
@@ -55,6 +57,7 @@ class TrainingRun(ABC):
         self.config_file, self.arguments, self.metadata = Path(config_file), tuple(arguments), dict(metadata or {})
         self.settings: dict[str, Any] = {}
         self.long_range: LongRangeConfig | None = None
+        self.response: ResponseLossConfig | None = None
         self.data = TrainingFiles()
         self.frames: Sequence[Atoms] = ()
         self.facts: dict[str, Any] = {}
@@ -90,6 +93,7 @@ class TrainingRun(ABC):
 
     def _run(self) -> Path | None:
         self.split()
+        self._check_screening()
         target = self.target()
         check_target(target)  # before hours of training, not after
         self.frames = self.read_frames()
@@ -114,6 +118,14 @@ class TrainingRun(ABC):
                 f"to its end, and its model is in {path}"
             ) from self.stopped
         return path
+
+    def _check_screening(self) -> None:
+        """Energies and forces do not see it: without labels of response it would stay where it began."""
+        if self.response is None and self.long_range is not None and self.long_range.screening == "trained":
+            raise ConfigError(
+                f"{self.config_file}: {SECTION}.screening is trained, and the file has no {RESPONSE_SECTION} that "
+                "trains it; allowed without: fixed"
+            )
 
     def split(self) -> None:
         """Take the section out of the settings, and check both; extended where a host has more sections of ours."""

@@ -12,6 +12,7 @@ from ase import Atoms
 from les_plugins.adapters.nequip.data import HostFrames
 from les_plugins.data.response_labels import NAMES, check_response_labels
 from les_plugins.errors import ConfigError, DataError
+from les_plugins.hosting.section_name import SECTION
 from les_plugins.model.response_config import QUANTITIES, RESPONSE_SECTION, ResponseLossConfig
 
 #: NequIP's field of each label; all but that of Born charges are registered by `extension.py`.
@@ -62,6 +63,13 @@ def response_of(settings: Mapping[str, Any], source: str) -> ResponseLossConfig 
             f"{source}: {RESPONSE_SECTION} stands where it is not read; write it once, beside long_range in "
             "training_module.model"
         )
+    if section is None:
+        trained = [found for found in _mappings(model) if _trains_screening(found.get(SECTION))]
+        if trained:
+            raise ConfigError(
+                f"{source}: {SECTION}.screening is trained, and there is no {RESPONSE_SECTION} beside it that trains "
+                "it; allowed without: fixed"
+            )
     if section is None or "${" in str(section):
         return None
     if any(found.get("compile_mode", "eager") != "eager" for found in _mappings(model)):
@@ -129,6 +137,10 @@ def _has(atoms: Atoms, name: str) -> bool:
     fields = (FIELDS[name], "polarization") if name == "polarization" else (FIELDS[name],)
     values = [atoms.info[field] for field in fields if atoms.info.get(field) is not None]
     return any(bool(np.isfinite(np.asarray(value, dtype=float)).any()) for value in values)
+
+
+def _trains_screening(section: Any) -> bool:
+    return isinstance(section, Mapping) and section.get("screening") == "trained"
 
 
 def _mappings(value: Any) -> Iterator[Any]:

@@ -33,7 +33,6 @@ from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, raisin
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.process import run_module
 from les_plugins.hosting.section_name import SECTION, refuse_near_misses
-from les_plugins.model.response_config import ResponseLossConfig
 from les_plugins.storage.training import saving
 from les_plugins.training import TrainingRun
 
@@ -57,7 +56,6 @@ class NequIPTraining(TrainingRun):
 
     host = "nequip"
     program = "nequip-train"
-    response: ResponseLossConfig | None = None
 
     def split(self) -> None:
         """The section stands in the model section, after Hydra has put defaults and overrides together."""

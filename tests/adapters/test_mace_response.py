@@ -58,7 +58,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def train(response: Any = RESPONSE, long_range: Any = LONG_RANGE, **changes: Any) -> Path | None:
     settings = {**contract.SETTINGS, "train_file": "train.extxyz", "valid_file": "valid.extxyz", **changes}
-    settings["response_loss"] = response
+    if response is not None:
+        settings["response_loss"] = response
     if long_range is not None:
         settings["long_range"] = long_range
     Path("config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -93,6 +94,8 @@ def test_sections_and_labels_that_cannot_be_used_are_errors_that_say_what_to_do(
         train({"born": 1.0})
     with pytest.raises(ConfigError, match="has no long_range section beside it"):
         train(long_range=None)
+    with pytest.raises(ConfigError, match="screening is trained, and the file has no response_loss"):
+        train(None)
     with pytest.raises(DataError, match="none of 6 frames has dipole"):
         train({"dipole": 1.0})
     frames = ase.io.read("train.extxyz", ":")

@@ -140,6 +140,10 @@ def test_sections_in_the_wrong_place_are_errors(work):
     compiled["training_module"]["model"]["model"]["compile_mode"] = "compile"
     with pytest.raises(ConfigError, match="needs compile_mode: eager"):
         response_of(compiled, "water.yaml")
+    without = settings()
+    del without["training_module"]["model"]["response_loss"]
+    with pytest.raises(ConfigError, match="screening is trained, and there is no response_loss beside it"):
+        response_of(without, "water.yaml")
     another = settings()
     another["training_module"]["_target_"] = "nequip.train.ConFIGLightningModule"
     with pytest.raises(ConfigError, match=r"response_loss with training_module._target_ nequip.train.ConFIG"):
