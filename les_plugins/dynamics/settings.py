@@ -31,7 +31,7 @@ class Settings(BaseModel):
         barostat_time: fs, of npt.
         seed: of the velocities and of the thermostat's noise.
         velocities: draw from Maxwell–Boltzmann, keep those of the start, or auto: keep where there are any.
-        current: record J(t) = Σ Z* v, at the cost of the derivatives for Z*.
+        current: record J(t) = Σ Z* v, at the cost of one product or of the derivatives for Z*.
         sum_rule: take the mean of Z* off every atom in J.
         field: V/Å, static, a pulse or a function of time; or None.
     """
