@@ -26,6 +26,7 @@ FEATURES = (
     "charge",
     "charge, dipole; induced charge; isotropic induced dipole",
     "charge, dipole, quadrupole; induced charge; anisotropic induced dipole",
+    "charge, dipole; charge over pairs; isotropic induced dipole",
     "charge channels",
     "forces and virial",
     "Born effective charges",

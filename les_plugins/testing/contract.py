@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from les_plugins.testing.charge_flow import ChargeFlow
 from les_plugins.testing.derivatives import Derivatives
 from les_plugins.testing.exactness import Exactness
 from les_plugins.testing.fidelity import Fidelity
@@ -14,7 +15,7 @@ from les_plugins.testing.total_charge import TotalCharges
 from les_plugins.testing.workflow import Workflow
 
 
-class AdapterContract(Exactness, Symmetry, Derivatives, Physics, TotalCharges, Sharing, Fidelity, Workflow):
+class AdapterContract(Exactness, Symmetry, Derivatives, Physics, ChargeFlow, TotalCharges, Sharing, Fidelity, Workflow):
     """What every adapter passes. Subclass it as `class TestMyHost(AdapterContract)` and pytest collects the tests."""
 
     @classmethod

@@ -32,7 +32,7 @@ from les_plugins.hosting.registry import host
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}, "static_cell": [9.0, 9.0, 9.0], "epsilon_infinity": 1.8}
 ISOTROPIC = {"charge": True, "dipole": "isotropic"}
 #: Rows of the table of docs/reference/compilers.md that the tests below fill.
-FEATURES_TRIED = 20
+FEATURES_TRIED = 21
 #: Rounding of sums in another order, float64.
 ROUNDING = 1e-10
 OUTPUTS = (
@@ -126,6 +126,16 @@ def test_forces_of_the_file_can_be_differentiated_again(model, compiled, column)
                 "response": {"charge": True, "dipole": "isotropic"},
                 "zero_init": True,
             },
+            {},
+        ),
+        (
+            "charge, dipole; charge over pairs; isotropic induced dipole",
+            {"multipoles": ["charge", "dipole"], "response": {"charge": "pairs", "dipole": "isotropic"}},
+            {},
+        ),
+        (
+            "",
+            {"multipoles": ["charge"], "response": {"charge": "pairs", "pair_softness": "edges", "pair_cutoff": 2.5}},
             {},
         ),
         ("", {"multipoles": ["charge", "dipole"], "heads": "edge", "remove_self_interaction": False}, {}),

@@ -32,7 +32,7 @@ MODE = "NequIP, AOTInductor"
 SECTION = {"dl": 2.0, "static_cell": [9.0, 9.0, 9.0], "net_charge_warning": None}
 CHARGE = {"multipoles": ["charge"]}
 #: Rows of the table that the tests below fill.
-FEATURES_TRIED = 20
+FEATURES_TRIED = 21
 #: Sums in another order, relative to the largest value.
 ROUNDING = 1e-10
 
@@ -111,6 +111,15 @@ def test_batches_of_other_sizes_with_dipoles_and_isotropic_responses(tmp_path, c
     compiled.check(waters(1), strained(), waters(5, seed=2))
     column["triclinic and left-handed cells in one batch"] = "same"
     column["other numbers of atoms and structures, other cells"] = "same"
+
+
+@pytest.mark.training
+def test_charge_that_flows_over_pairs(tmp_path, column):
+    response = {"charge": "pairs", "pair_softness": "edges", "dipole": "isotropic"}
+    compiled = Compiled("batch", {"multipoles": ["charge", "dipole"], "response": response}, tmp_path)
+    compiled.check(waters(2), waters(4, seed=2))
+    compiled.check(waters(1), strained(), waters(5, seed=2))
+    column["charge, dipole; charge over pairs; isotropic induced dipole"] = "same"
 
 
 @pytest.mark.training

@@ -14,7 +14,7 @@ import torch
 from compilers_page import check_column, refusal
 from torch import Tensor, nn
 
-from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins import LatentElectrostatics, Multipoles, PairSoftness
 from les_plugins.electrostatics.multipoles import traceless
 from les_plugins.electrostatics.observables import born_effective_charges
 from les_plugins.errors import LesPluginsError
@@ -29,10 +29,12 @@ CHARGE = ("charge",)
 FIRST = ("charge", "dipole", "softness", "isotropic")
 FULL = ("charge", "dipole", "quadrupole", "softness", "anisotropic")
 CHANNELS = ("channels",)
+FLOW = (*FIRST, "edges")
 PLAIN = (
     ("charge", CHARGE),
     ("charge, dipole; induced charge; isotropic induced dipole", FIRST),
     ("charge, dipole, quadrupole; induced charge; anisotropic induced dipole", FULL),
+    ("charge, dipole; charge over pairs; isotropic induced dipole", FLOW),
     ("charge channels", CHANNELS),
 )
 
@@ -48,17 +50,30 @@ class Layer(nn.Module):
     def forward(self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, *values: Tensor):
         given = dict(zip(self.names, values, strict=True))
         charge = given["channels"] if "channels" in given else given["charge"]
+        softness, pairs = given.get("softness"), None
+        if "edges" in given:
+            softness, pairs = None, pairs_of(positions, given["softness"], given["edges"])
         result = self.layer(
             positions,
             cell,
             pbc,
             batch,
             Multipoles(charge, given.get("dipole"), given.get("quadrupole")),
-            softness=given.get("softness"),
+            softness=softness,
             polarizability=given.get("isotropic", given.get("anisotropic")),
             external_field=given.get("field"),
+            pair_softness=pairs,
         )
-        return tuple(value for value in result if value is not None)
+        flow = () if result.flow is None else (result.flow.charge,)
+        return *(value for value in result[:6] if value is not None), *flow
+
+
+def pairs_of(positions: Tensor, softness: Tensor, edges: Tensor) -> PairSoftness:
+    """A smooth softness of pairs, of those of the atoms."""
+    centre, neighbor = edges.unbind(1)
+    vector = positions[neighbor] - positions[centre]
+    value = 100.0 * softness[centre] * softness[neighbor] * torch.exp(-vector.square().sum(1) / 10.0)
+    return PairSoftness(centre, neighbor, vector, value)
 
 
 class Mode(NamedTuple):
@@ -69,13 +84,13 @@ class Mode(NamedTuple):
         twice: the result can be asked for second derivatives.
     """
 
-    compile: Callable[[Run, tuple[Tensor, ...]], Run]
+    compile: Callable[[Layer, tuple[Tensor, ...]], Run]
     twice: bool = True
 
 
-def exported(run: nn.Module, example: tuple[Tensor, ...]) -> Run:
-    atoms, structures = torch.export.Dim("atoms", min=2), torch.export.Dim("structures", min=2)
-    values = tuple({0: atoms} for _ in example[4:])
+def exported(run: Layer, example: tuple[Tensor, ...]) -> Run:
+    atoms, structures, edges = (torch.export.Dim(name, min=2) for name in ("atoms", "structures", "edges"))
+    values = tuple({0: edges if name == "edges" else atoms} for name in run.names)
     shapes = ({0: atoms}, {0: structures}, {0: structures}, {0: atoms}, values)
     return torch.export.export(run, example, dynamic_shapes=shapes, strict=False).module()
 
@@ -113,10 +128,12 @@ def system(names: tuple[str, ...], counts: tuple[int, ...], seed: int, size: flo
         "isotropic": 0.01 * normal(total).abs(),
         "anisotropic": root @ root.transpose(1, 2),
         "field": normal(len(counts), 3),
+        "edges": ((batch[:, None] == batch) & ~torch.eye(total, dtype=torch.bool)).nonzero(),
     }
     geometry = ((size * torch.rand(total, 3, generator=generator, dtype=torch.float64)).requires_grad_(), cell)
     pbc = torch.ones(len(counts), 3, dtype=torch.bool)
-    return (geometry[0], geometry[1].requires_grad_(), pbc, batch, *(values[name].requires_grad_() for name in names))
+    given = (values[name].requires_grad_(values[name].is_floating_point()) for name in names)
+    return (geometry[0], geometry[1].requires_grad_(), pbc, batch, *given)
 
 
 def with_derivatives(run: Run, twice: bool = True) -> Run:
@@ -198,7 +215,7 @@ class Column:
         return deviation(*gradients).replace("same", "yes" if self.eager else "same")
 
     def find(self) -> dict[str, str]:
-        usual = {names: system(names, (5, 4), seed=5) for names in (CHARGE, FIRST, FULL, CHANNELS)}
+        usual = {names: system(names, (5, 4), seed=5) for names in (CHARGE, FIRST, FULL, FLOW, CHANNELS)}
         mine, moved = system(FULL, (5, 4), seed=5), system(FULL, (3, 4, 5), seed=6, size=5.0)
         tries: dict[str, Callable[[], str]] = {
             **{feature: lambda names=names: self.compare(names, usual[names], slice(-2)) for feature, names in PLAIN},

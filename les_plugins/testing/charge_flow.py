@@ -1,0 +1,154 @@
+"""Laws of charge that flows over a host's edges (`response: {charge: pairs}`), with both kinds of softness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from les_plugins.errors import ConfigError
+from les_plugins.hosting.calculator import LongRangeCalculator
+from les_plugins.model.features import NodeFeatures
+from les_plugins.model.heads import LatentVariables
+from les_plugins.testing.derivatives import slope
+from les_plugins.testing.host import ContractHost, long_range_part
+from les_plugins.testing.structures import waters
+
+KINDS = pytest.mark.parametrize("kind", ["atoms", "edges"])
+
+
+class ChargeFlow(ContractHost):
+    """A host's edges carry charge as any others do, or its adapter raises the error that it hands none over."""
+
+    @KINDS
+    def test_flow_keeps_the_charge_of_every_structure_of_a_batch_or_an_error_is_raised(self, kind: str) -> None:
+        model = self._with_flow(kind)
+        if model is None:
+            return
+        frames = [waters(2, seed=1), waters(1, seed=2, pbc=False), waters(3, seed=3)]
+        evaluation, latent = self.evaluate_with_latent(model, frames)
+        assert latent.flow is not None
+        counts = torch.tensor([len(atoms) for atoms in frames])
+        batch = torch.repeat_interleave(torch.arange(len(frames)), counts)
+        induced = latent.flow.charges(len(batch)).detach()
+        sums = torch.zeros(3, dtype=torch.float64).index_add(0, batch, induced.double())
+        torch.testing.assert_close(sums, torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-14)  # rounding
+        assert induced.abs().max().item() > 1e-5
+        for number, atoms in enumerate(frames):
+            alone = self.evaluate(model, [atoms])
+            # rounding of sums in another order
+            torch.testing.assert_close(alone.energy[0], evaluation.energy[number], rtol=1e-9, atol=1e-9)
+
+    @KINDS
+    def test_forces_and_stress_with_flow_are_derivatives_of_the_energy_or_an_error_is_raised(self, kind: str) -> None:
+        model, atoms = self._with_flow(kind), waters(2, seed=4)
+        if model is None:
+            return
+        found = self.evaluate(model, [atoms])
+        forces, stress = found.forces.detach().numpy(), found.stress[0].detach().numpy()
+        strain = np.array([[0.5, 0.2, 0.0], [0.2, -0.3, 0.1], [0.0, 0.1, 0.4]])
+
+        def moved(size: float) -> float:
+            frame = atoms.copy()
+            frame.positions[1, 2] += size
+            return self.evaluate(model, [frame]).energy.item()
+
+        def strained(size: float) -> float:
+            frame = atoms.copy()
+            frame.set_cell(atoms.cell.array @ (np.eye(3) + size * strain), scale_atoms=True)
+            return self.evaluate(model, [frame]).energy.item()
+
+        # both errors of the formula are below 1e-6 of the largest (theory 12)
+        assert abs(-slope(moved, 1e-3) - forces[1, 2]) < 1e-6 * np.abs(forces).max()
+        difference = slope(strained, 1e-4) / atoms.get_volume()
+        assert abs(difference - (stress * strain).sum()) < 1e-6 * np.abs(stress).max()
+
+    @KINDS
+    def test_gradient_of_a_force_loss_in_the_softness_is_its_difference_or_an_error_is_raised(self, kind: str) -> None:
+        model, atoms = self._with_flow(kind), waters(2)
+        if model is None:
+            return
+        head = getattr(long_range_part(model).heads, "pair_softness", None)
+        if head is None:
+            pytest.skip("heads of a plugin, whose parameters have other names")
+        parameters = list(head.parameters())
+        generator = torch.Generator().manual_seed(0)
+        direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) * p.detach().abs() for p in parameters]
+
+        def loss() -> Tensor:
+            return self.evaluate(model, [atoms], training=True).forces.square().sum()
+
+        def along(size: float) -> float:
+            with torch.no_grad():
+                for parameter, part in zip(parameters, direction, strict=True):
+                    parameter.add_(part, alpha=size)
+            try:
+                return loss().item()
+            finally:
+                with torch.no_grad():
+                    for parameter, part in zip(parameters, direction, strict=True):
+                        parameter.sub_(part, alpha=size)
+
+        gradient = torch.autograd.grad(loss(), parameters)
+        assert all(part.abs().max().item() > 0.0 for part in gradient)
+        exact = sum((g * d).sum().item() for g, d in zip(gradient, direction, strict=True))
+        # the change is small beside the loss: its rounding, 1e-15 of it, over the step
+        assert exact == pytest.approx(slope(along, 1e-2), rel=1e-5, abs=1e-12 * loss().item())
+
+    @KINDS
+    def test_born_charges_with_flow_are_those_of_the_doubled_cell_or_an_error_is_raised(self, kind: str) -> None:
+        model, atoms = self._with_flow(kind, total_charge="conserved"), waters(2, seed=5)
+        if model is None or not isinstance(calculator := self.calculator(model), LongRangeCalculator):
+            return
+        one = calculator.get_property("born_effective_charges", atoms).copy()
+        two = calculator.get_property("born_effective_charges", atoms.repeat((2, 1, 1)))
+        # no smallest wave vector is in them: rounding, and of the sum of 1e5 wave vectors
+        np.testing.assert_allclose(two, np.tile(one, (2, 1, 1)), rtol=0, atol=1e-8)
+        np.testing.assert_allclose(one.sum(0), 0.0, rtol=0, atol=1e-8)  # acoustic sum rule
+
+    def test_no_softness_of_pairs_is_no_response_or_an_error_is_raised(self) -> None:
+        model, atoms = self._with_flow("atoms"), waters(2, seed=6)
+        if model is None:
+            return
+        part = long_range_part(model)
+        heads, found = part.heads, []
+        for change in (_without_value, _without_pairs):
+            part.heads = _Changed(heads, change)
+            found.append(self.evaluate(model, [atoms]))
+        torch.testing.assert_close(found[0].energy, found[1].energy, rtol=1e-13, atol=1e-13)  # rounding
+        torch.testing.assert_close(found[0].forces, found[1].forces, rtol=0, atol=1e-12)
+
+    def _with_flow(self, kind: str, total_charge: str = "free") -> nn.Module | None:
+        """A model whose charge flows over pairs; None where the adapter raises the error that it has no edges."""
+        response = {"charge": "pairs", "pair_softness": kind, "dipole": "isotropic"}
+        section = {**self.section, "response": response, "total_charge": total_charge}
+        try:
+            return self.attached(section)
+        except ConfigError as error:
+            refusal = str(error)
+        assert "response.charge: pairs needs the host's edges" in refusal
+        return None
+
+
+class _Changed(nn.Module):
+    """Heads whose result is changed on its way."""
+
+    def __init__(self, heads: nn.Module, change: Callable[[LatentVariables], LatentVariables]) -> None:
+        super().__init__()
+        self.heads, self.change = heads, change
+
+    def forward(self, features: NodeFeatures) -> LatentVariables:
+        return self.change(LatentVariables(*self.heads(features)))
+
+
+def _without_value(latent: LatentVariables) -> LatentVariables:
+    pairs = latent.pair_softness
+    assert pairs is not None
+    return latent._replace(pair_softness=pairs._replace(value=0.0 * pairs.value))
+
+
+def _without_pairs(latent: LatentVariables) -> LatentVariables:
+    return latent._replace(pair_softness=None)
