@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -147,3 +148,17 @@ def test_conserved_charges_have_a_polarization_without_phases(pbc: Any) -> None:
     check_current(calculator, atoms)
     if pbc is True:
         check_work_of_a_field(calculator, atoms)
+
+
+def test_a_run_records_the_current_of_transfers_and_says_so(tmp_path: Path) -> None:
+    calculator = LesMACECalculator(amplify(les_plugins.attach(tiny_mace(), CHARGED)))
+    atoms, path = waters(2, seed=3), tmp_path / "run.h5"
+    run(calculator, atoms, path, Settings.of(temperature=300.0, steps=4, every=2, seed=1))
+    with h5py.File(path) as file:
+        assert file.attrs["polarization_source"] == "transfers"
+    found = Trajectory.open(path)
+    for frame in range(3):
+        atoms.positions = found["positions"][frame]
+        born = np.array(calculator.get_property("born_effective_charges", atoms))
+        expected = np.einsum("nab,nb->a", born, found["velocities"][frame])
+        np.testing.assert_allclose(found["current"][frame], expected, rtol=0, atol=1e-6 * np.abs(expected).max())
