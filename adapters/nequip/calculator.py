@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from ase import Atoms
@@ -11,6 +14,7 @@ from ase.data import atomic_numbers
 from nequip.data import AtomicDataDict
 from nequip.integrations.ase import NequIPCalculator
 from nequip.integrations.utils import basic_transforms
+from nequip.nn import ForceStressOutput
 from torch import Tensor, nn
 
 from les_plugins.adapters.nequip.model import initialize_nequip
@@ -18,6 +22,7 @@ from les_plugins.data.frames import without_labels
 from les_plugins.devices import check_device
 from les_plugins.errors import HostError
 from les_plugins.hosting.calculator import LongRangeCalculator
+from les_plugins.hosting.current import CURRENT
 from les_plugins.model.outputs import long_range_part
 
 
@@ -68,6 +73,28 @@ class CalculatorOfTypes(LongRangeCalculator, NequIPCalculator):  # type: ignore[
         return data
 
 
+#: How many evaluations in progress want the graph of a force module kept, and what guards the number.
+_KEPT: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_COUNTING = threading.Lock()
+
+
+@contextmanager
+def _keeping_graph(model: nn.Module) -> Iterator[None]:
+    """NequIP's force module keeps its graph inside the block, as it does in training."""
+    modules = [module for module in model.modules() if isinstance(module, ForceStressOutput)]
+    with _COUNTING:
+        for module in modules:
+            _KEPT[module] = _KEPT.get(module, 0) + 1
+            module.training = True  # of it alone: it says whether forces can be differentiated
+    try:
+        yield
+    finally:
+        with _COUNTING:
+            for module in modules:
+                _KEPT[module] -= 1
+                module.training = _KEPT[module] > 0
+
+
 class LesNequIPCalculator(CalculatorOfTypes):
     """ASE calculator of a NequIP or Allegro model with a long-range part, or without.
 
@@ -91,6 +118,13 @@ class LesNequIPCalculator(CalculatorOfTypes):
         initialize_nequip()
         super().__init__(model, device, model.type_names, model.metadata, elements, **kwargs)
         self.adopt(long_range_part(model), self.known_elements, metadata, epsilon_infinity)
+        self.keeps_force_graph = any(isinstance(module, ForceStressOutput) for module in model.modules())
+
+    def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        """NequIP's own evaluation, its graph kept where a current is wanted."""
+        wanted = self.keeps_force_graph and CURRENT in (*properties, *self.always)
+        with _keeping_graph(self.model) if wanted else nullcontext():
+            super().evaluate_host(atoms, properties, system_changes)
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """NequIP's own batch."""

@@ -48,7 +48,10 @@ class CurrentEvaluation(BatchEvaluation):
         derived[CURRENT] = current
         work = getattr(current, "work", None)
         latent = structure.latent
-        return None if work is None else latent._replace(energy=latent.energy + work, keep_graph=True)
+        if work is None:
+            return None
+        atomic = latent.atomic_energy + work / len(latent.atomic_energy)  # of one structure; hosts sum either
+        return latent._replace(energy=latent.energy + work, atomic_energy=atomic, keep_graph=True)
 
     def current(self, velocities: Any, atoms: Atoms | None = None) -> NDArray[Any]:
         """J = Σ Z* v = dP/dt, (3,) e times the unit of velocities.
