@@ -209,6 +209,6 @@ class ChargedFrames:
 def _number(value: object) -> float | None:
     try:
         number = float(np.asarray(value, dtype=float).reshape(-1)[0]) if np.size(np.asarray(value)) == 1 else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # an integer beyond every float
         return None
     return number if number is not None and np.isfinite(number) else None

@@ -29,8 +29,11 @@ def is_traced() -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """A finite real number, of Python or NumPy; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite real number, of Python or NumPy; True and False are none, nor are integers beyond every float."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def one_of(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:

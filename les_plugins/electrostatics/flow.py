@@ -29,7 +29,7 @@ class PairSoftness(NamedTuple):
         """(N, 3, 3) e²·Å²/eV, ½ Σ κ d dᵀ over the edges from each atom; their sum is that of the flow (theory 9.1)."""
         vector = self.vector.to(self.value.dtype)
         each = 0.5 * self.value[:, None, None] * vector[:, :, None] * vector[:, None, :]
-        return each.new_zeros(n_atoms, 3, 3).index_add(0, self.centre, each)
+        return each.new_zeros(n_atoms, 3, 3).index_add(0, self.centre.long(), each)
 
 
 class Transfers(NamedTuple):
@@ -75,7 +75,7 @@ def polarizability_with_flow(polarizability: Tensor | None, pairs: PairSoftness 
         n_atoms: N.
 
     Returns:
-        (N, 3, 3) with pairs, `polarizability` without.
+        (N, 3, 3) with pairs, in the wider dtype of both; `polarizability` without.
 
     Source: theory 9.1.
     """
@@ -87,4 +87,4 @@ def polarizability_with_flow(polarizability: Tensor | None, pairs: PairSoftness 
     if polarizability.dim() == 1:
         identity = torch.eye(3, dtype=polarizability.dtype, device=polarizability.device)
         polarizability = polarizability[:, None, None] * identity
-    return polarizability + flow.to(polarizability.dtype)
+    return polarizability + flow

@@ -92,11 +92,14 @@ def check_total_charge(
 
 
 def _problem(total_charge: Tensor, n_structures: int, device: torch.device) -> str | None:
+    if not isinstance(total_charge, Tensor) or total_charge.layout is not torch.strided:
+        kind = total_charge.layout if isinstance(total_charge, Tensor) else type(total_charge).__name__
+        return f"total_charge is a {kind}; allowed: a dense torch tensor, {(n_structures,)}"
     if tuple(total_charge.shape) != (n_structures,):
         return f"total_charge has shape {tuple(total_charge.shape)}; allowed: {(n_structures,)}, one for each structure"
     if total_charge.device != device:
         return f"total_charge is on {total_charge.device} and positions on {device}; allowed: one device"
-    if total_charge.dtype in (torch.bool, torch.complex64, torch.complex128):
+    if total_charge.dtype is torch.bool or total_charge.is_complex():
         return f"total_charge has dtype {total_charge.dtype}; allowed: real numbers of e"
     if not is_traced() and not bool(torch.isfinite(total_charge).all()):
         return f"total_charge is {total_charge.tolist()}; allowed: finite numbers of e"

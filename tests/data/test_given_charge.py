@@ -127,6 +127,7 @@ def test_the_total_charge_is_the_number_that_a_structure_brings(info: dict[str, 
         ({"charge": "-1"}, r"frame 3: info\['charge'\] is '-1'; allowed: a finite number of e"),
         ({"charge": True}, "is True; allowed"),
         ({"total_charge": float("nan")}, "is nan; allowed"),
+        ({"charge": 10**400}, "is 1000.*; allowed: a finite number"),  # beyond every float
         ({"charge": [0.4, -0.4]}, "allowed: a finite number"),
         (
             {"charge": 1, "total_charge": 0},

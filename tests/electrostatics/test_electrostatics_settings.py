@@ -31,6 +31,8 @@ def test_settings_cannot_be_changed_in_place():
         ("static_cell", [1.0, 2.0], "three positive lengths in Å"),
         ("net_charge_warning", -1.0, "a positive energy in meV an atom, or None"),
         ("workspace", 0.0, "a positive number of MiB"),
+        ("dl", 10**400, "0.3 … 6 Å"),  # beyond every float
+        ("net_charge_warning", 10**400, "a positive energy in meV an atom, or None"),
     ],
 )
 def test_layer_and_section_name_the_same_limits(name, value, allowed):

@@ -7,6 +7,7 @@ from random_systems import join_systems, random_system
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from les_plugins import LatentElectrostatics, Multipoles, PairSoftness
+from les_plugins.electrostatics.flow import polarizability_with_flow
 from les_plugins.errors import ConfigError, GeometryError
 
 PLACES = pytest.mark.parametrize("periodic", [True, "slab", False], ids=["periodic", "slab", "open"])
@@ -189,6 +190,19 @@ def test_float32_hosts_get_float32_and_the_same_numbers():
     found, exact = with_pairs(layer_of("one_shot"), small, half), with_pairs(layer_of("one_shot"), system, pairs)
     assert found.flow.charge.dtype == found.charge.dtype == torch.float32
     torch.testing.assert_close(found.charge.double(), exact.charge, rtol=1e-5, atol=1e-6)  # float32 inputs
+
+
+@pytest.mark.parametrize("index", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_the_polarizability_of_a_pair_is_its_softness_times_the_vector_twice(index):
+    """0.1 e²/eV over 2 Å along x; of single precision beside it, nothing is rounded."""
+    start = torch.tensor([0, 1], dtype=index)
+    along = torch.tensor([[2.0, 0.0, 0.0], [-2.0, 0.0, 0.0]], dtype=torch.float64)
+    pairs = PairSoftness(start, start.flip(0), along, torch.full((2,), 0.1, dtype=torch.float64))
+    expected = torch.zeros(2, 3, 3, dtype=torch.float64)
+    expected[:, 0, 0] = 0.5 * 0.1 * 2.0 * 2.0  # half of it on either atom
+    torch.testing.assert_close(pairs.polarizability(2), expected, rtol=1e-15, atol=0.0)
+    found = polarizability_with_flow(torch.full((2,), 0.25), pairs, 2)
+    torch.testing.assert_close(found, expected + 0.25 * torch.eye(3, dtype=torch.float64), rtol=1e-15, atol=0.0)
 
 
 def test_traced_code_gives_the_same_numbers():

@@ -2,7 +2,7 @@
 
 Each atom has thirteen moments m = (q, u, Q), and E = ½ m·G·m. Of a periodic structure G is the sum over every k of the
 whole sphere, of an open one the derivatives of the kernel, of a slab the sum over a long cell without the waves along
-its normal, which are added in closed form. The response is a dense solution.
+its normal, which are added in closed form. The response is a dense solution, over pairs one of what each edge moves.
 """
 
 from __future__ import annotations
@@ -21,14 +21,24 @@ NODES, WEIGHTS = (torch.tensor(x) for x in np.polynomial.legendre.leggauss(120))
 DELTA = torch.eye(3, dtype=torch.float64)
 
 
+class Edges(NamedTuple):
+    """Of one structure: each pair in both directions, from and to (E,), vector (E, 3) Å, softness (E,) e²/eV."""
+
+    start: Tensor
+    end: Tensor
+    vector: Tensor
+    value: Tensor
+
+
 class Found(NamedTuple):
-    """Energy, scalar eV; potential (n,) V; field (n, 3) V/Å; charge (n,) e; dipole (n, 3) e·Å."""
+    """Energy, scalar eV; potential (n,) V; field (n, 3) V/Å; charge (n,) e; dipole (n, 3) e·Å; moved (E,) e."""
 
     energy: Tensor
     potential: Tensor
     field: Tensor
     charge: Tensor
     dipole: Tensor
+    moved: Tensor
 
 
 def solve(
@@ -41,6 +51,7 @@ def solve(
     softness: Tensor | None,
     polarizability: Tensor | None,
     field: Tensor,
+    edges: Edges | None = None,
     *,
     sigma: float,
     dl: float,
@@ -48,7 +59,10 @@ def solve(
     response: str | None,
     total_charge: str,
 ) -> Found:
-    """One structure; arguments as those of the layer, all in float64, moments that are not there zero."""
+    """One structure; arguments as those of the layer, all in float64, moments that are not there zero.
+
+    Along periodic directions the field acts on dipoles and on what edges move, on no other charge.
+    """
     n, axes = len(positions), int(pbc.sum())
     kernel = {0: open_kernel, 2: slab_kernel, 3: periodic_kernel}[axes](positions, cell, pbc, sigma, 2 * math.pi / dl)
     moments = torch.cat([charge[:, None], dipole, quadrupole.reshape(n, 9)], 1)  # (n, 13)
@@ -69,33 +83,40 @@ def solve(
     lever = positions @ along
     if softness is not None and float(softness.sum()) > 0.0:
         lever = lever - (softness * lever).sum() / softness.sum()
-    seen_potential = potential - lever
+    seen_potential = potential - lever if edges is None else potential
 
-    induced_charge, induced_dipole = torch.zeros(n).double(), torch.zeros(n, 3).double()
-    if response is not None and (softness is not None or polarizability is not None):
-        capacity = torch.zeros(n, 4, 4).double()
-        if softness is not None:
-            capacity = capacity + torch.nn.functional.pad(softness[:, None, None], (0, 3, 0, 3))
-        if polarizability is not None:
-            tensor = polarizability if polarizability.dim() == 3 else polarizability[:, None, None] * DELTA
-            capacity = capacity + torch.nn.functional.pad(tensor, (1, 0, 1, 0))
-        drive = torch.cat([seen_potential[:, None], -seen_field], 1).reshape(-1)
-        dense = torch.block_diag(*capacity)
-        if response == "self_consistent":
-            among = kernel[:, :4, :, :4].reshape(4 * n, 4 * n)
-            answer = torch.linalg.solve(torch.eye(4 * n).double() + dense @ among, dense)
-            if total_charge == "fixed" and softness is not None and float(softness.sum()) > 0.0:
-                ones = torch.zeros(n, 4).double()
-                ones[:, 0] = 1.0
-                ones = ones.reshape(-1)
-                column = answer @ ones
-                answer = answer - torch.outer(column, column) / (ones @ column)
-        else:
-            answer = dense
-        found = -(answer @ drive)
-        energy = energy + 0.5 * drive @ found
-        induced_charge, induced_dipole = found.reshape(n, 4)[:, 0], found.reshape(n, 4)[:, 1:]
-    return Found(energy, potential, at_atoms, charge + induced_charge, dipole + induced_dipole)
+    nothing = Found(energy, potential, at_atoms, charge, dipole, torch.zeros(0 if edges is None else len(edges.value)))
+    if response is None or (softness is None and polarizability is None and edges is None):
+        return nothing
+    # what is induced, column by column: what it is in moments (4n, m), what it costs nothing to (m, m), what drives it
+    unit = torch.eye(4 * n).double()
+    dipoles = unit.reshape(n, 4, 4 * n)[:, 1:].reshape(3 * n, 4 * n).T
+    charges = unit.reshape(n, 4, 4 * n)[:, 0].T
+    moments_of, ease, driven = dipoles[:, :0], [], torch.zeros(0).double()
+    if softness is not None:
+        moments_of, ease, driven = charges, [torch.diag(softness)], torch.zeros(n).double()
+    if edges is not None:
+        moments_of, ease = charges[:, edges.end] - charges[:, edges.start], [torch.diag(0.5 * edges.value)]
+        driven = -edges.vector @ field
+    if polarizability is not None:
+        tensor = polarizability if polarizability.dim() == 3 else polarizability[:, None, None] * DELTA
+        moments_of, ease = torch.cat([moments_of, dipoles], 1), [*ease, torch.block_diag(*tensor)]
+        driven = torch.cat([driven, torch.zeros(3 * n).double()])
+    drive = moments_of.T @ torch.cat([seen_potential[:, None], -seen_field], 1).reshape(-1) + driven
+    answer = dense = torch.block_diag(*ease)
+    if response == "self_consistent":
+        among = moments_of.T @ kernel[:, :4, :, :4].reshape(4 * n, 4 * n) @ moments_of
+        answer = torch.linalg.solve(torch.eye(len(dense)).double() + dense @ among, dense)
+        if total_charge == "fixed" and softness is not None and float(softness.sum()) > 0.0:
+            ones = torch.zeros(len(dense)).double()
+            ones[:n] = 1.0
+            column = answer @ ones
+            answer = answer - torch.outer(column, column) / (ones @ column)
+    found = -(answer @ drive)
+    energy = energy + 0.5 * drive @ found
+    induced = (moments_of @ found).reshape(n, 4)
+    moved = nothing.moved if edges is None else found[: len(edges.value)]
+    return Found(energy, potential, at_atoms, charge + induced[:, 0], dipole + induced[:, 1:], moved)
 
 
 def periodic_kernel(positions: Tensor, cell: Tensor, pbc: Tensor, sigma: float, cutoff: float) -> Tensor:
@@ -165,6 +186,14 @@ def open_kernel(positions: Tensor, cell: Tensor, pbc: Tensor, sigma: float, cuto
     third = 0.5 * torch.cat([two.reshape(n, n, 1, 9), three.reshape(n, n, 3, 9), 0.5 * four.reshape(n, n, 9, 9)], 2)
     kernel = torch.cat([first, -second, third], 3)
     return kernel.permute(0, 2, 1, 3)
+
+
+def whole_cell(cell: Tensor, pbc: Tensor) -> Tensor:
+    """Rows of periodic axes, and rows that are none of theirs in the place of the others."""
+    if not bool(pbc.any()):
+        return torch.eye(3).double()
+    box = torch.where(pbc[:, None], cell, 0.0)
+    return box + (~pbc).double()[:, None] * normal_of(cell, pbc)
 
 
 def normal_of(cell: Tensor, pbc: Tensor) -> Tensor:

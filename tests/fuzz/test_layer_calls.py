@@ -6,6 +6,7 @@ alone with `python tests/fuzz/test_layer_calls.py SEED`.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Any
@@ -13,62 +14,17 @@ from typing import Any
 import brute_force
 import pytest
 import torch
+from draws import Draw, Graph, structure
 from torch import Tensor
+from torch.autograd.functional import hessian
 
-from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins import LatentElectrostatics, Multipoles, PairSoftness
+from les_plugins.electrostatics.flow import polarizability_with_flow
+from les_plugins.electrostatics.observables import system_polarizability
 
 CALLS = int(os.environ.get("LES_PLUGINS_FUZZ_CALLS", "3000"))
 FIRST = int(os.environ.get("LES_PLUGINS_FUZZ_SEED", "0"))
 GROUPS = 20
-
-
-class Draw:
-    """Random choices of one call."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        return low + (high - low) * float(torch.rand((), generator=self.generator, dtype=torch.float64))
-
-    def chance(self, probability: float) -> bool:
-        return self.uniform() < probability
-
-    def integer(self, low: int, high: int) -> int:
-        return int(torch.randint(low, high + 1, (), generator=self.generator))
-
-    def one_of(self, *values: Any) -> Any:
-        return values[self.integer(0, len(values) - 1)]
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
-
-
-def structure(draw: Draw, axes: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions, cell, pbc of n atoms: skew cells of either handedness, atoms outside their cell or on one another."""
-    edges = torch.diag(torch.tensor([draw.uniform(3.5, 7.5) for _ in range(3)], dtype=torch.float64))
-    cell = edges + draw.uniform(0.0, 0.3) * edges.diagonal().mean() * draw.normal(3, 3).clamp(-1.0, 1.0)
-    while float(torch.linalg.det(cell).abs()) < 30.0:
-        cell = edges + 0.1 * draw.normal(3, 3)
-    if draw.chance(0.3):
-        cell = cell[torch.randperm(3, generator=draw.generator)]
-    if draw.chance(0.3):
-        cell = cell @ torch.linalg.qr(draw.normal(3, 3))[0]
-    positions = torch.rand(n, 3, generator=draw.generator, dtype=torch.float64) @ cell
-    pbc = torch.full((3,), axes == 3)
-    if axes == 2:
-        pbc = torch.ones(3, dtype=torch.bool)
-        pbc[draw.integer(0, 2)] = False
-    if axes > 0 and draw.chance(0.2):
-        steps = torch.randint(-20, 21, (n, 3), generator=draw.generator).double() * pbc
-        positions = positions + steps @ cell
-    if n > 1 and draw.chance(0.05):
-        positions[1] = positions[0]
-    if axes == 0:
-        cell = torch.full((3, 3), draw.one_of(0.0, 1.0, float("nan")), dtype=torch.float64)
-    elif axes == 2 and draw.chance(0.5):
-        cell[~pbc] = draw.one_of(0.0, 50.0) * draw.normal(1, 3)
-    return positions, cell, pbc
 
 
 def settings_of(draw: Draw, boundaries: list[int]) -> dict[str, Any]:
@@ -91,6 +47,27 @@ def settings_of(draw: Draw, boundaries: list[int]) -> dict[str, Any]:
         # a slab that charge may flow to from outside has no minimum: its energy has no natural zero
         settings["total_charge"] = "fixed" if 2 in boundaries else draw.one_of("free", "fixed")
     return settings
+
+
+def polarizability_of(
+    layer: LatentElectrostatics,
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    softness: Tensor | None,
+    polarizability: Tensor | None,
+    pairs: PairSoftness | None,
+) -> Tensor:
+    """(B, 3, 3), −∂²U/∂E² of whole structures."""
+    found = layer.collective_polarizability(positions, cell, pbc, batch, softness, polarizability, pairs)
+    if found is None:
+        found = polarizability_with_flow(polarizability, pairs, len(batch))
+    else:
+        softness = None
+    places, cells = positions.double(), cell.double()
+    softness, found = (None if value is None else value.detach().double() for value in (softness, found))
+    return system_polarizability(places, pbc, batch, softness, found, cells)
 
 
 def call(seed: int) -> dict[str, tuple[float, float]]:
@@ -118,15 +95,18 @@ def call(seed: int) -> dict[str, tuple[float, float]]:
     if rank == 0 and draw.chance(0.15):
         channels = draw.integer(1, 3)
         charge = draw.normal(n, channels)
-    elif draw.chance(0.7):
-        softness = 0.02 * draw.normal(n).square() if draw.chance(0.7) else None
+    flows = not channels and draw.chance(0.5)
+    if not channels and draw.chance(0.7):
+        softness = 0.02 * draw.normal(n).square() if draw.chance(0.7) and not flows else None
         if draw.chance(0.7):
             root = 0.15 * draw.normal(n, 3, 3)
             polarizability = root @ root.mT if draw.chance(0.5) else root[:, 0, 0].square()
+    graph = Graph(draw, positions, cell, pbc, batch) if flows else None
     field = torch.zeros(len(parts), 3, dtype=torch.float64)
-    if not channels and draw.chance(0.3):
+    anywhere = draw.chance(0.5)
+    if not channels and draw.chance(0.4):
         for place, (axes, (_, box, flags)) in enumerate(zip(boundaries, parts, strict=True)):
-            if axes == 0:
+            if axes == 0 or anywhere:
                 field[place] = 0.3 * draw.normal(3)
             elif axes == 2:
                 field[place] = draw.uniform(-0.3, 0.3) * brute_force.normal_of(box, flags)
@@ -139,15 +119,26 @@ def call(seed: int) -> dict[str, tuple[float, float]]:
 
     layer = LatentElectrostatics(**settings).train(draw.chance(0.3))
     places = positions.clone().requires_grad_()
+    pairs = None
+    if graph is not None:
+        edges, index = graph.edges(places), draw.one_of(torch.int64, torch.int32, torch.int16)
+        pairs = PairSoftness(edges.start.to(index), edges.end.to(index), edges.vector.to(kind), edges.value.to(kind))
     result = layer(
         places, cell, pbc, batch.to(draw.one_of(torch.int64, torch.int32)), Multipoles(*values[:3]), *values[3:],
-        external_field=field if bool(field.any()) else None,
+        external_field=field if bool(field.any()) else None, pair_softness=pairs,
+        periodic_field="dipoles" if anywhere else "refuse",
     )  # fmt: skip
     (gradient,) = torch.autograd.grad(result.energy.sum(), places)
+
+    whole: Tensor | None = None
+    if not channels and layer.response_model is not None and draw.chance(0.3):
+        whole = polarizability_of(layer, positions, cell, pbc, batch, values[3], values[4], pairs)
+    second = torch.zeros(len(parts), 3, 3, dtype=torch.float64)
 
     expected = [torch.zeros_like(value, dtype=torch.float64) for value in result[:1] + result[2:5]]
     expected.append(torch.zeros(n, 3, dtype=torch.float64))
     slope = torch.zeros(n, 3, dtype=torch.float64)
+    moved = torch.zeros(0 if pairs is None else len(pairs.value), dtype=torch.float64)
     known = ("sigma", "dl", "remove_self_interaction", "response")
     for place in range(len(parts)):
         atoms = (batch == place).nonzero()[:, 0]
@@ -158,14 +149,18 @@ def call(seed: int) -> dict[str, tuple[float, float]]:
         if neutralize == "shift" or (neutralize == "background" and not bool(pbc[place].all())):
             q = q - q.mean(0)
         r = positions[atoms].double().requires_grad_()
+        mine, edges = (None, None) if graph is None or pairs is None else graph.within(atoms, r, pairs)
         for column in range(max(channels, 1)):
-            found = brute_force.solve(
-                r, cell[place].double(), pbc[place], q[:, column] if channels else q,
+            solve = functools.partial(
+                brute_force.solve, r, cell[place].double(), pbc[place], q[:, column] if channels else q,
                 torch.zeros(len(atoms), 3).double() if u is None else u,
                 torch.zeros(len(atoms), 3, 3).double() if Q is None else Q,
-                kappa, alpha, field[place], total_charge=settings.get("total_charge", "free"),
+                kappa, alpha, edges=edges, total_charge=settings.get("total_charge", "free"),
                 **{name: settings[name] for name in known},
             )  # fmt: skip
+            found = solve(field=field[place])
+            if whole is not None:
+                second[place] = -hessian(lambda applied, solve=solve: solve(field=applied).energy, field[place])
             slope[atoms] += torch.autograd.grad(found.energy, r, retain_graph=True)[0]
             found = [value.detach() for value in found]
             expected[0][place] += found[0]
@@ -175,6 +170,8 @@ def call(seed: int) -> dict[str, tuple[float, float]]:
                 expected[1][atoms], expected[3][atoms] = found[1], found[3]
             expected[2][atoms] += found[2]
             expected[4][atoms] = found[4]
+            if mine is not None:
+                moved[mine] = found[5].double()
 
     # float64 sums of some thousand terms; the mesh's tolerance is relative to the forces; float32 results are rounded
     allowed = 1e-9
@@ -196,6 +193,8 @@ def call(seed: int) -> dict[str, tuple[float, float]]:
             expected[0],
         ),
         ("forces", gradient, slope),
+        ("polarizability", second if whole is None else whole, second),
+        ("charge on the way", moved if result.flow is None else result.flow.charge, moved),
     ):
         assert value.shape == reference.shape, f"seed {seed}: {name} has shape {tuple(value.shape)}"
         if value.numel():

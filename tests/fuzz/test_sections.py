@@ -1,7 +1,11 @@
-"""4,000 damaged `long_range:` sections: an error that names file and key, or a finite energy; nothing else, in time."""
+"""4,000 damaged `long_range:` and `response_loss:` sections: an error that names file and key, or a finite energy.
+
+LES_PLUGINS_FUZZ_CALLS and LES_PLUGINS_FUZZ_SEED change how many, and from where.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import time
@@ -14,17 +18,23 @@ import pytest
 import torch
 import yaml
 
-from les_plugins.config import LongRangeConfig, ResponseConfig
+from les_plugins.config import LongRangeConfig, ResponseConfig, RunConfig
 from les_plugins.errors import ConfigError, LesPluginsError, LesPluginsWarning
 from les_plugins.hosting.build import build_long_range, parse_section
 from les_plugins.io.documents import read_yaml
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+from les_plugins.model.long_range import LongRangeResult
+from les_plugins.model.response_config import ResponseLossConfig
 
 pytestmark = pytest.mark.slow
 
-SECTIONS, BLOCKS = 4000, 20
+SECTIONS, BLOCKS = int(os.environ.get("LES_PLUGINS_FUZZ_CALLS", "4000")), 20
+FIRST = int(os.environ.get("LES_PLUGINS_FUZZ_SEED", "0"))
 SLOWEST, MOST_MEMORY = 20.0, 2 * 2**30
-KEYS = (*LongRangeConfig.model_fields, *ResponseConfig.model_fields)
+#: `response.total_charge` and what is under `run` have a former name or place besides.
+NESTED = {"response": (*ResponseConfig.model_fields, "total_charge"), "run": tuple(RunConfig.model_fields)}
+KEYS = (*LongRangeConfig.model_fields, *NESTED["response"], *NESTED["run"])
+LOSS_KEYS = tuple(ResponseLossConfig.model_fields)
 #: Ordinary values of each key, from which a section is put together before it is damaged.
 GOOD: dict[str, list[Any]] = {
     "multipoles": [["charge"], ["charge", "dipole"], ["charge", "dipole", "quadrupole"]],
@@ -34,6 +44,10 @@ GOOD: dict[str, list[Any]] = {
         {"dipole": "isotropic"},
         {"charge": True, "dipole": "anisotropic", "solve": "self_consistent"},
         {"charge": True, "solve": "self_consistent", "total_charge": "fixed", "tolerance": 1e-6},
+        {"charge": "onsite", "solve": "self_consistent", "conserve_charge": True},
+        {"charge": "pairs"},
+        {"charge": "pairs", "pair_softness": "edges", "pair_cutoff": 3.0},
+        {"charge": "pairs", "dipole": "isotropic", "solve": "self_consistent", "pair_softness": "atoms"},
     ],
     "sigma": [0.5, 1.0, 2],
     "dl": [0.8, 1.2, 2],
@@ -47,9 +61,15 @@ GOOD: dict[str, list[Any]] = {
     "neutralize": ["background", "shift"],
     "initial_charges": [None, {"H": 0.4, "O": -0.8}],
     "element_charges": ["trained"],
-    "total_charge": ["free", "conserved"],
+    "total_charge": ["free", "conserved", "given"],
+    "screening": ["fixed", "trained"],
     "mesh_tolerance": [1e-5, 1e-3],
+    "run": [{}, {"method": "direct"}, {"precision": "single", "workspace": 1}, {"net_charge_warning": None}],
 }
+#: Of keys that are there more often than others.
+OFTEN = {"response": 0.6, "total_charge": 0.4}
+#: Of `response_loss`.
+WEIGHTS = [0, 0.5, 1, 30.0]
 BAD: list[Any] = [
     *(
         None,
@@ -99,6 +119,14 @@ EDGES: dict[str, list[Any]] = {
     "mesh_tolerance": [1e-9, 1e-2, 0.9e-9],
     "tolerance": [1e-14, 1e-2, 1],
     "net_charge_warning": [1e-300, 1e300, 0.1, None],
+    "charge": ["onsite", "pairs", "Pairs", True, False, 0, 1, ["pairs"]],
+    "pair_softness": ["atoms", "edges", "edge", None],
+    "pair_cutoff": [1.0, 1, 20.0, 0.999, 20.1, 4.0, 1e300, None, "3.0"],
+    "conserve_charge": [True, False, "fixed", 1],
+    "total_charge": ["given", "conserved", "free", "fixed", "Given", 1, -1.0],
+    "screening": ["trained", "fixed", "free", True, 2.0],
+    "precision": ["single", "double", "half"],
+    "workspace": [1e-300, 1, 0.05, 1e300],
     "neutralize": ["keep", "refuse", "kept"],
     "initial_charges": [{}, {"H": 10, "O": -10.0}, {"H": 0.0}, {"Pb": 1.0, "I": -0.5, "H": 0.1, "O": 0.1}],
     "element_charges": ["fixed"],
@@ -110,14 +138,29 @@ EDGES: dict[str, list[Any]] = {
 
 def section(dice: random.Random) -> dict[Any, Any]:
     """A section of some keys; up to three values or keys are damaged."""
-    made = {key: dice.choice(values) for key, values in GOOD.items() if dice.random() < 0.4}
-    for _ in range(dice.choice((0, 1, 1, 1, 2))):
+    made = {
+        key: dice.choice(values) for key, values in GOOD.items() if dice.random() < (0.6 if key == "response" else 0.25)
+    }
+    if made.get("total_charge") == "given":  # these contradict it, and are damaged in all other sections
+        made = {key: value for key, value in made.items() if key not in ("zero_init", "neutralize", "screening")}
+    for _ in range(dice.choice((0, 0, 1, 1, 2))):
         key: Any = dice.choice(KEYS) if dice.random() < 0.9 else dice.choice(("sigme", "", 3, None, True, "long_range"))
         place: Any = made
-        if dice.random() < 0.2 and isinstance(made.get("response"), dict):
-            place = made["response"] = dict(made["response"])
+        nested = dice.choice(("response", "run"))
+        if dice.random() < 0.4 and isinstance(made.get(nested), dict):
+            place = made[nested] = dict(made[nested])
+            key = dice.choice(NESTED[nested]) if dice.random() < 0.8 else key
         place[key] = dice.choice(EDGES[key] if key in EDGES and dice.random() < 0.5 else BAD)
     return made
+
+
+def loss_section(dice: random.Random) -> Any:
+    """A section of weights, one value or key of which may be damaged."""
+    made: dict[Any, Any] = {key: dice.choice(WEIGHTS) for key in LOSS_KEYS if dice.random() < 0.4}
+    if dice.random() < 0.5:
+        key = dice.choice(LOSS_KEYS) if dice.random() < 0.9 else dice.choice(("dipol", "", 3, None, "weight"))
+        made[key] = dice.choice(BAD)
+    return made if dice.random() < 0.95 else dice.choice(BAD)
 
 
 def damaged(text: str, dice: random.Random) -> bytes:
@@ -151,8 +194,8 @@ def structure(dice: random.Random) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return torch.rand(6, 3, generator=generator, dtype=torch.float64) @ lattice, lattice[None], torch.tensor([flags])
 
 
-def energy(config: LongRangeConfig, dice: random.Random) -> torch.Tensor:
-    """The long-range energy of six atoms, with features as a small equivariant host has."""
+def evaluated(config: LongRangeConfig, dice: random.Random) -> LongRangeResult:
+    """The long-range part of six atoms, with features as a small equivariant host has."""
     torch.manual_seed(dice.randrange(2**31))
     layout = FeatureLayout((LayerLayout(4, 3, 2),), cutoff=4.0, mean_neighbors=4.0, elements=("H", "O"))
     layer = LayerFeatures(torch.randn(6, 4), torch.randn(6, 3, 3), torch.randn(6, 2, 5))
@@ -161,7 +204,10 @@ def energy(config: LongRangeConfig, dice: random.Random) -> torch.Tensor:
     edges = Edges(centre, neighbor, (positions[neighbor] - positions[centre]).float())
     features = NodeFeatures([layer], edges, torch.tensor([0, 1, 0, 1, 0, 1]))
     part = build_long_range(layout, config)
-    return part(features, positions, cell, pbc, torch.zeros(6, dtype=torch.long)).energy
+    total = torch.tensor([dice.choice((0.0, 1.0, -2.0, 0.3))]) if config.total_charge == "given" else None
+    batch = torch.zeros(6, dtype=torch.long)
+    found: LongRangeResult = part(features, positions, cell, pbc, batch, total_charge=total)
+    return found
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
@@ -169,11 +215,14 @@ def test_a_damaged_section_is_refused_by_name_or_gives_a_finite_energy(tmp_path:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     path = tmp_path / "water.yaml"
     ends: Counter[str] = Counter()
-    for number in range(block * SECTIONS // BLOCKS, (block + 1) * SECTIONS // BLOCKS):
+    for number in range(FIRST + block * SECTIONS // BLOCKS, FIRST + (block + 1) * SECTIONS // BLOCKS):
         dice = random.Random(number)
         made = section(dice)
         try:
-            text = yaml.safe_dump({"r_max": 4.5, "name": "water", "long_range": made}, sort_keys=False)
+            settings = {"r_max": 4.5, "name": "water", "long_range": made}
+            if dice.random() < 0.3:
+                settings["response_loss"] = loss_section(dice)
+            text = yaml.safe_dump(settings, sort_keys=False)
         except ValueError:  # an integer of more digits than Python writes
             continue
         path.write_bytes(damaged(text, dice))
@@ -189,18 +238,25 @@ def outcome(path: Path, dice: random.Random, which: str) -> str:
     try:
         settings = read_yaml(path)
         config = parse_section(settings.get("long_range"), f"{path}: long_range")
+        if "response_loss" in settings:
+            loss = ResponseLossConfig.parse(settings["response_loss"], f"{path}: response_loss")
+            assert all(0.0 < weight < float("inf") for weight in loss.weights.values()), f"{which}: {loss}"
     except ConfigError as error:
         message = str(error)
         assert message.startswith(f"{path}: "), f"{which}: {message}"
         assert len(message) < 5000, which
-        named = not message.startswith(f"{path}: long_range: ") or any(key in message for key in KEYS)
+        sections = {"long_range": KEYS, "response_loss": LOSS_KEYS}
+        keys = next((keys for name, keys in sections.items() if message.startswith(f"{path}: {name}: ")), ("",))
+        named = any(key in message.removeprefix(str(path)) for key in keys)
         assert named, f"{which}: {message}"
         return "refused"
+    assert LongRangeConfig.parse(config.to_dict()) == config, f"{which}: {config}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LesPluginsWarning)
         try:
-            found = energy(config, dice)
+            found = evaluated(config, dice)
         except LesPluginsError:
             return "refused later"
-    assert bool(found.isfinite().all()), f"{which}: {config}"
+    for name in ("energy", "charge"):
+        assert bool(getattr(found, name).isfinite().all()), f"{which}: {name} of {config}"
     return "finite"

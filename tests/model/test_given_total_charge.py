@@ -282,9 +282,14 @@ def test_a_model_that_reads_charges_has_to_be_given_them():
         (torch.zeros(4, 1), r"total_charge has shape \(4, 1\)"),
         (torch.tensor([0.0, float("nan"), 0.0, 0.0]), "finite numbers"),
         (torch.zeros(4, dtype=torch.bool), "dtype torch.bool"),
+        (torch.zeros(4, dtype=torch.complex64), "dtype torch.complex64"),
+        ([0.0, 1.0, 0.0, 0.0], r"total_charge is a list; allowed: a dense torch tensor, \(4,\)"),
+        (1.0, "total_charge is a float; allowed"),
+        (np.zeros(4), "total_charge is a ndarray; allowed"),
+        (torch.zeros(4).to_sparse(), "total_charge is a torch.sparse_coo; allowed"),
     ],
 )
-def test_total_charges_that_do_not_fit_are_refused(total: Tensor, message: str):
+def test_total_charges_that_do_not_fit_are_refused(total: Any, message: str):
     with pytest.raises(GeometryError, match=message):
         evaluate(model(), total=total)
 
