@@ -6,6 +6,7 @@ import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +51,13 @@ def les_plugins_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return Done(int(end.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def o3(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """e3nn.o3; the constants of e3nn 0.4.4, which MACE asks for, hold slices, and torch.load takes only tensors."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    return pytest.importorskip("e3nn.o3")
 
 
 class EntryPoint:

@@ -162,13 +162,6 @@ def test_dipoles_and_tensors_turn_with_the_features(layout: FeatureLayout, opera
     moved_like_tensors(heads(given), heads(moved), operation)
 
 
-@pytest.fixture
-def o3(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """e3nn.o3; the constants of e3nn 0.4.4, which MACE asks for, hold slices, and torch.load takes only tensors."""
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    return pytest.importorskip("e3nn.o3")
-
-
 @OPERATIONS
 def test_dipoles_and_tensors_turn_with_features_that_wigner_matrices_of_e3nn_turn(operation: Tensor, o3: Any) -> None:
     heads, given = Heads(TENSORS, config()), features(TENSORS, positions())
