@@ -103,7 +103,10 @@ class ResponseConfig(BaseModel):
     def _charge_is_conserved_self_consistently(self) -> ResponseConfig:
         if self.conserve_charge and not (self.solve != "one_shot" and self.charge == "onsite"):
             kept = ", which charge: pairs needs not: it always keeps it" if self.charge == "pairs" else ""
-            raise ValueError(f"conserve_charge: true needs charge: onsite and solve: self_consistent{kept}")
+            raise ValueError(
+                f"response.conserve_charge: true needs charge: onsite and solve: self_consistent{kept}; total_charge: "
+                "fixed is its former name"
+            )
         return self
 
     @model_validator(mode="after")

@@ -205,6 +205,7 @@ def test_the_former_key_of_conserved_induced_charge_is_read() -> None:
     assert "response.total_charge and response.conserve_charge" in message
     assert "response.total_charge is 'kept'" in refusal({"response": {**response, "total_charge": "kept"}})
     assert "conserve_charge: true needs" in refusal({"response": {"charge": True, "conserve_charge": True}})
+    assert "total_charge: fixed" in refusal({"response": {"charge": True, "total_charge": "fixed"}})
 
 
 def test_other_choices_of_a_run_leave_the_model_alone() -> None:

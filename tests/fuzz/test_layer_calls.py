@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import brute_force
@@ -21,6 +22,7 @@ from torch.autograd.functional import hessian
 from les_plugins import LatentElectrostatics, Multipoles, PairSoftness
 from les_plugins.electrostatics.flow import polarizability_with_flow
 from les_plugins.electrostatics.observables import system_polarizability
+from les_plugins.errors import GeometryError
 
 CALLS = int(os.environ.get("LES_PLUGINS_FUZZ_CALLS", "3000"))
 FIRST = int(os.environ.get("LES_PLUGINS_FUZZ_SEED", "0"))
@@ -225,6 +227,49 @@ def test_the_layer_is_the_brute_force_sum(group: int) -> None:
     share = -(-CALLS // GROUPS)
     found = failures(range(FIRST + group * share, FIRST + min(CALLS, (group + 1) * share)))
     assert not found, "\n".join(found[:20])
+
+
+#: What may become of the edge in a place, so that it is no longer that of its reverse.
+DAMAGE: dict[str, Callable[[PairSoftness, int, Draw], PairSoftness]] = {
+    "left out": lambda pairs, place, draw: PairSoftness(*(torch.cat([x[:place], x[place + 1 :]]) for x in pairs)),
+    "twice": lambda pairs, place, draw: PairSoftness(*(torch.cat([x, x[place : place + 1]]) for x in pairs)),
+    "softer": lambda pairs, place, draw: changed(pairs, "value", place, pairs.value[place] * draw.uniform(1.1, 3.0)),
+    "negative": lambda pairs, place, draw: changed(pairs, "value", place, -pairs.value[place]),
+    "NaN": lambda pairs, place, draw: changed(pairs, "value", place, torch.nan),
+    "elsewhere": lambda pairs, place, draw: changed(pairs, "vector", place, pairs.vector[place] + draw.normal(3)),
+    "endless": lambda pairs, place, draw: changed(pairs, "vector", place, torch.inf),
+    "to another": lambda pairs, place, draw: changed(pairs, "neighbor", place, (pairs.neighbor[place] + 1) % 5),
+    "from another": lambda pairs, place, draw: changed(pairs, "centre", place, (pairs.centre[place] + 1) % 5),
+    "to nowhere": lambda pairs, place, draw: changed(pairs, "neighbor", place, draw.one_of(-1, 5, 10**6)),
+}
+
+
+def changed(pairs: PairSoftness, name: str, place: int, value: Any) -> PairSoftness:
+    tensor = getattr(pairs, name).clone()
+    tensor[place] = value
+    return pairs._replace(**{name: tensor})
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_an_edge_that_is_not_that_of_its_reverse_is_an_error(kind: str) -> None:
+    tried = 0
+    for seed in range(FIRST, FIRST + 30):
+        draw = Draw(seed)
+        positions, cell, pbc = structure(draw, draw.one_of(0, 2, 3), 5)
+        batch = torch.zeros(5, dtype=torch.long)
+        edges = Graph(draw, positions, cell[None], pbc[None], batch).edges(positions)
+        pairs = PairSoftness(*edges)
+        # the tolerance is relative to the softness of all edges of an atom: others are lost in it
+        heavy = (pairs.value > 1e-3 * pairs.value.sum()).nonzero()[:, 0].tolist()
+        if not heavy:
+            continue
+        tried += 1
+        damaged = DAMAGE[kind](pairs, draw.one_of(*heavy), draw)
+        with pytest.raises(GeometryError, match="pair_softness"):
+            LatentElectrostatics(net_charge_warning=None)(
+                positions, cell[None], pbc[None], batch, Multipoles(draw.normal(5)), pair_softness=damaged
+            )
+    assert tried > 10
 
 
 def test_a_few_of_them() -> None:
