@@ -160,18 +160,19 @@ def with_born_charges(
 ) -> Phonons:
     """The same phonons with Z* and ε_∞ of a long-range model.
 
-    Z* are taken in the supercell, whose smallest wave vectors are nearer to the limit k → 0 that defines them.
+    Z* made with transfers are those of k = 0 in any cell, and are taken in the unit cell. Else they are taken in the
+    supercell, whose smallest wave vectors are nearer to the limit k → 0 that defines them.
 
     Args:
         found: result of `phonons`.
-        calculator: the same calculator.
+        calculator: the same calculator, with the results of its last evaluation there.
         epsilon_infinity: ε_∞ that its Z* are scaled with; its own (`epsilon_infinity`) when None.
         where: the structure's name in messages.
 
     Raises:
         HostError: the model has no long-range part, or no ε_∞.
 
-    Source: theory 10.1.
+    Source: theory 8.6, 10.1.
     """
     check_born_charges(calculator)
     epsilon = getattr(calculator, "epsilon_infinity", None) if epsilon_infinity is None else epsilon_infinity
@@ -179,8 +180,11 @@ def with_born_charges(
         raise HostError(f"--born: {type(calculator).__name__} has no epsilon_infinity; give ε_∞")
     supercell = found.phonopy.supercell
     warn_of_vacuum_in_phonons(_ase_atoms(supercell), where)
-    born = predict(calculator, _ase_atoms(supercell), [BORN], f"{where}, supercell")[BORN]
-    of_unit_cell = born[np.asarray(supercell.u2s_map)]
+    if getattr(calculator, "results", {}).get("polarization_source") == "transfers":
+        of_unit_cell = predict(calculator, _ase_atoms(found.phonopy.unitcell), [BORN], where)[BORN]
+    else:
+        born = predict(calculator, _ase_atoms(supercell), [BORN], f"{where}, supercell")[BORN]
+        of_unit_cell = born[np.asarray(supercell.u2s_map)]
     violation = set_born_charges(found.phonopy, of_unit_cell, float(epsilon) * np.eye(3))
     return Phonons(found.phonopy, found.largest_force, found.translation_violation, violation)
 
