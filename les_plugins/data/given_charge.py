@@ -142,14 +142,15 @@ def check_total_charges(frames: Iterable[tuple[str, Atoms]], reads: bool) -> Non
         DataError: a total charge that the model is to read and that is no number, or two that differ.
 
     Warns:
-        LesPluginsWarning: total charges, initial charges or spins that the model does not read.
+        LesPluginsWarning: total charges, initial charges or spins that the model does not read; a model that is to
+            read charges and sees none.
     """
-    count = 0
+    count, charged = 0, False
     said: dict[str, list[str]] = {"total charge": [], "initial": [], "spin": []}
     for place, atoms in frames:
         count += 1
         if reads:
-            total_charge_of(atoms, place)
+            charged = total_charge_of(atoms, place) != 0.0 or charged
         found = {
             "total charge": None if reads else given_charge(atoms),
             "initial": unread_initial_charges(atoms) if reads else None,
@@ -158,6 +159,13 @@ def check_total_charges(frames: Iterable[tuple[str, Atoms]], reads: bool) -> Non
         for kind, text in found.items():
             if text is not None:
                 said[kind].append(f"{place}: {text}")
+    if reads and count and not charged:
+        warnings.warn(
+            f"the model reads total charges, and none of {count} frames has one other than zero in info['charge'] or "
+            "info['total_charge']: what a charge does to energies and forces is not trained",
+            LesPluginsWarning,
+            stacklevel=3,
+        )
     ends = {
         "total charge": "a total charge, which a model without total_charge: given does not read",
         "initial": "initial charges that do not add up to zero, and no total charge",

@@ -153,6 +153,13 @@ def test_charges_of_training_data_are_read_or_said_not_to_be() -> None:
         check_total_charges(frames, reads=True)
 
 
+def test_training_data_without_a_charge_are_named_to_a_model_that_is_to_read_charges() -> None:
+    frames = [(f"ions.xyz, frame {number}", ion(**info)) for number, info in enumerate(({}, {"charge": 0}))]
+    with pytest.warns(LesPluginsWarning, match="reads total charges, and none of 2 frames has one other than zero"):
+        check_total_charges(frames, reads=True)
+    check_total_charges(frames, reads=False)  # warnings are errors
+
+
 def test_a_charge_that_an_engine_would_leave_behind_is_refused_unless_the_calculator_has_it() -> None:
     reading = SimpleNamespace(takes_total_charge=True, total_charge=None)
     with pytest.raises(DataError, match=r"which OpenMM does not hand on .* set calculator.total_charge = 1"):
