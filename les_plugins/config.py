@@ -26,7 +26,7 @@ from les_plugins.electrostatics.settings import (
     Precision,
     check_setting,
 )
-from les_plugins.errors import ConfigError, quoted
+from les_plugins.errors import ConfigError, did_you_mean, quoted
 
 MultipoleName = Literal["charge", "dipole", "quadrupole"]
 #: Names of heads, solvers and responses, which plugins may bring; `hosting.build` says which there are.
@@ -334,7 +334,7 @@ def _describe(item: Any, source: str, section: Mapping[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] in ("extra_forbidden", "invalid_key"):
         parent = NESTED.get(place[0], LongRangeConfig) if len(place) > 1 else LongRangeConfig
-        return f"{source}: unknown key {quoted(key)}; {_allowed(parent)}"
+        return f"{source}: unknown key {quoted(key)}{did_you_mean(place[-1], parent.model_fields)}; {_allowed(parent)}"
     if not key or item["type"] == "value_error":
         return f"{source}: {message}"
     if item["type"] == "tuple_type":

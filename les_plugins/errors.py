@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import reprlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,12 @@ def raising(kind: type[LesPluginsError], what: str) -> Iterator[None]:
         raise
     except Exception as error:  # others raise whatever a strange value makes them
         raise kind(f"{what}: {in_one_line(innermost(error))}") from None
+
+
+def did_you_mean(name: object, allowed: Iterable[str]) -> str:
+    """The text " (did you mean 'NAME'?)" where a name is like an allowed one, else nothing."""
+    close = difflib.get_close_matches(str(name)[:LONGEST_VALUE], sorted(allowed), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def quoted(value: Any, longest: int = LONGEST_VALUE) -> str:

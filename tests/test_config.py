@@ -189,9 +189,23 @@ def test_a_choice_in_both_places_is_an_error_that_names_both_keys(key: str, old:
     assert message.startswith(f"{SOURCE}: {key} is {old!r} and run.{key} is {new!r}")
 
 
+@pytest.mark.parametrize(
+    ("section", "meant"),
+    [
+        ({"total_charges": "free"}, "'total_charges' (did you mean 'total_charge'?); allowed keys: multipoles"),
+        ({"response": {"pair_softnes": "edges"}}, "'response.pair_softnes' (did you mean 'pair_softness'?); allowed"),
+        ({"run": {"metod": "mesh"}}, "'run.metod' (did you mean 'method'?); allowed keys: method"),
+        ({"nothing_of_ours": 1}, "'nothing_of_ours'; allowed keys: multipoles"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_allowed_one_that_is_like_it(section: dict[str, object], meant: str) -> None:
+    assert meant in refusal(section)
+
+
 def test_a_mistake_in_a_choice_is_named_by_the_key_that_was_written() -> None:
     assert refusal({"static_cell": 9.0}).startswith(f"{SOURCE}: static_cell is 9.0")
-    assert "'run.mesh_tolerence'; allowed keys: method, mesh_tolerance" in refusal({"run": {"mesh_tolerence": 1e-4}})
+    mistaken = refusal({"run": {"mesh_tolerence": 1e-4}})
+    assert "'run.mesh_tolerence' (did you mean 'mesh_tolerance'?); allowed keys: method" in mistaken
     assert "'run.sigma'" in refusal({"run": {"sigma": 1.0}})
     assert "allowed keys: method" in refusal({"run": "direct"})
 

@@ -23,10 +23,9 @@ from les_plugins.adapters.mace.response import check_labels, response_seam
 from les_plugins.adapters.mace.seam import Built, model_seam, run
 from les_plugins.adapters.mace.start import START
 from les_plugins.devices import check_device
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import ConfigError, HostError, did_you_mean
 from les_plugins.hosting.section_name import SECTION, is_near_miss
 from les_plugins.model.response_config import RESPONSE_SECTION, ResponseLossConfig
-from les_plugins.storage.training import did_you_mean
 from les_plugins.training import TrainingRun
 
 

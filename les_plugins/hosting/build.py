@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 from les_plugins.config import LongRangeConfig
 from les_plugins.electrostatics.response.choice import takes_pairs
-from les_plugins.errors import CheckpointError, ConfigError, LesPluginsWarning, quoted
+from les_plugins.errors import CheckpointError, ConfigError, LesPluginsWarning, did_you_mean, quoted
 from les_plugins.hosting.registry import OURS, Offered, heads, responses, solvers
 from les_plugins.hosting.types import Part
 from les_plugins.model.features import FeatureLayout
@@ -129,10 +128,9 @@ def _chosen(config: LongRangeConfig, source: str) -> dict[str, Offered]:
     chosen = {}
     for kind, (key, name, found) in _selected(config).items():
         if name not in found:
-            close = difflib.get_close_matches(name, found, 1)
-            meant = f" (did you mean {close[0]!r}?)" if close else ""
             raise ConfigError(
-                f"{source}: {key} is {quoted(name)}{meant}; allowed with what is installed: " + (", ".join(found))
+                f"{source}: {key} is {quoted(name)}{did_you_mean(name, found)}; allowed with what is installed: "
+                + ", ".join(found)
             )
         chosen[kind] = found[name]
     return chosen

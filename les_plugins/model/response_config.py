@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from les_plugins.errors import ConfigError, quoted
+from les_plugins.errors import ConfigError, did_you_mean, quoted
 
 #: The section in every host's own config file.
 RESPONSE_SECTION = "response_loss"
@@ -89,7 +89,7 @@ def _described(item: Any, source: str, allowed: str) -> str:
     """One problem, by the key that the user wrote."""
     key, message = ".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")
     if item["type"] in ("extra_forbidden", "invalid_key"):
-        return f"{source}: unknown key {quoted(key)}; {allowed}"
+        return f"{source}: unknown key {quoted(key)}{did_you_mean(key, ResponseLossConfig.model_fields)}; {allowed}"
     if not key:
         return f"{source}: {message}"
     return f"{source}: {key} is {quoted(item['input'])}: {message[0].lower()}{message[1:]}"

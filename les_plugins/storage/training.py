@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from les_plugins.errors import ConfigError, GeometryError, HostError, LesPluginsError, in_one_line, innermost
+from les_plugins.errors import (
+    ConfigError,
+    GeometryError,
+    HostError,
+    LesPluginsError,
+    did_you_mean,
+    in_one_line,
+    innermost,
+)
 from les_plugins.storage.checkpoint import sha256
 
 
@@ -40,12 +47,6 @@ def check_cutoff(value: Any, source: str) -> None:
     """Raise ConfigError for a cutoff that no host can use; `source` is its file and key."""
     if not isinstance(value, int | float) or not 0.0 < value < math.inf:
         raise ConfigError(f"{source} is {value!r}; allowed: a length in Å above 0")
-
-
-def did_you_mean(name: object, allowed: Iterable[str]) -> str:
-    """The text " (did you mean 'NAME'?)" where a name is like an allowed one, else nothing."""
-    close = difflib.get_close_matches(str(name), sorted(allowed), 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 class OptionParser(argparse.ArgumentParser):

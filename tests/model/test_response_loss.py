@@ -205,7 +205,7 @@ def test_labels_that_a_model_cannot_use_are_errors_that_say_what_to_set(changes,
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"dipol": 1.0}, "unknown key 'dipol'; allowed keys: dipole, polarization"),
+        ({"dipol": 1.0}, r"unknown key 'dipol' \(did you mean 'dipole'\?\); allowed keys: dipole, polarization"),
         ({"dipole": -1.0}, "dipole is -1.0: input should be greater than or equal to 0"),
         ({}, "every weight is 0"),
         ({"dipole": 1.0, "projections": 1}, "projections are of born_effective_charges, whose weight is 0"),
