@@ -2,7 +2,8 @@
 
     python benchmarks/induced_charges.py mapbi3 pairs-atoms $DATA runs/mapbi3-pairs-atoms
     les-plugins train mace --config runs/mapbi3-pairs-atoms/config.yaml
-    les-plugins evaluate runs/mapbi3-pairs-atoms/model.les $DATA/mapbi3/valid.extxyz $DATA/mapbi3/bec_valid.extxyz
+    les-plugins evaluate runs/mapbi3-pairs-atoms/model.les $DATA/mapbi3/valid.extxyz
+    les-plugins evaluate runs/mapbi3-pairs-atoms/model.les $DATA/mapbi3/bec_valid.extxyz
     python benchmarks/long_waves.py runs/mapbi3-pairs-atoms/model.les --structure mapbi3-222 --waves 1 2 4
 
 `$DATA` is the folder of model_zoo/recipes/data.json. One seed a run: `--seed`.
