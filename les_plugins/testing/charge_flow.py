@@ -13,7 +13,7 @@ from les_plugins.errors import ConfigError
 from les_plugins.hosting.calculator import LongRangeCalculator
 from les_plugins.model.features import NodeFeatures
 from les_plugins.model.heads import LatentVariables
-from les_plugins.testing.derivatives import slope
+from les_plugins.testing.derivatives import moved, random_direction, slope
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import waters
 
@@ -75,22 +75,14 @@ class ChargeFlow(ContractHost):
         if head is None:
             pytest.skip("heads of a plugin, whose parameters have other names")
         parameters = list(head.parameters())
-        generator = torch.Generator().manual_seed(0)
-        direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) * p.detach().abs() for p in parameters]
+        direction = random_direction(parameters)
 
         def loss() -> Tensor:
             return self.evaluate(model, [atoms], training=True).forces.square().sum()
 
         def along(size: float) -> float:
-            with torch.no_grad():
-                for parameter, part in zip(parameters, direction, strict=True):
-                    parameter.add_(part, alpha=size)
-            try:
+            with moved(parameters, direction, size):
                 return loss().item()
-            finally:
-                with torch.no_grad():
-                    for parameter, part in zip(parameters, direction, strict=True):
-                        parameter.sub_(part, alpha=size)
 
         gradient = torch.autograd.grad(loss(), parameters)
         assert all(part.abs().max().item() > 0.0 for part in gradient)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,26 @@ from les_plugins.testing.structures import waters
 def slope(value: Callable[[float], float], step: float) -> float:
     """Derivative at zero by the five-point formula: error step⁴ f⁽⁵⁾/30 plus rounding 1e-15 f/step."""
     return (value(-2 * step) - 8 * value(-step) + 8 * value(step) - value(2 * step)) / (12 * step)
+
+
+def random_direction(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """A change of each parameter, as large as the parameter itself; the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(p.shape, generator=generator, dtype=p.dtype) * p.detach().abs() for p in parameters]
+
+
+@contextmanager
+def moved(parameters: Sequence[torch.Tensor], direction: Sequence[torch.Tensor], size: float) -> Iterator[None]:
+    """The parameters changed by `size` times a direction inside, and back afterwards."""
+    with torch.no_grad():
+        for parameter, part in zip(parameters, direction, strict=True):
+            parameter.add_(part, alpha=size)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, part in zip(parameters, direction, strict=True):
+                parameter.sub_(part, alpha=size)
 
 
 class Derivatives(ContractHost):
@@ -66,22 +87,14 @@ class Derivatives(ContractHost):
         """The double backward pass that every training step on forces needs."""
         model, atoms = self.attached(), waters(2)
         parameters = [parameter for parameter in long_range_part(model).parameters() if parameter.requires_grad]
-        generator = torch.Generator().manual_seed(0)
-        direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) * p.detach().abs() for p in parameters]
+        direction = random_direction(parameters)
 
         def loss() -> torch.Tensor:
             return self.evaluate(model, [atoms], training=True).forces.square().sum()
 
         def along(size: float) -> float:
-            with torch.no_grad():
-                for parameter, part in zip(parameters, direction, strict=True):
-                    parameter.add_(part, alpha=size)
-            try:
+            with moved(parameters, direction, size):
                 return loss().item()
-            finally:
-                with torch.no_grad():
-                    for parameter, part in zip(parameters, direction, strict=True):
-                        parameter.sub_(part, alpha=size)
 
         gradient = torch.autograd.grad(loss(), parameters, allow_unused=True)
         exact = sum((g * d).sum().item() for g, d in zip(gradient, direction, strict=True) if g is not None)
