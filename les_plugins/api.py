@@ -22,6 +22,7 @@ from les_plugins.model.gauge import Sign, change_sign, mean_susceptibility, note
 from les_plugins.model.outputs import long_range_part
 from les_plugins.storage import checkpoint, zoo
 from les_plugins.storage.sizes import WeightSizes, building, check_description
+from les_plugins.storage.states import in_precision
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -118,23 +119,26 @@ def save(
     return folder
 
 
-def load(path: str | Path, device: str = "cpu", head: str | None = None) -> Any:
+def load(path: str | Path, device: str = "cpu", head: str | None = None, dtype: str | None = None) -> Any:
     """ASE calculator of a checkpoint folder, or of a model of the zoo.
 
     Args:
         path: the folder, or a name such as "water-mace" (`les-plugins zoo list`).
         device: torch device to run on, "cpu" or "cuda"; wherever the checkpoint was saved.
         head: of a model with several heads, the one to use.
+        dtype: "float32" or "float64": what the host's network computes in; as it was saved when None. The long-range
+            part sums in float64 either way.
 
     Returns:
         The calculator of its host, with energy, forces, stress, charges, dipole and born_effective_charges.
 
     Raises:
-        CheckpointError, HostError: see `load_model`; HostError also for a head that the model has not.
+        CheckpointError, HostError: see `load_model`; HostError also for a head that the model has not, and
+            for another dtype.
         DeviceError: the device does not exist on this machine.
     """
     check_device(device)
-    model, config = load_model(path)
+    model, config = load_model(path, dtype)
     host = registry.host(config["host"])
     if head is None:
         return host.calculator(model, config, device)
@@ -144,18 +148,25 @@ def load(path: str | Path, device: str = "cpu", head: str | None = None) -> Any:
     return calculator
 
 
-def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(path: str | Path, dtype: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Model, on the CPU, and config of a checkpoint folder, or of a model of the zoo by its name.
+
+    Args:
+        path: the folder, or the name.
+        dtype: "float32" or "float64"; as it was saved when None.
 
     Raises:
         CheckpointError: not a checkpoint, a changed byte, a missing file or tensor, an unsupported version, or heads, a
             solver or a response that is not installed; says what to install.
-        HostError: the host it was made with is missing or of an unsupported version; says what to install.
+        HostError: the host it was made with is missing or of an unsupported version; says what to install. Or a dtype
+            that is not one of the two.
     """
     folder = zoo.find_folder(path)
     state, config = checkpoint.read(folder)
     host = registry.host(state.host)
     _check_host_version(host.info(), state.versions, folder / checkpoint.CONFIG)
+    if dtype is not None:
+        state = in_precision(state, host.dtype_key, dtype)
     try:
         return _rebuilt(host, state), config
     except CheckpointError as error:

@@ -20,6 +20,7 @@ class NequIPHost(PackagedHost):
     supported = ">=0.19,<0.20"
     extra = "nequip"
     compile_targets = ("train", "ase", "les_ase", "pair_nequip", "batch")
+    dtype_key = "model_dtype"
     resume_options = ("++ckpt_path=LAST.ckpt",)
     parts: ClassVar[Mapping[str, str]] = {
         "attach": "les_plugins.adapters.nequip.model:attach_long_range",

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from les_plugins.cli.shared import Head, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Dtype, Head, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError, HostError
 from les_plugins.io.files import make_folder
 
@@ -41,6 +41,7 @@ def evaluate(
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
     ] = None,
     head: Head = None,
+    dtype: Dtype = None,
     born: Annotated[
         bool | None, typer.Option("--born/--no-born", help="Born charges; default: when the file has them.")
     ] = None,
@@ -93,6 +94,7 @@ def evaluate(
             born_symmetric,
             head,
             crystal_polarizability,
+            dtype,
         )
         pictures = [] if plots is None else plotting.parity_plots(result, plots, model=model.name)
     if as_json:
@@ -113,6 +115,7 @@ def compare(
     born_symmetric: bool = False,
     head: str | None = None,
     crystal_polarizability: bool = False,
+    dtype: str | None = None,
 ) -> tuple[Evaluation, Survey, dict[str, Any]]:
     """The evaluation of a checkpoint on a file, what the file holds, and what identifies the model; arguments as above.
 
@@ -126,7 +129,7 @@ def compare(
 
     keys = keys or LabelKeys.of()
     existing_file(file)
-    calculator, facts = open_model(model, device, epsilon_infinity, head)
+    calculator, facts = open_model(model, device, epsilon_infinity, head, dtype)
     if born and BORN not in calculator.implemented_properties:
         raise HostError(f"--born: {model} does not predict Born charges: it has no long-range part")
     checked = progress(iterate_frames(file), None, "checking")

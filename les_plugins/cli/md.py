@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from les_plugins.cli.interruption import command_line, says_what_was_kept
-from les_plugins.cli.shared import Head, one_frame, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Dtype, Head, one_frame, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def md(
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
     ] = None,
     head: Head = None,
+    dtype: Dtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Simulate START with MODEL and record positions, velocities, J(t), P(t) and α(t) to an HDF5 file."""
@@ -106,7 +107,7 @@ def md(
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     with quiet_host():
         structure = _read_start(start, index)
-        calculator, model_facts = open_model(model, device, epsilon_infinity, head)
+        calculator, model_facts = open_model(model, device, epsilon_infinity, head, dtype)
         known = known_elements(calculator)
         if known is not None:
             check_elements_of(structure, known, str(start))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from les_plugins.cli.shared import Head, one_crystal, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Dtype, Head, one_crystal, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError
 from les_plugins.io.files import whole_file
 
@@ -42,6 +42,7 @@ def phonons(
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
     ] = None,
     head: Head = None,
+    dtype: Dtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Phonons of the crystal in STRUCTURE by phonopy, from a model's forces."""
@@ -54,7 +55,7 @@ def phonons(
     _check_output(output, model)
     with quiet_host():
         atoms = one_crystal(structure)
-        calculator, facts = open_model(model, device, epsilon_infinity, head)
+        calculator, facts = open_model(model, device, epsilon_infinity, head, dtype)
         if born:
             lib.check_born_charges(calculator)
         if (known := known_elements(calculator)) is not None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from les_plugins.cli.shared import Head, one_crystal, open_model, quiet_host, say_boundaries
+from les_plugins.cli.shared import Dtype, Head, one_crystal, open_model, quiet_host, say_boundaries
 from les_plugins.errors import HostError
 from les_plugins.io.files import whole_file
 
@@ -46,6 +46,7 @@ def piezoelectric(
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
     ] = None,
     head: Head = None,
+    dtype: Dtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Piezoelectric tensor of the crystal in STRUCTURE at zero field: clamped-ion and relaxed-ion."""
@@ -62,7 +63,7 @@ def piezoelectric(
     with quiet_host():
         atoms = one_crystal(structure)
         check_frame(atoms, str(structure))
-        calculator, facts = open_model(model, device, epsilon_infinity, head)
+        calculator, facts = open_model(model, device, epsilon_infinity, head, dtype)
         if BORN not in calculator.implemented_properties or not getattr(calculator, "has_long_range", True):
             raise HostError(f"{model} has no polarization: it has no long-range part")
         if (known := known_elements(calculator)) is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from les_plugins.cli.shared import Head, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Dtype, Head, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def predict(
         float | None, typer.Option(help="ε_∞ of the material, in the place of the model's own.", show_default=False)
     ] = None,
     head: Head = None,
+    dtype: Dtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Predict every frame of FILE and write them to an extended XYZ file that ASE reads back."""
@@ -45,7 +46,7 @@ def predict(
     _refuse_overwriting(output, model, file)
     with quiet_host():
         existing_file(file)
-        calculator, facts = open_model(model, device, epsilon_infinity, head)
+        calculator, facts = open_model(model, device, epsilon_infinity, head, dtype)
         checked = progress(iterate_frames(file), None, "checking")
         boundaries, charged = Boundaries(), ChargedFrames()
         atoms = _atoms_of_frames(boundaries.watch(checked), known_elements(calculator), str(file), charged)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from les_plugins.cli.shared import Head, one_crystal, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Dtype, Head, one_crystal, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.io.files import check_place, whole_file
 
@@ -50,6 +50,7 @@ def relax(
     symprec: Annotated[float, typer.Option(help="Tolerance of the symmetry search, Å.")] = 1e-3,
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",
     head: Head = None,
+    dtype: Dtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Bring positions and cell of STRUCTURE to rest (positions alone of slabs and open structures)."""
@@ -61,7 +62,7 @@ def relax(
     with quiet_host():
         atoms = one_crystal(structure)
         form = _format(output, atoms, model, structure)
-        calculator, facts = open_model(model, device, head=head)
+        calculator, facts = open_model(model, device, head=head, dtype=dtype)
         if (known := known_elements(calculator)) is not None:
             check_elements_of(atoms, known, str(structure))
         if facts.get("long_range") is not None:

@@ -27,6 +27,11 @@ T = TypeVar("T")
 
 #: Option of every command that evaluates a model.
 Head = Annotated[str | None, typer.Option(help="Of a model with several heads, the one to use.", show_default=False)]
+#: Option of the commands whose results the precision of the network can show in.
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32 or float64, of the host's network; as it was saved by default.", show_default=False),
+]
 #: s, of wall time, between lines of progress in a log file.
 SECONDS_BETWEEN_LINES = 60.0
 
@@ -84,7 +89,11 @@ class _WithoutNoise(io.TextIOBase):
 
 
 def open_model(
-    path: Path, device: str, epsilon_infinity: float | None = None, head: str | None = None
+    path: Path,
+    device: str,
+    epsilon_infinity: float | None = None,
+    head: str | None = None,
+    dtype: str | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """The ASE calculator of a checkpoint folder, and what identifies the model in reports.
 
@@ -93,6 +102,7 @@ def open_model(
         device: torch device.
         epsilon_infinity: ε_∞ in the place of the model's own, or None.
         head: of a model with several heads, the one to use.
+        dtype: "float32" or "float64"; as the model was saved when None.
 
     Raises:
         CheckpointError, HostError, DeviceError: see `les_plugins.load`.
@@ -106,7 +116,7 @@ def open_model(
     if epsilon_infinity is not None and not 1.0 <= epsilon_infinity < float("inf"):
         raise ConfigError(f"--epsilon-infinity is {epsilon_infinity}; allowed: a number of at least 1")
     path = zoo.resolve(path)
-    calculator = api.load(path, device=device, head=head)
+    calculator = api.load(path, device=device, head=head, dtype=dtype)
     config = checkpoint.read_config(path)
     if epsilon_infinity is not None:
         if config["long_range"] is None:
@@ -122,6 +132,7 @@ def open_model(
         "long_range": config["long_range"],
         "epsilon_infinity": epsilon_infinity or config["epsilon_infinity"],
         **({} if head is None else {"head": head}),
+        **({} if dtype is None else {"dtype": dtype}),
     }
     return calculator, facts
 

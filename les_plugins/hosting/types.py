@@ -75,6 +75,7 @@ class HostState:
         long_range: the `long_range:` section, or None for a short-range model.
         tensors: every parameter and buffer, by name.
         extra: JSON-compatible facts to be kept beside them.
+        cast: whether tensors are to be cast to the floating-point type of the model that is built.
     """
 
     host: str
@@ -83,6 +84,7 @@ class HostState:
     long_range: LongRangeConfig | None
     tensors: Mapping[str, Tensor]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    cast: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Host(ABC):
         compile_targets: what its models can be compiled to, here or by its own commands.
         resume_options: options with which an interrupted training goes on from the host's own last state.
         resume_hint: what else has to be written for it, as the end of a sentence.
+        dtype_key: key of a state's `model` with the floating-point type that the model is built in.
     """
 
     api_version: ClassVar[int] = 1
@@ -118,6 +121,7 @@ class Host(ABC):
     compile_targets: tuple[str, ...] = ()
     resume_options: tuple[str, ...] = ()
     resume_hint: str = ""
+    dtype_key: str = "dtype"
 
     @abstractmethod
     def info(self) -> HostInfo:

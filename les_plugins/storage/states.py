@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from les_plugins.config import LongRangeConfig
-from les_plugins.errors import CheckpointError, quoted
+from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
 from les_plugins.storage.checkpoint import load_tensors
 
@@ -58,8 +59,33 @@ def rebuilt(state: HostState, build: Callable[[], nn.Module], kind: str) -> nn.M
         raise
     except Exception as error:  # hosts raise whatever a nonsense argument makes them
         raise CheckpointError(f"config.json does not describe a {kind}: {error!r}") from None
-    load_tensors(model, state.tensors)
+    tensors = state.tensors
+    if state.cast:
+        own = model.state_dict()
+        tensors = {
+            name: value.to(own[name].dtype) if name in own and value.is_floating_point() else value
+            for name, value in tensors.items()
+        }
+    load_tensors(model, tensors)
     return model.eval()
+
+
+def in_precision(state: HostState, key: str, dtype: str) -> HostState:
+    """The state of the same model in another floating-point type; parameters and buffers are cast as it is rebuilt.
+
+    Args:
+        state: of any model.
+        key: of the description, with the type: `Host.dtype_key`.
+        dtype: "float32" or "float64".
+
+    Raises:
+        HostError: another type, or a description that does not say its own.
+    """
+    if dtype not in _DTYPES:
+        raise HostError(f"dtype is {quoted(dtype)}; allowed: {', '.join(_DTYPES)}")
+    if key not in state.model:
+        raise HostError(f"dtype is {quoted(dtype)}, but models of {state.host} have the type that they were saved in")
+    return replace(state, model={**state.model, key: dtype}, cast=True)
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

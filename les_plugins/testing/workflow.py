@@ -110,6 +110,23 @@ class Workflow(ContractHost):
         ours, hosts = self.evaluate(model, [waters()]), self.evaluate(self.make_model(), [waters()])
         torch.testing.assert_close(ours.forces, hosts.forces, rtol=1e-14, atol=1e-14)  # the same operations
 
+    def test_a_saved_model_can_be_loaded_in_the_other_precision(self, tmp_path: Path) -> None:
+        model, atoms = self.attached(dtype=torch.float32), waters(3)
+        folder = api.save(model, tmp_path / "single.les", self.host)
+        double, reference = api.load(folder, dtype="float64"), self.calculator(self.in_float64(model))
+        assert next(load_model(folder, "float64")[0].parameters()).dtype == torch.float64
+        for name in ("energy", "forces", "charges"):
+            expected = reference.get_property(name, atoms)
+            # constants that a host makes in float64, where the weights keep them as float32 has them
+            np.testing.assert_allclose(double.get_property(name, atoms), expected, rtol=1e-5, atol=1e-6, err_msg=name)
+        wide = api.save(load_model(folder, "float64")[0], tmp_path / "double.les", self.host)
+        back = api.load(wide, dtype="float32")
+        assert next(load_model(wide, "float32")[0].parameters()).dtype == torch.float32
+        single = self.calculator(model).get_property("forces", atoms)
+        np.testing.assert_allclose(back.get_property("forces", atoms), single, rtol=1e-3, atol=1e-4)  # of float32
+        with pytest.raises(HostError, match="float16"):
+            api.load(folder, dtype="float16")
+
     def test_the_hosts_own_trainer_trains_the_long_range_part(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
