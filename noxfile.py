@@ -146,6 +146,14 @@ def tests_torch_sim(session: nox.Session) -> None:
     session.run("pytest", "tests/engines/test_torch_sim.py", *session.posargs)
 
 
+@nox.session(name="tests-metatomic")
+@in_environment
+def tests_metatomic(session: nox.Session) -> None:
+    """MACE in metatomic's file, run by metatomic's ASE calculator."""
+    session.install("-e", ".[metatomic,mace,plot,dev]")
+    session.run("pytest", "tests/adapters/test_mace_metatomic.py", *session.posargs)
+
+
 @nox.session(name="tests-template")
 @in_environment
 def tests_template(session: nox.Session) -> None:

@@ -11,12 +11,15 @@ vectors, and of `long_wave_born_charges`, which leave out what the field of the 
 With `--waves`: the energy of a longitudinal wave as long as the cell repeated so many times along its third axis.
 Charges are displaced along the wave, each by its sign times 0.02 Å cos k·r, moments and softness held fixed; the second
 difference of the response's energy over that of the permanent moments is a constant of the material for charge that
-flows over pairs, and grows with the square of the length for charge that is induced on atoms.
+flows over pairs and for dipoles, and grows with the square of the length for charge that is induced on atoms. Both are
+given: the whole response, and that of charge alone, without induced dipoles. Waves shorter than some ten times σ feel
+the smearing, which takes exp(−k²σ²/2) of the ratio; this factor is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -50,8 +53,9 @@ def born(calculator: Any, atoms: Atoms) -> tuple[list[np.ndarray], float]:
     return found, seen[-1]
 
 
-def wave(calculator: Any, atoms: Atoms) -> tuple[float, float]:
-    """Length of the longest wave along the third axis, Å, and the response's energy over that of permanent moments."""
+def wave(calculator: Any, atoms: Atoms) -> tuple[float, float, float, float]:
+    """Length of the longest wave along the third axis, Å, the response's energy over that of permanent moments, the
+    same of induced charge without dipoles, and exp(−k²σ²/2)."""
     seen: list[tuple[Any, Any]] = []
     handle = calculator._part.register_forward_hook(lambda _, inputs, output: seen.append((inputs, output)))
     calculator.get_property("energy", atoms)
@@ -66,20 +70,26 @@ def wave(calculator: Any, atoms: Atoms) -> tuple[float, float]:
     config = calculator._part.config
     pairs = latent.pair_softness
 
-    def energy(size: float, response: str | None) -> Tensor:
+    def energy(size: float, response: str | None, dipoles: bool = True) -> Tensor:
         layer = LatentElectrostatics(config.sigma, config.dl, response=response, net_charge_warning=None)
         moved = None
         if pairs is not None:
             vector = pairs.vector.detach().double() + size * (way[pairs.neighbor] - way[pairs.centre])
             moved = pairs._replace(vector=vector, value=pairs.value.detach().double())
-        coefficients = [None if x is None else x.detach().double() for x in (latent.softness, latent.polarizability)]
+        given = (latent.softness, latent.polarizability if dipoles else None)
+        coefficients = [None if x is None else x.detach().double() for x in given]
         places = positions + size * way
         with torch.no_grad():
             return layer(places, cell, pbc, batch, permanent, *coefficients, pair_softness=moved).energy[0]
 
     step = 0.02
-    bent = [sum(w * energy(x * step, kind) for x, w in ((-1, 1), (0, -2), (1, 1))) for kind in (None, "one_shot")]
-    return float(1.0 / normal.norm()), float((bent[1] - bent[0]) / bent[0])
+    kinds: list[tuple[str | None, bool]] = [(None, False), ("one_shot", True)]
+    if latent.softness is not None or pairs is not None:
+        kinds.append(("one_shot", False))
+    first, *others = [sum(w * energy(x * step, *kind) for x, w in ((-1, 1), (0, -2), (1, 1))) for kind in kinds]
+    whole, charge = [float((bent - first) / first) for bent in [*others, first][:2]]
+    length = float(1.0 / normal.norm())
+    return length, whole, charge, math.exp(-0.5 * (2.0 * math.pi * config.sigma / length) ** 2)
 
 
 def main() -> None:
@@ -109,8 +119,11 @@ def main() -> None:
         print(f"  {name}: larger over smaller {slope:.4f}, largest difference {largest:.1e} e")
         print(f"    mean of the diagonal in both, e: {means}")
     for number in args.waves or ():
-        length, ratio = wave(calculator, atoms.repeat((1, 1, number)))
-        print(f"  wave of {length:.1f} Å: response over permanent energy {ratio:.4f}")
+        length, whole, charge, smearing = wave(calculator, atoms.repeat((1, 1, number)))
+        print(
+            f"  wave of {length:.1f} Å: response over permanent energy {whole:.4f}, of charge alone {charge:.4f}; "
+            f"exp(−k²σ²/2) {smearing:.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ class MACEHost(PackagedHost):
     supported = ">=0.3.16,<0.4"
     extra = "mace"
     packages = ("mace",)
-    compile_targets = ("torchscript",)
+    compile_targets = ("torchscript", "metatomic")
     resume_options = ("--restart_latest",)
     parts: ClassVar[Mapping[str, str]] = {
         "attach": "les_plugins.adapters.mace.model:attach_long_range",

@@ -7,6 +7,7 @@ solver and response come through hooks and may be anybody's. No annotation here 
 import copy
 import importlib.metadata
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from les_plugins.adapters.mace.graphs import batch_of
 from les_plugins.adapters.mace.model import LongRangeMACE, layer_irreps, node_features
 from les_plugins.adapters.mace.summed import strained, with_long_range
+from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.model.carriers import carriers_of
 from les_plugins.model.long_range import LongRange
@@ -38,15 +40,22 @@ def compile_model(
     static_cell: tuple[float, float, float] | None,
     device: str,
     metadata: Mapping[str, Any],
+    target: str = "torchscript",
 ) -> Path:
     """Compile a model and write it; see `les_plugins.hosting.types.Host.compile`.
 
     Raises:
-        HostError: no LongRangeMACE, or compiled code that does not give the model's numbers.
+        HostError: no LongRangeMACE, or compiled code that does not give the model's numbers; for metatomic also
+            several heads, or no metatomic.
         ConfigError: no static_cell, here or in the model.
     """
     if not isinstance(model, LongRangeMACE):
         raise HostError("this model has no long-range part: compile it with MACE's own mace_create_lammps_model")
+    if target == "metatomic":
+        from les_plugins.adapters.mace import metatomic  # where it is not installed this says so, before all work
+
+        if len(model.base.heads) > 1:
+            raise HostError(f"target metatomic: this model has several heads ({', '.join(model.base.heads)})")
     eager = copy.deepcopy(model).to(device)
     if static_cell is not None:
         eager.long_range.set_static_cell(static_cell)
@@ -67,8 +76,20 @@ def compile_model(
         "versions": {name: importlib.metadata.version(name) for name in ("les-plugins", "mace-torch", "torch")},
         **metadata,
     }
-    torch.jit.save(compiled, str(output), _extra_files={ABOUT: json.dumps(about)})
+    if target == "metatomic":
+        metatomic.write(compiled, output, charge_scale(config, metadata.get("susceptibility")), device, about)
+    else:
+        torch.jit.save(compiled, str(output), _extra_files={ABOUT: json.dumps(about)})
     return output
+
+
+def charge_scale(config: LongRangeConfig, susceptibility: float | None) -> float | None:
+    """Physical over latent charges, sqrt(ε_e) (theory 8.3); None where it depends on the structure."""
+    if susceptibility is None:
+        if config.response.dipole != "none" and config.epsilon_infinity > 1.0:
+            return None
+        susceptibility = 0.0
+    return math.sqrt(config.epsilon_infinity / (1.0 + susceptibility))
 
 
 def script(model: LongRangeMACE) -> torch.jit.ScriptModule:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from les_plugins.cli.shared import quiet_host
-from les_plugins.errors import DataError, HostError
+from les_plugins.errors import DataError, HostError, quoted
 from les_plugins.io.files import unwritable
 
 
@@ -31,6 +31,9 @@ def compile_model(
         typer.Option(help="Longest lattice vectors to be covered, Å; default: the checkpoint's.", show_default=False),
     ] = None,
     device: Annotated[str, typer.Option(help="Torch device that the file is to run on.")] = "cpu",
+    target: Annotated[
+        str | None, typer.Option(help="What to compile to: see `les-plugins hosts`.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Compile MODEL to OUTPUT, a file that runs where les-plugins is not installed."""
@@ -57,17 +60,20 @@ def compile_model(
             f"{path}: this command compiles no models of {info.name} (targets of its own commands: {targets}); see "
             "docs/reference/compilers.md"
         )
+    if target is not None and target not in info.compile_targets:
+        raise HostError(f"--target is {quoted(target)}; allowed for {info.name}: {', '.join(info.compile_targets)}")
+    choice = {} if target is None else {"target": target}
     with quiet_host():
         built, _ = api.load_model(path)
         with _in_another_folder(output) as begun:
-            written = host.compile(built, begun, static_cell, device, facts)
+            written = host.compile(built, begun, static_cell, device, facts, **choice)
     if as_json:
         made = output.with_name(written.name)
         report = {"model": facts, "output": {"path": str(made), "sha256": checkpoint.sha256(made)}, "device": device}
-        typer.echo(json.dumps({**report, "host": info.name, "targets": list(info.compile_targets)}, indent=1))
+        typer.echo(json.dumps({**report, "host": info.name, "target": target or info.compile_targets[0]}, indent=1))
         return
     Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{output.with_name(written.name)}: {info.name}, {', '.join(info.compile_targets)}"
+        f"{output.with_name(written.name)}: {info.name}, {target or info.compile_targets[0]}"
     )
 
 

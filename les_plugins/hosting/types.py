@@ -200,6 +200,7 @@ class Host(ABC):
         static_cell: tuple[float, float, float] | None,
         device: str,
         metadata: Mapping[str, Any],
+        target: str | None = None,
     ) -> Path:
         """Compile a model and write it to a file; called by `les-plugins compile`. Optional.
 
@@ -209,6 +210,7 @@ class Host(ABC):
             static_cell: longest lattice vectors to be covered, Å; None for those of the model's own section.
             device: torch device that the file is to run on.
             metadata: JSON-compatible facts to keep in the file, such as the hash of the checkpoint.
+            target: one of `compile_targets`, the first when None; hosts with one target need not take the argument.
 
         Returns:
             The file.
@@ -299,9 +301,12 @@ class PackagedHost(Host):
         static_cell: tuple[float, float, float] | None,
         device: str,
         metadata: Mapping[str, Any],
+        target: str | None = None,
     ) -> Path:
         """Done by `parts`."""
-        options: Mapping[str, Any] = {"static_cell": static_cell, "device": device, "metadata": metadata}
+        options: dict[str, Any] = {"static_cell": static_cell, "device": device, "metadata": metadata}
+        if target is not None:
+            options["target"] = target
         path: Path = self._part("compile")(model=model, output=output, **options)
         return path
 
