@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from les_plugins.cli.shared import beside
 from les_plugins.cli.spectra import AsJson, Output, Skip, Trajectories
 from les_plugins.errors import ConfigError, DataError
 
@@ -169,7 +170,7 @@ def _report(
     reference = None if overlay is None else read_curve(overlay)
     if output is not None:
         check_available()
-        table, picture = (output.with_name(f"{output.name}.{suffix}") for suffix in ("csv", "png"))
+        table, picture = beside(output, "csv", "png")
         write_csv(table, labels[0], [shown], values)
         plot(picture, [drawn or shown], *labels, title=samples.title, reference=reference)
         files = [str(table), str(picture)]

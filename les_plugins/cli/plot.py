@@ -10,7 +10,16 @@ import typer
 from rich.console import Console
 
 from les_plugins.cli import evaluate
-from les_plugins.cli.shared import Head, one_frame, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import (
+    Head,
+    beside,
+    one_frame,
+    open_model,
+    progress,
+    quiet_host,
+    say_boundaries,
+    without_suffix,
+)
 from les_plugins.errors import ConfigError
 from les_plugins.io.files import whole_file
 
@@ -54,7 +63,7 @@ def parity(
     check_available()
     with quiet_host():
         result, _, _ = evaluate.compare(model, file, device, epsilon_infinity, born=born, head=head)
-        pictures = parity_plots(result, output.parent, f"{output.name}_", model.name)
+        pictures = parity_plots(result, output.parent, f"{without_suffix(output, 'png')}_", model.name)
     if as_json:
         typer.echo(json.dumps({"metrics": result.metrics(), "files": [str(path) for path in pictures]}, indent=1))
         return
@@ -84,7 +93,7 @@ def charges(
         frames = boundaries.watch(progress(iterate_frames(file), None, "charges"))
         found = charges_by_element(calculator, frames, str(file))
     say_boundaries(file, boundaries)
-    picture, table = (output.with_name(f"{output.name}.{suffix}") for suffix in ("png", "csv"))
+    picture, table = beside(output, "png", "csv")
     plot_charges(picture, found, model.name)
     lines = ["element,charge_e", *(f"{element},{q:.8g}" for element, values in found.items() for q in values)]
     with whole_file(table) as file_of_charges:
@@ -121,7 +130,7 @@ def charge_map(
         atoms = one_frame(file, index)
         calculator, _ = open_model(model, device)
         found = lib.charge_map(calculator, atoms, f"{file}, frame {index}")
-    picture, table = (output.with_name(f"{output.name}.{suffix}") for suffix in ("png", "csv"))
+    picture, table = beside(output, "png", "csv")
     lib.plot_map(picture, found, axis, f"{model.name}, {len(atoms):,} atoms")
     lib.write_map(table, found)
     summary = {
@@ -159,7 +168,7 @@ def dissociation(
 
         frames = progress(iterate_frames(file), None, "energies")
         distance, curves = energy_parts(calculator, frames, first, str(file))
-    picture, table = (output.with_name(f"{output.name}.{suffix}") for suffix in ("png", "csv"))
+    picture, table = beside(output, "png", "csv")
     plot_energy_parts(picture, curves, f"{model.name}, {len(distance):,} structures")
     write_csv(table, "distance_A", curves, {"energies": "eV, from their values at the largest distance"})
     if as_json:

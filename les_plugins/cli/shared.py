@@ -45,6 +45,22 @@ _HOST_WARNINGS = (
 _HOST_LINES = ("cuequivariance or cuequivariance_torch is not available",)
 
 
+def beside(output: Path, *suffixes: str) -> tuple[Path, ...]:
+    """Files NAME.csv, NAME.png of one --output NAME, which may end in one of the suffixes itself.
+
+    Args:
+        output: as given.
+        suffixes: such as "csv", in the order of the files.
+    """
+    name = without_suffix(output, *suffixes)
+    return tuple(output.with_name(f"{name}.{suffix}") for suffix in suffixes)
+
+
+def without_suffix(output: Path, *suffixes: str) -> str:
+    """The NAME in --output NAME, which may end in the suffix of a file that is written."""
+    return output.stem if output.suffix.lower().removeprefix(".") in suffixes else output.name
+
+
 @contextlib.contextmanager
 def quiet_host(target: TextIO | None = None) -> Iterator[None]:
     """Keep stdout for the command's own result: what a host prints goes to `target`, and its known noise nowhere.

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from les_plugins.cli.shared import beside
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 
 Trajectories = Annotated[
@@ -294,7 +295,7 @@ def _report(
     notes = {**found[0].notes, **notes}
     files = []
     if output is not None:
-        table, picture = (output.with_name(f"{output.name}.{suffix}") for suffix in ("csv", "png"))
+        table, picture = beside(output, "csv", "png")
         described = {**notes, "unit": found[0].unit, "error": _error_in_words(found[0])}
         write_csv(table, "wavenumber_cm-1", curves, described)
         label = f"{found[0].name} ({found[0].unit})" if len(found) == 1 else f"intensity ({found[0].unit})"

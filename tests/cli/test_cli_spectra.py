@@ -135,6 +135,11 @@ def test_one_block_is_drawn_without_an_error_bar(
         assert "error: none, there is one block" in done.output
         assert "error of" not in (tmp_path / f"{kind}.csv").read_text()
         assert (tmp_path / f"{kind}.png").stat().st_size > 5_000
+    done = les_plugins_command(
+        "spectra", "ir", trajectory, "--resolution", 40, "-o", tmp_path / "water.v1.csv", "--json"
+    )
+    written = {str(tmp_path / f"water.v1.{suffix}") for suffix in ("csv", "png")}
+    assert set(json.loads(done.output)["files"]) == written == {str(path) for path in tmp_path.glob("water*")}
     common = ("analyze", "diffusion", trajectory, "--longest", 0.3, "--shortest", 0.1, "--blocks", 1)
     done = les_plugins_command(*common, "--json")
     assert json.loads(done.output)["values"]["error_A2/ps"] is None
