@@ -15,7 +15,7 @@ from mace.calculators.mace import MACECalculator
 from torch import Tensor, nn
 
 from les_plugins.adapters.mace.graphs import batch_of
-from les_plugins.data.given_charge import NAMES, number_of
+from les_plugins.data.given_charge import NAMES, charge_under
 from les_plugins.devices import check_device
 from les_plugins.errors import DataError, HostError
 from les_plugins.hosting.calculator import LongRangeCalculator
@@ -94,7 +94,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
     def total_charge_of(self, atoms: Atoms, where: str = "structure") -> float:
         """Under the name that MACE is told to look for too."""
         if self._charge_key in atoms.info and self._charge_key not in NAMES:
-            return number_of(atoms.info, self._charge_key, where)
+            return charge_under(self._charge_key, atoms, where)
         return super().total_charge_of(atoms, where)
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:

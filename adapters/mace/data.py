@@ -21,7 +21,7 @@ from mace.tools.scripts_utils import check_path_ase_read
 from les_plugins.adapters.mace.atomic_energies import ISOLATED, check_zero_of_energy
 from les_plugins.adapters.mace.heads import PLACES, Head, give_readable_names, literal, read_heads, readable_name
 from les_plugins.data import frames
-from les_plugins.data.given_charge import NAMES, number_of, total_charge_of
+from les_plugins.data.given_charge import NAMES, charge_under, total_charge_of
 from les_plugins.data.training import TrainingFiles, check_training_labels, numbered
 from les_plugins.errors import ConfigError, DataError, raising
 from les_plugins.hosting.substitution import substituted
@@ -112,7 +112,7 @@ def _name_total_charges(head: Head, own: TrainingFiles) -> None:
     for files in (own.train, own.valid, own.test):
         for place, atoms in numbered(files):
             has_own = key not in NAMES and key in atoms.info
-            charge = number_of(atoms.info, key, place) if has_own else total_charge_of(atoms, place)
+            charge = charge_under(key, atoms, place) if has_own else total_charge_of(atoms, place)
             atoms.info.update(dict.fromkeys((key, *NAMES), charge))
 
 

@@ -78,6 +78,7 @@ def md(
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Simulate START with MODEL and record positions, velocities, J(t), P(t) and α(t) to an HDF5 file."""
+    from les_plugins.data.cautions import coming_from
     from les_plugins.data.evaluation import known_elements
     from les_plugins.data.frames import Boundaries, check_elements_of
     from les_plugins.data.given_charge import given_charge, ignored_charge
@@ -105,7 +106,7 @@ def md(
         field=None if field is None else Field(field, pulse_center, pulse_width, pulse_wavenumber),
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    with quiet_host():
+    with quiet_host(), coming_from(f"{start}, frame {index}"):
         structure = _read_start(start, index)
         calculator, model_facts = open_model(model, device, epsilon_infinity, head, dtype)
         known = known_elements(calculator)

@@ -55,12 +55,13 @@ def piezoelectric(
         relax_ions,
         relaxed_piezoelectric_tensor,
     )
+    from les_plugins.data.cautions import coming_from
     from les_plugins.data.evaluation import known_elements
     from les_plugins.data.frames import Boundaries, check_elements_of, check_frame
     from les_plugins.data.labels import BORN
     from les_plugins.storage import checkpoint
 
-    with quiet_host():
+    with quiet_host(), coming_from(str(structure)):
         atoms = one_crystal(structure)
         check_frame(atoms, str(structure))
         calculator, facts = open_model(model, device, epsilon_infinity, head, dtype)

@@ -55,11 +55,12 @@ def relax(
 ) -> None:
     """Bring positions and cell of STRUCTURE to rest (positions alone of slabs and open structures)."""
     from les_plugins.crystals.relaxation import relax as relax_structure
+    from les_plugins.data.cautions import coming_from
     from les_plugins.data.evaluation import known_elements
     from les_plugins.data.frames import Boundaries, check_boundaries, check_elements_of
     from les_plugins.storage import checkpoint
 
-    with quiet_host():
+    with quiet_host(), coming_from(str(structure)):
         atoms = one_crystal(structure)
         form = _format(output, atoms, model, structure)
         calculator, facts = open_model(model, device, head=head, dtype=dtype)

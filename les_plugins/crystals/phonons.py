@@ -25,7 +25,7 @@ from les_plugins.crystals.phonon_files import write_born as write_born
 from les_plugins.data.cautions import warn_of_vacuum_in_phonons
 from les_plugins.data.evaluation import predict
 from les_plugins.data.frames import check_frame
-from les_plugins.data.given_charge import charge_for_graph
+from les_plugins.data.given_charge import total_charge_of
 from les_plugins.data.isotopes import mesh_symmetry, primitive_matrix
 from les_plugins.data.labels import BORN
 from les_plugins.electrostatics.observables import enforce_asr, sum_rule_violation
@@ -99,7 +99,7 @@ def displaced_supercells(
         raise GeometryError(f"{where}: pbc is {flags}; phonons are built for crystals, T T T")
     if atoms.cell.handedness < 0:
         raise GeometryError(f"{where}: the cell is left-handed, which phonopy does not take; exchange two vectors")
-    if charge := charge_for_graph(atoms):
+    if charge := total_charge_of(atoms, where):
         raise DataError(
             f"{where}: has a total charge of {charge:g} e; phonons are built for neutral crystals: leave the charge out"
         )

@@ -15,6 +15,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, LBFGS
 
 from les_plugins.data.frames import check_frame
+from les_plugins.data.given_charge import misspelt_charge
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, GeometryError, HostError
 
@@ -160,7 +161,8 @@ def _check_options(largest_force: float, largest_stress: float, steps: int, tole
 def _bare(atoms: Atoms) -> tuple[Atoms, list[str]]:
     """A copy without labels, velocities and results, which belong to the old positions, and their names."""
     bare: Atoms = atoms.copy()
-    left_out = sorted((set(bare.arrays) - set(_KEPT_ARRAYS)) | (set(bare.info) - set(_KEPT_INFO)))
+    kept_info = {*_KEPT_INFO, misspelt_charge(atoms)}  # a calculator that reads charges refuses the latter
+    left_out = sorted((set(bare.arrays) - set(_KEPT_ARRAYS)) | (set(bare.info) - kept_info))
     for name in left_out:
         bare.arrays.pop(name, None)
         bare.info.pop(name, None)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 from ase import Atoms
@@ -16,6 +19,23 @@ from les_plugins.data.given_charge import (
 )
 from les_plugins.data.vacuum import Vacuum, empty_layer, empty_sphere, torn_slab
 from les_plugins.errors import LesPluginsWarning
+
+_place: ContextVar[str] = ContextVar("place", default="structure")
+
+
+@contextmanager
+def coming_from(place: str) -> Iterator[None]:
+    """Within it, calculators name a structure by its place, such as `water.xyz, frame 3`."""
+    token = _place.set(place)
+    try:
+        yield
+    finally:
+        _place.reset(token)
+
+
+def place_of_structure() -> str:
+    """The name in messages of the structure that is evaluated: its place where a command has one, else "structure"."""
+    return _place.get()
 
 
 class Cautions:

@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from numpy.typing import NDArray
 
+from les_plugins.data.cautions import coming_from
 from les_plugins.data.given_charge import ChargedFrames
 from les_plugins.data.index_order import IndexOrder
 from les_plugins.data.labels import BORN, LabelKeys, labels_of, shaped, voigt
@@ -239,8 +240,11 @@ def predict(calculator: Any, atoms: Atoms, properties: Sequence[str], where: str
     """
     wanted = {"energy", *properties} & set(calculator.implemented_properties)
     try:
-        calculator.calculate(atoms, sorted(wanted), list(all_changes))
+        with coming_from(where):
+            calculator.calculate(atoms, sorted(wanted), list(all_changes))
     except LesPluginsError as error:
+        if str(error).startswith(where):
+            raise
         raise type(error)(f"{where}: {error}") from None
     except PropertyNotImplementedError as error:
         raise HostError(f"{where}: the calculator refuses: {error}") from None

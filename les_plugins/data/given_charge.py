@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from ase import Atoms
@@ -12,6 +14,10 @@ from les_plugins.errors import DataError, LesPluginsWarning, quoted
 
 #: Names under which files and programs keep the total charge of a structure.
 NAMES = ("charge", "total_charge")
+#: What is like one of them, in small letters without anything between: none is read, and none is passed over.
+_LIKE_NAMES = ("charge", "totalcharge", "netcharge", "systemcharge", "molecularcharge", "qtot")
+#: e an atom: no ion has more, and what is beyond is no charge of a structure.
+MOST_PER_ATOM = 10.0
 #: Names under which files and programs keep the spin of a structure, and its values there for a closed shell; `spin` is
 #: 2S + 1 in some programs and 2S in others.
 CLOSED_SHELL = {"spin": (0.0, 1.0), "total_spin": (0.0, 1.0), "multiplicity": (1.0,), "spin_multiplicity": (1.0,)}
@@ -29,13 +35,46 @@ def total_charge_of(atoms: Atoms, where: str = "structure") -> float:
         where: its name in messages.
 
     Raises:
-        DataError: no finite real number, or two that differ.
+        DataError: no finite real number, two that differ, more than `MOST_PER_ATOM` an atom, or a charge under another
+            spelling of these names alone.
     """
-    found = {name: number_of(atoms.info, name, where) for name in NAMES if atoms.info.get(name) is not None}
+    found = {name: charge_under(name, atoms, where) for name in NAMES if atoms.info.get(name) is not None}
     if len(set(found.values())) > 1:
         both = " and ".join(f"info[{name!r}] = {value:g}" for name, value in found.items())
         raise DataError(f"{where}: {both} are two total charges of one structure; allowed: one, or the same twice")
+    if not found and (other := misspelt_charge(atoms)) is not None:
+        raise DataError(
+            f"{where}: has info[{other!r}] = {quoted(atoms.info[other])}, which is not read as its total charge; "
+            "allowed: info['charge'] or info['total_charge'], 0 for a neutral structure"
+        )
     return next(iter(found.values()), 0.0)
+
+
+def misspelt_charge(atoms: Atoms) -> str | None:
+    """The name in `info` that is like those of a total charge and is none of them; None where one of them is there.
+
+    A name counts with whatever capitals, underscores, prefix `REF` or slip of a letter, where it holds one value other
+    than zero.
+    """
+    if brings_charge(atoms):
+        return None
+    for name, value in atoms.info.items():
+        plain = re.sub("[^a-z]", "", str(name).lower()).removeprefix("ref")
+        is_like = bool(difflib.get_close_matches(plain, _LIKE_NAMES, 1, 0.85))
+        if is_like and value is not None and np.size(np.asarray(value, dtype=object)) == 1 and _number(value) != 0.0:
+            return str(name)
+    return None
+
+
+def charge_of_results(calculator: object) -> float:
+    """Q, e, that the Born charges of a calculator's last structure add up to by the acoustic sum rule.
+
+    That of its charges where the model has a total charge; zero for calculators that know of none.
+    """
+    charges = getattr(calculator, "results", {}).get("charges")
+    if charges is None or not hasattr(calculator, "takes_total_charge"):
+        return 0.0
+    return float(np.sum(np.asarray(charges, dtype=float)))
 
 
 def refuse_charge_of_engine(atoms: Atoms, calculator: object, engine: str) -> None:
@@ -46,7 +85,8 @@ def refuse_charge_of_engine(atoms: Atoms, calculator: object, engine: str) -> No
         calculator: that it evaluates.
         engine: its name, for the message.
     """
-    if not getattr(calculator, "takes_total_charge", False) or not brings_charge(atoms):
+    said = brings_charge(atoms) or misspelt_charge(atoms) is not None
+    if not getattr(calculator, "takes_total_charge", False) or not said:
         return
     charge, known = total_charge_of(atoms), getattr(calculator, "total_charge", None) or 0.0
     if charge != known:
@@ -73,17 +113,31 @@ def bare_with_charge(atoms: Atoms) -> Atoms:
     return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=info)
 
 
-def number_of(info: Mapping[str, object], name: str, where: str = "structure") -> float:
-    """The number that a structure has under a name.
+def charge_under(name: str, atoms: Atoms, where: str = "structure") -> float:
+    """The total charge, e, that a structure has under one name in `info`.
 
     Raises:
-        DataError: there is something else.
+        DataError: there is something else, or more than `MOST_PER_ATOM` an atom.
     """
-    value = info[name]
+    value = atoms.info[name]
     number = None if isinstance(value, bool | np.bool_ | str) else _number(value)
     if number is None:
         raise DataError(f"{where}: info[{name!r}] is {quoted(value)}; allowed: a finite number of e")
-    return number
+    return check_size(number, atoms, f"{where}: info[{name!r}]")
+
+
+def check_size(charge: float, atoms: Atoms, what: str) -> float:
+    """The charge, e; DataError where it is more than `MOST_PER_ATOM` for each atom of a structure.
+
+    Args:
+        charge: e.
+        atoms: whose it is.
+        what: it is called in the message.
+    """
+    most = MOST_PER_ATOM * len(atoms)
+    if abs(charge) > most:
+        raise DataError(f"{what} is {charge:g} e for {len(atoms)} atoms; allowed: at most {most:g} e in magnitude")
+    return charge
 
 
 def unread_initial_charges(atoms: Atoms) -> str | None:
@@ -120,7 +174,7 @@ def given_charge(atoms: Atoms) -> str | None:
 
     Initial charges count by their sum: partial charges of a neutral structure are no total charge.
     """
-    for name in NAMES:
+    for name in (*NAMES, *filter(None, [misspelt_charge(atoms)])):
         value = _number(atoms.info.get(name))
         if value is not None and abs(value) >= SMALLEST_CHARGE:
             return f"info[{name!r}] = {value:g}"

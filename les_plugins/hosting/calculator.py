@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from torch import Tensor, nn
 
-from les_plugins.data.cautions import Cautions
+from les_plugins.data.cautions import Cautions, place_of_structure
 from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.data.near_origin import near_origin
 from les_plugins.electrostatics.long_waves import warn_of_long_waves
@@ -168,7 +168,7 @@ class LongRangeCalculator(CurrentEvaluation):
             DataError: a structure that the model cannot take (`check`), or whose energy or forces are not finite.
         """
         structure: Atoms = self.atoms if atoms is None else atoms
-        self.check(structure)
+        self.check(structure, place_of_structure())
         with self.observing(properties):
             self.evaluate_host(structure, list(properties or ("energy",)), list(system_changes))
         self.atoms = structure.copy()  # a host keeps what it was given, which may be a copy by the origin

@@ -11,7 +11,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from les_plugins.data.given_charge import NAMES, brings_charge, total_charge_of
+from les_plugins.data.given_charge import NAMES, brings_charge, check_size, misspelt_charge, total_charge_of
 from les_plugins.electrostatics.observables import electronic_screening
 from les_plugins.errors import ConfigError, HostError, quoted
 from les_plugins.model.long_range import LongRangeResult
@@ -99,11 +99,11 @@ class Material:
         """The total charge, e, of a structure, or else that of the calculator, for a model that reads it.
 
         Raises:
-            DataError: no number, or two that differ.
+            DataError: as `data.given_charge.total_charge_of`.
         """
-        if self.total_charge is None or brings_charge(atoms):
+        if self.total_charge is None or brings_charge(atoms) or misspelt_charge(atoms) is not None:
             return total_charge_of(atoms, where)
-        return self.total_charge
+        return check_size(self.total_charge, atoms, f"{where}: total_charge of the calculator")
 
     def with_total_charge(self, atoms: Atoms) -> Atoms:
         """For an adapter whose graphs are made of the structure alone: a copy that brings the charge which is read."""

@@ -11,8 +11,8 @@ import pytest
 from ase import Atoms
 from toy_calculator import Toy, labelled, molecule
 
-from les_plugins.data.cautions import Cautions
-from les_plugins.data.evaluation import evaluate
+from les_plugins.data.cautions import Cautions, place_of_structure
+from les_plugins.data.evaluation import evaluate, predict
 from les_plugins.data.given_charge import (
     ChargedFrames,
     check_total_charges,
@@ -40,6 +40,8 @@ def ion(**info: Any) -> Atoms:
         ({"charge": "neutral"}, None),
         ({"charge": [0.4, -0.4]}, None),
         ({"charge": float("nan")}, None),
+        ({"REF_total_charge": 2}, "info['REF_total_charge'] = 2"),
+        ({"charge": 0, "Charge": 2}, None),
         ({}, None),
     ],
 )
@@ -79,6 +81,27 @@ def test_an_evaluation_notes_how_many_frames_have_one() -> None:
     assert charged.note(toy) is None
 
 
+def test_a_command_that_reads_a_file_names_the_frame_where_its_calculator_would_say_structure() -> None:
+    class Careful(Toy):
+        cautions = Cautions()
+
+        def calculate(self, atoms: Any = None, *rest: Any) -> None:
+            self.cautions.look(atoms, place_of_structure(), screened=False, reads_charge=False)
+            if len(atoms) == 1:
+                raise DataError(f"{place_of_structure()}: is one atom")
+            super().calculate(atoms, *rest)
+
+    toy, charged, small = Careful(), molecule(1), molecule(2, formula="O")
+    charged.info["charge"] = 1
+    predict(toy, molecule(0), ["forces"], "ions.xyz, frame 0")  # warnings are errors
+    with pytest.warns(LesPluginsWarning, match=r"^ions.xyz, frame 1: has info\['charge'\] = 1 e"):
+        predict(toy, charged, ["forces"], "ions.xyz, frame 1")
+    with pytest.raises(DataError, match=r"^ions.xyz, frame 2: is one atom$"):
+        predict(toy, small, ["forces"], "ions.xyz, frame 2")
+    with pytest.raises(DataError, match=r"^structure: is one atom$"):
+        toy.calculate(small)
+
+
 @pytest.mark.parametrize(
     ("info", "said"),
     [
@@ -115,6 +138,10 @@ def test_initial_charges_are_not_the_total_charge_of_a_model_that_reads_one() ->
         ({"charge": -1}, -1.0),
         ({"total_charge": np.array([0.5])}, 0.5),
         ({"charge": 1, "total_charge": 1.0}, 1.0),
+        ({"charge": -20}, -20.0),  # as many as may be
+        ({"charge": 1, "Charge": 2}, 1.0),  # whoever gives one under its name has said it
+        ({"Charge": 0}, 0.0),
+        ({"change": 1, "charges": [0.4, -0.4]}, 0.0),
     ],
 )
 def test_the_total_charge_is_the_number_that_a_structure_brings(info: dict[str, Any], expected: float) -> None:
@@ -129,6 +156,14 @@ def test_the_total_charge_is_the_number_that_a_structure_brings(info: dict[str, 
         ({"total_charge": float("nan")}, "is nan; allowed"),
         ({"charge": 10**400}, "is 1000.*; allowed: a finite number"),  # beyond every float
         ({"charge": [0.4, -0.4]}, "allowed: a finite number"),
+        ({"charge": float("inf")}, "is inf; allowed"),
+        ({"charge": 1e300}, r"frame 3: info\['charge'\] is 1e\+300 e for 2 atoms; allowed: at most 20 e in magnitude"),
+        ({"total_charge": -20.5}, r"is -20.5 e for 2 atoms; allowed"),
+        ({"Charge": -1}, r"frame 3: has info\['Charge'\] = -1, which is not read as its total charge; allowed: info"),
+        ({"total charge": 1.0}, "has info.'total charge'. = 1.0, which is not read"),
+        ({"TotalCharge": 1}, "which is not read"),
+        ({"REF_charge": 1}, "which is not read"),
+        ({"totl_charge": 1}, "which is not read"),
         (
             {"charge": 1, "total_charge": 0},
             r"\['charge'\] = 1 and info\['total_charge'\] = 0 are two total charges",
@@ -166,4 +201,6 @@ def test_a_charge_that_an_engine_would_leave_behind_is_refused_unless_the_calcul
         refuse_charge_of_engine(ion(charge=1), reading, "OpenMM")
     refuse_charge_of_engine(ion(charge=1), SimpleNamespace(takes_total_charge=True, total_charge=1.0), "OpenMM")
     refuse_charge_of_engine(ion(charge=0), reading, "OpenMM")
+    with pytest.raises(DataError, match="'Charge'"):
+        refuse_charge_of_engine(ion(Charge=1), reading, "OpenMM")
     refuse_charge_of_engine(ion(charge=1), SimpleNamespace(), "OpenMM")  # it warns that it does not read charges
