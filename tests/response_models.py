@@ -49,7 +49,8 @@ class TinyHost(nn.Module):
         density = torch.zeros(len(batch), 2, dtype=torch.float64).index_add(0, centre, near)
         scalars = torch.cat([kinds, density], 1)
         features = NodeFeatures([LayerFeatures(scalars)], Edges(centre, neighbor, vector), species)
-        result: LongRangeResult = self.long_range(features, positions, cell, pbc, batch)
+        charge = torch.zeros(len(pbc)) if self.long_range.config.total_charge == "given" else None
+        result: LongRangeResult = self.long_range(features, positions, cell, pbc, batch, total_charge=charge)
         short = self.short_range(scalars).squeeze(1)
         return result.energy + torch.zeros(len(pbc), dtype=torch.float64).index_add(0, batch, short), result
 

@@ -21,36 +21,37 @@ from mace.data import utils as data_utils
 from mace.tools import run_train_utils
 from torch import Tensor, nn
 
+from les_plugins.config import LongRangeConfig
 from les_plugins.data.response_labels import check_response_labels, response_labels
-from les_plugins.data.training import TrainingFiles
+from les_plugins.data.training import TrainingFiles, numbered
 from les_plugins.errors import ConfigError
 from les_plugins.hosting.substitution import substituted
 from les_plugins.model.outputs import long_range_part
 from les_plugins.model.response_config import QUANTITIES, RESPONSE_SECTION, ResponseLossConfig
 from les_plugins.model.response_loss import ResponseLabels, SquaredError, response_loss, squared_errors
 from les_plugins.model.response_prediction import Observed, observing
+from les_plugins.model.response_support import check_frames
 
 #: Fields of MACE's batches.
 _FIELD = "les_response_{}"
 
 
-def check_labels(files: TrainingFiles, response: ResponseLossConfig) -> None:
+def check_labels(files: TrainingFiles, response: ResponseLossConfig, section: LongRangeConfig) -> None:
     """Look for the labels of every weight in the structure files.
 
     Raises:
         ConfigError: HDF5 or LMDB files, which hold no such labels.
-        DataError: as `response_labels` and `check_response_labels`.
+        DataError: as `response_labels`, `check_response_labels` and `check_frames` of `response_support`.
     """
     if files.unread:
         unread = ", ".join(map(str, files.unread))
         raise ConfigError(f"{unread}: holds no response labels; allowed with {RESPONSE_SECTION}: structure files")
     for kind in ("train", "valid"):
         some = getattr(files, kind)
-        found = [
-            response_labels(atoms, f"{path}, frame {number}")
-            for path, frames in some.items()
-            for number, atoms in enumerate(frames)
-        ]
+        places = list(numbered(some))
+        found = [response_labels(atoms, place) for place, atoms in places]
+        labelled = zip(places, found, strict=True)
+        check_frames(section, response, ((place, atoms.pbc, labels) for (place, atoms), labels in labelled))
         if found:
             counts = {name: sum(name in labels for labels in found) for name in QUANTITIES}
             where, named = ", ".join(map(str, some)), response.named

@@ -26,6 +26,7 @@ from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError, did_you_mean
 from les_plugins.hosting.section_name import SECTION, is_near_miss
 from les_plugins.model.response_config import RESPONSE_SECTION, ResponseLossConfig
+from les_plugins.model.response_support import check_section
 from les_plugins.training import TrainingRun
 
 
@@ -64,8 +65,8 @@ class MACETraining(TrainingRun):
     def read_frames(self) -> Sequence[Atoms]:
         """Of every head, with the keys that MACE reads."""
         self.data = read_data(self.args, self.config_file, self.reads_total_charge())
-        if self.response is not None:
-            check_labels(self.data, self.response)
+        if self.response is not None and self.long_range is not None:
+            check_labels(self.data, self.response, self.long_range)
         return self.data.training_set()
 
     def reads_total_charge(self) -> bool:
@@ -114,7 +115,9 @@ class MACETraining(TrainingRun):
         where = f"{self.config_file}: {RESPONSE_SECTION}"
         if self.long_range is None:
             raise ConfigError(f"{where}: the model has no {SECTION} section beside it, which is to learn")
-        return ResponseLossConfig.parse(self.settings.pop(RESPONSE_SECTION), where)
+        response = ResponseLossConfig.parse(self.settings.pop(RESPONSE_SECTION), where)
+        check_section(self.long_range, response, str(self.config_file))
+        return response
 
     def _refuse_unsupported(self) -> None:
         foundation = self.args.foundation_model

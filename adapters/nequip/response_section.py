@@ -10,10 +10,12 @@ import numpy as np
 from ase import Atoms
 
 from les_plugins.adapters.nequip.data import HostFrames
+from les_plugins.config import LongRangeConfig
 from les_plugins.data.response_labels import NAMES, check_response_labels
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.hosting.section_name import SECTION
 from les_plugins.model.response_config import QUANTITIES, RESPONSE_SECTION, ResponseLossConfig
+from les_plugins.model.response_support import check_frames, check_section
 
 #: NequIP's field of each label; all but that of Born charges are registered by `extension.py`.
 FIELDS = {
@@ -74,7 +76,18 @@ def response_of(settings: Mapping[str, Any], source: str) -> ResponseLossConfig 
         return None
     if any(found.get("compile_mode", "eager") != "eager" for found in _mappings(model)):
         raise ConfigError(f"{source}: {RESPONSE_SECTION} needs compile_mode: eager in the model section")
-    return ResponseLossConfig.parse(section, f"{source}: {RESPONSE_SECTION}")
+    response = ResponseLossConfig.parse(section, f"{source}: {RESPONSE_SECTION}")
+    if (beside := section_beside(settings)) is not None:
+        check_section(beside, response, source)
+    return response
+
+
+def section_beside(settings: Mapping[str, Any]) -> LongRangeConfig | None:
+    """The `long_range` section beside that of response; None where it stands elsewhere or refers to other keys."""
+    for found in _mappings(settings):
+        if RESPONSE_SECTION in found and SECTION in found and "${" not in str(found[SECTION]):
+            return LongRangeConfig.parse(found[SECTION])
+    return None
 
 
 def response_overrides(settings: Mapping[str, Any], response: ResponseLossConfig, source: str) -> list[str]:
@@ -102,26 +115,39 @@ def response_overrides(settings: Mapping[str, Any], response: ResponseLossConfig
     return found
 
 
-def check_labels(sets: Mapping[str, Sequence[HostFrames]], response: ResponseLossConfig) -> None:
+def check_labels(
+    sets: Mapping[str, Sequence[HostFrames]], response: ResponseLossConfig, section: LongRangeConfig | None
+) -> None:
     """Look for the labels of every weight in the frames of the sets, as `check_response_labels` says.
 
     Args:
         sets: frames of each kind ("train", "val").
         response: the section.
+        section: of the model; None where it is not known.
 
     Raises:
-        DataError: no frame of the training set has a label, or a frame has it under two names.
+        DataError: no frame of the training set has a label, a frame has it under two names, or the model has no such
+            response of it.
     """
     for kind, some in sets.items():
         used = [atoms for frames in some for atoms in frames if len(atoms)]
         for frames in some:
             for number, names in enumerate(frames.names):
                 _refuse_two_names(names, f"{frames.path}, frame {number}", response)
+            if section is not None:
+                check_frames(section, response, _labelled(frames))
         counts = {name: sum(_has(atoms, name) for atoms in used) for name in QUANTITIES}
         mentions = {name: sum(any(key in atoms.info for key in NAMES[name]) for atoms in used) for name in QUANTITIES}
         where = ", ".join(str(frames.path) for frames in some)
         quantities, named = response.quantities, response.named
         check_response_labels(counts, mentions, len(used), quantities, named, where, kind == "train")
+
+
+def _labelled(frames: HostFrames) -> Iterator[tuple[str, Any, list[str]]]:
+    """Place, pbc and labels of each frame of a set."""
+    for number in sorted(frames.used):
+        atoms = frames[number]
+        yield f"{frames.path}, frame {number}", atoms.pbc, [name for name in QUANTITIES if _has(atoms, name)]
 
 
 def _refuse_two_names(names: Sequence[str], where: str, response: ResponseLossConfig) -> None:

@@ -27,7 +27,12 @@ from les_plugins.adapters.nequip.data import (
 )
 from les_plugins.adapters.nequip.hydra_config import ComposedConfig, overrides, referenced, run_directory
 from les_plugins.adapters.nequip.model import initialize_nequip
-from les_plugins.adapters.nequip.response_section import check_labels, response_of, response_overrides
+from les_plugins.adapters.nequip.response_section import (
+    check_labels,
+    response_of,
+    response_overrides,
+    section_beside,
+)
 from les_plugins.data.training import TrainingFiles
 from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, raising
 from les_plugins.hosting.build import parse_section
@@ -102,7 +107,7 @@ class NequIPTraining(TrainingRun):
         sets = self._checked_sets() if self.trains else {}
         self.data = TrainingFiles(dict(by_file(sets.get("train", ()))), dict(by_file(sets.get("val", ()))))
         if self.response is not None:
-            check_labels(sets, self.response)
+            check_labels(sets, self.response, section_beside(self.settings))
         return spread(sets.get("train", ()), GAUGE_FRAMES)
 
     def files(self) -> tuple[Iterable[Path], Iterable[Path]]:

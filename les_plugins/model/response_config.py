@@ -82,7 +82,9 @@ class ResponseLossConfig(BaseModel):
         try:
             return cls.model_validate(dict(section))
         except ValidationError as error:
-            raise ConfigError("\n".join(_described(item, source, allowed) for item in error.errors()[:5])) from None
+            found = error.errors()
+            more = [f"{source}: {len(found) - 5} more problems"] * (len(found) > 5)
+            raise ConfigError("\n".join([_described(item, source, allowed) for item in found[:5]] + more)) from None
 
 
 def _described(item: Any, source: str, allowed: str) -> str:

@@ -17,20 +17,8 @@ from les_plugins.electrostatics.observables import Carriers, system_polarizabili
 from les_plugins.errors import HostError
 from les_plugins.model.carriers import carriers_of
 from les_plugins.model.long_range import LongRange, LongRangeResult
+from les_plugins.model.response_support import FREE, ON_SITE, SCREENING
 from les_plugins.units import VACUUM_PERMITTIVITY
-
-_FREE = (
-    "periodic structures and slabs have a polarization only where charge moves between neighbours; set "
-    "long_range.total_charge: conserved"
-)
-_ON_SITE = (
-    "periodic structures and slabs have no polarization with induced charges of atoms; leave response.charge out of "
-    "long_range"
-)
-_SCREENING = (
-    "the electronic screening of periodic structures is that of epsilon_infinity and of induced dipoles, both unknown "
-    "while they train; set long_range.screening: trained"
-)
 
 
 class Geometry(NamedTuple):
@@ -165,14 +153,14 @@ def observing(part: LongRange, quantities: Collection[str], projections: int = 0
 
 def _unscreened(part: LongRange, result: LongRangeResult, pbc: Tensor) -> Undefined:
     unknown = result.dipolar is not None and part.trained_screening() is None
-    return Undefined(pbc.all(1) & unknown, _SCREENING)
+    return Undefined(pbc.all(1) & unknown, SCREENING)
 
 
 def _without_moment(result: LongRangeResult, carriers: Carriers, pbc: Tensor, unscreened: Undefined) -> Undefined:
     """A polarization needs charges that stay wherever there is a lattice."""
     if carriers.is_fixed:
         return unscreened
-    return Undefined(pbc.any(1), _FREE if result.softness is None else _ON_SITE)
+    return Undefined(pbc.any(1), FREE if result.softness is None else ON_SITE)
 
 
 def _apart(carriers: Carriers, positions: Tensor) -> tuple[Tensor, Tensor]:

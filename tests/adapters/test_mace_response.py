@@ -14,38 +14,14 @@ pytest.importorskip("mace", reason="mace-torch is not installed: nox -s tests-ma
 import ase.io
 import numpy as np
 import yaml
-from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
-from mace_models import waters
+from response_frames import LONG_RANGE, labelled
 
 import les_plugins
 from les_plugins.adapters.mace import contract
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 from les_plugins.hosting import registry
 
-LONG_RANGE = {
-    "multipoles": ["charge", "dipole"],
-    "response": {"dipole": "isotropic"},
-    "total_charge": "conserved",
-    "initial_charges": {"O": -0.4, "H": 0.2},
-    "element_charges": "fixed",
-    "screening": "trained",
-    "epsilon_infinity": 1.5,
-    "dl": 2.0,
-}
 RESPONSE = {"born_effective_charges": 100.0, "polarizability": 100.0, "polarization": 1.0}
-
-
-def labelled(number: int, born: bool = True) -> Atoms:
-    """Two waters whose response is that of charges −0.9 and 0.45 e."""
-    atoms = waters(2, seed=number)
-    charges = np.where(atoms.numbers == 8, -0.9, 0.45)
-    atoms.calc = SinglePointCalculator(atoms, energy=-8.0, forces=0.01 * np.ones((6, 3)))
-    if born:
-        atoms.arrays["REF_born_effective_charges"] = (charges[:, None, None] * np.eye(3)).reshape(-1, 9)
-    atoms.info["polarizability"] = 0.2 * np.eye(3).ravel()
-    atoms.info["polarization_dipole"] = charges @ atoms.positions
-    return atoms
 
 
 @pytest.fixture
@@ -96,6 +72,11 @@ def test_sections_and_labels_that_cannot_be_used_are_errors_that_say_what_to_do(
         train(long_range=None)
     with pytest.raises(ConfigError, match="screening is trained, and the file has no response_loss"):
         train(None)
+    free = {**LONG_RANGE, "total_charge": "free", "element_charges": "trained"}
+    with pytest.raises(ConfigError, match=r"response_loss.polarization has a weight, but .*: conserved$"):
+        train(long_range=free)
+    with pytest.raises(DataError, match="frame 1: has a label of its Born effective charges, which response_loss"):
+        train({"born_effective_charges": 1.0}, free)
     with pytest.raises(DataError, match="none of 6 frames has dipole"):
         train({"dipole": 1.0})
     frames = ase.io.read("train.extxyz", ":")

@@ -13,9 +13,8 @@ import ase.io
 import numpy as np
 import torch
 import yaml
-from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
-from nequip_models import HOST_SECTIONS, batch_of, training_settings, waters
+from nequip_models import HOST_SECTIONS, batch_of, training_settings
+from response_frames import LONG_RANGE, labelled
 
 import les_plugins
 from les_plugins.adapters.nequip import LongRangeModel
@@ -25,29 +24,7 @@ from les_plugins.adapters.nequip.train import NequIPTraining, train
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 from les_plugins.io.documents import read_yaml
 
-LONG_RANGE = {
-    "multipoles": ["charge", "dipole"],
-    "response": {"dipole": "isotropic"},
-    "total_charge": "conserved",
-    "initial_charges": {"O": -0.8, "H": 0.4},
-    "element_charges": "fixed",
-    "screening": "trained",
-    "epsilon_infinity": 1.5,
-    "dl": 2.0,
-}
 RESPONSE = {"born_effective_charges": 1.0, "polarizability": 100.0, "polarization": 1.0}
-
-
-def labelled(number: int, pbc: bool = True) -> Atoms:
-    """Two waters with energy and forces of nothing, and a response of charges −0.9 and 0.45 e."""
-    atoms = waters(2, seed=number, pbc=pbc)
-    charges = np.where(atoms.numbers == 8, -0.9, 0.45)
-    atoms.calc = SinglePointCalculator(atoms, energy=-8.0, forces=np.zeros((6, 3)))
-    atoms.arrays["REF_born_effective_charges"] = (charges[:, None, None] * np.eye(3)).reshape(-1, 9)
-    atoms.info["polarizability"] = 0.2 * np.eye(3).ravel()
-    name = "polarization_dipole" if pbc else "dipole"
-    atoms.info[name] = charges @ atoms.positions
-    return atoms
 
 
 def settings(response: Any = RESPONSE, architecture: str = "nequip", batch_size: int = 1) -> dict[str, Any]:
@@ -148,6 +125,16 @@ def test_sections_in_the_wrong_place_are_errors(work):
     another["training_module"]["_target_"] = "nequip.train.ConFIGLightningModule"
     with pytest.raises(ConfigError, match=r"response_loss with training_module._target_ nequip.train.ConFIG"):
         train(written(another), [])
+
+
+def test_a_section_without_a_response_of_the_labels_is_an_error_before_the_training_begins(work):
+    free = settings()
+    free["training_module"]["model"]["long_range"] = {**LONG_RANGE, "total_charge": "free", "screening": "fixed"}
+    with pytest.raises(ConfigError, match=r"response_loss.polarization has a weight, but .*: conserved"):
+        response_of(free, "water.yaml")
+    free["training_module"]["model"]["response_loss"] = {"born_effective_charges": 1.0}
+    with pytest.raises(DataError, match=r"train.extxyz, frame 0: has a label of its Born effective charges"):
+        train(written(free), [])
 
 
 def test_a_label_that_no_frame_has_is_an_error_and_one_that_is_not_named_a_warning(work):

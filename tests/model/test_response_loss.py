@@ -16,6 +16,7 @@ from les_plugins.errors import ConfigError, DataError
 from les_plugins.model.response_config import QUANTITIES, ResponseLossConfig
 from les_plugins.model.response_loss import ResponseLabels, nearest_branch, response_loss, squared_errors
 from les_plugins.model.response_prediction import Geometry, Response, observing, predict_response
+from les_plugins.model.response_support import check_frames, check_section, unsupported
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 #: Atoms move by this much in differences, Å; their error is its square times third derivatives of order one.
@@ -200,6 +201,59 @@ def test_labels_that_a_model_cannot_use_are_errors_that_say_what_to_set(changes,
     open_ones, species = crystal(periodic=False)
     response = predicted(host, open_ones, species)
     assert squared_errors(response, labels)["born_effective_charges"].components == 72
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"response": {"charge": "onsite"}},
+        {"response": {"charge": "pairs"}},
+        {"response": {"charge": "pairs"}, "screening": "trained"},
+        {"response": {"dipole": "isotropic"}},
+        {"response": {}},
+        {"response": {}, "total_charge": "free"},
+        {"response": {}, "total_charge": "given"},
+    ],
+)
+def test_a_section_says_before_training_what_its_models_have_no_response_of(changes):
+    host = TinyHost({**SECTION, **changes})
+    (positions, cell, _, batch), species = crystal()
+    for pbc in ([True] * 3, [True, True, False], [False] * 3):
+        geometry = Geometry(positions, cell, torch.tensor([pbc]), batch)
+        response = predict_response(host.long_range, host(geometry, species)[1], geometry, ("polarizability",))
+        moment, alpha = bool(response.no_moment.structures), bool(response.no_polarizability.structures)
+        has = {name: unsupported(host.long_range.config, name, pbc) is None for name in QUANTITIES}
+        assert has["born_effective_charges"] is not moment
+        assert has["polarizability"] is not alpha
+        assert has["polarization"] is not (moment and all(pbc))  # of others it does not count
+        assert has["dipole"] is not (moment and not all(pbc))
+
+
+def test_weights_and_frames_that_no_model_of_a_section_serves_are_named_before_training():
+    free, kept = (LongRangeConfig.parse({"total_charge": kind}) for kind in ("free", "conserved"))
+    weights = ResponseLossConfig.parse({"polarization": 1.0})
+    with pytest.raises(ConfigError, match=r"^run.yaml: response_loss.polarization has a weight, but .*: conserved$"):
+        check_section(free, weights, "run.yaml")
+    check_section(kept, weights, "run.yaml")
+    weights = ResponseLossConfig.parse({"born_effective_charges": 1.0, "dipole": 1.0})
+    check_section(free, weights, "run.yaml")  # open structures have both
+    frames = [
+        ("a.xyz, frame 0", [False] * 3, ["born_effective_charges"]),
+        ("a.xyz, frame 1", [True] * 3, ["dipole"]),
+        ("a.xyz, frame 2", [True] * 3, ["dipole", "born_effective_charges"]),
+    ]
+    with pytest.raises(DataError, match=r"^a.xyz, frame 2: has a label of its Born effective charges.*: conserved$"):
+        check_frames(free, weights, frames)
+    check_frames(kept, weights, frames)
+
+
+def test_no_more_than_five_problems_of_a_section_are_listed_and_the_others_counted():
+    section = {"a": 1, "b": 1, "c": 1, "dipole": -1.0, "polarization": "x", "polarizability": -2.0, "projections": 9}
+    with pytest.raises(ConfigError) as caught:
+        ResponseLossConfig.parse(section, "run.yaml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 6
+    assert lines[5] == "run.yaml: 2 more problems"
 
 
 @pytest.mark.parametrize(
