@@ -102,6 +102,8 @@ class Comparison:
 class SumRule:
     """Violation of the acoustic sum rule: components of the mean of Z* over the atoms of a frame, e; zero is right.
 
+    Of a frame with a total charge Q that the model reads, the mean less Q/N.
+
     Attributes:
         predicted_rms: root mean square over components and frames.
         predicted_largest: largest magnitude.
@@ -216,7 +218,8 @@ def evaluate(
         if born_symmetric and BORN in references:
             for tensors in (references, predictions):
                 tensors[BORN] = 0.5 * (tensors[BORN] + tensors[BORN].transpose(0, 2, 1))
-        gathered.add(atoms, references, predictions)
+        reads = getattr(calculator, "takes_total_charge", False)
+        gathered.add(atoms, references, predictions, calculator.total_charge_of(atoms, where) if reads else 0.0)
     result = gathered.evaluation()
     if not born_symmetric and (note := order.note(born_transposed)) is not None:
         result.notes.append(note)
@@ -278,7 +281,9 @@ class _Gathered:
     def skip(self, name: str, reason: str) -> None:
         self._skipped[name, reason] = self._skipped.get((name, reason), 0) + 1
 
-    def add(self, atoms: Atoms, references: dict[str, Floats], predictions: dict[str, Floats]) -> None:
+    def add(
+        self, atoms: Atoms, references: dict[str, Floats], predictions: dict[str, Floats], total_charge: float
+    ) -> None:
         self._frames, self._atoms = self._frames + 1, self._atoms + len(atoms)
         for name, reference in references.items():
             r, p = reference, predictions[name]
@@ -296,7 +301,8 @@ class _Gathered:
                 self._largest_net_charge = max(self._largest_net_charge, net)
             if name == BORN:
                 self._diagonals.setdefault(name, []).append(np.tile(np.eye(3, dtype=bool).ravel(), len(atoms)))
-                self._sums.append((r.mean(0), p.mean(0)))
+                share = total_charge / len(atoms) * np.eye(3)
+                self._sums.append((r.mean(0) - share, p.mean(0) - share))
             elif name in ("stress", "polarizability"):
                 self._diagonals.setdefault(name, []).append(np.arange(6) < 3)
 

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.constraints import FixConstraint
 from pydantic import PlainSerializer
 
+from les_plugins.data.given_charge import charge_of_results
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError
 from les_plugins.units import SPEED_OF_LIGHT
@@ -63,8 +64,23 @@ class Field:
         return value
 
 
+def pushed_against_sum_rule(calculator: Any) -> Floats | None:
+    """(3,) eV/Å: mean of the field's forces less Q E/N, with which it pushes a total charge; None without a field.
+
+    Args:
+        calculator: after an evaluation in its `external_field`.
+
+    Source: theory 8.1: Σ Z* = Q.
+    """
+    pushed = calculator.results.get("field_forces")
+    if pushed is None:
+        return None
+    found: Floats = pushed.mean(0) - charge_of_results(calculator) * calculator.external_field / len(pushed)
+    return found
+
+
 class FieldSumRule(FixConstraint):
-    """Takes the mean of the field's forces off every atom, as the sum rule takes the mean of Z* off it in the current.
+    """Takes off every atom what the field's forces have beyond those on the total charge, as the current does with Z*.
 
     Without it a periodic structure would be pushed by Z* that the current does not have, and the work of the field
     would not be ∫ E·J dt. ASE applies it to the forces of molecular dynamics; positions and momenta stay as they are.
@@ -82,9 +98,9 @@ class FieldSumRule(FixConstraint):
 
     def adjust_forces(self, atoms: Atoms, forces: Floats) -> None:
         """Forces, eV/Å, with those of the field that the calculator returned."""
-        pushed = atoms.calc.results.get("field_forces")
+        pushed = pushed_against_sum_rule(atoms.calc)
         if pushed is not None:
-            forces -= pushed.mean(0)
+            forces -= pushed
 
     redistribute_forces_md = adjust_forces
 

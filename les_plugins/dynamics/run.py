@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
-from les_plugins.data.given_charge import charge_for_graph
+from les_plugins.data.given_charge import charge_for_graph, charge_of_results
 from les_plugins.data.labels import BORN
 from les_plugins.data.metrics import Floats
 from les_plugins.data.trajectory import ALWAYS, SERIES, Trajectory, described_constraints
-from les_plugins.dynamics.field import FieldSumRule
+from les_plugins.dynamics.field import FieldSumRule, pushed_against_sum_rule
 from les_plugins.dynamics.integrators import Integrator, set_velocities
 from les_plugins.dynamics.lock import only_run
 from les_plugins.dynamics.restart import damaged_state, load_state, write_description, write_state
@@ -276,13 +276,14 @@ class _Recorder:
         return found
 
     def _current(self, velocities: Floats) -> Floats:
-        """J (3,) e·Å/fs; with the sum rule that of Z* less their mean, which is that of velocities less theirs."""
-        moving = velocities - velocities.mean(0) if self._sum_rule else velocities
-        calculator = self.atoms.calc
+        """J (3,) e·Å/fs; with the sum rule that of Z* whose mean is Q/N: Σ Z* (v − v̄) + Q v̄."""
+        calculator, mean = self.atoms.calc, velocities.mean(0)
+        moving = velocities - mean if self._sum_rule else velocities
         if hasattr(calculator, CURRENT):
             found: Floats = calculator.current(moving, self.atoms)
-            return found
-        return np.asarray(np.einsum("nab,nb->a", calculator.get_property(BORN, self.atoms), moving))
+        else:
+            found = np.asarray(np.einsum("nab,nb->a", calculator.get_property(BORN, self.atoms), moving))
+        return found + charge_of_results(calculator) * mean if self._sum_rule else found
 
     def _field_power(self) -> float:
         """Power of the field's forces, eV per ASE time."""
@@ -290,7 +291,7 @@ class _Recorder:
         if pushed is None:
             return 0.0
         if self._sum_rule:
-            pushed = pushed - pushed.mean(0)
+            pushed = pushed - pushed_against_sum_rule(self.atoms.calc)
         return float((pushed * self.atoms.get_velocities()).sum())
 
 

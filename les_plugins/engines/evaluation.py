@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from les_plugins.data.evaluation import predict
+from les_plugins.data.given_charge import charge_of_results
 from les_plugins.data.labels import BORN
 from les_plugins.data.metrics import Floats
 from les_plugins.electrostatics.observables import enforce_asr, sum_rule_violation
@@ -55,13 +56,13 @@ def evaluate_structure(
         atoms: the structure.
         where: the engine's name, for messages.
         born: Born effective charges too.
-        sum_rule: take the mean of Z* off every atom (acoustic sum rule).
+        sum_rule: take the mean of Z* off every atom (acoustic sum rule), but for Q/N of a total charge Q.
 
     Raises:
         DataError: a prediction is NaN or infinite.
         LesPluginsError: what the calculator refuses.
     """
-    names = ["energy", "forces", "dipole", "polarizability"]
+    names = ["energy", "forces", "charges", "dipole", "polarizability"]
     found = predict(
         calculator, atoms, names + ["stress"] * bool(atoms.pbc.all()) + [BORN] * born, f"{where}, {len(atoms)} atoms"
     )
@@ -71,8 +72,9 @@ def evaluate_structure(
     charges, violation = None, None
     if born:
         tensor, batch = torch.as_tensor(found[BORN]), torch.zeros(len(atoms), dtype=torch.long)
-        violation = float(sum_rule_violation(tensor, batch).abs().max())
-        charges = (enforce_asr(tensor, batch) if sum_rule else tensor).numpy()
+        total = torch.tensor([charge_of_results(calculator)], dtype=tensor.dtype)
+        violation = float(sum_rule_violation(tensor, batch, total).abs().max())
+        charges = (enforce_asr(tensor, batch, total) if sum_rule else tensor).numpy()
     return StructureResult(
         energy=float(found["energy"]),
         forces=found["forces"],

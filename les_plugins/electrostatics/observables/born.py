@@ -233,23 +233,31 @@ def field_forces_of_carriers(
     return (total * _root(epsilon, total, batch)).detach()
 
 
-def sum_rule_violation(born: Tensor, batch: Tensor) -> Tensor:
-    """(B, 3, 3) e: mean of Z* over the atoms of each structure; the acoustic sum rule asks for zero.
+def sum_rule_violation(born: Tensor, batch: Tensor, total_charge: Tensor | None = None) -> Tensor:
+    """(B, 3, 3) e: mean of Z* over the atoms of each structure less Q/N; the acoustic sum rule asks for zero.
 
     Args:
         born: (N, 3, 3) e.
         batch: (N,) integer, the structure of each atom.
+        total_charge: (B,) e, Q, in the units of `born`; zero when None.
 
     Source: theory 8.
     """
     n_structures = int(batch.max()) + 1 if len(batch) else 0
     counts = torch.bincount(batch, minlength=n_structures).clamp(min=1)
-    return born.new_zeros(n_structures, 3, 3).index_add(0, batch, born) / counts[:, None, None]
+    found = born.new_zeros(n_structures, 3, 3).index_add(0, batch, born)
+    if total_charge is not None:
+        found = found - total_charge[:, None, None] * torch.eye(3, dtype=born.dtype, device=born.device)
+    return found / counts[:, None, None]
 
 
-def enforce_asr(born: Tensor, batch: Tensor) -> Tensor:
-    """Born effective charges (N, 3, 3) with the mean violation of the acoustic sum rule taken from every atom."""
-    return born - sum_rule_violation(born, batch)[batch]
+def enforce_asr(born: Tensor, batch: Tensor, total_charge: Tensor | None = None) -> Tensor:
+    """Born effective charges (N, 3, 3) with the mean violation of the acoustic sum rule taken from every atom.
+
+    Args:
+        born, batch, total_charge: as for `sum_rule_violation`; Z* then add up to Q.
+    """
+    return born - sum_rule_violation(born, batch, total_charge)[batch]
 
 
 def _check_differentiable(positions: Tensor, pbc: Tensor) -> None:
