@@ -22,6 +22,7 @@ from les_plugins import LatentElectrostatics, Multipoles, api
 from les_plugins.errors import CheckpointError, ConfigError, GeometryError
 from les_plugins.hosting import registry
 from les_plugins.storage.checkpoint import read_config
+from les_plugins.testing import SolverContract
 from les_plugins.testing.structures import waters
 
 LOAD = """
@@ -54,12 +55,11 @@ def test_two_distant_charges_are_screened_by_the_exponential():
     assert energies[0].item() == pytest.approx(math.exp(-3.0) * energies[1].item(), rel=1e-12)
 
 
-def test_the_field_is_minus_the_derivative_of_the_potential():
-    positions, *rest = system()
-    positions.requires_grad_(True)
-    result = les_debye.DebyeElectrostatics(1.0, 3.0)(positions, *rest)
-    (gradient,) = torch.autograd.grad(result.energy.sum(), positions)
-    torch.testing.assert_close(rest[-1].charge[:, None] * result.field, -gradient, rtol=1e-10, atol=1e-12)
+class TestDebye(SolverContract):
+    method = "debye-3"
+    boundaries = ("open",)
+    order = 0
+    takes_response = takes_field = False
 
 
 def test_what_it_cannot_do_is_an_error():
