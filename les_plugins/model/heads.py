@@ -18,7 +18,7 @@ from les_plugins.electrostatics.multipoles import Multipoles, spherical_to_carte
 from les_plugins.errors import ConfigError
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, NodeFeatures
 from les_plugins.model.networks import RADIAL_FUNCTIONS, ScalarHead, radial_functions, small_network
-from les_plugins.model.pair_softness import SOFTNESS_SCALE, make_pair_softness, neighbour_part
+from les_plugins.model.pair_softness import SOFTNESS_SCALE, inside, make_pair_softness, neighbour_part
 
 if TYPE_CHECKING:
     from les_plugins.config import LongRangeConfig
@@ -278,7 +278,7 @@ def counter_charges(charge: Tensor, edges: Edges, cutoff: float) -> Transfers:
     Returns:
         Transfers of −w_ij q_i from i to j; their charges have a sum of zero over each structure.
     """
-    part = neighbour_part(edges, cutoff)
+    part = neighbour_part(inside(edges.vector, cutoff), cutoff)
     whole = torch.ones_like(charge).index_add(0, edges.centre, part)
     own = charge / whole
     return Transfers(edges.centre, edges.neighbor, edges.vector, -part * own[edges.centre])

@@ -5,6 +5,7 @@ Both fall off with a smooth function of the distance that ends at a cutoff, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,9 +68,10 @@ class SoftnessOfAtoms(nn.Module):
         """Softness of every edge of the features."""
         centre, neighbor, vector = edges = _edges(features, None if self.all_edges else self.cutoff)
         softness = SOFTNESS_SCALE * nn.functional.softplus(self.atoms(features))
-        part = neighbour_part(edges, self.cutoff)
+        near = inside(vector, self.cutoff)
         at_centre, at_neighbor = softness.index_select(0, centre), softness.index_select(0, neighbor)
-        value = at_centre * at_neighbor * part / _mean(softness.index_add(0, centre, at_neighbor * part), edges)
+        part = at_neighbor * neighbour_part(near, self.cutoff)
+        value = at_centre * part / _mean(softness.index_add(0, centre, part), edges)
         return PairSoftness(centre, neighbor, vector, value)
 
 
@@ -95,43 +97,56 @@ class SoftnessOfEdges(nn.Module):
         """Softness of every edge of the features."""
         centre, neighbor, vector = edges = _edges(features, None if self.all_edges else self.cutoff)
         atoms = self.atoms(features.layers[-1].scalars)
+        near = inside(vector, self.cutoff)
         at_centre, at_neighbor = atoms.index_select(0, centre), atoms.index_select(0, neighbor)
-        both = at_centre[:, 1:] * at_neighbor[:, 1:] * even_polynomials(vector, self.cutoff)
-        softness = SOFTNESS_SCALE * nn.functional.softplus(at_centre[:, 0] + at_neighbor[:, 0] + both.sum(1))
-        part = neighbour_part(edges, self.cutoff)
+        columns = (at_centre * at_neighbor).unbind(1)
+        sums = (at_centre[:, 0] + at_neighbor[:, 0]) + even_series(columns[1:], near)
+        part = neighbour_part(near, self.cutoff)
         whole = torch.ones_like(atoms[:, 0]).index_add(0, centre, part)
-        return PairSoftness(centre, neighbor, vector, softness * part / _mean(whole, edges))
+        mean = _mean(whole / SOFTNESS_SCALE, edges)
+        return PairSoftness(centre, neighbor, vector, nn.functional.softplus(sums) * part / mean)
 
 
-def neighbour_part(edges: Edges, cutoff: float) -> Tensor:
-    """(E,): f = exp(−r²/2s²) (1 − r²/c²)³, s = 1.5 Å; zero beyond the cutoff c, with two derivatives.
-
-    Args:
-        edges: of the host.
-        cutoff: c, Å.
-    """
-    square = edges.vector.square().sum(1)
-    return torch.exp(-square / (2.0 * WIDTH**2)) * (1.0 - square / cutoff**2).clamp(min=0.0) ** 3
-
-
-def even_polynomials(vector: Tensor, cutoff: float) -> Tensor:
-    """(E, 4): Chebyshev polynomials T_0, T_2, T_4, T_6 of the length over the cutoff, of 1 beyond it.
+def inside(vector: Tensor, cutoff: float) -> Tensor:
+    """(E,): 1 − r²/c², zero beyond the cutoff c.
 
     Args:
         vector: (E, 3) Å.
-        cutoff: Å.
+        cutoff: c, Å.
     """
-    first = 2.0 * (vector.square().sum(1) / cutoff**2).clamp(max=1.0) - 1.0
-    found = [torch.ones_like(first), first]
-    while len(found) < POLYNOMIALS:
-        found.append(2.0 * first * found[-1] - found[-2])
-    return torch.stack(found, 1)
+    return (1.0 - vector.square() @ vector.new_full((3,), cutoff**-2)).clamp(min=0.0)
+
+
+def neighbour_part(near: Tensor, cutoff: float) -> Tensor:
+    """(E,): f = exp(−r²/2s²) (1 − r²/c²)³, s = 1.5 Å; zero beyond the cutoff c, with two derivatives.
+
+    Args:
+        near: (E,) of `inside`.
+        cutoff: c, Å.
+    """
+    width = cutoff**2 / (2.0 * WIDTH**2)
+    return torch.exp(width * near - width) * near**3
+
+
+def even_series(coefficients: Sequence[Tensor], near: Tensor) -> Tensor:
+    """(E,): Σ_n c_n T_2n(r/c), Chebyshev polynomials of the distance over the cutoff, of 1 beyond it; by Clenshaw.
+
+    Args:
+        coefficients: (E,) each, c_0 first; four of them.
+        near: (E,) of `inside`: T_2n(r/c) = T_n(2 r²/c² − 1).
+    """
+    first, second, third, fourth = coefficients
+    place = 1.0 - 2.0 * near  # 2 r²/c² − 1
+    twice = 2.0 * place
+    third = torch.addcmul(third, twice, fourth)
+    second = torch.addcmul(second, twice, third) - fourth
+    return torch.addcmul(first - third, place, second)
 
 
 def _mean(whole: Tensor, edges: Edges) -> Tensor:
     """(E,): the mean of (N,) over both ends, above zero."""
-    ends = whole.index_select(0, edges.centre) + whole.index_select(0, edges.neighbor)
-    return 0.5 * ends + SMALLEST
+    half = 0.5 * (whole + SMALLEST)
+    return half.index_select(0, edges.centre) + half.index_select(0, edges.neighbor)
 
 
 def _edges(features: NodeFeatures, cutoff: float | None) -> Edges:
