@@ -24,23 +24,31 @@ def bytes_per_step(
     forces: bool = True,
     iterations: int = 0,
     warm: bool = False,
+    pair_atoms: int = 0,
+    ranks: int | None = None,
 ) -> int:
-    """Bytes that each rank sends for one energy, with forces unless said otherwise; no atom count enters.
+    """Bytes that each rank sends for one energy, with forces unless said otherwise; no atom count enters without pairs.
 
     One exchange of flags, 8 for the energy of a structure, and sums over the grid: of the direct sum 32 for each point,
     which is the structure factor of +k and −k in its real and imaginary parts, of the mesh 8. One sum, and with forces
     of a response two. A self-consistent response sums the grid once more for each iteration and for its forces, and
     two numbers of each structure for each iteration, four and one more with a fixed total charge.
 
+    Charge over pairs sends 8 for each atom of all ranks whenever potentials or charges are shared: four times in a
+    one-shot energy and once for its forces; self-consistent eight times, twice for forces, six times in each iteration
+    and four times for a start from the last solution. Beside it 8 for each rank, 16, and self-consistent 8 a structure.
+
     Not counted: net charges, for which `neutralize` "shift" or "refuse" sends 8 to 24 a structure, and a model with
     `total_charge: given` 40, with forces 56; with a fixed total charge 16 a structure for gradients in softness or
-    polarizability; flow over pairs, which sends 8 for each atom of all ranks whenever potentials or charges are shared.
+    polarizability.
 
     Args:
         layer: with the settings; it need not have a process group. Its mode, training or evaluation, counts.
         cell: (B, 3, 3) Å.
         order: highest rank of the permanent moments, on which the size of the mesh depends.
         softness, polarizability: whether there are.
+        pair_atoms: atoms of all ranks, where charge flows over pairs in the place of softness; 0 where it does not.
+        ranks: how many there are, which counts with pairs; those of the layer's process group when None, or one.
         forces: whether the energy is differentiated.
         iterations: of the self-consistent response, as its `iterations` says after a step.
         warm: whether it started from the last solution.
@@ -49,9 +57,15 @@ def bytes_per_step(
         GeometryError: a singular cell, or one too large for the grid or the mesh.
     """
     model = layer.response_model
-    induced = model is not None and (softness or polarizability)
+    softness = softness and not pair_atoms
+    induced = model is not None and (softness or polarizability or pair_atoms > 0)
     size = NUMBER * (1 + 2 * len(FACTS)) + NUMBER * len(cell)
     size += _grids(layer, cell, order) * (2 if induced and forces else 1)
+    if pair_atoms and induced:
+        iterates = isinstance(model, SelfConsistentResponse)
+        times = 8 + 2 * int(forces) + 6 * iterations + 4 * int(warm) if iterates else 4 + int(forces)
+        everyone = ranks if ranks is not None else getattr(layer.ranks, "size", 1)
+        size += NUMBER * (pair_atoms * times + everyone + 2 + len(cell) * int(iterates))
     if not (induced and isinstance(model, SelfConsistentResponse)):
         return size
     operations = iterations + int(warm)
