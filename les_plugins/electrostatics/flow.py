@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.ghosts import Ghosts
+
 
 class PairSoftness(NamedTuple):
     """Softness of every pair of neighbours, through which charge flows between them (theory 6).
@@ -18,12 +20,14 @@ class PairSoftness(NamedTuple):
         neighbor: (E,) integer.
         vector: (E, 3) Å, from centre to neighbour, with the graph to the positions.
         value: (E,) e²/eV, ≥ 0.
+        halo: where `neighbor` counts the atoms of a domain and then its ghosts: who owns these. None: there are none.
     """
 
     centre: Tensor
     neighbor: Tensor
     vector: Tensor
     value: Tensor
+    halo: Ghosts | None = None
 
     def polarizability(self, n_atoms: int) -> Tensor:
         """(N, 3, 3) e²·Å²/eV, ½ Σ κ d dᵀ over the edges from each atom; their sum is that of the flow (theory 9.1)."""
@@ -40,15 +44,20 @@ class Transfers(NamedTuple):
         neighbor: (E,) integer, the atom that gets.
         vector: (E, 3) Å, from centre to neighbour, with the graph to the positions.
         charge: (E,) e.
+        halo: where `neighbor` counts the atoms of a domain and then its ghosts: who owns these. None: there are none.
     """
 
     centre: Tensor
     neighbor: Tensor
     vector: Tensor
     charge: Tensor
+    halo: Ghosts | None = None
 
     def charges(self, n_atoms: int) -> Tensor:
-        """(N,) e, what every atom got less what it gave."""
+        """(N,) e, what every atom got less what it gave; with a halo from edges of other ranks too, which all call."""
+        if self.halo is not None:
+            gained = self.charge.new_zeros(self.halo.total).index_add(0, self.neighbor, self.charge)
+            return self.halo.here(gained.index_add(0, self.centre, -self.charge))
         gained = self.charge.new_zeros(n_atoms).index_add(0, self.neighbor, self.charge)
         return gained.index_add(0, self.centre, -self.charge)
 

@@ -56,6 +56,7 @@ class LayerInputs(NamedTuple):
         values: dict[str, Tensor | None] = self._asdict()
         del values["multipoles"], values["pair_softness"]
         pairs = {} if self.pair_softness is None else self.pair_softness._asdict()
+        pairs.pop("halo", None)
         return values | self.multipoles._asdict() | {f"pair_softness.{name}": value for name, value in pairs.items()}
 
     def check(self) -> None:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from les_plugins.electrostatics.ghosts import Ghosts
+
 
 class LayerLayout(NamedTuple):
     """Channels of one layer: scalars (0e), vectors (1o) and tensors (2e)."""
@@ -57,11 +59,23 @@ class Edges(NamedTuple):
         centre: (E,) integer, the atom that collects.
         neighbor: (E,) integer.
         vector: (E, 3) Å, from centre to neighbour, with the graph to the positions.
+        halo: where `neighbor` counts the atoms of a domain and then its ghosts: who owns these. None: there are none.
     """
 
     centre: Tensor
     neighbor: Tensor
     vector: Tensor
+    halo: Ghosts | None = None
+
+    def at_neighbor(self, values: Tensor) -> Tensor:
+        """(E, …) of (N, …): what the atom at the other end has; with a halo all ranks call it, for ghosts too."""
+        everywhere = values if self.halo is None else self.halo.with_ghosts(values)
+        return everywhere.index_select(0, self.neighbor)
+
+    def part(self, chosen: Tensor) -> Edges:
+        """Some of the edges, by their places (chosen,)."""
+        centre, neighbor, vector = (part.index_select(0, chosen) for part in self[:3])
+        return Edges(centre, neighbor, vector, self.halo)
 
 
 class NodeFeatures(NamedTuple):

@@ -255,7 +255,7 @@ class EdgeHead(nn.Module):
         scalars = features.layers[-1].scalars
         length = torch.linalg.norm(edges.vector, dim=1, keepdim=True).clamp(min=1e-6)
         direction = edges.vector / length
-        atoms = nn.functional.silu(self.at_centre(scalars)[edges.centre] + self.at_neighbor(scalars)[edges.neighbor])
+        atoms = nn.functional.silu(self.at_centre(scalars)[edges.centre] + edges.at_neighbor(self.at_neighbor(scalars)))
         weight = self.out(atoms * self.radial(radial_functions(length, self.cutoff))) / self.norm
         if self.rank == 1:
             return scalars.new_zeros(scalars.shape[0], 3).index_add(0, edges.centre, weight * direction)
@@ -281,7 +281,7 @@ def counter_charges(charge: Tensor, edges: Edges, cutoff: float) -> Transfers:
     part = neighbour_part(inside(edges.vector, cutoff), cutoff)
     whole = torch.ones_like(charge).index_add(0, edges.centre, part)
     own = charge / whole
-    return Transfers(edges.centre, edges.neighbor, edges.vector, -part * own[edges.centre])
+    return Transfers(*edges[:3], -part * own[edges.centre], edges.halo)
 
 
 def _initial_charges(layout: FeatureLayout, charges: Mapping[str, float]) -> Tensor:

@@ -66,13 +66,14 @@ class SoftnessOfAtoms(nn.Module):
 
     def forward(self, features: NodeFeatures) -> PairSoftness:
         """Softness of every edge of the features."""
-        centre, neighbor, vector = edges = _edges(features, None if self.all_edges else self.cutoff)
+        edges = _edges(features, None if self.all_edges else self.cutoff)
+        centre = edges.centre
         softness = SOFTNESS_SCALE * nn.functional.softplus(self.atoms(features))
-        near = inside(vector, self.cutoff)
-        at_centre, at_neighbor = softness.index_select(0, centre), softness.index_select(0, neighbor)
+        near = inside(edges.vector, self.cutoff)
+        at_centre, at_neighbor = softness.index_select(0, centre), edges.at_neighbor(softness)
         part = at_neighbor * neighbour_part(near, self.cutoff)
         value = at_centre * part / _mean(softness.index_add(0, centre, part), edges)
-        return PairSoftness(centre, neighbor, vector, value)
+        return PairSoftness(*edges[:3], value, edges.halo)
 
 
 class SoftnessOfEdges(nn.Module):
@@ -95,16 +96,17 @@ class SoftnessOfEdges(nn.Module):
 
     def forward(self, features: NodeFeatures) -> PairSoftness:
         """Softness of every edge of the features."""
-        centre, neighbor, vector = edges = _edges(features, None if self.all_edges else self.cutoff)
+        edges = _edges(features, None if self.all_edges else self.cutoff)
+        centre = edges.centre
         atoms = self.atoms(features.layers[-1].scalars)
-        near = inside(vector, self.cutoff)
-        at_centre, at_neighbor = atoms.index_select(0, centre), atoms.index_select(0, neighbor)
+        near = inside(edges.vector, self.cutoff)
+        at_centre, at_neighbor = atoms.index_select(0, centre), edges.at_neighbor(atoms)
         columns = (at_centre * at_neighbor).unbind(1)
         sums = (at_centre[:, 0] + at_neighbor[:, 0]) + even_series(columns[1:], near)
         part = neighbour_part(near, self.cutoff)
         whole = torch.ones_like(atoms[:, 0]).index_add(0, centre, part)
         mean = _mean(whole / SOFTNESS_SCALE, edges)
-        return PairSoftness(centre, neighbor, vector, nn.functional.softplus(sums) * part / mean)
+        return PairSoftness(*edges[:3], nn.functional.softplus(sums) * part / mean, edges.halo)
 
 
 def inside(vector: Tensor, cutoff: float) -> Tensor:
@@ -146,7 +148,7 @@ def even_series(coefficients: Sequence[Tensor], near: Tensor) -> Tensor:
 def _mean(whole: Tensor, edges: Edges) -> Tensor:
     """(E,): the mean of (N,) over both ends, above zero."""
     half = 0.5 * (whole + SMALLEST)
-    return half.index_select(0, edges.centre) + half.index_select(0, edges.neighbor)
+    return half.index_select(0, edges.centre) + edges.at_neighbor(half)
 
 
 def _edges(features: NodeFeatures, cutoff: float | None) -> Edges:
@@ -157,4 +159,4 @@ def _edges(features: NodeFeatures, cutoff: float | None) -> Edges:
     if cutoff is None or is_traced():
         return edges
     within = (edges.vector.detach().square().sum(1) < cutoff**2).nonzero()[:, 0]
-    return Edges(*(part.index_select(0, within) for part in edges))
+    return edges.part(within)

@@ -248,7 +248,10 @@ REFUSED = {
     "infinite vector": (lambda p: changed(p, "vector", 3, torch.inf), "pair_softness.vector holds NaN or infinity"),
     "negative": (lambda p: p._replace(value=-p.value), r"pair_softness.value holds -.* e²/eV; allowed: ≥ 0"),
     "no such atom": (lambda p: changed(p, "neighbor", 0, 5), r"pair_softness.neighbor holds 0…5; allowed: 0…4"),
-    "one way": (lambda p: PairSoftness(*(x[1:] for x in p)), "the edges from and to atom .* every edge once in each"),
+    "one way": (
+        lambda p: PairSoftness(*(x[1:] for x in p[:4])),
+        "the edges from and to atom .* every edge once in each",
+    ),
     "unequal": (lambda p: changed(p, "value", 0, float(p.value[0]) * 1.001 + 1e-4), "edges from and to atom"),
     "one vector": (lambda p: changed(p, "vector", 0, -p.vector[0]), "edges from and to atom"),
     "tuple": (lambda p: tuple(p), "pair_softness is a tuple; allowed: les_plugins.PairSoftness"),

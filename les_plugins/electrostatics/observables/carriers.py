@@ -15,6 +15,7 @@ from torch import Tensor
 from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.lattice import boundary_lattice, dual_lattice
 from les_plugins.electrostatics.local import to_atoms, to_structures
+from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
 
 
 class Mode(NamedTuple):
@@ -107,7 +108,9 @@ def _of_phases(positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, char
         yield Mode(charges * imaginary, torch.where(is_periodic, sine, zero), direction)
 
 
-def charge_of_total(charge: Tensor, batch: Tensor, n_structures: int, total_charge: Tensor | None = None) -> Tensor:
+def charge_of_total(
+    charge: Tensor, batch: Tensor, n_structures: int, total_charge: Tensor | None = None, ranks: Ranks | None = None
+) -> Tensor:
     """q'_i = q_i − (Σ q − Q)/N: charges that add up to the total charge that a structure truly has.
 
     Args:
@@ -115,6 +118,7 @@ def charge_of_total(charge: Tensor, batch: Tensor, n_structures: int, total_char
         batch: (N,) integer, the structure of each atom.
         n_structures: B.
         total_charge: (B,) e, Q in the units of `charge`, latent as they are; zero when None.
+        ranks: over which the atoms of each structure are spread, if they are.
 
     Returns:
         (N,) e.
@@ -122,10 +126,10 @@ def charge_of_total(charge: Tensor, batch: Tensor, n_structures: int, total_char
     Source: theory 8.1.
     """
     charges = charge if charge.dim() == 1 else charge.sum(1)
-    excess = to_structures(charges, batch, n_structures)
+    excess = reduce_sum(to_structures(charges, batch, n_structures), ranks)
     if total_charge is not None:
         excess = excess - total_charge.to(charges.dtype)
-    counts = to_structures(torch.ones_like(charges), batch, n_structures).clamp(min=1.0)
+    counts = reduce_sum(to_structures(torch.ones_like(charges), batch, n_structures), ranks).clamp(min=1.0)
     return charges - to_atoms(excess / counts, batch)
 
 

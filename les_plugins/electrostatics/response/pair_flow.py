@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from les_plugins.electrostatics.flow import PairSoftness, Transfers
+from les_plugins.electrostatics.ghosts import Ghosts
 from les_plugins.electrostatics.parallel.reduction import AtomsOfRanks, Ranks
 from les_plugins.electrostatics.response.one_shot import Response
 
@@ -18,16 +19,16 @@ class PairFlow(NamedTuple):
     """The pairs of one call. An edge and its reverse are one pair: each of the two moves half of the charge.
 
     Attributes:
-        pairs: float64; `centre` counts the atoms of this rank, `neighbor` those of all ranks in rank order.
+        pairs: float64; `centre` counts the atoms of this rank, `neighbor` those of `atoms`.
         applied: (E,) V, E·d of the external field along each edge, or None.
         n_atoms: of this rank.
-        atoms: where they stand among those of all ranks; None in one process.
+        atoms: where they stand among those of all ranks or of a domain with its ghosts; None in one process.
     """
 
     pairs: PairSoftness
     applied: Tensor | None
     n_atoms: int
-    atoms: AtomsOfRanks | None = None
+    atoms: AtomsOfRanks | Ghosts | None = None
 
     def differences(self, potential: Tensor) -> Tensor:
         """(E,) V: Φ at the centre less Φ at the neighbour.
@@ -55,12 +56,12 @@ class PairFlow(NamedTuple):
             drops: (E,) V.
             value: (E,) κ, e²/eV; that of the pairs when None.
         """
-        centre, neighbor, vector, own = self.pairs
-        return Transfers(centre, neighbor, vector, 0.5 * (own if value is None else value) * drops)
+        centre, neighbor, vector, own, halo = self.pairs
+        return Transfers(centre, neighbor, vector, 0.5 * (own if value is None else value) * drops, halo)
 
     def gained(self, transfers: Transfers) -> Tensor:
         """(N,) e: what each atom of this rank gets less what it gives; the sum over all is zero."""
-        if self.atoms is None:
+        if self.atoms is None or transfers.halo is not None:
             return transfers.charges(self.n_atoms)
         placed = transfers._replace(centre=transfers.centre + self.atoms.first)
         return self.atoms.here(placed.charges(self.atoms.total))
@@ -82,14 +83,19 @@ def pair_flow(
         external_field: (3,) or (B, 3) V/Å, or None.
         ranks: over which the atoms of each structure are spread, or None.
     """
-    pairs = PairSoftness(pairs.centre.long(), pairs.neighbor.long(), pairs.vector.double(), pairs.value.double())
+    pairs = PairSoftness(
+        pairs.centre.long(), pairs.neighbor.long(), pairs.vector.double(), pairs.value.double(), pairs.halo
+    )
     applied = None
     if external_field is not None:
         field = external_field.double()
         along = field if field.dim() == 1 else field[batch[pairs.centre]]
         applied = (along * pairs.vector).sum(1)
     n_atoms = batch.shape[0]
-    return PairFlow(pairs, applied, n_atoms, None if ranks is None else AtomsOfRanks.of(ranks, n_atoms, batch.device))
+    atoms: AtomsOfRanks | Ghosts | None = pairs.halo
+    if atoms is None and ranks is not None:
+        atoms = AtomsOfRanks.of(ranks, n_atoms, batch.device)
+    return PairFlow(pairs, applied, n_atoms, atoms)
 
 
 def with_flow(induced: Response, flow: PairFlow, potential: Tensor) -> Response:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.flow import PairSoftness
+from les_plugins.electrostatics.ghosts import Ghosts
 from les_plugins.electrostatics.parallel.reduction import AtomsOfRanks
 from les_plugins.errors import GeometryError, LesPluginsError
 
@@ -20,7 +21,7 @@ DIRECTION = (0.31, 0.23, 0.17)
 GOLDEN = 0.6180339887498949
 
 
-def check_pairs(pairs: PairSoftness, batch: Tensor, atoms: AtomsOfRanks | None) -> None:
+def check_pairs(pairs: PairSoftness, batch: Tensor, atoms: AtomsOfRanks | Ghosts | None) -> None:
     """Refuse pairs that have no meaning.
 
     Args:
@@ -73,7 +74,7 @@ def _check_places(pairs: PairSoftness, n_atoms: int, total: int) -> None:
             raise GeometryError(f"pair_softness.{name} holds {least}…{largest}; allowed: {allowed}")
 
 
-def _agree(refusal: LesPluginsError | None, batch: Tensor, atoms: AtomsOfRanks | None) -> None:
+def _agree(refusal: LesPluginsError | None, batch: Tensor, atoms: AtomsOfRanks | Ghosts | None) -> None:
     if atoms is not None:
         refused = torch.tensor(float(refusal is not None), dtype=torch.float64, device=batch.device)
         if float(atoms.ranks.maximum(refused)) > 0.0 and refusal is None:
@@ -82,7 +83,7 @@ def _agree(refusal: LesPluginsError | None, batch: Tensor, atoms: AtomsOfRanks |
         raise refusal
 
 
-def _asymmetry(pairs: PairSoftness, n_atoms: int, atoms: AtomsOfRanks | None) -> tuple[Tensor, Tensor]:
+def _asymmetry(pairs: PairSoftness, n_atoms: int, atoms: AtomsOfRanks | Ghosts | None) -> tuple[Tensor, Tensor]:
     """(N,), (N,): a sum over the edges from each atom less the same over those to it, and what may be left of it.
 
     Each edge counts with its value times a number of the atom at its other end and of its vector as seen from here.
@@ -90,7 +91,10 @@ def _asymmetry(pairs: PairSoftness, n_atoms: int, atoms: AtomsOfRanks | None) ->
     centre, neighbor = pairs.centre.long(), pairs.neighbor.long()
     value, vector = pairs.value.double(), pairs.vector.double()
     first, total = (0, n_atoms) if atoms is None else (atoms.first, atoms.total)
-    number = 0.5 + torch.frac(GOLDEN * torch.arange(1, total + 1, dtype=value.dtype, device=value.device))
+    n_numbered = total if atoms is None or isinstance(atoms, AtomsOfRanks) else n_atoms
+    number = 0.5 + torch.frac(GOLDEN * torch.arange(1, n_numbered + 1, dtype=value.dtype, device=value.device))
+    if not (atoms is None or isinstance(atoms, AtomsOfRanks)):  # a ghost has its owner's
+        number = atoms.with_ghosts(number)
     along = vector @ vector.new_tensor(DIRECTION)
     weight = value * (1.0 + along)
     leaving = value.new_zeros(total).index_add(0, first + centre, weight * number[neighbor])
