@@ -124,9 +124,9 @@ def tests_ipi(session: nox.Session) -> None:
 @nox.session(name="tests-lammps")
 @in_environment
 def tests_lammps(session: nox.Session) -> None:
-    """LAMMPS in process; no host."""
+    """LAMMPS in process and on several ranks; no host."""
     session.install("-e", ".[lammps,dev]")
-    session.run("pytest", "tests/engines/test_lammps.py", *session.posargs)
+    session.run("pytest", *(session.posargs or ["tests/engines", "-k", "lammps"]))
 
 
 @nox.session(name="tests-openmm")

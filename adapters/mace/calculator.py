@@ -47,7 +47,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         self.implemented_properties = list(type(self).implemented_properties)  # MACE extends the list in place
         if not default_dtype:
             default_dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        kwargs["head"] = _head(model, kwargs.get("head", (metadata or {}).get("head")))
+        kwargs["head"] = head_of(model, kwargs.get("head", (metadata or {}).get("head")))
         root = logging.getLogger()
         level = root.level
         root.setLevel(logging.WARNING)
@@ -114,8 +114,12 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         return self.in_ase_units(output["energy"], output["forces"], output["stress"])
 
 
-def _head(model: nn.Module, wanted: str | None) -> str | None:
-    """The head to use; MACE takes the last one for a name that it does not know."""
+def head_of(model: nn.Module, wanted: str | None) -> str:
+    """The head to use; MACE takes the last one for a name that it does not know.
+
+    Raises:
+        HostError: a head that the model has not, or none named where it has several.
+    """
     heads = list(getattr(model, "heads", None) or ["Default"])
     if wanted is not None:
         if wanted not in heads:

@@ -26,6 +26,7 @@ class MACEHost(PackagedHost):
         "rebuild": "les_plugins.adapters.mace.state:rebuild",
         "train": "les_plugins.adapters.mace.train:train",
         "compile": "les_plugins.adapters.mace.torchscript:compile_model",
+        "domain_model": "les_plugins.adapters.mace.domains:MACEDomain",
         "contract": "les_plugins.adapters.mace.contract:MACEContract",
     }
 

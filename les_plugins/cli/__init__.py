@@ -52,6 +52,7 @@ def _register() -> None:
         demo,
         evaluate,
         hosts,
+        lammps,
         md,
         phonons,
         piezoelectric,
@@ -76,6 +77,7 @@ def _register() -> None:
     app.command("evaluate")(evaluate.evaluate)
     app.command("relax")(relax.relax)
     app.command("md")(md.md)
+    app.command("lammps", context_settings=lammps.CONTEXT)(lammps.lammps)
     for name, group, text in (
         ("spectra", spectra, "Spectra of trajectories, with error bars."),
         ("plot", plot, "Figures of what a model holds."),

@@ -95,7 +95,7 @@ class ExternalForces:
             self._masses_to_check = False
         types = np.array(lmp.numpy.extract_atom("type")[:n_atoms])
         order = np.argsort(ids)  # LAMMPS sorts its atoms by place now and then; the model sees them by id
-        cell, origin, periodic = _box(lmp)
+        cell, origin, periodic = box_of(lmp)
         self.atoms = Atoms(
             [self.elements[kind - 1] for kind in types[order]],
             positions[order] - origin,
@@ -151,7 +151,9 @@ def attach(
         HostError: several MPI ranks; a field on a model without Born charges.
     """
     if (ranks := lmp.extract_setting("world_size")) != 1:
-        raise HostError(f"LAMMPS runs on {ranks} MPI ranks; allowed: one, the model needs all atoms in one place")
+        raise HostError(
+            f"LAMMPS runs on {ranks} MPI ranks; allowed here: one; `mpirun les-plugins lammps MODEL SCRIPT` takes many"
+        )
     if (style := lmp.extract_global("units")) != "metal":
         raise ConfigError(f"LAMMPS: units {style}; allowed: metal (Å, eV, ps, bar)")
     if not lmp.extract_setting("box_exist"):
@@ -297,7 +299,7 @@ def create_atoms(lmp: Any, atoms: Atoms, elements: Sequence[str]) -> Floats:
     return rotation
 
 
-def _box(lmp: Any) -> tuple[Floats, Floats, list[bool]]:
+def box_of(lmp: Any) -> tuple[Floats, Floats, list[bool]]:
     """Lattice vectors in rows (3, 3) Å, origin (3,) Å and periodic directions of LAMMPS' box."""
     low, high, xy, yz, xz, periodic, _ = lmp.extract_box()
     lx, ly, lz = np.subtract(high, low)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from les_plugins.config import LongRangeConfig
+    from les_plugins.hosting.domains import DomainModel
 
 #: Version of the interface below; a `Host` written for another one is listed with this problem and not used.
 API_VERSION = 1
@@ -217,6 +218,18 @@ class Host(ABC):
         """
         raise self._lacks("compiler", "compile")
 
+    def domain_model(self, model: nn.Module, metadata: Mapping[str, Any]) -> DomainModel:
+        """The model on a part of a structure, with ghosts; called by `les-plugins lammps` on several ranks. Optional.
+
+        Args:
+            model: a model with a long-range part, or a bare one, in the dtype that it is to compute with.
+            metadata: the checkpoint's config.json.
+
+        Returns:
+            What gives the energies and features of own atoms, and exchanges those of ghosts.
+        """
+        raise self._lacks("model of domains with ghosts", "domain_model")
+
     def contract(self) -> Sequence[type]:
         """The adapter contract on tiny models of this host; called by `les-plugins check NAME`. Optional.
 
@@ -235,7 +248,7 @@ class Host(ABC):
 
 
 #: Methods of a host that les-plugins calls.
-METHODS = ("info", "attach", "calculator", "state", "rebuild", "train", "compile", "contract")
+METHODS = ("info", "attach", "calculator", "state", "rebuild", "train", "compile", "domain_model", "contract")
 
 
 class PackagedHost(Host):
@@ -310,6 +323,11 @@ class PackagedHost(Host):
         path: Path = self._part("compile")(model=model, output=output, **options)
         return path
 
+    def domain_model(self, model: nn.Module, metadata: Mapping[str, Any]) -> DomainModel:
+        """Done by `parts`."""
+        made: DomainModel = self._part("domain_model")(model=model, metadata=metadata)
+        return made
+
     def contract(self) -> Sequence[type]:
         """Done by `parts`."""
         found = self._part("contract")
@@ -333,5 +351,5 @@ class PackagedHost(Host):
             ) from error
 
 
-_WORDS = {"train": "trainer", "compile": "compiler"}
+_WORDS = {"train": "trainer", "compile": "compiler", "domain_model": "model of domains with ghosts"}
 _BY_PARTS = {name: vars(PackagedHost)[name] for name in METHODS[1:]}

@@ -246,7 +246,7 @@ def test_several_ranks_raise_an_error() -> None:
         def extract_setting(self, name: str) -> int:
             return {"world_size": 4}[name]
 
-    with pytest.raises(HostError, match="4 MPI ranks; allowed: one"):
+    with pytest.raises(HostError, match="4 MPI ranks; allowed here: one"):
         attach(Parallel(), RigidIons(), ELEMENTS)
 
 
