@@ -28,6 +28,7 @@ class NequIPHost(PackagedHost):
         "state": "les_plugins.adapters.nequip.state:take_apart",
         "rebuild": "les_plugins.adapters.nequip.state:rebuild",
         "train": "les_plugins.adapters.nequip.train:train",
+        "domain_model": "les_plugins.adapters.nequip.domains:NequIPDomain",
         "contract": "les_plugins.adapters.nequip.contract:CONTRACTS",
     }
 
