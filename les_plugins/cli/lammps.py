@@ -111,9 +111,7 @@ class _Run:
 
         torch.set_num_threads(max(int(os.environ.get("OMP_NUM_THREADS", "1")), 1))
         self.lmp, self.meeting, self.total_charge, self.gather = lmp, meeting, total_charge, gather
-        built, config = api.load_model(model)
-        if dtype != "model":
-            built = built.to(getattr(torch, dtype))
+        built, config = api.load_model(model, None if dtype == "model" else dtype)
         for parameter in built.parameters():
             parameter.requires_grad_(False)
         host = registry.host(config["host"])
