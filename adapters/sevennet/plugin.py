@@ -24,6 +24,7 @@ class SevenNetHost(PackagedHost):
         "state": "les_plugins.adapters.sevennet.state:take_apart",
         "rebuild": "les_plugins.adapters.sevennet.state:rebuild",
         "train": "les_plugins.adapters.sevennet.train:train",
+        "domain_model": "les_plugins.adapters.sevennet.domains:SevenNetDomain",
         "contract": "les_plugins.adapters.sevennet.contract:SevenNetContract",
     }
 
