@@ -39,9 +39,10 @@ def check_pairs(pairs: PairSoftness, batch: Tensor, atoms: AtomsOfRanks | Ghosts
         refusal = error
     _agree(refusal, batch, atoms)
     with torch.no_grad():
-        structure = batch.double() if atoms is None else atoms.everywhere(batch.double())
+        structure = batch if atoms is None else atoms.everywhere(batch.double()).long()
         asymmetry, largest = _asymmetry(pairs, len(batch), atoms)
-        crossing = structure[pairs.neighbor.long()] != batch[pairs.centre.long()]
+        at_centre = batch.index_select(0, pairs.centre.long())
+        crossing = structure.index_select(0, pairs.neighbor.long()) != at_centre
         worst = int((asymmetry - largest).argmax()) if len(batch) else 0
         facts = [crossing.any(), pairs.value.amin() if len(pairs.value) else 0.0]
         facts += [asymmetry[worst], largest[worst]] if len(batch) else [0.0, 0.0]
@@ -68,7 +69,7 @@ def _check_places(pairs: PairSoftness, n_atoms: int, total: int) -> None:
     for name, places, count in (("centre", pairs.centre, n_atoms), ("neighbor", pairs.neighbor, total)):
         if not len(places):
             continue
-        least, largest = torch.stack([places.amin(), places.amax()]).tolist()
+        least, largest = torch.stack(torch.aminmax(places)).tolist()
         if least < 0 or largest >= count:
             allowed = f"0…{count - 1}, the atoms" if count else "no edges, for there are no atoms"
             raise GeometryError(f"pair_softness.{name} holds {least}…{largest}; allowed: {allowed}")
@@ -96,13 +97,14 @@ def _asymmetry(pairs: PairSoftness, n_atoms: int, atoms: AtomsOfRanks | Ghosts |
     if not (atoms is None or isinstance(atoms, AtomsOfRanks)):  # a ghost has its owner's
         number = atoms.with_ghosts(number)
     along = vector @ vector.new_tensor(DIRECTION)
-    weight = value * (1.0 + along)
-    leaving = value.new_zeros(total).index_add(0, first + centre, weight * number[neighbor])
-    coming = value * (1.0 - along) * number[first + centre]
-    balance = leaving.index_add(0, neighbor, -coming)
+    tilted, placed = value * along, centre if atoms is None else first + centre
+    leaving = value.new_zeros(total).index_add(0, placed, (value + tilted) * number.index_select(0, neighbor))
+    balance = leaving.index_add(0, neighbor, (tilted - value) * number.index_select(0, placed))
     if atoms is not None:
         balance = atoms.here(balance)
     exact = pairs.value.dtype == pairs.vector.dtype == torch.float64
     tolerance = ASYMMETRY if exact else COARSE_ASYMMETRY
-    size = value.new_zeros(n_atoms).index_add(0, centre, value.abs() * (1.0 + along.abs()))
+    size = value.new_zeros(n_atoms).index_add(0, centre, value.abs())
+    if len(along):
+        size = size * (1.0 + torch.stack(torch.aminmax(along)).abs().amax())
     return balance.abs(), tolerance * size + math.ulp(0.0)
