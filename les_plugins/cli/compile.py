@@ -67,13 +67,14 @@ def compile_model(
         built, _ = api.load_model(path)
         with _in_another_folder(output) as begun:
             written = host.compile(built, begun, static_cell, device, facts, **choice)
+    chosen = target or next(iter(info.compile_targets), None)  # a host may name none
     if as_json:
         made = output.with_name(written.name)
         report = {"model": facts, "output": {"path": str(made), "sha256": checkpoint.sha256(made)}, "device": device}
-        typer.echo(json.dumps({**report, "host": info.name, "target": target or info.compile_targets[0]}, indent=1))
+        typer.echo(json.dumps({**report, "host": info.name, "target": chosen}, indent=1))
         return
     Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{output.with_name(written.name)}: {info.name}, {target or info.compile_targets[0]}"
+        ", ".join(filter(None, [f"{output.with_name(written.name)}: {info.name}", chosen]))
     )
 
 
