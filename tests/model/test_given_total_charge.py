@@ -161,8 +161,9 @@ def test_forces_are_the_slope_of_the_energy_and_can_be_differentiated(layout: Fe
             return evaluate(part, **{**given, "places": places}).energy.sum()
 
         leaf = given["places"].clone().requires_grad_()
-        assert torch.autograd.gradcheck(energy, leaf, atol=1e-6)
-        assert torch.autograd.gradgradcheck(energy, leaf, atol=1e-5)
+        # one projection of each, as strict once a wrong entry is not orthogonal to it
+        assert torch.autograd.gradcheck(energy, leaf, atol=1e-6, fast_mode=True)
+        assert torch.autograd.gradgradcheck(energy, leaf, atol=1e-5, fast_mode=True)
     parameters = dict(part.named_parameters())
     evaluate(part).energy.sum().backward()
     for name in ("electronegativity", "charge_softness"):

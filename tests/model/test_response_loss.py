@@ -84,8 +84,9 @@ def test_the_loss_has_exact_derivatives_to_positions_and_weights():
 
     given = (geometry.positions.detach().clone(), *(value.detach().clone() for value in parameters))
     given = tuple(value.requires_grad_() for value in given)
-    assert torch.autograd.gradcheck(loss, given, atol=1e-6)
-    assert torch.autograd.gradgradcheck(loss, given, atol=1e-5)
+    # one projection of each, as strict once a wrong entry is not orthogonal to it
+    assert torch.autograd.gradcheck(loss, given, atol=1e-6, fast_mode=True)
+    assert torch.autograd.gradgradcheck(loss, given, atol=1e-5, fast_mode=True)
 
 
 def test_a_label_of_another_branch_is_the_same_label():
