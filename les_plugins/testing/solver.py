@@ -70,7 +70,7 @@ class SolverContract:
 
     def config(self, **changes: Any) -> LongRangeConfig:
         """Its section; dl so fine that no wave vector at the cutoff carries energy, or a strain would make it jump."""
-        moments = {"multipoles": list(_NAMES[: self.order + 1]), "sigma": 1.1, "dl": 0.9, "neutralize": "keep"}
+        moments = {"multipoles": list(_NAMES[: self.order + 1]), "sigma": 1.3, "dl": 1.1, "neutralize": "keep"}
         return LongRangeConfig.parse({**moments, "run": {"method": self.method}, **self.section, **changes})
 
     def structure(self, boundary: str, seed: int = 1) -> System:
