@@ -22,7 +22,7 @@ from electrostatics import SIGMA, water, with_terms
 from torch import Tensor
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.electrostatics.periodic.reciprocal import reciprocal_grid
+from les_plugins.electrostatics.periodic.reciprocal import grid_shape
 from les_plugins.electrostatics.periodic.structure_factor import ReciprocalGrid, Slab, _chunks
 
 SQUARE = 1024
@@ -77,31 +77,25 @@ def products(grid: ReciprocalGrid, n_atoms: int, order: int) -> tuple[Callable[[
         out = operands((*batch, rows, columns), dtype=dtype)[0]
         calls.append(lambda: product(a, b, out=out))
 
-    fractional = torch.zeros(n_atoms, 3, dtype=torch.float64)
+    fractional = torch.zeros(1, n_atoms, 3, dtype=torch.float64)
     real, wave = torch.float64, torch.complex128
     n_third = 2 * grid.extent[2] + 1
     for ranks in (order, order + 1):
         forth = ranks == order
-        for atoms in _chunks(fractional, grid, ranks)[0]:
-            n = atoms.stop - atoms.start
-            add(
-                torch.bmm,
-                (n, (ranks + 1) ** 2, ranks + 1 if forth else n_third),
-                (n, ranks + 1 if forth else n_third, n_third if forth else ranks + 1),
-                dtype=wave,
-            )
+        for _, atoms in _chunks(fractional, grid, ranks)[0]:
+            n = len(range(n_atoms)[atoms])
             for slab in grid.slabs:
                 height, width = extents(slab)
                 points, rows = 2 * height * width, (ranks + 1) * n
                 if forth:
+                    add(torch.bmm, (n, height, ranks + 1), (n, ranks + 1, (ranks + 1) ** 2), dtype=wave)
+                    add(torch.bmm, (n, (ranks + 1) * height, ranks + 1), (n, ranks + 1, width), dtype=wave)
                     add(torch.mm, (2 * slab.rows, rows), (rows, points), dtype=real)
                 else:
                     add(torch.mm, (rows, 2 * slab.rows), (2 * slab.rows, points), dtype=real)
-                for few in range(1, ranks + 2):
-                    if forth:
-                        add(torch.bmm, (n, height, few), (n, few, width), dtype=wave)
-                    else:
-                        add(torch.bmm, (n, few, height), (n, height, width), dtype=wave)
+                    add(torch.bmm, (rows, ranks + 1, height), (rows, height, width), dtype=wave)
+            if not forth:
+                add(torch.bmm, (n, (ranks + 1) ** 2, n_third), (n, n_third, ranks + 1), dtype=wave)
 
     def run() -> None:
         for call in calls:
@@ -128,7 +122,8 @@ def best_in_turn(calls: dict[str, Callable[[], None]], repeats: int) -> dict[str
 def measure(n_atoms: int, terms: str, dl: float, repeats: int) -> dict[str, float | int | str]:
     bare, full = Step(n_atoms, terms, dl, False), Step(n_atoms, terms, dl, True)
     order = len(bare.moments) - 1
-    grid = reciprocal_grid(bare.cell, 2.0 * torch.pi / dl)
+    shape = grid_shape((tuple(bare.cell.flatten().tolist()),), 2.0 * torch.pi / dl)
+    grid = ReciprocalGrid(shape.extent, shape.slabs)
     run, operations = products(grid, n_atoms, order)
     square = torch.randn(SQUARE, SQUARE, dtype=torch.float64)
     out = torch.empty_like(square)

@@ -53,9 +53,13 @@ def kinds(moments: Multipoles) -> Iterator[tuple[str, Multipoles]]:
 def forces(positions: Tensor, cell: Tensor, moments: Multipoles, sigma: float, dl: float, *tolerance: float) -> Tensor:
     """By the mesh where there is a tolerance."""
     places = positions.clone().requires_grad_()
-    method = mesh_electrostatics if tolerance else periodic_electrostatics
     settings = ElectrostaticsSettings(sigma=sigma, dl=dl, mesh_tolerance=tolerance[0] if tolerance else 1e-5)
-    energy, _ = method(places, cell, moments, settings)
+    if tolerance:
+        energy = mesh_electrostatics(places, cell, moments, settings).energy
+    else:
+        in_rows = Multipoles(*(None if moment is None else moment[None] for moment in moments))
+        cells = [tuple(cell.flatten().tolist())]
+        energy = periodic_electrostatics(places[None], cell[None], in_rows, settings, cells).energy.sum()
     return -torch.autograd.grad(energy, places)[0]
 
 

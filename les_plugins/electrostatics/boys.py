@@ -7,6 +7,9 @@ ladder has no cancellation at small r and no singularity in any derivative.
 from __future__ import annotations
 
 import math
+import operator
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,7 +17,9 @@ from torch import Tensor
 
 #: Below this argument F_n comes from its series, above it from upward recursion (which loses no digit there).
 SERIES_LIMIT = 5.0
-_SERIES_TERMS = 40
+_SERIES_TERMS = 42
+#: Of them are taken together, one power of the argument further each.
+STRIDE = 7
 
 
 def smeared_coulomb_ladder(r_squared: Tensor, sigma: float, order: int) -> tuple[Tensor, ...]:
@@ -55,8 +60,12 @@ class _BoysLadder(torch.autograd.Function):
 
 def _boys(argument: Tensor, last: int) -> list[Tensor]:
     """F_0 … F_last(t) = ∫_0^1 x^(2n) exp(−t x²) dx."""
-    values = [torch.empty_like(argument) for _ in range(last + 1)]
     near = argument < SERIES_LIMIT
+    if argument.device.type != "cpu":  # both branches everywhere: to sort the arguments is to wait for the device
+        series = _boys_series(argument.clamp(max=SERIES_LIMIT), last)
+        upward = _boys_upward(argument.clamp(min=SERIES_LIMIT), last)
+        return [torch.where(near, one, other) for one, other in zip(series, upward, strict=True)]
+    values = [torch.empty_like(argument) for _ in range(last + 1)]
     for mask, branch in ((near, _boys_series), (~near, _boys_upward)):
         index = mask.nonzero(as_tuple=True)
         if index[0].numel() == argument.numel():
@@ -78,10 +87,24 @@ def _boys_upward(argument: Tensor, last: int) -> list[Tensor]:
 
 def _boys_series(argument: Tensor, last: int) -> list[Tensor]:
     decay = torch.exp(-argument)
-    total = torch.zeros_like(argument)
-    for k in range(_SERIES_TERMS, -1, -1):  # Horner: Σ (2t)^k / ((2n+1)(2n+3)…(2n+2k+1))
-        total = (1.0 + 2.0 * argument * total) / (2 * last + 2 * k + 1)
-    values = [decay * total]
+    double = 2.0 * argument.flatten()
+    # Σ (2t)^k / ((2n+1)(2n+3)…(2n+2k+1)): polynomials of degree STRIDE − 1, joined by Horner's rule in (2t)^STRIDE
+    constant, others = _series_table(last, argument.device)
+    powers = double.expand(STRIDE, -1).cumprod(0)
+    parts = torch.addmm(constant, others, powers[:-1]).unbind()
+    total = parts[-1]
+    for part in parts[-2::-1]:
+        total = torch.addcmul(part, total, powers[-1])
+    values = [decay * total.view(argument.shape)]
     for n in range(last - 1, -1, -1):
         values.append((2.0 * argument * values[-1] + decay) / (2 * n + 1))
     return values[::-1]
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # it outlives the call that needed it first
+def _series_table(last: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Coefficients of the series of F_last, (n / STRIDE, 1) of the powers 0, STRIDE … and (n / STRIDE, STRIDE − 1)."""
+    factors = [1.0 / (2 * last + 2 * k + 1) for k in range(_SERIES_TERMS)]
+    table = torch.tensor(list(accumulate(factors, operator.mul)), dtype=torch.float64).view(-1, STRIDE)
+    return table[:, :1].to(device), table[:, 1:].to(device)

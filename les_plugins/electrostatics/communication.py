@@ -9,7 +9,7 @@ from torch import Tensor
 from les_plugins.electrostatics.layer import LatentElectrostatics
 from les_plugins.electrostatics.parallel.processes import FACTS
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
-from les_plugins.electrostatics.periodic.reciprocal import proper_lattice, reciprocal_grid
+from les_plugins.electrostatics.periodic.reciprocal import grid_shape, proper_lattice
 from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 
 NUMBER = 8  # bytes of a float64
@@ -81,7 +81,8 @@ def _grids(layer: LatentElectrostatics, cell: Tensor, order: int) -> int:
     """Bytes of the sum over the ranks for moments of one order, all structures."""
     settings = layer.settings
     if settings.method != "mesh":
-        return 4 * NUMBER * sum(reciprocal_grid(one, settings.cutoff).row.numel() for one in cell)
+        cells = [tuple(proper_lattice(one).flatten().tolist()) for one in cell]
+        return 4 * NUMBER * sum(grid_shape((one,), settings.cutoff).slabs[-1].points[1] for one in cells)
     numbers = (settings.sigma, settings.cutoff, order, settings.mesh_tolerance)
     meshes = [mesh_of(proper_lattice(one), *numbers) for one in cell]
     return NUMBER * sum(math.prod(mesh.sizes) for mesh in meshes)

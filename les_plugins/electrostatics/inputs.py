@@ -81,25 +81,32 @@ class LayerInputs(NamedTuple):
             check_shapes_of_pairs(self.pair_softness)
         self._check_values()
 
+    @torch.no_grad()
     def _check_values(self) -> None:
         """A sum is finite when all its terms are, and cheaper than a test of each; one exchange with the device."""
+        n_atoms, n_structures = len(self.positions), len(self.cell)
         floating = {
             name: tensor
             for name, tensor in self.named().items()
             if name not in NO_SUM and tensor is not None and tensor.numel() > 0
         }
-        if not floating:
-            return
-        numbers = [tensor.detach().sum(dtype=torch.float64) for tensor in floating.values()]
+        numbers = [tensor.sum(dtype=torch.float64) for tensor in floating.values()]
         tensors = {
-            name: floating[name].detach().to(torch.float64)
+            name: floating[name].to(torch.float64)
             for name in ("quadrupole", "polarizability")
             if name in floating and floating[name].dim() == 3
         }
         for tensor in tensors.values():
             numbers += [tensor.abs().amax(), (tensor - tensor.mT).abs().amax()]
             numbers.append(tensor.diagonal(dim1=1, dim2=2).sum(1).abs().amax())
-        found = torch.stack(numbers).tolist()
+        if n_structures:
+            numbers.append((self.pbc.sum(1) == 1).any())
+        if n_atoms:
+            numbers += self.batch.aminmax()
+        found = torch.stack([number.to(torch.float64) for number in numbers]).tolist() if numbers else []
+        low, high = (int(index) for index in found[-2:]) if n_atoms else (0, 0)
+        if (n_structures and found[-3 if n_atoms else -1]) or (n_atoms and not 0 <= low <= high < n_structures):
+            refuse_flags_and_indices(self.pbc, self.batch)
         for name, total in zip(floating, found, strict=False):
             if not math.isfinite(total):
                 raise GeometryError(f"{name} holds NaN or infinity; allowed: finite numbers")
@@ -120,7 +127,7 @@ class LayerInputs(NamedTuple):
 
 
 def check_batch(positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) -> None:
-    """Refuse shapes, flags and indices that do not fit each other."""
+    """Refuse shapes that do not fit each other."""
     n_atoms, n_structures = len(positions), len(cell)
     for name, tensor, shape in (
         ("positions", positions, (n_atoms, 3)),
@@ -130,6 +137,10 @@ def check_batch(positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) -> 
     ):
         if tuple(tensor.shape) != shape:
             raise GeometryError(f"{name} has shape {tuple(tensor.shape)}; allowed: {shape}")
+
+
+def refuse_flags_and_indices(pbc: Tensor, batch: Tensor) -> None:
+    """Raise GeometryError for a wire, or for atoms of structures that there are not."""
     wires = pbc.sum(1) == 1
     if bool(wires.any()):
         flags = tuple(pbc[int(wires.nonzero()[0])].tolist())
@@ -137,8 +148,8 @@ def check_batch(positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) -> 
             f"pbc is {flags} for structure {int(wires.nonzero()[0])}; allowed: three True (periodic), two (slab) or "
             "none (open). Wires, periodic along one axis, are not built"
         )
-    if n_atoms and (int(batch.min()) < 0 or int(batch.max()) >= n_structures):
-        raise GeometryError(f"batch holds {int(batch.min())}…{int(batch.max())}; allowed: 0…{n_structures - 1}")
+    if len(batch) and (int(batch.min()) < 0 or int(batch.max()) >= len(pbc)):
+        raise GeometryError(f"batch holds {int(batch.min())}…{int(batch.max())}; allowed: 0…{len(pbc) - 1}")
 
 
 def check_response(n_atoms: int, softness: Tensor | None, polarizability: Tensor | None) -> None:

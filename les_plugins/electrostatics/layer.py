@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from les_plugins.electrostatics.checks import is_traced, one_of
 from les_plugins.electrostatics.external_field import PERIODIC_FIELD, in_external_field
 from les_plugins.electrostatics.flow import PairSoftness
 from les_plugins.electrostatics.former import from_former_state
+from les_plugins.electrostatics.groups import Facts, facts_of
 from les_plugins.electrostatics.inputs import LayerInputs
 from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
@@ -22,7 +24,7 @@ from les_plugins.electrostatics.parallel.processes import check_on_all_ranks
 from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.periodic.static import refuse_uncovered, static_electrostatics, static_extent
 from les_plugins.electrostatics.response.choice import ResponseModel, make_response, respond, response_name
-from les_plugins.electrostatics.response.interaction import Interaction
+from les_plugins.electrostatics.response.interaction import Interaction, check_interaction
 from les_plugins.electrostatics.response.one_shot import InteractingResponse
 from les_plugins.electrostatics.response.pair_flow import PairFlow, pair_flow
 from les_plugins.electrostatics.response.pair_inputs import check_pairs
@@ -204,7 +206,9 @@ class LatentElectrostatics(torch.nn.Module):
         dtype = positions.dtype if positions.is_floating_point() else torch.float64
         batch = batch.long()
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
-        charge = self._neutralized(coordinates, lattice, pbc, batch, moments.charge)
+        # read from the device once, for every sum of this call
+        known = None if is_traced() or not len(cell) else facts_of(lattice, pbc, batch)
+        charge = self._neutralized(coordinates, lattice, pbc, batch, moments.charge, known)
         moments = Multipoles(charge, moments.dipole, moments.quadrupole)  # torch 2.4 compiles no _replace
         if moments.charge.dim() == 2:
             if external_field is not None:
@@ -212,11 +216,12 @@ class LatentElectrostatics(torch.nn.Module):
             if softness is not None or polarizability is not None or pair_softness is not None:
                 raise GeometryError("charge channels, shape (N, channels), have no response: give charge as (N,)")
             geometry = (coordinates, lattice, pbc, batch)
-            every = sum_channels([self.solver(*geometry, Multipoles(column)) for column in moments.charge.unbind(1)])
+            solver = self._solver_of(known)
+            every = sum_channels([solver(*geometry, Multipoles(column)) for column in moments.charge.unbind(1)])
             energy = reduce_total(every.energy, self.ranks)
             values = [value.to(dtype) for value in (energy, *every[1:], moments.charge)]
             return ElectrostaticsResult(values[0], values[1], values[2], values[3], values[4], None)
-        permanent = self.solver(coordinates, lattice, pbc, batch, moments)
+        permanent = self._solver_of(known)(coordinates, lattice, pbc, batch, moments)
         energy, atomic, potential, field = permanent
         charge, dipole = moments.charge, moments.dipole
 
@@ -245,7 +250,7 @@ class LatentElectrostatics(torch.nn.Module):
             alpha = None if polarizability is None else polarizability.double()
             induced = respond(
                 self.response_model,
-                lambda: self._interaction(coordinates, lattice, pbc, batch),
+                lambda: self._interaction(coordinates, lattice, pbc, batch, known),
                 driving_potential,
                 driving_field,
                 kappa,
@@ -296,7 +301,8 @@ class LatentElectrostatics(torch.nn.Module):
         places = positions.double()
         kappa = None if softness is None else softness.double()
         alpha = None if polarizability is None else polarizability.double()
-        interaction = self._interaction(places, cell.double(), pbc, batch)
+        facts = facts_of(cell.double(), pbc, batch) if len(cell) else None
+        interaction = self._interaction(places, cell.double(), pbc, batch, facts)
         relative = torch.zeros_like(places) if kappa is None else interaction.relative_positions(kappa)
         flow = None if pair_softness is None else self._flow(pair_softness, batch, None)
         return model.collective_polarizability(interaction, kappa, alpha, relative, flow)
@@ -308,51 +314,52 @@ class LatentElectrostatics(torch.nn.Module):
             check_pairs(pairs, batch, flow.atoms)
         return flow
 
-    def _neutralized(self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor) -> Tensor:
+    def _neutralized(
+        self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor, facts: Facts | None
+    ) -> Tensor:
         """The charges by `neutralize`; raises and warns where values can be looked at."""
         settings = self.settings
         if settings.neutralize == "refuse":
             refuse_net_charge(charge, pbc, batch, self.ranks)
-        charge = neutralized(charge, pbc, batch, settings.neutralize, self.ranks)
+        periodic = None if facts is None else all(axes == 3 for axes in facts.axes)
+        charge = neutralized(charge, pbc, batch, settings.neutralize, self.ranks, periodic)
         silent = self.training or self._warned or is_traced() or self.ranks is not None
         limit = None if silent or settings.neutralize == "shift" else settings.net_charge_warning
         if limit is not None and warn_of_net_charge(positions, cell, pbc, batch, charge, settings.sigma, limit):
             self._warned = True
         return charge
 
-    def _interaction(self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor) -> Interaction:
-        if is_traced():
-            raise ConfigError(
-                "response: self_consistent cannot be traced or compiled, for the number of its iterations depends on "
-                "values; allowed: one_shot, or the model as it is"
-            )
-        precision = self.settings.precision
-        if precision != "double":
-            raise ConfigError(
-                f"precision is {precision!r} with response='self_consistent', whose iterations converge below it; "
-                "allowed: 'double'"
-            )
-        return Interaction(
-            self.solver,
-            positions,
-            cell,
-            pbc,
-            batch,
-            self.settings.sigma,
-            self.settings.remove_self_interaction,
-            self.training,
-            self.ranks,
-        )
+    def _solver_of(self, facts: Facts | None) -> Solver:
+        """The solver of one call, the layer's own with what is known of the batch."""
+        if facts is None or self.solver != self._solve:
+            return self.solver
+        return partial(self._solve, facts=facts)
+
+    def _interaction(
+        self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, facts: Facts | None = None
+    ) -> Interaction:
+        settings = self.settings
+        check_interaction(settings.precision)
+        geometry = positions, cell, pbc, batch
+        own = settings.sigma, settings.remove_self_interaction
+        return Interaction(self._solver_of(facts), *geometry, *own, self.training, self.ranks)
 
     def _solve(
-        self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles
+        self,
+        positions: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        batch: Tensor,
+        multipoles: Multipoles,
+        facts: Facts | None = None,
     ) -> PermanentResult:
         """Every structure by the method of its own boundary conditions."""
         if is_traced():
             return self._solve_static(positions, cell, pbc, batch, multipoles)
         if self.settings.static_cell is not None:
             self.check_static_cell(cell, pbc)
-        return solve_structures(positions, cell, pbc, batch, multipoles, self.settings, self.ranks, self.training)
+        settings, ranks, training = self.settings, self.ranks, self.training
+        return solve_structures(positions, cell, pbc, batch, multipoles, settings, ranks, training, facts)
 
     def check_static_cell(self, cell: Tensor, pbc: Tensor) -> None:
         """Refuse structures that compiled code with this `static_cell` does not cover.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.multipoles import Multipoles
@@ -30,9 +29,9 @@ def contract(multipoles: Multipoles, fields: LocalFields) -> Tensor:
     """(n,) eV: ½ (q + u·∇ + ½ Q:∇∇) Φ, each atom's share of the permanent energy (theory 2.1 and 3.1)."""
     energy = multipoles.charge * fields.potential
     if multipoles.dipole is not None:
-        energy = energy + (multipoles.dipole * fields.gradient).sum(1)
+        energy = energy + (multipoles.dipole * fields.gradient).sum(-1)
     if multipoles.quadrupole is not None and fields.second is not None:
-        energy = energy + 0.5 * (multipoles.quadrupole * fields.second).sum((1, 2))
+        energy = energy + 0.5 * (multipoles.quadrupole * fields.second).sum((-2, -1))
     return 0.5 * energy
 
 
@@ -41,9 +40,9 @@ def self_energy(multipoles: Multipoles, sigma: float) -> Tensor:
     charge, dipole, quadrupole = _self_factors(sigma)
     energy = charge * multipoles.charge.square()
     if multipoles.dipole is not None:
-        energy = energy + dipole * multipoles.dipole.square().sum(1)
+        energy = energy + dipole * multipoles.dipole.square().sum(-1)
     if multipoles.quadrupole is not None:
-        energy = energy + quadrupole * multipoles.quadrupole.square().sum((1, 2))
+        energy = energy + quadrupole * multipoles.quadrupole.square().sum((-2, -1))
     return energy
 
 
@@ -52,7 +51,7 @@ def self_fields(multipoles: Multipoles, sigma: float) -> LocalFields:
     charge, dipole, quadrupole = _self_factors(sigma)
     potential = 2.0 * charge * multipoles.charge
     gradient = (
-        potential.new_zeros(potential.shape[0], 3) if multipoles.dipole is None else 2.0 * dipole * multipoles.dipole
+        potential.new_zeros(*potential.shape, 3) if multipoles.dipole is None else 2.0 * dipole * multipoles.dipole
     )
     second = None if multipoles.quadrupole is None else 4.0 * quadrupole * multipoles.quadrupole
     return LocalFields(potential, gradient, second)
@@ -61,15 +60,6 @@ def self_fields(multipoles: Multipoles, sigma: float) -> LocalFields:
 def _self_factors(sigma: float) -> tuple[float, float, float]:
     base = RECIPROCAL_PREFACTOR / (2.0 * math.pi) ** 1.5
     return base / sigma, base / (3.0 * sigma**3), base / (10.0 * sigma**5)
-
-
-def derivatives_of(column: dict[tuple[int, int, int], Tensor], rank: int) -> Tensor:
-    """The symmetric tensor (n, 3[, 3]) of one rank, from its components by exponent."""
-    unit = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
-    if rank == 1:
-        return torch.stack([column[e] for e in unit], 1)
-    rows = [[column[tuple(x + y for x, y in zip(a, b, strict=True))] for b in unit] for a in unit]  # type: ignore[index]
-    return torch.stack([torch.stack(row, 1) for row in rows], 1)
 
 
 def to_atoms(values: Tensor, batch: Tensor) -> Tensor:

@@ -24,7 +24,14 @@ from les_plugins.units import COULOMB_CONSTANT
 NEUTRAL = 1e-3
 
 
-def neutralized(charge: Tensor, pbc: Tensor, batch: Tensor, neutralize: str, ranks: Ranks | None = None) -> Tensor:
+def neutralized(
+    charge: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    neutralize: str,
+    ranks: Ranks | None = None,
+    all_periodic: bool | None = None,
+) -> Tensor:
     """Charges less their mean over the structure, of the structures that `neutralize` names; the others as they are.
 
     Args:
@@ -34,6 +41,7 @@ def neutralized(charge: Tensor, pbc: Tensor, batch: Tensor, neutralize: str, ran
         neutralize: "background", slabs and open structures; "refuse", open structures; "shift", every structure;
             "keep", none.
         ranks: over which the atoms of each structure are spread, if they are.
+        all_periodic: whether all structures are, where that is known.
 
     Source: theory 5.2.
     """
@@ -41,7 +49,9 @@ def neutralized(charge: Tensor, pbc: Tensor, batch: Tensor, neutralize: str, ran
         return charge
     everywhere = neutralize == "shift"
     # compiled code and process groups take periodic structures alone
-    if not everywhere and (ranks is not None or is_traced() or bool(pbc.all())):
+    if not everywhere and (ranks is not None or is_traced()):
+        return charge
+    if not everywhere and (bool(pbc.all()) if all_periodic is None else all_periodic):
         return charge
     n_structures = pbc.shape[0]
     counts, net = to_structures(torch.stack([torch.ones_like(charge), charge], 1), batch, n_structures).unbind(1)
@@ -92,7 +102,7 @@ def warn_of_net_charge(
     """
     net = to_structures(charge.detach(), batch, len(pbc))
     net = net if net.dim() == 1 else net.square().sum(1).sqrt()
-    if len(net) == 0 or not float(net.abs().max()) > 0.0:
+    if len(net) == 0:
         return False
     found = _largest_energy(positions.detach(), cell.detach(), pbc, batch, net, sigma)
     if not (math.isfinite(found.energy) and 1e3 * found.energy > threshold * found.n_atoms):
@@ -128,7 +138,7 @@ class _Found(NamedTuple):
 
 def _largest_energy(positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, net: Tensor, sigma: float) -> _Found:
     """k_e Q²/L with L = V^(1/3), or the extent of an open structure; 2π k_e Q² L/A with the thickness L of a slab."""
-    counts, axes = torch.bincount(batch, minlength=len(pbc)), pbc.sum(1)
+    counts, axes = to_structures(torch.ones_like(batch), batch, len(pbc)), pbc.sum(1)
     lattice = boundary_lattice(cell.double(), pbc)
     unit = torch.eye(3, dtype=lattice.dtype, device=lattice.device)
     measure = determinant(lattice).abs()  # volume, in-plane area, 1
@@ -143,10 +153,13 @@ def _largest_energy(positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor,
     energy = torch.where(axes == 2, 2.0 * math.pi * square * extent / measure, energy)
     # an open atom has nobody to act on
     energy = torch.where((counts == 0) | ((axes == 0) & (counts == 1)), 0.0, energy)
-    place = int((energy / counts.clamp(min=1)).argmax())
-    kind = int(axes[place])
-    size = float(measure[place]) ** (1.0 / 3.0) if kind == 3 else float(extent[place])
+    place = (energy / counts.clamp(min=1)).argmax(0, keepdim=True)
+    values = torch.stack([value.double() for value in (counts, axes, net, energy, measure, extent)])
+    at_place = values.index_select(1, place)[:, 0]
+    found = torch.cat([place.double(), at_place]).tolist()  # one exchange with the device
+    structure, n_atoms, kind, charge, cost, volume, length = found
+    size = volume ** (1.0 / 3.0) if kind == 3 else length
     formula = f"k_e Q²/L, L = {size:.3g} Å"
     if kind == 2:
-        formula = f"2π k_e Q² L/A, L = {size:.3g} Å, A = {float(measure[place]):.4g} Å²"
-    return _Found(place, int(counts[place]), kind, float(net[place]), float(energy[place]), formula)
+        formula = f"2π k_e Q² L/A, L = {size:.3g} Å, A = {volume:.4g} Å²"
+    return _Found(int(structure), int(n_atoms), int(kind), charge, cost, formula)

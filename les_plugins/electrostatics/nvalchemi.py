@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.checks import is_traced
+from les_plugins.electrostatics.groups import Facts
 from les_plugins.electrostatics.layer import LatentElectrostatics
 from les_plugins.electrostatics.local import self_energy
 from les_plugins.electrostatics.multipoles import Multipoles, cartesian_to_spherical
@@ -128,7 +129,13 @@ class NvalchemiElectrostatics(LatentElectrostatics):
         super().__init__(response=response, **{**settings, "method": "mesh"})
 
     def _solve(
-        self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, multipoles: Multipoles
+        self,
+        positions: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        batch: Tensor,
+        multipoles: Multipoles,
+        facts: Facts | None = None,
     ) -> PermanentResult:
         if is_traced():
             return super()._solve(positions, cell, pbc, batch, multipoles)

@@ -13,40 +13,38 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.boys import smeared_coulomb_ladder
-from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
+from les_plugins.electrostatics.groups import Rows
+from les_plugins.electrostatics.local import self_energy, self_fields
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.pairs import Block, pair_indices, pieces
 from les_plugins.electrostatics.recomputed import recomputed
+from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.units import COULOMB_CONSTANT
 
 
 def open_electrostatics(
-    positions: Tensor,
-    structure: Tensor,
-    multipoles: Multipoles,
-    sigma: float,
-    remove_self_interaction: bool,
-) -> tuple[Tensor, LocalFields]:
+    positions: Tensor, counts: Sequence[int], multipoles: Multipoles, settings: ElectrostaticsSettings
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Energies and local fields of the permanent moments of open structures.
 
     Args:
-        positions: (n, 3) Å, float64.
-        structure: (n,) integer, which structure each atom belongs to, sorted.
+        positions: (n, 3) Å, float64, of one structure after the other.
+        counts: number of atoms of each structure.
         multipoles: moments of the n atoms.
-        sigma: Gaussian smearing width, Å.
-        remove_self_interaction: leave each atom's smeared self-energy and self-field out.
+        settings: of the sums.
 
     Returns:
-        energy (n,) eV, each atom's half of its pairs; potential (n,) V and its gradient (n, 3) V/Å. Up to
-        `pairs.AT_ONCE` pairs are summed at once; more are summed in pieces, whose intermediate values are computed
-        again for derivatives, so that memory does not grow with their number.
+        energy (G,) eV; of the atoms, (n,) eV, each atom's half of its pairs; potential (n,) V and its gradient (n, 3)
+        V/Å. Up to `pairs.AT_ONCE` pairs are summed at once; more are summed in pieces, whose intermediate values are
+        computed again for derivatives, so that memory does not grow with their number.
 
     Source: theory 3.1; arXiv 2605.05746.
     """
+    sigma = settings.sigma
     if multipoles.quadrupole is not None and multipoles.dipole is None:
         multipoles = multipoles._replace(dipole=torch.zeros_like(positions))
     tensors = [positions, *(moment for moment in multipoles if moment is not None)]
-    parts = pieces(torch.bincount(structure).tolist())
+    parts = pieces(counts)
     if len(parts) == 1:
         share, potential, gradient = _sum_of_pairs(parts[0], sigma, *tensors)
     else:
@@ -54,12 +52,12 @@ def open_electrostatics(
         for part in parts[1:]:
             more = recomputed(partial(_sum_of_pairs, part, sigma), *tensors)
             share, potential, gradient = share + more[0], potential + more[1], gradient + more[2]
-    fields = LocalFields(potential, gradient, None)
-    if not remove_self_interaction:
+    if not settings.remove_self_interaction:
         share = share + self_energy(multipoles, sigma)
         own = self_fields(multipoles, sigma)
-        fields = LocalFields(potential + own.potential, gradient + own.gradient, None)
-    return share, fields
+        potential, gradient = potential + own.potential, gradient + own.gradient
+    rows = Rows.of(counts, positions.device)
+    return rows.pad(share).sum(1), share, potential, gradient
 
 
 def _sum_of_pairs(

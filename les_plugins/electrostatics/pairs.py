@@ -55,17 +55,16 @@ def pieces(counts: Sequence[int]) -> list[tuple[Block, ...]]:
 
 def pair_indices(blocks: Sequence[Block], device: torch.device) -> tuple[Tensor, Tensor]:
     """Index of both atoms of every pair i < j of some blocks, (pairs,) each."""
-    first, second = [], []
+    runs: list[tuple[int, int, int]] = []  # every row of a block is one: its pairs, its atom, what leads to the others
+    n_pairs = 0
     for rows, columns in blocks:
-        n = rows[1] - rows[0]
-        if rows == columns:
-            i, j = torch.triu_indices(n, n, 1, device=device) + rows[0]
-        else:
-            i = torch.arange(*rows, device=device).repeat_interleave(columns[1] - columns[0])
-            j = torch.arange(*columns, device=device).repeat(n)
-        first.append(i)
-        second.append(j)
-    return torch.cat(first), torch.cat(second)
+        for atom in range(*rows):
+            other = atom + 1 if rows == columns else columns[0]
+            runs.append((columns[1] - other, atom, other - n_pairs))
+            n_pairs += columns[1] - other
+    counts, *values = torch.tensor(runs, dtype=torch.int64).view(-1, 3).T.to(device).unbind()
+    first, offset = (torch.repeat_interleave(value, counts, output_size=n_pairs) for value in values)
+    return first, offset + torch.arange(n_pairs, device=device)
 
 
 def refuse_too_many(counts: Sequence[int], structures: Sequence[int]) -> None:

@@ -2,26 +2,25 @@
 
 The given third vector is not read. The 3D sum differs from that of the slab by two known terms: a parabola along the
 normal (in-plane wave vector zero) and the copies above and below (all other wave vectors). `solver.py` calls it once
-for each slab.
+for all slabs of a batch, whose atoms stand in rows of one width.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.lattice import boundary_lattice
+from les_plugins.electrostatics.lattice import determinant
 from les_plugins.electrostatics.local import LocalFields, contract
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.errors import GeometryError
 from les_plugins.units import COULOMB_CONSTANT
 
-#: Energy and fields of a periodic structure from positions (n, 3), cell (3, 3) and moments.
-PeriodicSolver = Callable[[Tensor, Tensor, Multipoles], tuple[Tensor, LocalFields]]
 #: Copies are apart by this many smearing widths, so that their Gaussians do not overlap: exp(−9²/2) = 3e-18.
 GAP_IN_SIGMA = 9.0
 #: … and by this fraction of the root of the in-plane area, which bounds the number of wave vectors of the copies.
@@ -35,83 +34,124 @@ SMALLEST_RELATIVE_AREA = 1e-6
 
 
 class SlabGeometry(NamedTuple):
-    """What a slab is summed in.
+    """What G slabs are summed in.
 
     Attributes:
-        cell: (3, 3) Å.
-        axis: the row of the cell that is along the normal.
-        normal: (3,) unit vector.
-        height: (n,) Å of the atoms above the middle.
-        length: of the cell along the normal, Å; without a graph, for the energy does not depend on it.
-        extent: of the atoms along the normal, Å; likewise.
+        cell: (G, 3, 3) Å.
+        cells: its values, nine numbers of each slab.
+        in_plane: (G, 2, 3) which rows of the cell are the periodic ones, once for each component.
+        normal: (G, 3) unit vectors.
+        height: (G, n) Å of the atoms above the middle.
+        length: (G,) of the cell along the normal, Å; without a graph, for the energy does not depend on it.
+        extent: (G,) of the atoms along the normal, Å; likewise.
+        reach: largest index of a wave of the copies along the two periodic axes, of all slabs.
     """
 
     cell: Tensor
-    axis: int
+    cells: list[tuple[float, ...]]
+    in_plane: Tensor
     normal: Tensor
     height: Tensor
-    length: float
-    extent: float
+    length: Tensor
+    extent: Tensor
+    reach: tuple[int, int]
 
 
-def slab_electrostatics(
-    positions: Tensor, cell: Tensor, pbc: Tensor, multipoles: Multipoles, sigma: float, periodic_solver: PeriodicSolver
-) -> tuple[Tensor, LocalFields]:
-    """Energy and local fields of the permanent moments of one slab.
+def slab_geometry(
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Sequence[tuple[bool, bool, bool]],
+    sigma: float,
+    mask: Tensor | None = None,
+    known: list[list[float]] | None = None,
+) -> SlabGeometry:
+    """The cells that slabs are summed in: the two periodic vectors of each, and a third along their normal.
 
     Args:
-        positions: (n, 3) Å, float64, n ≥ 1; not wrapped along the open axis.
-        cell: (3, 3) Å; the row of the open axis is not read and has no gradient.
-        pbc: (3,) bool, one of them false.
-        multipoles: moments of the n atoms.
+        positions: (G, n, 3) Å, n ≥ 1; not wrapped along the open axis.
+        cell: (G, 3, 3) Å; the row of the open axis is not read and has no gradient.
+        pbc: three flags of each slab, one of them false.
         sigma: Gaussian smearing width, Å.
-        periodic_solver: the sum of three periodic axes, self-interaction removed or not.
-
-    Returns:
-        energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
-        A charged slab has the potential −2π k_e Q |z|/area far away: no background.
+        mask: (G, n) which rows of the positions are atoms, the first one among them; None for all.
+        known: numbers of the slabs that were read from the device at these positions; is filled where it is empty.
 
     Raises:
-        GeometryError: parallel in-plane vectors, or what the periodic solver refuses.
+        GeometryError: in-plane vectors that are parallel, zero, or not finite.
+    """
+    axes = tuple(flags.index(False) for flags in pbc)
+    places, order = _places(axes, cell.device)
+    plane = torch.gather(cell, 1, places)
+    first, second = plane.unbind(1)
+    normal = torch.linalg.cross(first, second)
+    normal = normal / normal.square().sum(1, keepdim=True).sqrt()
+    along = torch.bmm(positions, normal[:, :, None])[:, :, 0]
+    if mask is not None:
+        along = torch.where(mask, along, along[:, :1])
+    low, high = along.detach().aminmax(dim=1, keepdim=True)
+    known = [] if known is None else known
+    if not known:
+        known += torch.cat([plane.detach().flatten(1), low, high, normal.detach()], 1).tolist()
+    areas = [_area(row[:6], flags_of) for row, flags_of in zip(known, pbc, strict=True)]
+    extents = [row[7] - row[6] for row in known]
+    gaps = [max(GAP_IN_SIGMA * sigma, GAP_IN_ROOT_AREA * math.sqrt(area)) for area in areas]
+    lengths = [LENGTH_STEP * math.ceil((extent + gap) / LENGTH_STEP) for extent, gap in zip(extents, gaps, strict=True)]
+    cells, reach = [], [0, 0]
+    for row, axis, length, extent in zip(known, axes, lengths, extents, strict=True):
+        rows = {(axis + 1) % 3: row[:3], (axis + 2) % 3: row[3:6], axis: [length * x for x in row[8:]]}
+        cells.append((*rows[0], *rows[1], *rows[2]))
+        largest = DECAY / (length - extent)
+        for place in range(2):
+            bound = math.floor(largest * math.hypot(*row[3 * place : 3 * place + 3]) / (2.0 * math.pi))
+            reach[place] = max(reach[place], bound)
+    both = torch.tensor([lengths, extents], dtype=cell.dtype).to(cell.device)
+    length_of, extent_of = both.unbind()
+    height = along - 0.5 * (low + high)
+    slab_cell = torch.cat([plane, (length_of[:, None] * normal)[:, None]], 1).gather(1, order)
+    return SlabGeometry(slab_cell, cells, places, normal, height, length_of, extent_of, (reach[0], reach[1]))
+
+
+def slab_excess(
+    positions: Tensor, slab: SlabGeometry, multipoles: Multipoles, sigma: float
+) -> tuple[LocalFields, Tensor]:
+    """What the 3D sums of slabs have too much: to be taken off their fields, and off the energies of the atoms.
+
+    Args:
+        positions: (G, n, 3) Å, float64.
+        slab: what they are summed in.
+        multipoles: moments of the atoms, (G, n, …); zero for rows that are none.
+        sigma: Gaussian smearing width, Å.
+
+    Returns:
+        potential (G, n) V, its gradient (G, n, 3) V/Å and, with quadrupoles, second gradient (G, n, 3, 3); and the
+        energies (G, n) eV. A charged slab has the potential −2π k_e Q |z|/area far away: no background.
 
     Source: theory 4; Yeh and Berkowitz, J. Chem. Phys. 111, 3155 (1999); charged: Ballenegger, Arnold, Cerdà,
     J. Chem. Phys. 131, 094107 (2009); copies: Arnold, de Joannis, Holm, J. Chem. Phys. 117, 2496 (2002).
     """
-    slab = slab_geometry(positions, cell, pbc, sigma)
-    energy, fields = periodic_solver(positions, slab.cell, multipoles)
     excess = _copies(positions, slab, multipoles) - _parabola(slab, multipoles, sigma)
-    return energy - contract(multipoles, excess).sum(), fields - excess
+    return excess, contract(multipoles, excess)
 
 
-def slab_geometry(positions: Tensor, cell: Tensor, pbc: Tensor, sigma: float) -> SlabGeometry:
-    """The cell that a slab is summed in: its two periodic vectors, and a third along their normal.
-
-    Args:
-        positions: (n, 3) Å, n ≥ 1.
-        cell: (3, 3) Å, its row of the open axis not read.
-        pbc: (3,) bool, one of them false.
-        sigma: smearing width, Å.
-
-    Raises:
-        GeometryError: the in-plane vectors are parallel, zero, or not finite.
-    """
-    axis = int((~pbc).nonzero()[0])
-    plane = cell[[(axis + 1) % 3, (axis + 2) % 3]].detach()
-    lengths = plane.norm(dim=1)
-    area = float(torch.linalg.cross(plane[0], plane[1]).norm())
-    if not math.isfinite(area) or not area > SMALLEST_RELATIVE_AREA * float(lengths.prod()):
+def _area(plane: list[float], pbc: tuple[bool, bool, bool]) -> float:
+    """Å² spanned by two vectors, the six numbers of which are given; refuses parallel ones."""
+    a, b, c, d, e, f = plane
+    x, y, z = b * f - c * e, c * d - a * f, a * e - b * d
+    area = math.sqrt(x * x + y * y + z * z)  # not hypot: what overflows here does so in the normal
+    if not math.isfinite(area) or not area > SMALLEST_RELATIVE_AREA * math.hypot(a, b, c) * math.hypot(d, e, f):
         raise GeometryError(
-            f"the periodic vectors {plane.tolist()} of a slab, pbc {pbc.tolist()}, span an area of {area:.3g} Å²; "
+            f"the periodic vectors {[[a, b, c], [d, e, f]]} of a slab, pbc {list(pbc)}, span an area of {area:.3g} Å²; "
             "a slab needs two finite vectors that are not parallel; set pbc to False for an open structure"
         )
-    lattice = boundary_lattice(cell[None], pbc[None])[0]
-    normal = lattice[axis]
-    along = positions @ normal
-    low, high = (float(edge) for edge in along.detach().aminmax())
-    gap = max(GAP_IN_SIGMA * sigma, GAP_IN_ROOT_AREA * math.sqrt(area))
-    length = LENGTH_STEP * math.ceil((high - low + gap) / LENGTH_STEP)
-    rows = [length * normal if row == axis else lattice[row] for row in range(3)]
-    return SlabGeometry(torch.stack(rows), axis, normal, along - 0.5 * (low + high), length, high - low)
+    return area
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # they outlive the call that needed them first
+def _places(axes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(G, 2, 3) rows of the cell that are periodic; (G, 3, 3) place of each row among these and the open one."""
+    rows = torch.tensor([[(axis + 1) % 3, (axis + 2) % 3, axis] for axis in axes])
+    periodic, order = rows[:, :2, None].expand(-1, 2, 3), rows.argsort(1)[:, :, None].expand(-1, 3, 3)
+    return periodic.contiguous().to(device), order.contiguous().to(device)
 
 
 def _parabola(slab: SlabGeometry, multipoles: Multipoles, sigma: float) -> LocalFields:
@@ -119,22 +159,22 @@ def _parabola(slab: SlabGeometry, multipoles: Multipoles, sigma: float) -> Local
 
     They differ by the pair kernel −(2π k_e/V)(z² + σ² + L²/6), on which the moments act from both sides.
     """
-    volume = torch.linalg.det(slab.cell).abs()
-    factor = -2.0 * math.pi * COULOMB_CONSTANT / volume
+    factor = (-2.0 * math.pi * COULOMB_CONSTANT / determinant(slab.cell).abs())[:, None]
     z, charge = slab.height, multipoles.charge
     moment, square = charge * z, charge * z * z
     if multipoles.dipole is not None:
-        upright = multipoles.dipole @ slab.normal
+        upright = torch.bmm(multipoles.dipole, slab.normal[:, :, None])[:, :, 0]
         moment, square = moment + upright, square + 2.0 * upright * z
+    outer = slab.normal[:, None, :, None] * slab.normal[:, None, None, :]  # (G, 1, 3, 3)
     if multipoles.quadrupole is not None:
-        square = square + multipoles.quadrupole @ slab.normal @ slab.normal
-    net, total = charge.sum(), moment.sum()
-    constant = net * (sigma**2 + slab.length**2 / 6.0) + square.sum()
+        square = square + (multipoles.quadrupole * outer).sum((-2, -1))
+    net, total = charge.sum(1, keepdim=True), moment.sum(1, keepdim=True)
+    constant = net * (sigma**2 + slab.length**2 / 6.0)[:, None] + square.sum(1, keepdim=True)
     potential = factor * (net * z * z - 2.0 * total * z + constant)
-    gradient = (2.0 * factor * (net * z - total))[:, None] * slab.normal
+    gradient = (2.0 * factor * (net * z - total))[:, :, None] * slab.normal[:, None]
     second = None
     if multipoles.quadrupole is not None:
-        second = (2.0 * factor * net * torch.outer(slab.normal, slab.normal)).expand(len(z), 3, 3)
+        second = ((2.0 * factor * net)[:, :, None, None] * outer).expand(-1, z.shape[1], -1, -1)
     return LocalFields(potential, gradient, second)
 
 
@@ -145,55 +185,58 @@ def _copies(positions: Tensor, slab: SlabGeometry, multipoles: Multipoles) -> Lo
     the copies' energy is (2π k_e/A) Σ_h Re(P M*) / (|h| (exp(|h| L) − 1)), P and M the structure factors with both
     signs. Heights are counted from the top and the bottom, so that nothing overflows.
     """
-    half_plane = _plane_waves(slab)
-    length = half_plane.square().sum(1).sqrt()
-    gap, area = slab.length - slab.extent, torch.linalg.det(slab.cell).abs() / slab.length
-    decay = torch.exp(-length * gap) / (1.0 - torch.exp(-length * slab.length))
+    half_plane, length, inside = _plane_waves(slab)
+    gap = (slab.length - slab.extent)[:, None]
+    area = (determinant(slab.cell).abs() / slab.length)[:, None]
+    decay = torch.exp(-length * gap) / (1.0 - torch.exp(-length * slab.length[:, None]))
     # 2 for the other half of the plane
-    weight = (4.0 * math.pi * COULOMB_CONSTANT / area) * decay / length
+    weight = torch.where(inside, (4.0 * math.pi * COULOMB_CONSTANT / area) * decay / length, 0.0)
 
-    waves, rate = half_plane.repeat(2, 1), torch.cat([length, -length])
-    magnitude = torch.exp(slab.height[:, None] * rate - 0.5 * slab.extent * rate.abs())
-    values = torch.polar(magnitude, positions @ waves.T)  # (n, 2H)
-    gradient = torch.complex(rate[:, None] * slab.normal, waves)  # (2H, 3): ∇ value = gradient · value
-    totals = (values * _amplitude(multipoles, gradient)).sum(0)
+    waves, rate = half_plane.repeat(1, 2, 1), torch.cat([length, -length], 1)
+    lowest = 0.5 * slab.extent[:, None] * rate.abs()
+    magnitude = torch.exp(slab.height[:, :, None] * rate[:, None] - lowest[:, None])
+    values = torch.polar(magnitude, torch.bmm(positions, waves.mT))  # (G, n, 2H)
+    gradient = torch.complex(rate[:, :, None] * slab.normal[:, None], waves)  # (G, 2H, 3): ∇ value = gradient · value
+    totals = (values * _amplitude(multipoles, gradient)).sum(1)
     # what a structure factor of one sign makes is a wave of the other
-    source = weight.repeat(2) * totals.roll(len(half_plane)).conj()
-    potential = (values @ source).real
-    slope = (values @ (source[:, None] * gradient)).real
+    source = (weight.repeat(1, 2) * totals.roll(half_plane.shape[1], 1).conj())[:, :, None]
+    potential = torch.bmm(values, source)[:, :, 0].real
+    slope = torch.bmm(values, source * gradient).real
     second = None
     if multipoles.quadrupole is not None:
-        second = (values @ (source[:, None] * _outer(gradient))).real.unflatten(1, (3, 3))
+        second = (values @ (source * _outer(gradient))).real.unflatten(2, (3, 3))
     return LocalFields(potential, slope, second)
 
 
-def _plane_waves(slab: SlabGeometry) -> Tensor:
-    """(H, 3) 1/Å: half of the wave vectors of the plane whose copies reach across the gap."""
-    dual = 2.0 * math.pi * torch.linalg.inv(slab.cell).T
-    axes = [axis for axis in range(3) if axis != slab.axis]
-    largest = DECAY / (slab.length - slab.extent)
-    reach = [math.floor(largest * float(slab.cell[axis].detach().norm()) / (2.0 * math.pi)) for axis in axes]
-    first, second = (
-        torch.arange(low, high + 1, dtype=dual.dtype, device=dual.device)
-        for low, high in ((0, reach[0]), (-reach[1], reach[1]))
-    )
+def _plane_waves(slab: SlabGeometry) -> tuple[Tensor, Tensor, Tensor]:
+    """Half of the wave vectors of the plane, (G, H, 3) 1/Å, their lengths, and which copies reach across the gap."""
+    dual = 2.0 * math.pi * torch.linalg.inv_ex(slab.cell).inverse.mT
+    waves = _plane_indices(slab.reach, dual.device) @ dual.gather(1, slab.in_plane)
+    length = waves.square().sum(2).sqrt()
+    return waves, length, length.detach() <= (DECAY / (slab.length - slab.extent))[:, None]
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _plane_indices(reach: tuple[int, int], device: torch.device) -> Tensor:
+    """(H, 2)."""
+    first = torch.arange(0, reach[0] + 1, dtype=torch.float64)
+    second = torch.arange(-reach[1], reach[1] + 1, dtype=torch.float64)
     index = torch.cartesian_prod(first, second)
-    index = index[(index[:, 0] > 0) | (index[:, 1] > 0)]
-    waves: Tensor = index @ dual[axes]
-    return waves[waves.detach().square().sum(1) <= largest**2]
+    return index[(index[:, 0] > 0) | (index[:, 1] > 0)].to(device)
 
 
 def _amplitude(multipoles: Multipoles, gradient: Tensor) -> Tensor:
-    """(n, H): q + u·g + ½ g·Q·g, the moments on a wave whose gradient is g times itself."""
-    amplitude = multipoles.charge[:, None].to(gradient.dtype)
+    """(G, n, 2H): q + u·g + ½ g·Q·g, the moments on a wave whose gradient is g times itself."""
+    amplitude = multipoles.charge[:, :, None].to(gradient.dtype)
     if multipoles.dipole is not None:
-        amplitude = amplitude + multipoles.dipole.to(gradient.dtype) @ gradient.T
+        amplitude = amplitude + torch.bmm(multipoles.dipole.to(gradient.dtype), gradient.mT)
     if multipoles.quadrupole is not None:
-        quadrupole = multipoles.quadrupole.flatten(1).to(gradient.dtype)
-        amplitude = amplitude + 0.5 * quadrupole @ _outer(gradient).T
+        quadrupole = multipoles.quadrupole.flatten(2).to(gradient.dtype)
+        amplitude = amplitude + 0.5 * quadrupole @ _outer(gradient).mT
     return amplitude
 
 
 def _outer(gradient: Tensor) -> Tensor:
-    """(H, 9): every product of two components."""
-    return (gradient[:, :, None] * gradient[:, None, :]).flatten(1)
+    """(G, 2H, 9): every product of two components."""
+    return (gradient[..., :, None] * gradient[..., None, :]).flatten(-2)

@@ -1,7 +1,7 @@
 """Permanent energy, potential and field of a batch: each structure by the method of its own boundary conditions.
 
-Open structures are pairs in real space, all of a batch at once; periodic ones a reciprocal sum each, slabs the same and
-a correction. `layer.py` calls it.
+Open structures are pairs in real space; periodic ones reciprocal sums, those of like size together; slabs the same and
+a correction. The mesh takes one structure at a time. `layer.py` calls it.
 """
 
 from __future__ import annotations
@@ -9,17 +9,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.local import LocalFields, contract
+from les_plugins.electrostatics.groups import (
+    Facts,
+    Piece,
+    Rows,
+    atoms_of,
+    facts_of,
+    groups_of_like_size,
+    joined,
+    placed,
+    places_of,
+    take,
+)
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.pairs import refuse_too_many
 from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
 from les_plugins.electrostatics.periodic.mesh_size import mesh_is_faster
-from les_plugins.electrostatics.periodic.reciprocal import periodic_electrostatics, proper_lattice
+from les_plugins.electrostatics.periodic.reciprocal import grid_extent, periodic_electrostatics, volume_of
 from les_plugins.electrostatics.results import PermanentResult
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
-from les_plugins.electrostatics.slab import slab_electrostatics
+from les_plugins.electrostatics.slab import slab_excess, slab_geometry
 
 
 def solve_structures(
@@ -31,6 +42,7 @@ def solve_structures(
     settings: ElectrostaticsSettings,
     ranks: Ranks | None = None,
     training: bool = False,
+    facts: Facts | None = None,
 ) -> PermanentResult:
     """Permanent result of a batch.
 
@@ -43,74 +55,110 @@ def solve_structures(
         settings: of the sums. With `ranks`, "auto" is the direct sum: no rank knows how many atoms there are.
         ranks: over which the atoms of each structure are spread, if they are (see `reduction.py`).
         training: forces will be differentiated.
+        facts: of this batch, where they are known.
 
     Source: theory 2–4.
     """
-    n_structures = len(cell)
+    facts = facts or facts_of(cell, pbc, batch)
+    if facts.in_order:
+        return _solve(positions, cell, pbc, batch, multipoles, settings, ranks, training, facts)
     order = torch.argsort(batch, stable=True)
-    counts = torch.bincount(batch, minlength=n_structures).tolist()
-    members = torch.split(order, counts)
-    axes = pbc.sum(1).tolist()
-    energy = positions.new_zeros(n_structures)
-    pieces: list[tuple[Tensor, Tensor, LocalFields]] = []
+    moments = multipoles.select(order)
+    found = _solve(positions[order], cell, pbc, batch[order], moments, settings, ranks, training, facts)
+    back = torch.argsort(order)
+    return PermanentResult(found.energy, *(values[back] for values in found[1:]))
 
-    isolated = [i for i in range(n_structures) if counts[i] > 0 and axes[i] == 0]
+
+def _solve(
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    batch: Tensor,
+    multipoles: Multipoles,
+    settings: ElectrostaticsSettings,
+    ranks: Ranks | None,
+    training: bool,
+    facts: Facts,
+) -> PermanentResult:
+    """The same for structures whose atoms follow each other."""
+    counts, axes = facts.counts, facts.axes
+    present = [i for i in range(len(counts)) if counts[i] > 0 or ranks is not None]
+    isolated = [i for i in present if axes[i] == 0]
+    slabs = [i for i in present if axes[i] == 2]
+    pieces: list[Piece] = []
     if isolated:
         refuse_too_many([counts[i] for i in isolated], isolated)
-        atoms = torch.cat([members[i] for i in isolated])
-        structure = torch.repeat_interleave(
-            torch.arange(len(isolated), device=batch.device),
-            torch.tensor([counts[i] for i in isolated], device=batch.device),
-        )
-        share, fields = open_electrostatics(
-            positions[atoms], structure, multipoles.select(atoms), settings.sigma, settings.remove_self_interaction
-        )
-        energy = energy.index_add(0, batch[atoms], share)
-        pieces.append((atoms, share, fields))
+        some = take(isolated, facts, positions, cell, multipoles)
+        pieces.append(Piece(isolated, *open_electrostatics(some.positions, some.counts, some.multipoles, settings)))
 
-    def periodic(place: Tensor, box: Tensor, moments: Multipoles) -> tuple[Tensor, LocalFields]:
-        return _solve_periodic(place, box, moments, settings, ranks, training)
-
-    for i in range(n_structures):
-        if axes[i] == 0 or (counts[i] == 0 and ranks is None):
-            continue
-        atoms = members[i]
-        mine = multipoles.select(atoms)
-        if axes[i] == 3:
-            total, fields = periodic(positions[atoms], cell[i], mine)
-        else:
-            total, fields = slab_electrostatics(positions[atoms], cell[i], pbc[i], mine, settings.sigma, periodic)
-        energy = energy.index_add(0, batch.new_tensor([i]), total[None])
-        pieces.append((atoms, contract(mine, fields), fields))
-
+    cells = list(facts.cells)
+    geometry = None
+    if slabs:
+        some = take(slabs, facts, positions, cell, multipoles)
+        rows = Rows.of(some.counts, positions.device)
+        of_slabs = [facts.pbc[i] for i in slabs]
+        mask = rows.mask(positions)
+        geometry = slab_geometry(rows.pad(some.positions), some.cell, of_slabs, settings.sigma, mask, facts.slabs)
+        for i, values in zip(slabs, geometry.cells, strict=True):
+            cells[i] = values
+        cell = placed(slabs, geometry.cell, cell)
+    facts = facts._replace(cells=cells)
+    periodic = [i for i in present if axes[i] > 0]
+    pieces += _periodic_pieces(periodic, positions, cell, multipoles, settings, ranks, training, facts)
     if not pieces:  # no atom at all; a sum over none has a graph
+        energy = positions.new_zeros(len(cell))
         return PermanentResult(energy + positions.sum(), positions[:, 0], positions[:, 0], positions)
-    place = torch.argsort(torch.cat([atoms for atoms, _, _ in pieces]))
-    return PermanentResult(
-        energy,
-        _joined([share for _, share, _ in pieces])[place],
-        _joined([fields.potential for _, _, fields in pieces])[place],
-        -torch.cat([fields.gradient for _, _, fields in pieces])[place],
-    )
+
+    energy, atomic, potential, gradient = joined(pieces, facts)
+    if geometry is not None:
+        padded = rows.pad_moments(some.multipoles)
+        excess, shares = slab_excess(rows.pad(some.positions), geometry, padded, settings.sigma)
+        atoms = atoms_of(slabs, facts, positions.device)
+        energy = _less(energy, shares.sum(1), places_of(slabs, len(cell), positions.device))
+        atomic = _less(atomic, rows.atoms(shares), atoms)
+        potential = _less(potential, rows.atoms(excess.potential), atoms)
+        gradient = _less(gradient, rows.atoms(excess.gradient), atoms)
+    return PermanentResult(energy, atomic, potential, -gradient)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    """(N,): the gradient of `cat` has no graph for a part of shape (0,), and a rank without atoms has to take part."""
-    return torch.cat([part[:, None] for part in parts])[:, 0]
+def _less(values: Tensor, part: Tensor, places: Tensor | None) -> Tensor:
+    return values - part if places is None else values.index_add(0, places, -part)
 
 
-def _solve_periodic(
+def _periodic_pieces(
+    structures: list[int],
     positions: Tensor,
     cell: Tensor,
     multipoles: Multipoles,
     settings: ElectrostaticsSettings,
     ranks: Ranks | None,
     training: bool,
-) -> tuple[Tensor, LocalFields]:
-    """One periodic structure; what "auto" takes depends on nothing else in the batch."""
-    method = settings.method
-    if method == "auto" and ranks is None:
-        size = (len(positions), proper_lattice(cell), settings.sigma, settings.cutoff, multipoles.order)
-        method = "mesh" if mesh_is_faster(*size, settings.mesh_tolerance) else "direct"
-    electrostatics = mesh_electrostatics if method == "mesh" else periodic_electrostatics
-    return electrostatics(positions, cell, multipoles, settings, ranks, training)
+    facts: Facts,
+) -> list[Piece]:
+    """Reciprocal sums; which method "auto" takes for a structure depends on nothing else in the batch."""
+    found: list[Piece] = []
+    direct = []
+    for i in structures:
+        volume_of(facts.cells[i])  # refuses what has none
+        method = settings.method
+        if method == "auto":
+            size = (facts.counts[i], facts.cells[i], settings.sigma, settings.cutoff, multipoles.order)
+            method = "mesh" if ranks is None and mesh_is_faster(*size, settings.mesh_tolerance) else "direct"
+        if method == "direct":
+            direct.append(i)
+            continue
+        some = take([i], facts, positions, cell, multipoles)
+        result = mesh_electrostatics(some.positions, some.cell[0], some.multipoles, settings, ranks, training)
+        found.append(Piece([i], result.energy[None], *result[1:]))
+    sizes = [(facts.counts[i], grid_extent(facts.cells[i], settings.cutoff)[1]) for i in direct]
+    # ranks have different numbers of atoms and must do the same
+    groups = groups_of_like_size(sizes) if ranks is None else [[place] for place in range(len(direct))]
+    for group in groups:
+        members = [direct[place] for place in group]
+        some = take(members, facts, positions, cell, multipoles)
+        rows = Rows.of(some.counts, positions.device)
+        cells = [facts.cells[i] for i in members]
+        padded = rows.pad_moments(some.multipoles)
+        of_rows = periodic_electrostatics(rows.pad(some.positions), some.cell, padded, settings, cells, ranks, training)
+        found.append(Piece(members, of_rows.energy, *(rows.atoms(values) for values in of_rows[1:])))
+    return found

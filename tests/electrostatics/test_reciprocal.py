@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from les_plugins.electrostatics.periodic.reciprocal import reciprocal_grid
+from les_plugins.electrostatics.periodic.reciprocal import _kernel, _tables, grid_shape
+from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.units import COULOMB_CONSTANT, RECIPROCAL_PREFACTOR
 
 ROCK_SALT = [(x, y, z) for x, y, z in itertools.product((0, 1), repeat=3)]
@@ -14,16 +15,23 @@ ROCK_SALT = [(x, y, z) for x, y, z in itertools.product((0, 1), repeat=3)]
 
 def counted_vectors(cell, cutoff):
     """How often every reciprocal vector counts, ±n taken together under the lexicographically positive one."""
-    grid = reciprocal_grid(cell, cutoff)
+    shape = grid_shape((tuple(cell.flatten().tolist()),), cutoff)
+    tables = _tables(shape.extent, shape.slabs, cell.device)
+    inverse = torch.linalg.inv(cell)[None, :, list(shape.axes[0])]
+    present = _kernel(cell[None], inverse, shape, ElectrostaticsSettings(dl=2.0 * math.pi / cutoff))[0] > 0.0
+    multiplicity = torch.where(present, 0.5 * tables.weight, 0.0).T.tolist()
+    points = [
+        point
+        for slab in shape.slabs
+        for point in itertools.product(range(slab.rows), range(*slab.second), range(*slab.third))
+    ]
     counts = {}
-    for row, (second, third), weights in zip(
-        grid.row.tolist(), grid.pair.tolist(), grid.multiplicity.tolist(), strict=True
-    ):
+    for (row, second, third), weights in zip(points, multiplicity, strict=True):
         for sign, weight in zip((1, -1), weights, strict=True):
             if weight == 0.0:
                 continue
             vector = [0, 0, 0]
-            for axis, index in zip(grid.axes, (sign * row, second, third), strict=True):
+            for axis, index in zip(shape.axes[0], (sign * row, second, third), strict=True):
                 vector[axis] = int(index)
             key = max(tuple(vector), tuple(-n for n in vector))
             counts[key] = counts.get(key, 0.0) + weight

@@ -5,46 +5,61 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.local import LocalFields, derivatives_of
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.periodic.structure_factor import exponents
 
 
 def fractional_moments(multipoles: Multipoles, inverse: Tensor) -> Tensor:
-    """(n, M): coefficients of the fractional derivatives in q + u·∇ + ½ Q:∇∇."""
-    order = multipoles.order
-    by_exponent = {(0, 0, 0): multipoles.charge}
+    """(…, n, M): coefficients of the fractional derivatives in q + u·∇ + ½ Q:∇∇.
+
+    Args:
+        multipoles: of the atoms, (…, n), (…, n, 3) and (…, n, 3, 3).
+        inverse: (…, 3, 3) of the cells.
+    """
+    parts = [multipoles.charge.unsqueeze(-1)]
     if multipoles.dipole is not None:
-        dipole = multipoles.dipole @ inverse
-        by_exponent |= {(1, 0, 0): dipole[:, 0], (0, 1, 0): dipole[:, 1], (0, 0, 1): dipole[:, 2]}
-    elif order > 0:
-        zero = torch.zeros_like(multipoles.charge)
-        by_exponent |= {(1, 0, 0): zero, (0, 1, 0): zero, (0, 0, 1): zero}
+        parts.append(rows_times(multipoles.dipole, inverse))
+    elif multipoles.order > 0:
+        parts.append(multipoles.charge.new_zeros(*multipoles.charge.shape, 3))
     if multipoles.quadrupole is not None:
-        quadrupole = inverse.T @ (0.5 * (multipoles.quadrupole + multipoles.quadrupole.transpose(1, 2))) @ inverse
-        for exponent in exponents(2):
-            if sum(exponent) == 2:
-                a, b = (axis for axis, power in enumerate(exponent) for _ in range(power))
-                by_exponent[exponent] = quadrupole[:, a, b] * (0.5 if a == b else 1.0)
-    return torch.stack([by_exponent[e] for e in exponents(order)], 1)
+        basis = inverse.unsqueeze(-3)
+        tensor = (basis.mT @ multipoles.quadrupole @ basis).flatten(-2)
+        parts.append(tensor @ _rank_two(tensor.dtype, tensor.device))
+    return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
 
 
-def cartesian_fields(local: tuple[Tensor, ...], inverse: Tensor) -> LocalFields:
-    """Potential and Cartesian derivatives from the fractional ones, (n, 1), (n, 3) and, of rank 2, (n, 6)."""
-    second = None
-    if len(local) == 3:
-        rank_two = [exponent for exponent in exponents(2) if sum(exponent) == 2]
-        second = inverse @ derivatives_of(dict(zip(rank_two, local[2].unbind(1), strict=True)), 2) @ inverse.T
-    return LocalFields(local[0][:, 0], local[1] @ inverse.T, second)
+def rows_times(rows: Tensor, matrix: Tensor) -> Tensor:
+    """(…, n, 3) rows times (…, 3, 3); of batches by one operator, where `@` takes many."""
+    return torch.bmm(rows, matrix) if rows.dim() == 3 else rows @ matrix
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # it outlives the call that needed it first
+def _rank_two(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(9, 6): ½ Q_ab to the derivative ∂_a ∂_b, in the order of `exponents`."""
+    places = {e: place for place, e in enumerate(exponent for exponent in exponents(2) if sum(exponent) == 2)}
+    table = torch.zeros(3, 3, 6, dtype=dtype)
+    for a in range(3):
+        for b in range(3):
+            first, second, third = ((a == axis) + (b == axis) for axis in range(3))
+            table[a, b, places[first, second, third]] = 0.5
+    return table.flatten(0, 1).to(device)
 
 
 def with_known_gradients(value: Tensor, inputs: list[Tensor], gradients: list[Tensor]) -> Tensor:
-    """The scalar `value` without its own graph, with the given gradient, of whatever graph, in each of the inputs."""
+    """`value` without its own graph, with the given gradient, of whatever graph, in each of the inputs.
+
+    Args:
+        value: a scalar, or one number for each structure.
+        inputs: the last axes of what belongs to the scalar, or to each structure in the first axis.
+        gradients: of the shape of the inputs.
+    """
     known: Tensor = _KnownGradients.apply(value.detach(), *inputs, *gradients)  # type: ignore[no-untyped-call]
     return known
 
@@ -60,4 +75,5 @@ class _KnownGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
-        return None, *(grad * gradient for gradient in gradients), *(None for _ in gradients)
+        found = (grad.view(*grad.shape, *[1] * (one.dim() - grad.dim())) * one for one in gradients)
+        return None, *found, *(None for _ in gradients)

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.local import LocalFields
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
 from les_plugins.electrostatics.periodic.reciprocal import ROUNDING, proper_lattice
-from les_plugins.electrostatics.periodic.reciprocal_energy import reciprocal_energy
+from les_plugins.electrostatics.periodic.reciprocal_energy import ReciprocalResult, reciprocal_energy
 from les_plugins.electrostatics.periodic.splines import Mesh
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 
@@ -30,7 +29,7 @@ def mesh_electrostatics(
     settings: ElectrostaticsSettings,
     ranks: Ranks | None = None,
     training: bool = False,
-) -> tuple[Tensor, LocalFields]:
+) -> ReciprocalResult:
     """Energy and local fields of the permanent moments of one periodic structure.
 
     Args:

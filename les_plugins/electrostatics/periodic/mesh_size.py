@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.periodic.reciprocal import Cell, volume_of
 from les_plugins.electrostatics.periodic.splines import Mesh
 from les_plugins.errors import GeometryError
 
@@ -56,12 +57,18 @@ def mesh_of(
     return mesh
 
 
-def mesh_is_faster(n_atoms: int, vectors: Tensor, sigma: float, cutoff: float, order: int, tolerance: float) -> bool:
-    """Whether the mesh is expected to take less time than the direct sum; arguments as those of `mesh_of`."""
-    volume = abs(float(torch.linalg.det(vectors)))
-    direct = n_atoms * volume * cutoff**3 / (12.0 * math.pi**2)  # half of k-space
+def mesh_is_faster(n_atoms: int, cell: Cell, sigma: float, cutoff: float, order: int, tolerance: float) -> bool:
+    """Whether the mesh is expected to take less time than the direct sum.
+
+    Args:
+        n_atoms: of the structure.
+        cell: nine numbers, the lattice vectors one after the other, Å.
+        sigma, cutoff, order, tolerance: as for `mesh_of`.
+    """
+    direct = n_atoms * volume_of(cell) * cutoff**3 / (12.0 * math.pi**2)  # half of k-space
     if direct < CROSSOVER * n_atoms * SPLINE_ORDER[order] ** 3:
         return False
+    vectors = torch.tensor(cell, dtype=torch.float64).view(3, 3)
     mesh = _mesh(vectors, sigma, cutoff, order, tolerance, SPLINE_ORDER[order])
     points = math.prod(mesh.sizes)
     return points <= MOST_MESH_POINTS and direct > CROSSOVER * (n_atoms * mesh.spline**3 + MESH_POINT_COST * points)

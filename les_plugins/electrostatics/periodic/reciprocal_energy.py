@@ -1,20 +1,20 @@
-"""Energy and fields of one periodic structure from its structure factor; `reciprocal.py` and `mesh.py` call it.
+"""Energy and fields of periodic structures from their structure factors; `reciprocal.py` and `mesh.py` call it.
 
-Transform the moments, multiply by the kernel, transform back: the same steps on the grid of the direct sum and on the
-particle mesh.
+Transform the moments, multiply by the kernel, transform back: the same steps on the grid of the direct sum, for many
+structures at once, and on the particle mesh of one.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.local import LocalFields, self_energy, self_fields
+from les_plugins.electrostatics.local import self_energy, self_fields
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
-from les_plugins.electrostatics.periodic.fractional import cartesian_fields, fractional_moments, with_known_gradients
+from les_plugins.electrostatics.periodic.fractional import fractional_moments, rows_times, with_known_gradients
 from les_plugins.electrostatics.periodic.structure_factor import (
     MomentTransform,
     grid_to_moments,
@@ -38,6 +38,15 @@ class ReciprocalFilter(Protocol):
         """∂E/∂kernel, which is |S(k)|²."""
 
 
+class ReciprocalResult(NamedTuple):
+    """Energy (…) eV and atomic energy (…, n) eV of periodic structures, potential (…, n) V, its gradient (…, n, 3)."""
+
+    energy: Tensor
+    atomic_energy: Tensor
+    potential: Tensor
+    gradient: Tensor
+
+
 def reciprocal_energy(
     positions: Tensor,
     multipoles: Multipoles,
@@ -47,13 +56,13 @@ def reciprocal_energy(
     settings: ElectrostaticsSettings,
     ranks: Ranks | None = None,
     training: bool = False,
-) -> tuple[Tensor, LocalFields]:
-    """Energy and local fields of the permanent moments of one periodic structure.
+) -> ReciprocalResult:
+    """Energy and local fields of the permanent moments of one periodic structure, or of G in a first axis.
 
     Args:
-        positions: (n, 3) Å, float64.
-        multipoles: moments of the n atoms.
-        inverse: (3, 3) 1/Å, Cartesian to fractional coordinates in the transform's order of axes.
+        positions: (…, n, 3) Å, float64.
+        multipoles: moments of the atoms; zero for rows that are none.
+        inverse: (…, 3, 3) 1/Å, Cartesian to fractional coordinates in the transform's order of axes.
         transform: from moments to a grid, and back.
         reciprocal_filter: the kernel on that grid.
         settings: of the sums.
@@ -61,13 +70,12 @@ def reciprocal_energy(
         training: the gradient will be differentiated: provide for it, which makes the energy and its gradient dearer.
 
     Returns:
-        energy, scalar eV; potential (n,) V, its gradient (n, 3) V/Å and, with quadrupoles, second gradient (n, 3, 3).
         With `ranks` the energy is the share of this rank's atoms, whose gradients are those of the sum of all
         shares; in the cell they are this rank's part, and the parts sum up to the whole.
 
     Source: theory 2.1; arXiv 2605.05746.
     """
-    fractional = positions @ inverse
+    fractional = rows_times(positions, inverse)
     fractional = fractional - torch.floor(fractional.detach())
     moments = fractional_moments(multipoles, inverse)
     density = reduce_sum(moments_to_grid(fractional, moments, transform, multipoles.order), ranks)
@@ -77,35 +85,23 @@ def reciprocal_energy(
     # one rank more than the fields need is the energy's gradient in the positions, one further that gradient's
     highest = max(order, multipoles.order + 1) + int(training) if potential.requires_grad else order
     local = grid_to_moments(fractional, potential, transform, highest)
-    at_atoms = torch.cat(local[: multipoles.order + 2], 1)
-    n_ranks = 1 if ranks is None else ranks.size
-    energy = _energy(fractional, moments, density, at_atoms, reciprocal_filter, multipoles.order, n_ranks)
-    fields = cartesian_fields(local[: order + 1], inverse)
-    if settings.remove_self_interaction:
-        energy = energy - self_energy(multipoles, settings.sigma).sum()
-        fields = fields - self_fields(multipoles, settings.sigma)
-    return energy, fields
-
-
-def _energy(
-    fractional: Tensor,
-    moments: Tensor,
-    density: Tensor,
-    local: Tensor,
-    reciprocal_filter: ReciprocalFilter,
-    order: int,
-    n_ranks: int,
-) -> Tensor:
-    """½ Σ moments · local, whose gradients are at hand: the local derivatives, and |S(k)|² for the kernel.
-
-    The gradients are those of the sum over the ranks; all ranks have the same kernel, each takes its equal part of it.
-    """
-    own = local[:, : moments.shape[1]]
+    # joined apart: a derivative of the atomic energies needs no rank more
+    own = torch.cat(local[: multipoles.order + 1], -1) if multipoles.order else local[0]
+    atomic = 0.5 * (moments * own).sum(-1)
     inputs, gradients = [moments], [own]
     if fractional.requires_grad:
         inputs.append(fractional)
-        gradients.append(position_gradient(moments, local, order))
+        at_atoms = torch.cat(local[: multipoles.order + 2], -1)
+        gradients.append(position_gradient(moments, at_atoms, multipoles.order))
     if reciprocal_filter.kernel.requires_grad:
         inputs.append(reciprocal_filter.kernel)
+        n_ranks = 1 if ranks is None else ranks.size  # all have the same kernel, each takes its equal part of it
         gradients.append(reciprocal_filter.kernel_gradient(density) / n_ranks)
-    return with_known_gradients(0.5 * (moments * own).sum(), inputs, gradients)
+    energy = with_known_gradients(atomic.sum(-1), inputs, gradients)
+    at_place, gradient = local[0].squeeze(-1), rows_times(local[1], inverse.mT)
+    if settings.remove_self_interaction:
+        own_energy, own_fields = self_energy(multipoles, settings.sigma), self_fields(multipoles, settings.sigma)
+        energy, atomic = energy - own_energy.sum(-1), atomic - own_energy
+        at_place = at_place - own_fields.potential
+        gradient = gradient if multipoles.dipole is None else gradient - own_fields.gradient
+    return ReciprocalResult(energy, atomic, at_place, gradient)

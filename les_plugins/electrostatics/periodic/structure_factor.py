@@ -18,16 +18,20 @@ from les_plugins.electrostatics.settings import MEBIBYTE, WORKSPACE
 
 #: Atoms taken together at least, whatever the workspace: fewer make the matrix products slow.
 FEWEST_ATOMS = 16
+#: On an accelerator the workspace is this many times as large: memory is plenty, and every operation has its price.
+DEVICE_WORKSPACE = 64
+#: Slices of structures and of their atoms, None for all.
+Chunk = tuple["slice | None", "slice | None"]
 
 
 class MomentTransform(Protocol):
     """A linear map of moments to something like a grid, and its transpose: what the autograd functions below need."""
 
     def spread(self, fractional: Tensor, moments: Tensor, order: int) -> Tensor:
-        """What moments (N, M), one for each derivative of `exponents(order)`, at places (N, 3) give on the grid."""
+        """What moments (…, n, M), of the derivatives of `exponents(order)`, at places (…, n, 3) give on the grid."""
 
     def gather(self, fractional: Tensor, values: Tensor, order: int) -> Tensor:
-        """(N, M): its transpose."""
+        """(…, n, M): its transpose."""
 
 
 class Slab(NamedTuple):
@@ -40,35 +44,28 @@ class Slab(NamedTuple):
 
 
 class ReciprocalGrid(NamedTuple):
-    """Integer half-space grid of one cell, cut into slabs along its second axis that fit the cutoff sphere closely.
+    """Integer half-space grid that G structures have in common; which of its points a cell has, its kernel says.
+
+    It is cut into slabs along its second axis that fit the cutoff spheres closely.
 
     Attributes:
-        axes: which lattice axis is the first, the row axis, and which are the second and the third.
-        extent: largest |n| along each of them.
-        slabs: the boxes, which follow each other in the points; the second index is ≥ 0.
-        row: (T,) float64, first index of every point; +n and −n share a point.
-        pair: (T, 2) float64, its second and third index.
-        multiplicity: (T, 2) float64, of +n and −n: 1 for a vector inside the cutoff sphere, 0 outside; where +n and −n
-            are the same vector (n = 0) or conjugates (pair (0, 0)), ½ each.
+        extent: largest |n| along the first axis, the row axis, the second and the third.
+        slabs: the boxes, which follow each other in the T points; the second index is ≥ 0; +n and −n share a point.
         workspace: bytes of intermediate arrays that a transform may hold at once.
         products: type of the matrix products, float64 or float32; phases and sums over products are float64.
     """
 
-    axes: tuple[int, int, int]
     extent: tuple[int, int, int]
     slabs: tuple[Slab, ...]
-    row: Tensor
-    pair: Tensor
-    multiplicity: Tensor
     workspace: int = int(WORKSPACE * MEBIBYTE)
     products: torch.dtype = torch.float64
 
     def spread(self, fractional: Tensor, moments: Tensor, order: int) -> Tensor:
-        """Structure-factor components (2, T, 2), see `moments_to_grid`."""
+        """Structure-factor components (G, 2, T, 2), see `moments_to_grid`."""
         return _spread(fractional, moments, self, order)
 
     def gather(self, fractional: Tensor, values: Tensor, order: int) -> Tensor:
-        """(N, M): the transpose of `spread`."""
+        """(G, n, M): the transpose of `spread`."""
         return _gather(fractional, values, self, order)
 
 
@@ -98,13 +95,13 @@ def moments_to_grid(fractional: Tensor, moments: Tensor, grid: MomentTransform, 
     """Structure-factor components of point moments.
 
     Args:
-        fractional: (N, 3) fractional coordinates in the grid's axis order.
-        moments: (N, M) coefficient of every derivative of `exponents(order)`.
+        fractional: (G, n, 3) fractional coordinates in the grid's axis order; of a mesh, (n, 3).
+        moments: (G, n, M) coefficient of every derivative of `exponents(order)`; likewise.
         grid: the reciprocal grid, or a mesh.
         order: highest rank of the moments.
 
     Returns:
-        (2, T, 2): Σ_i moments · derivative of {cos, sin}(2π n s_row) × {Re, Im} exp(2πi pair·s_pair).
+        (G, 2, T, 2): Σ_i moments · derivative of {cos, sin}(2π n s_row) × {Re, Im} exp(2πi pair·s_pair).
     """
     out: Tensor = _MomentsToGrid.apply(fractional, moments, grid, order)  # type: ignore[no-untyped-call]
     return out
@@ -113,16 +110,18 @@ def moments_to_grid(fractional: Tensor, moments: Tensor, grid: MomentTransform, 
 def grid_to_moments(fractional: Tensor, components: Tensor, grid: MomentTransform, order: int) -> tuple[Tensor, ...]:
     """Transpose of `moments_to_grid`: derivatives, at the atoms, of the function with the given components.
 
-    One tensor (N, 1), (N, 3), (N, 6) … for each rank ≤ order: the ranks that nothing depends on cost no backward. So
-    join no more of them than are used: a joined one that is not receives zeros, and its transform is done.
+    One tensor (…, n, 1), (…, n, 3), (…, n, 6) … for each rank ≤ order: the ranks that nothing depends on cost no
+    backward. So join no more of them than are used: a joined one that is not receives zeros, and its transform is done.
     """
     out: tuple[Tensor, ...] = _GridToMoments.apply(fractional, components, grid, order)  # type: ignore[no-untyped-call]
     return out
 
 
 def position_gradient(moments: Tensor, local: Tensor, order: int) -> Tensor:
-    """Σ moments · (derivatives one rank higher), along each fractional axis: (N, 3)."""
-    return torch.stack([(moments * local[:, list(_raised(order, axis))]).sum(1) for axis in range(3)], 1)
+    """Σ moments · (derivatives one rank higher), along each fractional axis: (…, n, 3)."""
+    raised = local.index_select(-1, _raised_places(order, local.device)).unflatten(-1, (3, -1))
+    gradient: Tensor = (raised * moments.unsqueeze(-2)).sum(-1)
+    return gradient
 
 
 class _MomentsToGrid(torch.autograd.Function):
@@ -141,9 +140,9 @@ class _MomentsToGrid(torch.autograd.Function):
         highest = ctx.order + 1 if ctx.needs_input_grad[0] else ctx.order
         # with a graph, a further derivative follows: it finds its rank ready and needs no transform of its own
         spare = int(torch.is_grad_enabled() and grad.requires_grad)
-        local = torch.cat(grid_to_moments(fractional, grad, ctx.grid, highest + spare)[: highest + 1], 1)
+        local = torch.cat(grid_to_moments(fractional, grad, ctx.grid, highest + spare)[: highest + 1], -1)
         on_position = position_gradient(moments, local, ctx.order) if ctx.needs_input_grad[0] else None
-        return on_position, local[:, : moments.shape[1]], None, None
+        return on_position, local[..., : moments.shape[-1]], None, None
 
 
 class _GridToMoments(torch.autograd.Function):
@@ -152,7 +151,7 @@ class _GridToMoments(torch.autograd.Function):
         ctx: Any, fractional: Tensor, components: Tensor, grid: MomentTransform, order: int
     ) -> tuple[Tensor, ...]:
         local = grid.gather(fractional, components, order)
-        by_rank = tuple(part.contiguous() for part in local.split([_count(rank) for rank in range(order + 1)], 1))
+        by_rank = tuple(part.contiguous() for part in local.split([_count(rank) for rank in range(order + 1)], -1))
         ctx.save_for_backward(fractional, components, *by_rank)
         ctx.set_materialize_grads(False)
         ctx.grid, ctx.order = grid, order
@@ -165,75 +164,122 @@ class _GridToMoments(torch.autograd.Function):
         if order is None:
             return None, None, None, None
         ranks = zip(grads[: order + 1], by_rank, strict=False)
-        grad = torch.cat([torch.zeros_like(value) if part is None else part for part, value in ranks], 1)
+        grad = torch.cat([torch.zeros_like(value) if part is None else part for part, value in ranks], -1)
         on_position = on_components = None
         if ctx.needs_input_grad[0]:
             if order == ctx.order:  # the forward did not go one rank higher
                 by_rank = grid_to_moments(fractional, components, ctx.grid, order + 1)
-            on_position = position_gradient(grad, torch.cat(tuple(by_rank)[: order + 2], 1), order)
+            on_position = position_gradient(grad, torch.cat(tuple(by_rank)[: order + 2], -1), order)
         if ctx.needs_input_grad[1]:
             on_components = moments_to_grid(fractional, grad, ctx.grid, order)
         return on_position, on_components, None, None
 
 
 def _spread(fractional: Tensor, moments: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
-    cube = moments.new_zeros(len(moments), (order + 1) ** 3, dtype=grid.products.to_complex())
-    cube[:, list(cubic(order))] = moments.to(cube.dtype)
-    cube = cube.view(len(moments), (order + 1) ** 2, order + 1)
-    totals = [moments.new_zeros(2 * slab.rows, 2 * _area(slab)) for slab in grid.slabs]
+    n_structures, degrees, wave = len(fractional), order + 1, grid.products.to_complex()
+    cube = (moments @ _cube(order, moments.dtype, moments.device)).to(wave)  # (G, n, q·p·r)
+    totals = [moments.new_zeros(n_structures, 2 * slab.rows, 2 * _area(slab)) for slab in grid.slabs]
     chunks, workspace = _chunks(fractional, grid, order)
-    for atoms in chunks:
-        rows = _row_basis(fractional[atoms, 0], grid.extent[0], order).to(grid.products)
-        second, third = _second_and_third(fractional[atoms], grid, order)
-        second, third = second.transpose(1, 2).contiguous(), torch.bmm(cube[atoms], third)
-        third = third.view(len(third), order + 1, order + 1, -1)
+    for structures, atoms in chunks:
+        rows, second, third = _waves(_part(fractional, structures, atoms), grid, order)
+        moment = _part(cube, structures, atoms).reshape(-1, degrees, degrees**2)
         for slab, total in zip(grid.slabs, totals, strict=True):
-            plane = _plane(slab, workspace, len(second), order)
-            along_second, along_third = second[:, slice(*slab.second)], third[..., _third(slab, grid)]
-            for p in range(order + 1):
-                few = order + 1 - p
-                torch.bmm(along_second[..., :few], along_third[:, p, :few], out=plane[p])
-            total += torch.mm(rows[:, : 2 * slab.rows].T, torch.view_as_real(plane).view(len(rows), -1))
+            along_second = torch.bmm(second[..., slice(*slab.second)].mT, moment).unflatten(2, (degrees, degrees))
+            along_second = along_second.transpose(1, 2).flatten(1, 2)  # (atoms, p·S, r)
+            plane = _plane(slab, workspace, len(second), degrees)
+            torch.bmm(along_second, third[..., _third(slab, grid)], out=plane)
+            of_slab = rows[..., : 2 * slab.rows]
+            _add_product(_part(total, structures), of_slab.mT, _as_real(plane, rows, slab))
     by_part = [
-        total.view(slab.rows, 2, -1).transpose(0, 1).flatten(1) for slab, total in zip(grid.slabs, totals, strict=True)
+        total.unflatten(1, (slab.rows, 2)).transpose(1, 2).flatten(2)
+        for slab, total in zip(grid.slabs, totals, strict=True)
     ]
-    return torch.cat(by_part, 1).view(2, -1, 2)
+    components: Tensor = (torch.cat(by_part, 2) if len(by_part) > 1 else by_part[0]).unflatten(2, (-1, 2))
+    return components
 
 
 def _gather(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order: int) -> Tensor:
+    n_structures, width, degrees = len(fractional), fractional.shape[1], order + 1
+    several = len(grid.slabs) > 1
+    # in place of the conjugates of the second and third waves; only the real part of the result counts
+    conjugate = (components * _conjugation(components.dtype, components.device)).to(grid.products)
     matrices = [
-        components[:, slice(*slab.points)]
-        .reshape(2, slab.rows, -1)
-        .transpose(0, 1)
-        .reshape(2 * slab.rows, -1)
-        .to(grid.products)
+        (conjugate[:, :, slice(*slab.points)] if several else conjugate)
+        .reshape(n_structures, 2, slab.rows, 2 * _area(slab))
+        .transpose(1, 2)
+        .flatten(1, 2)
         for slab in grid.slabs
     ]
-    out = fractional.new_empty(len(fractional), (order + 1) ** 2, order + 1)
+    parts = []
     chunks, workspace = _chunks(fractional, grid, order)
-    for atoms in chunks:
-        rows = _row_basis(fractional[atoms, 0], grid.extent[0], order).to(grid.products)
-        second, third = (wave.conj().resolve_conj() for wave in _second_and_third(fractional[atoms], grid, order))
-        local = third.new_zeros(len(third), order + 1, order + 1, third.shape[2])
+    for structures, atoms in chunks:
+        rows, second, third = _waves(_part(fractional, structures, atoms), grid, order)
+        local = third.new_zeros(len(third), degrees, degrees, third.shape[2]) if several else third
         for slab, matrix in zip(grid.slabs, matrices, strict=True):
-            plane = _plane(slab, workspace, len(second), order)
-            torch.mm(rows[:, : 2 * slab.rows], matrix, out=torch.view_as_real(plane).view(len(rows), -1))
-            along_second = second[..., slice(*slab.second)]
-            for p in range(order + 1):
-                few = order + 1 - p
-                local[:, p, :few, _third(slab, grid)] += torch.bmm(along_second[:, :few], plane[p])
-        out[atoms] = torch.bmm(local.flatten(1, 2), third.transpose(1, 2)).real
-    return out.flatten(1)[:, list(cubic(order))]
+            plane = _plane(slab, workspace, len(second), degrees)
+            _product(rows[..., : 2 * slab.rows], _part(matrix, structures), _as_real(plane, rows, slab))
+            along_second = second[:, None, :, slice(*slab.second)].expand(-1, degrees, -1, -1).flatten(0, 1)
+            height, width_of_slab = along_second.shape[2], plane.shape[2]
+            by_order = plane.view(len(along_second), height, width_of_slab)
+            found = torch.bmm(along_second, by_order).view(len(second), degrees, degrees, width_of_slab)
+            if several:
+                local[..., _third(slab, grid)] += found
+            else:
+                local, third = found, third[..., _third(slab, grid)]
+        parts.append(torch.bmm(local.flatten(1, 2), third.mT).real)
+    cubes = (torch.cat(parts) if len(parts) > 1 else parts[0]).view(n_structures, width, degrees**3)
+    return cubes.to(fractional.dtype).index_select(2, _cubic_places(order, fractional.device))
 
 
-def _chunks(fractional: Tensor, grid: ReciprocalGrid, order: int) -> tuple[list[slice], Tensor]:
-    """Slices of the atoms, and one workspace for all: fresh memory would cost more than what is computed in it."""
+def _part(values: Tensor, structures: slice | None, atoms: slice | None = None) -> Tensor:
+    """Those of some structures and atoms; None for all."""
+    if structures is None:
+        return values
+    return values[structures] if atoms is None else values[structures, atoms]
+
+
+def _add_product(total: Tensor, one: Tensor, other: Tensor) -> None:
+    """total += one @ other, of batches of matrices; sums over chunks are in the precision of `total`."""
+    if one.dtype != total.dtype:
+        total += torch.bmm(one, other)
+    elif len(total) == 1:
+        total[0].addmm_(one[0], other[0])
+    else:
+        total.baddbmm_(one, other)
+
+
+def _product(one: Tensor, other: Tensor, out: Tensor) -> None:
+    """out = one @ other, of batches of matrices."""
+    if len(out) == 1:
+        torch.mm(one[0], other[0], out=out[0])
+    else:
+        torch.bmm(one, other, out=out)
+
+
+def _chunks(fractional: Tensor, grid: ReciprocalGrid, order: int) -> tuple[list[Chunk], Tensor]:
+    """Slices of the structures and of their atoms, and one workspace for all: fresh memory would cost more.
+
+    Of small structures several are taken at once, of large ones a part of the atoms.
+    """
     largest = (order + 1) * max(_area(slab) for slab in grid.slabs)
     wave = grid.products.to_complex()
-    size = max(FEWEST_ATOMS, grid.workspace // (wave.itemsize * largest))
-    n_atoms = len(fractional)
-    chunks = [slice(start, min(start + size, n_atoms)) for start in range(0, n_atoms, size)]
-    return chunks, fractional.new_empty(min(size, n_atoms) * largest, dtype=wave)
+    workspace = grid.workspace if fractional.device.type == "cpu" else DEVICE_WORKSPACE * grid.workspace
+    size = max(FEWEST_ATOMS, workspace // (wave.itemsize * largest))
+    n_structures, width = fractional.shape[:2]
+    if width <= size:
+        step = max(size // max(width, 1), 1)
+        chunks: list[Chunk] = [(slice(g, g + step), None) for g in range(0, n_structures, step)]
+        if len(chunks) == 1:
+            chunks = [(None, None)]
+        most = min(step, n_structures) * width
+    else:
+        chunks = [
+            (slice(g, g + 1), slice(start, min(start + size, width)))
+            for g in range(n_structures)
+            for start in range(0, width, size)
+        ]
+        most = size
+    return chunks, fractional.new_empty(most * largest, dtype=wave)
 
 
 def _count(rank: int) -> int:
@@ -249,39 +295,66 @@ def _third(slab: Slab, grid: ReciprocalGrid) -> slice:
     return slice(slab.third[0] + grid.extent[2], slab.third[1] + grid.extent[2])
 
 
-def _plane(slab: Slab, workspace: Tensor, n_atoms: int, order: int) -> Tensor:
-    """(order + 1, n, second, third), complex, uninitialised."""
-    shape = (order + 1, n_atoms, slab.second[1] - slab.second[0], slab.third[1] - slab.third[0])
+def _as_real(plane: Tensor, rows: Tensor, slab: Slab) -> Tensor:
+    """The plane as (G, n·degrees, 2·second·third) real numbers."""
+    return torch.view_as_real(plane).view(*rows.shape[:2], 2 * _area(slab))
+
+
+def _plane(slab: Slab, workspace: Tensor, n_atoms: int, degrees: int) -> Tensor:
+    """(n, degrees·second, third), complex, uninitialised."""
+    shape = (n_atoms, degrees * (slab.second[1] - slab.second[0]), slab.third[1] - slab.third[0])
     return workspace[: math.prod(shape)].view(shape)
 
 
-def _row_basis(coordinate: Tensor, last: int, order: int) -> Tensor:
-    """((order + 1)·n, 2·rows): {cos, sin}(2π n s), n = 0 … last, and their derivatives in s."""
-    wave = 2.0 * math.pi * torch.arange(last + 1, dtype=coordinate.dtype, device=coordinate.device)
-    angle = coordinate[:, None] * wave
-    derivatives = [torch.stack([torch.cos(angle), torch.sin(angle)], -1)]
-    for _ in range(order):
-        below = derivatives[-1]
-        derivatives.append(torch.stack([-below[..., 1], below[..., 0]], -1) * wave[:, None])
-    return torch.stack(derivatives).view(-1, 2 * (last + 1))
+def _waves(fractional: Tensor, grid: ReciprocalGrid, order: int) -> tuple[Tensor, Tensor, Tensor]:
+    """exp(2πi n s) along each axis and its derivatives in s: the first as (G, n·degrees, 2·rows) of {cos, sin}.
 
-
-def _second_and_third(fractional: Tensor, grid: ReciprocalGrid, order: int) -> tuple[Tensor, Tensor]:
-    """Waves of the second axis, n ≥ 0, and of the third."""
-    wave = grid.products.to_complex()
-    second = _waves(fractional[:, 1], 0, grid.extent[1], order)
-    return second.to(wave), _waves(fractional[:, 2], -grid.extent[2], grid.extent[2], order).to(wave)
-
-
-def _waves(coordinate: Tensor, first: int, last: int, order: int) -> Tensor:
-    """(n, order + 1, last − first + 1), complex: exp(2πi n s), n = first … last, and its derivatives in s."""
-    wave, powers = _wave_powers(first, last, order, coordinate.device)
-    angle = coordinate[:, None] * wave
-    return torch.complex(torch.cos(angle), torch.sin(angle))[:, None] * powers
+    The others are (G·n, degrees, indices), complex. On the first and the second axis n ≥ 0.
+    """
+    table, powers = _wave_tables(grid.extent, order, fractional.device)
+    angle = fractional.reshape(-1, 3) @ table
+    waves = torch.complex(torch.cos(angle), torch.sin(angle)).unsqueeze(1) * powers
+    waves = waves.to(grid.products.to_complex())
+    first, second, third = waves.split([grid.extent[0] + 1, grid.extent[1] + 1, 2 * grid.extent[2] + 1], 2)
+    rows = torch.view_as_real(first).reshape(len(fractional), -1, 2 * first.shape[2])
+    return rows, second, third
 
 
 @lru_cache(maxsize=64)
-def _wave_powers(first: int, last: int, order: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """2π n of n = first … last, and (2πi n)^q for q = 0 … order."""
-    wave = 2.0 * math.pi * torch.arange(first, last + 1, dtype=torch.float64, device=device)
-    return wave, torch.stack([(1j * wave) ** q for q in range(order + 1)])
+@torch.inference_mode(False)  # they outlive the call that needed them first
+def _wave_tables(extent: tuple[int, int, int], order: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """2π n of all axes, (3, W), each in the row of its axis; and (2πi n)^q for q = 0 … order, (order + 1, W)."""
+    ranges = [torch.arange(low, high + 1) for low, high in ((0, extent[0]), (0, extent[1]), (-extent[2], extent[2]))]
+    waves = [2.0 * math.pi * n.double() for n in ranges]
+    powers = torch.stack([(1j * torch.cat(waves)) ** q for q in range(order + 1)])
+    return torch.block_diag(*waves).to(device), powers.to(device)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _conjugation(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor([1.0, -1.0], dtype=dtype).to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _cube(order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(M, degrees³): puts the coefficient of the derivative (p, q, r) at q, p, r of a flattened cube."""
+    degrees = order + 1
+    table = torch.zeros(len(exponents(order)), degrees, degrees, degrees, dtype=dtype)
+    for place, (p, q, r) in enumerate(exponents(order)):
+        table[place, q, p, r] = 1.0
+    return table.flatten(1).to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _cubic_places(order: int, device: torch.device) -> Tensor:
+    return torch.tensor(cubic(order)).to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _raised_places(order: int, device: torch.device) -> Tensor:
+    """`_raised` of the three axes, one after the other."""
+    return torch.tensor([_raised(order, axis) for axis in range(3)]).flatten().to(device)

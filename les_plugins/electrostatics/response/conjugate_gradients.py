@@ -59,19 +59,23 @@ def conjugate_gradients(
         residual, solution = torch.where(use, closer, residual), torch.where(use, guess[0], solution)
         square = torch.minimum(nearer, square)
     direction = residual
+    curvature, wrong = torch.ones_like(square), torch.zeros_like(square, dtype=torch.bool)
     for iteration in range(most):
         active = square > limit
-        if not bool(active.any()):
-            return solution, residual, iteration
-        image, conjugate = operator(direction), metric(direction)
-        curvature = dot(conjugate, image)
-        if bool((active & ~(curvature > 0.0)).any()):
-            number = int((active & ~(curvature > 0.0)).nonzero()[0])
+        # the curvature of the step before is looked at here: one exchange with the device for both
+        some_active, some_wrong = torch.stack([active.any(), wrong.any()]).tolist()
+        if some_wrong:
+            number = int(wrong.nonzero()[0])
             raise ResponseError(
                 f"structure {number} has no minimum over its induced moments (curvature "
                 f"{float(curvature[number]):.3g}); its solver's interaction is not positive semidefinite. Allowed: "
                 "response: {conserve_charge: true} where the total charge runs away, or the one-shot response"
             )
+        if not some_active:
+            return solution, residual, iteration
+        image, conjugate = operator(direction), metric(direction)
+        curvature = dot(conjugate, image)
+        wrong = active & ~(curvature > 0.0)
         step = _ratio(square, curvature, active)
         along = to_atoms(step, batch)[:, None]
         solution, residual = solution + along * direction, residual - along * image

@@ -8,11 +8,34 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.electrostatics.local import self_fields, to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
 from les_plugins.electrostatics.results import PermanentResult
+from les_plugins.errors import ConfigError
+
+
+def check_interaction(precision: str) -> None:
+    """Refuse iterations where they cannot be done.
+
+    Args:
+        precision: of the solver's matrix products, one of `settings.PRECISIONS`.
+
+    Raises:
+        ConfigError: traced or compiled code, or products that are too coarse.
+    """
+    if is_traced():
+        raise ConfigError(
+            "response: self_consistent cannot be traced or compiled, for the number of its iterations depends on "
+            "values; allowed: one_shot, or the model as it is"
+        )
+    if precision != "double":
+        raise ConfigError(
+            f"precision is {precision!r} with response='self_consistent', whose iterations converge below it; "
+            "allowed: 'double'"
+        )
 
 
 class Interaction(NamedTuple):

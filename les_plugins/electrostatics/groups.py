@@ -1,0 +1,227 @@
+"""Structures that are summed together: facts about a batch on the host, groups of like size, atoms in padded rows.
+
+`solver.py` calls it. The facts cost one exchange with the device; nothing else here waits for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from les_plugins.electrostatics.local import to_structures
+from les_plugins.electrostatics.multipoles import Multipoles
+
+#: Structures are summed together if that is at most this many times the work of each by itself …
+MOST_WASTE = 1.5
+#: … or if it is less than this, in products of atoms and grid points: what a group of its own costs in time.
+NEGLIGIBLE = 400_000.0
+
+
+class Facts(NamedTuple):
+    """Values of a batch that shapes and branches depend on.
+
+    Attributes:
+        counts: atoms of each structure.
+        axes: number of periodic axes of each structure.
+        cells: nine numbers of each, Å.
+        pbc: three flags of each.
+        in_order: whether the atoms of each structure follow those of the one before.
+        slabs: what is known of the slabs once they have been summed, for further sums at the same places.
+    """
+
+    counts: list[int]
+    axes: list[int]
+    cells: list[tuple[float, ...]]
+    pbc: list[tuple[bool, bool, bool]]
+    in_order: bool
+    slabs: list[list[float]]
+
+
+def facts_of(cell: Tensor, pbc: Tensor, batch: Tensor) -> Facts:
+    """Read the facts of a batch; arguments as for `solve_structures`."""
+    n_structures = len(cell)
+    if n_structures == 1:  # what there is to know of the atoms is their number
+        counts, in_order = [len(batch)], True
+        rows = torch.cat([cell.detach().flatten(1), pbc], 1).tolist()
+    else:
+        count = to_structures(torch.ones_like(batch, dtype=torch.float64), batch, n_structures)[:, None]
+        in_steps = (batch[1:] >= batch[:-1]).all().expand(n_structures, 1)
+        rows = torch.cat([cell.detach().flatten(1), pbc, count, in_steps], 1).tolist()
+        counts, in_order = [int(row[12]) for row in rows], all(row[13] != 0.0 for row in rows)
+    flags = [(row[9] != 0.0, row[10] != 0.0, row[11] != 0.0) for row in rows]
+    return Facts(counts, [sum(f) for f in flags], [tuple(row[:9]) for row in rows], flags, in_order, [])
+
+
+def groups_of_like_size(sizes: Sequence[tuple[int, tuple[int, int, int]]]) -> list[list[int]]:
+    """Places of structures that are to be summed together, at little more work than each by itself.
+
+    Args:
+        sizes: number of atoms of each, and extent of its grid.
+    """
+    groups: list[_Group] = []
+    for place in sorted(range(len(sizes)), key=lambda place: -_work(*sizes[place])):
+        own = _Group([place], _work(*sizes[place]), *sizes[place])
+        for number, group in enumerate(groups):
+            both = group.with_(own)
+            if both.padded <= max(MOST_WASTE * both.alone, NEGLIGIBLE):
+                groups[number] = both
+                break
+        else:
+            groups.append(own)
+    return [sorted(group.members) for group in groups]
+
+
+class _Group(NamedTuple):
+    """Structures, their work one by one, and the most atoms and the largest extent among them."""
+
+    members: list[int]
+    alone: float
+    n_atoms: int
+    extent: tuple[int, int, int]
+
+    def with_(self, other: _Group) -> _Group:
+        (a, b, c), (d, e, f) = self.extent, other.extent
+        extent = max(a, d), max(b, e), max(c, f)
+        members, alone = [*self.members, *other.members], self.alone + other.alone
+        return _Group(members, alone, max(self.n_atoms, other.n_atoms), extent)
+
+    @property
+    def padded(self) -> float:
+        return len(self.members) * _work(self.n_atoms, self.extent)
+
+
+def _work(n_atoms: int, extent: tuple[int, int, int]) -> float:
+    """Products of atoms and grid points."""
+    return n_atoms * math.prod(n + 1.0 for n in extent)
+
+
+class Some(NamedTuple):
+    """Some structures of a batch: atoms of each, positions (n, 3), cells (G, 3, 3) and moments of the n atoms."""
+
+    counts: list[int]
+    positions: Tensor
+    cell: Tensor
+    multipoles: Multipoles
+
+
+def take(structures: Sequence[int], facts: Facts, positions: Tensor, cell: Tensor, multipoles: Multipoles) -> Some:
+    """Some structures of a batch, in ascending order, whose atoms follow each other."""
+    counts = [facts.counts[i] for i in structures]
+    if len(structures) == len(facts.counts):
+        return Some(counts, positions, cell, multipoles)
+    if structures[-1] - structures[0] + 1 == len(structures):
+        start = sum(facts.counts[: structures[0]])
+        part = slice(start, start + sum(counts))
+        moments = Multipoles(*(None if m is None else m[part] for m in multipoles))  # type: ignore[arg-type]
+        return Some(counts, positions[part], cell[structures[0] : structures[-1] + 1], moments)
+    atoms, places = atoms_of(structures, facts, cell.device), places_of(structures, len(cell), cell.device)
+    assert atoms is not None
+    assert places is not None
+    return Some(counts, positions[atoms], cell[places], multipoles.select(atoms))
+
+
+def atoms_of(structures: Sequence[int], facts: Facts, device: torch.device) -> Tensor | None:
+    """(n,) indices of the atoms of some structures; None for all."""
+    if len(structures) == len(facts.counts):
+        return None
+    return torch.tensor(_atoms_of(structures, facts), dtype=torch.int64).to(device)
+
+
+def places_of(structures: Sequence[int], n_structures: int, device: torch.device) -> Tensor | None:
+    """(G,) indices of some structures; None for all."""
+    return None if len(structures) == n_structures else torch.tensor(structures, dtype=torch.int64).to(device)
+
+
+def _atoms_of(structures: Sequence[int], facts: Facts) -> list[int]:
+    starts = [0, *accumulate(facts.counts)]
+    return [atom for i in structures for atom in range(starts[i], starts[i + 1])]
+
+
+class Rows(NamedTuple):
+    """Atoms of G structures, which follow each other, in G rows of one width.
+
+    Attributes:
+        n_rows: G.
+        width: the largest number of atoms.
+        place: (n,) of every atom in the flattened rows; None where all rows are full.
+    """
+
+    n_rows: int
+    width: int
+    place: Tensor | None
+
+    @classmethod
+    def of(cls, counts: Sequence[int], device: torch.device) -> Rows:
+        """Rows for structures of so many atoms."""
+        width = max(counts)
+        if all(count == width for count in counts):
+            return cls(len(counts), width, None)
+        place = [atom for row, n in enumerate(counts) for atom in range(row * width, row * width + n)]
+        return cls(len(counts), width, torch.tensor(place, dtype=torch.int64).to(device))
+
+    def pad(self, values: Tensor) -> Tensor:
+        """(G, width, …) of (n, …), zero where there is no atom."""
+        shape = (self.n_rows, self.width, *values.shape[1:])
+        if self.place is None:
+            return values.view(shape) if values.is_contiguous() else values.reshape(shape)
+        whole = values.new_zeros(self.n_rows * self.width, *values.shape[1:])
+        return whole.index_copy(0, self.place, values).view(shape)
+
+    def pad_moments(self, multipoles: Multipoles) -> Multipoles:
+        """The moments in rows."""
+        return Multipoles(*(None if m is None else self.pad(m) for m in multipoles))  # type: ignore[arg-type]
+
+    def mask(self, like: Tensor) -> Tensor | None:
+        """(G, width) whether there is an atom; None where there is one everywhere."""
+        return None if self.place is None else self.pad(like.new_ones(len(self.place))) > 0.0
+
+    def atoms(self, values: Tensor) -> Tensor:
+        """(n, …) of (G, width, …)."""
+        flat = values.flatten(0, 1)
+        return flat if self.place is None else flat.index_select(0, self.place)
+
+
+class Piece(NamedTuple):
+    """Result of some structures: their places, (G,) energies; and of their atoms, structure by structure."""
+
+    structures: list[int]
+    energy: Tensor
+    atomic_energy: Tensor
+    potential: Tensor
+    gradient: Tensor
+
+
+def joined(pieces: Sequence[Piece], facts: Facts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Energies of all structures (B,), zero of those in no piece; energy, potential, gradient of all atoms."""
+    n_structures = len(facts.counts)
+    if len(pieces) == 1 and len(pieces[0].structures) == n_structures:
+        return pieces[0][1:]
+    structures = [i for piece in pieces for i in piece.structures]
+    energies = torch.cat([piece.energy for piece in pieces])
+    device = energies.device
+    places = torch.tensor(structures, dtype=torch.int64).to(device)
+    energy = energies.new_zeros(n_structures).index_copy(0, places, energies)
+    atoms = _atoms_of(structures, facts)
+    back = [0] * len(atoms)
+    for place, atom in enumerate(atoms):
+        back[atom] = place
+    back_again = torch.tensor(back, dtype=torch.int64).to(device)
+    atomic = _cat([piece.atomic_energy for piece in pieces]).index_select(0, back_again)
+    potential = _cat([piece.potential for piece in pieces]).index_select(0, back_again)
+    return energy, atomic, potential, torch.cat([piece.gradient for piece in pieces]).index_select(0, back_again)
+
+
+def _cat(parts: list[Tensor]) -> Tensor:
+    """(N,): the gradient of `cat` has no graph for a part of shape (0,), and a rank without atoms has to take part."""
+    return torch.cat([part[:, None] for part in parts])[:, 0]
+
+
+def placed(structures: Sequence[int], values: Tensor, among: Tensor) -> Tensor:
+    """(B, …): `among` with the values (G, …) at the places of some structures."""
+    places = places_of(structures, len(among), among.device)
+    return values if places is None else among.index_copy(0, places, values)
