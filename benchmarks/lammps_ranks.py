@@ -66,8 +66,7 @@ def main() -> None:
         print(", ".join(f"{name} {value:.3f} s" for name, value in zip(names, largest, strict=False)), end=", ")
         print(f"sum {largest[:4].sum():.3f} s; in exchanges of ghosts {largest[6]:.3f} s wall")
         print(f"bytes a step and rank: ghosts {largest[4]:.0f}, sums {largest[5]:.0f}; most atoms {int(largest[7])}")
-    part(meeting)
-    lmp.close()
+    part(meeting, lmp)
 
 
 if __name__ == "__main__":

@@ -85,8 +85,7 @@ def lammps(
         run.sum_by(method.value)
         run.record(currents, every, sum_rule)
         run.go(script)
-    part(meeting)
-    lmp.close()
+    part(meeting, lmp)
 
 
 class _Run:

@@ -89,8 +89,7 @@ def main(name: str, folder: Path) -> None:
                     found[key] = deviations(lmp, meeting, host, model, structure(count))
         if meeting.rank == 0:
             (folder / f"{meeting.size}.json").write_text(json.dumps(found, indent=1))
-    part(meeting)
-    lmp.close()
+    part(meeting, lmp)
 
 
 if __name__ == "__main__":

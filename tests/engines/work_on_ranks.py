@@ -147,8 +147,7 @@ def main(folder: Path, what: str) -> None:
                 np.savez(folder / f"{meeting.size}.npz", **flat)
         else:
             fail(lmp, meeting, folder, what)
-    part(meeting)
-    lmp.close()
+    part(meeting, lmp)
 
 
 def fail(lmp: Any, meeting: Any, folder: Path, what: str) -> None:

@@ -73,10 +73,15 @@ def _world() -> Any:
     return dist.group.WORLD
 
 
-def part(meeting: Meeting) -> None:
-    """Leave the group; called by all ranks, which wait for each other."""
+def part(meeting: Meeting, lmp: Any) -> None:
+    """Leave the group, close LAMMPS and MPI; called by all ranks, which wait for each other. The process ends then.
+
+    `mpirun` ends the ranks that are still at work when one exits without having closed MPI.
+    """
     dist.barrier(group=meeting.ranks.group)
     dist.destroy_process_group()
+    lmp.close()
+    lmp.finalize()
 
 
 def _address(size: int) -> str:
