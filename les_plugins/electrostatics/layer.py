@@ -66,7 +66,8 @@ class LatentElectrostatics(torch.nn.Module):
         process_group: of `torch.distributed`, over whose ranks the atoms of each structure are spread: every rank gives
             its own atoms, and the cell and pbc of the whole (docs/how-to/processes.md). Periodic structures only; not
             stored in checkpoints or pickles. None: one process has all atoms.
-        workspace: MiB of intermediate arrays that a reciprocal sum holds at once; results do not depend on it.
+        workspace: MiB of intermediate arrays that a reciprocal sum holds at once on the CPU, 64 times that elsewhere;
+            results do not depend on it.
         precision: of the matrix products of the direct sum, "double" or "single"; phases, sums over chunks of atoms and
             everything else are in double (docs/results/performance.md). Not with the self-consistent response.
 

@@ -47,7 +47,7 @@ class ElectrostaticsSettings:
         neutralize: what is done about the net charge, one of `NEUTRALIZE`.
         net_charge_warning: energy of the net charge, meV an atom, above which a warning is given, or None.
         mesh_tolerance: root mean square error of the mesh's forces over the root mean square force.
-        workspace: MiB of intermediate arrays that a reciprocal sum holds at once.
+        workspace: MiB of intermediate arrays that a reciprocal sum holds at once on the CPU; 64 times that elsewhere.
         precision: of the matrix products of the direct sum, "double" or "single".
 
     Raises:
