@@ -1,4 +1,4 @@
-"""A device that is only pretended: its tensors compute on the CPU, and refuse to be mixed with tensors of the CPU.
+"""A device that is only pretended: its tensors compute on the CPU, and refuse to be mixed with tensors of the CPU::
 
     with PretendedDevice() as there:
         x = there(torch.rand(3))
