@@ -4,6 +4,8 @@
     python examples/dimers/total_charges.py compare TEST.extxyz MODEL.les ...
 
 The second prints, for each kind of pair, the charges of the fragments and the mean of what each model says of them.
+In the pairs CP the file has the two charges the other way round: the energies of the fragments, and their atoms, are
+those of a neutral first and of an anion second.
 """
 
 import sys
@@ -31,7 +33,8 @@ def compare(source: str, *models: str) -> None:
         for atoms in frames:
             charges = calculator.get_property("charges", atoms.copy())
             border = int(atoms.info["indexB"])
-            found[atoms.info["label"]].append((atoms.info["chargeA"], charges[:border].sum(), charges.sum()))
+            own = atoms.info["chargeB" if atoms.info["label"] == "CP" else "chargeA"]
+            found[atoms.info["label"]].append((own, charges[:border].sum(), charges.sum()))
         for label, values in found.items():
             true, first, total = np.mean(values, axis=0)
             sys.stdout.write(
