@@ -21,7 +21,8 @@ from les_plugins.electrostatics.groups import Facts
 from les_plugins.electrostatics.layer import LatentElectrostatics
 from les_plugins.electrostatics.local import self_energy
 from les_plugins.electrostatics.multipoles import Multipoles, cartesian_to_spherical
-from les_plugins.electrostatics.periodic.mesh import squared_lengths, within
+from les_plugins.electrostatics.periodic.influence import within
+from les_plugins.electrostatics.periodic.mesh import squared_lengths
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
 from les_plugins.electrostatics.periodic.reciprocal import proper_lattice
 from les_plugins.electrostatics.response.choice import ResponseModel, response_name

@@ -151,7 +151,9 @@ COUNTED = {
     "no response": (SETTINGS, (), True),
     "one shot": (SETTINGS, BOTH, True),
     "mesh": (ON_MESH, (), True),
+    "mesh energy": (ON_MESH, BOTH, False),
     "mesh, one shot": (ON_MESH, BOTH, True),
+    "mesh, one shot, slopes": (ON_MESH, BOTH, True),
     "self-consistent": ({**ANSWERS["free"], **FEW_ITERATIONS}, BOTH, True),
     "self-consistent energy": ({**ANSWERS["free"], **FEW_ITERATIONS}, ("polarizability",), False),
     "fixed charge": ({**ANSWERS["fixed"], **FEW_ITERATIONS}, BOTH, True),
@@ -165,17 +167,33 @@ def bytes_of_steps(system: System, group: dist.ProcessGroup, kind: str) -> list[
     settings, given, forces = COUNTED[kind]
     coefficients = {name: name in given for name in ("softness", "polarizability")}
     system = system._replace(**{name: None for name, there in coefficients.items() if not there})
+    everyone, rank, size = two_structures(), dist.get_rank(group), dist.get_world_size(group)
     layer, found = LatentElectrostatics(process_group=group, **settings), []
+    moments = kind.endswith("slopes")
     for training, warm in ((True, False), (False, False), (False, True)):
         layer.train(training)
         before = layer.ranks.bytes
         positions = (system.positions + 1e-3 * len(found)).requires_grad_(forces)
-        energy = run(layer, system, positions=positions).energy.sum()
-        if forces:
+        charge = system.charge.clone().requires_grad_(moments)
+        energy = run(layer, system, positions=positions, charge=charge).energy.sum()
+        if moments:
+            torch.autograd.grad(energy, (positions, charge))
+        elif forces:
             torch.autograd.grad(energy, positions)
         iterations = getattr(layer.response_model, "iterations", 0)
+        moved = everyone.positions + 1e-3 * len(found)
+        atoms = [(moved[own], everyone.batch[own]) for own in (atoms_of(owner, size) for owner in range(size))]
         foretold = bytes_per_step(
-            layer, system.cell, 2, **coefficients, forces=forces, iterations=iterations, warm=warm
+            layer,
+            system.cell,
+            2,
+            **coefficients,
+            forces=forces,
+            iterations=iterations,
+            warm=warm,
+            atoms=atoms,
+            rank=rank,
+            moments=moments,
         )
         found.append((layer.ranks.bytes - before, foretold))
     return found

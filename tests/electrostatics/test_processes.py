@@ -28,7 +28,7 @@ def found(tmp_path_factory):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(300)  # seconds on an idle machine, minutes on a crowded one
+        process.join(600)  # seconds on an idle machine, minutes on a crowded one
         process.kill()
     assert [process.exitcode for process in processes] == [0] * 4
     return {

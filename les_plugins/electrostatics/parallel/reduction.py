@@ -7,6 +7,7 @@ one number that every rank holds (the energy) has one loss, which every rank eva
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,14 +28,16 @@ class Ranks:
         group: of `torch.distributed`; all its ranks take part in every sum.
 
     Attributes:
-        size: number of ranks.
-        calls: sums so far.
-        bytes: of the tensors summed so far. A ring sends 2 (size − 1) / size times as many over each rank's wire.
+        size: number of ranks; rank: this one's place among them.
+        calls: sums and exchanges so far.
+        bytes: of the tensors summed so far, and of what was exchanged, this rank's part for others. A ring sends
+            2 (size − 1) / size times as many as a sum over each rank's wire.
     """
 
     def __init__(self, group: ProcessGroup) -> None:
         self.group = group
         self.size = torch.distributed.get_world_size(group)
+        self.rank = torch.distributed.get_rank(group)
         self.calls = 0
         self.bytes = 0
 
@@ -45,6 +48,19 @@ class Ranks:
     def maximum(self, value: Tensor) -> Tensor:
         """Largest over the ranks, on every rank; no derivative."""
         return self._reduce(value, torch.distributed.ReduceOp.MAX)
+
+    def exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        """Rows from all ranks, one rank after the other; no derivative.
+
+        Args:
+            rows: (Σ sent, …) for the ranks, one after the other.
+            sent, received: number of rows for each rank, and from each.
+        """
+        out = rows.new_empty(sum(received), *rows.shape[1:])
+        torch.distributed.all_to_all_single(out, rows.contiguous(), received, sent, group=self.group)
+        self.calls += 1
+        self.bytes += (len(rows) - sent[self.rank]) * math.prod(rows.shape[1:]) * rows.element_size()
+        return out
 
     def _reduce(self, value: Tensor, operation: Any) -> Tensor:
         result = value.detach().clone(memory_format=torch.contiguous_format)

@@ -6,7 +6,6 @@ Spread, transform, multiply by the kernel, transform back, gather. `solver.py` c
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +13,13 @@ from torch import Tensor
 
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks
+from les_plugins.electrostatics.parallel.routes import Routes
+from les_plugins.electrostatics.periodic.influence import mesh_frequencies, within
 from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
-from les_plugins.electrostatics.periodic.reciprocal import ROUNDING, proper_lattice
+from les_plugins.electrostatics.periodic.reciprocal import proper_lattice
 from les_plugins.electrostatics.periodic.reciprocal_energy import ReciprocalResult, reciprocal_energy
+from les_plugins.electrostatics.periodic.slabs import SlabFilter, SlabMesh, Waves
 from les_plugins.electrostatics.periodic.splines import Mesh
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 
@@ -37,7 +39,8 @@ def mesh_electrostatics(
         cell: (3, 3) Å, rows are lattice vectors; any handedness.
         multipoles: moments of the n atoms.
         settings: of the sums; the tolerance of the mesh is against the direct sum.
-        ranks, training: see `reciprocal_energy`.
+        ranks: the structure's other atoms are on the other ranks of this group, which share the mesh out in slabs.
+        training: see `reciprocal_energy`.
 
     Returns:
         As `reciprocal_energy`. All derivatives are those of the energy on the mesh, to rounding.
@@ -51,13 +54,21 @@ def mesh_electrostatics(
     sigma, cutoff = settings.sigma, settings.cutoff
     mesh = mesh_of(proper_lattice(cell), sigma, cutoff, multipoles.order, settings.mesh_tolerance)
     inverse = torch.linalg.inv(cell)
-    mesh_filter = _MeshFilter(_kernel(cell, inverse, mesh, sigma, cutoff))
-    return reciprocal_energy(positions, multipoles, inverse, mesh, mesh_filter, settings, ranks, training)
+    if ranks is None or ranks.size == 1:
+        mesh_filter = _MeshFilter(_kernel(cell, inverse, mesh, sigma, cutoff))
+        return reciprocal_energy(positions, multipoles, inverse, mesh, mesh_filter, settings, None, training)
+    slab = SlabMesh.of(mesh, ranks.rank, ranks.size)
+    slab_filter = SlabFilter.of(cell, inverse, Waves.of(inverse, mesh, cutoff, ranks), sigma, cutoff)
+
+    def routes(fractional: Tensor) -> Routes:
+        return Routes.of(slab.takers(fractional, ranks.size), ranks)
+
+    return reciprocal_energy(positions, multipoles, inverse, slab, slab_filter, settings, None, training, routes)
 
 
 def squared_lengths(inverse: Tensor, mesh: Mesh) -> Tensor:
     """(n₁, n₂, n₃/2 + 1) Å⁻²: |k|² in the order of the half-complex transform, from the inverse of the cell, (3, 3)."""
-    (n_1, n_2, n_3), _ = _frequencies(mesh.sizes, mesh.spline, inverse.device)
+    (n_1, n_2, n_3), _ = mesh_frequencies(mesh.sizes, mesh.spline, inverse.device)
     metric = (2.0 * math.pi) ** 2 * inverse.T @ inverse
     plane = (
         (metric[0, 0] * n_1.square())[:, None] + metric[1, 1] * n_2.square() + (2.0 * metric[0, 1] * n_1)[:, None] * n_2
@@ -66,14 +77,9 @@ def squared_lengths(inverse: Tensor, mesh: Mesh) -> Tensor:
     return plane[:, :, None] + slope[:, :, None] * n_3 + metric[2, 2] * n_3.square()
 
 
-def within(k_squared: Tensor, cutoff: float) -> Tensor:
-    """Which of them belong to the sum, but for k = 0."""
-    return k_squared.detach() <= (cutoff * (1.0 + ROUNDING)) ** 2
-
-
 def _kernel(cell: Tensor, inverse: Tensor, mesh: Mesh, sigma: float, cutoff: float) -> Tensor:
     """(n₁, n₂, n₃/2 + 1): (C / V) exp(−σ²k²/2)/k² times the splines' influence; zero at k = 0 and beyond the cutoff."""
-    _, (w_1, w_2, w_3) = _frequencies(mesh.sizes, mesh.spline, cell.device)
+    _, (w_1, w_2, w_3) = mesh_frequencies(mesh.sizes, mesh.spline, cell.device)
     k_squared = squared_lengths(inverse, mesh)
     inside = within(k_squared, cutoff)
     inside[0, 0, 0] = False
@@ -81,30 +87,6 @@ def _kernel(cell: Tensor, inverse: Tensor, mesh: Mesh, sigma: float, cutoff: flo
     influence = (w_1[:, None] * w_2)[:, :, None] * w_3
     volume = torch.linalg.det(cell).abs()
     return smeared_coulomb_kernel(safe, volume, sigma) * (influence * inside)
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # they outlive the call that needed them first
-def _frequencies(
-    sizes: tuple[int, int, int], spline: int, device: torch.device
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Integer frequencies of the half-complex transform along each axis, and the splines' influence at each.
-
-    With Û(n) the transform of the spline and Û_l = Û(n + l·size) that of its images, the influence Û² / (Σ Û_l²)² gives
-    the energy's least mean square error (Hockney and Eastwood), and is known for each axis apart. The frequency at half
-    the size, which is two vectors in one, has none.
-    """
-    frequencies, influences = [], []
-    for axis, size in enumerate(sizes):
-        place = torch.arange(size // 2 + 1) if axis == 2 else (torch.arange(size) + size // 2) % size - size // 2
-        n = place.double()
-        images = n[:, None] / size + torch.arange(-8.0, 9.0, dtype=torch.float64)
-        transform = torch.sinc(images) ** (2 * spline)
-        influence = transform[:, 8] / transform.sum(1).square()
-        influence = torch.where(2.0 * n.abs() < size, influence, 0.0)
-        frequencies.append(n.to(device))
-        influences.append(influence.to(device))
-    return tuple(frequencies), tuple(influences)
 
 
 class _MeshFilter(NamedTuple):

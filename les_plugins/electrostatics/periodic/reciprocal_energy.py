@@ -6,6 +6,7 @@ structures at once, and on the particle mesh of one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from les_plugins.electrostatics.local import self_energy, self_fields
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
+from les_plugins.electrostatics.parallel.routes import Routes
 from les_plugins.electrostatics.periodic.fractional import fractional_moments, rows_times, with_known_gradients
 from les_plugins.electrostatics.periodic.structure_factor import (
     MomentTransform,
@@ -56,6 +58,7 @@ def reciprocal_energy(
     settings: ElectrostaticsSettings,
     ranks: Ranks | None = None,
     training: bool = False,
+    routes: Callable[[Tensor], Routes] | None = None,
 ) -> ReciprocalResult:
     """Energy and local fields of the permanent moments of one periodic structure, or of G in a first axis.
 
@@ -67,24 +70,29 @@ def reciprocal_energy(
         reciprocal_filter: the kernel on that grid.
         settings: of the sums.
         ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
+        routes: from fractional coordinates to the way to the ranks that hold the parts of a grid, in place of `ranks`;
+            each rank's transform and filter then are those of its part.
         training: the gradient will be differentiated: provide for it, which makes the energy and its gradient dearer.
 
     Returns:
-        With `ranks` the energy is the share of this rank's atoms, whose gradients are those of the sum of all
-        shares; in the cell they are this rank's part, and the parts sum up to the whole.
+        With `ranks` or `routes` the energy is the share of this rank's atoms, whose gradients are those of the sum of
+        all shares; in the cell they are this rank's part, and the parts sum up to the whole.
 
     Source: theory 2.1; arXiv 2605.05746.
     """
     fractional = rows_times(positions, inverse)
     fractional = fractional - torch.floor(fractional.detach())
     moments = fractional_moments(multipoles, inverse)
-    density = reduce_sum(moments_to_grid(fractional, moments, transform, multipoles.order), ranks)
+    way = None if routes is None else routes(fractional)
+    places, sources = (fractional, moments) if way is None else way.forth(fractional, moments)
+    density = reduce_sum(moments_to_grid(places, sources, transform, multipoles.order), ranks)
     potential = reciprocal_filter.filtered(density)
 
     order = max(multipoles.order, 1)
     # one rank more than the fields need is the energy's gradient in the positions, one further that gradient's
     highest = max(order, multipoles.order + 1) + int(training) if potential.requires_grad else order
-    local = grid_to_moments(fractional, potential, transform, highest)
+    local = grid_to_moments(places, potential, transform, highest)
+    local = local if way is None else way.back(*local)
     # joined apart: a derivative of the atomic energies needs no rank more
     own = torch.cat(local[: multipoles.order + 1], -1) if multipoles.order else local[0]
     atomic = 0.5 * (moments * own).sum(-1)

@@ -7,9 +7,9 @@ their derivatives, are one small matrix product. A charge is p³ weights on the 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ from les_plugins.electrostatics.periodic.structure_factor import cubic
 PATCH_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 
 
-class Mesh(NamedTuple):
+@dataclass(frozen=True)
+class Mesh:
     """A periodic mesh with `sizes` points along the lattice vectors, and B-splines of order `spline` on it."""
 
     sizes: tuple[int, int, int]
@@ -60,7 +61,8 @@ class Mesh(NamedTuple):
         p, (_, second, third) = self.spline, self._padded
         padded = self._unfolded(values)
         # every patch as one row of an overlapping view: no index of its points is ever made
-        last = ((self.sizes[0] - 1) * second + self.sizes[1] - 1) * third + self.sizes[2]
+        along = self._starts
+        last = ((along[0] - 1) * second + along[1] - 1) * third + along[2]
         patches = padded.as_strided((last, p, p, p), (1, second * third, third, 1))
         cube = values.new_empty(len(fractional), order + 1, order + 1, order + 1)
         for atoms in self._chunks(fractional):
@@ -77,8 +79,17 @@ class Mesh(NamedTuple):
     @property
     def _padded(self) -> tuple[int, int, int]:
         """Sizes of the mesh with the points that a patch at its end reaches over it."""
-        first, second, third = (size + self.spline - 1 for size in self.sizes)
+        first, second, third = (starts + self.spline - 1 for starts in self._starts)
         return first, second, third
+
+    @property
+    def _starts(self) -> tuple[int, int, int]:
+        """Number of points along each axis at which a patch may begin."""
+        return self.sizes
+
+    def _first_start(self, corner: Tensor) -> Tensor:
+        """Where patches begin along the first axis of the padded mesh, by their first plane."""
+        return corner
 
     def _chunks(self, fractional: Tensor) -> tuple[Tensor, ...]:
         """Indices of the atoms, by neighbourhood: a chunk finds its part of the mesh in the processor's cache."""
@@ -101,7 +112,7 @@ class Mesh(NamedTuple):
             powers.append(powers[-1] * inside)
         weights = torch.bmm(torch.stack(powers, 2), table).view(3, len(fractional), order + 1, self.spline)
         first, second, third = corner.long().unbind(1)
-        return (first * self._padded[1] + second) * self._padded[2] + third, weights
+        return (self._first_start(first) * self._padded[1] + second) * self._padded[2] + third, weights
 
     def _folded(self, padded: Tensor) -> Tensor:
         """The periodic mesh: what lies beyond its end is added at its beginning."""
