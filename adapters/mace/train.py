@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from les_plugins.adapters.mace.data import Found, read_data, reading
 from les_plugins.adapters.mace.heads import literal, replays
+from les_plugins.adapters.mace.processes import check_launcher, several_processes
 from les_plugins.adapters.mace.response import check_labels, response_seam
 from les_plugins.adapters.mace.seam import Built, model_seam, run
 from les_plugins.adapters.mace.start import START
@@ -56,6 +57,7 @@ class MACETraining(TrainingRun):
         self.response = self._response_section()
         self.args = parse_arguments(self.settings, self.arguments, self.config_file)
         self._refuse_unsupported()
+        check_launcher(self.args)
         check_device(self.args.device)
 
     def target(self) -> Path:
@@ -82,6 +84,7 @@ class MACETraining(TrainingRun):
     def fit(self) -> nn.Module | None:
         """MACE's `run`; None after a dry run."""
         with ExitStack() as stack:
+            stack.enter_context(several_processes(self.args))
             if self.response is not None:
                 stack.enter_context(response_seam(self.response))
             built = stack.enter_context(model_seam(self.long_range, self.start))

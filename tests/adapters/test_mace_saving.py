@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,35 +126,6 @@ def test_training_leaves_the_default_dtype_of_the_process_alone() -> None:
         assert torch.get_default_dtype() == torch.float32
     finally:
         torch.set_default_dtype(before)
-
-
-@pytest.mark.training
-def test_one_process_of_a_distributed_training_writes_the_checkpoint(work: Path) -> None:
-    frames = [atoms for name in ("train.xyz", "valid.xyz") for atoms in ase.io.read(work / name, ":")]
-    for name in ("train.xyz", "valid.xyz"):
-        ase.io.write(name, frames, format="extxyz")
-    Path("c.yaml").write_text(yaml.safe_dump({**SETTINGS, "batch_size": 1, "valid_batch_size": 1}))
-    worker = str(Path(__file__).with_name("mace_ddp_worker.py"))
-    command = [sys.executable, worker, "train", "mace", "--config", "c.yaml", "--distributed", "--launcher", "torchrun"]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    both = []
-    for rank in ("0", "1"):
-        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-        environment = {**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank}
-        both.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    said = [process.communicate(timeout=300)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert ["checkpoint: tiny.les" in text for text in said] == [True, False]
-    assert "no checkpoint was written by this process" in said[1]
-    model, config = api.load_model("tiny.les")
-    assert config["metadata"]["training"]["host_options"]["distributed"] is True
-    kept = torch.load(next(Path("checkpoints").glob("*.pt")), weights_only=False)["model"]
-    for name, value in model.state_dict().items():  # the sign may have been turned
-        assert torch.equal(value.double().abs(), kept[name].double().abs()), name
 
 
 @pytest.mark.training
