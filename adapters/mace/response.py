@@ -114,7 +114,7 @@ class ResponseTerms(nn.Module):
             before = self.errors.get(name)
             self.errors[name] = sums if before is None else SquaredError(*map(torch.add, before, sums))
         own: Tensor = self.host(ref=ref, pred=pred, ddp=ddp)
-        shared = {name: SquaredError(error.sum, _mean_of_ranks(error.components)) for name, error in errors.items()}
+        shared = {name: among_ranks(error) for name, error in errors.items()}
         return own + response_loss(shared, self.weights).to(own.dtype)
 
     def root_mean_squares(self) -> dict[str, float]:
@@ -124,6 +124,12 @@ class ResponseTerms(nn.Module):
             name: _sum_of_ranks(error.sum) / _sum_of_ranks(error.components) for name, error in sorted(errors.items())
         }
         return {f"rmse_{name}": float(mean.sqrt()) for name, mean in means.items()}
+
+
+def among_ranks(error: SquaredError) -> SquaredError:
+    """With the components of all processes; their number times the sum, as gradients are averaged over processes."""
+    ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    return SquaredError(error.sum * ranks, _sum_of_ranks(error.components))
 
 
 def _evaluating(evaluate: Any) -> Any:
@@ -165,10 +171,3 @@ def _sum_of_ranks(value: Tensor) -> Tensor:
     total = value.clone()
     torch.distributed.all_reduce(total)
     return total
-
-
-def _mean_of_ranks(value: Tensor) -> Tensor:
-    """Gradients are averaged over ranks: each divides by the same number."""
-    if not torch.distributed.is_initialized():
-        return value
-    return _sum_of_ranks(value) / torch.distributed.get_world_size()

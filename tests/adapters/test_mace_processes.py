@@ -19,9 +19,11 @@ from two_processes import RESPONSE, SECTION, assert_same_gradients, assert_same_
 from les_plugins import api
 from les_plugins.adapters.mace import contract
 from les_plugins.adapters.mace.processes import check_launcher
+from les_plugins.adapters.mace.response import among_ranks
 from les_plugins.adapters.mace.train import parse_arguments
 from les_plugins.errors import ConfigError
 from les_plugins.hosting import registry
+from les_plugins.model.response_loss import SquaredError
 
 SETTINGS: dict[str, Any] = {
     **contract.SETTINGS,
@@ -78,20 +80,31 @@ def test_two_processes_make_the_steps_of_one_and_the_first_writes_the_checkpoint
         assert torch.equal(value.double().abs(), two["model"][name].double().abs()), name
 
 
+def test_a_single_component_among_processes_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dipole of one slab, say; the other seven of eight processes have no label and a loss of zero."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 8)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: None)
+    error = SquaredError(torch.tensor(3.0), torch.tensor(1.0))
+    assert float(among_ranks(error).mean) / 8 == 3.0
+
+
 @pytest.mark.parametrize(
     ("launcher", "variables", "message"),
     [
         ("torchrun", {}, "launcher is 'torchrun', and RANK is not in the environment: start the command with torchrun"),
         ("mpi", {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}, "MASTER_ADDR is not in the environment"),
         ("slurm", {"SLURM_JOB_NODELIST": "n1", "TORCHELASTIC_RUN_ID": "1"}, "add --launcher torchrun"),
+        ("slurm", {"SLURM_JOB_NODELIST": "n1", "SLURM_NNODES": "1"}, "srun in a job with --ntasks-per-node"),
         ("none", {}, "launcher is 'none' with distributed"),
     ],
 )
 def test_a_launcher_that_did_not_start_the_process_is_an_error(
     monkeypatch: pytest.MonkeyPatch, launcher: str, variables: dict[str, str], message: str
 ) -> None:
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "SLURM_JOB_NODELIST", "TORCHELASTIC_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name in ("RANK", "LOCAL_RANK", "WORLD_SIZE") or name.startswith(("MASTER_", "OMPI_", "SLURM_", "TORCHEL")):
+            monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     args = parse_arguments({"name": "a", "launcher": launcher, "distributed": True}, (), Path("a.yaml"))
