@@ -60,6 +60,18 @@ class ResponseLightningModule(NequIPLightningModule):  # type: ignore[misc]
             output[_ERROR.format(name)] = torch.stack(error) if self.training else torch.stack(error).detach()
         return output
 
+    def training_step(self, *given: Any, **named: Any) -> torch.Tensor:
+        """NequIP's loss.
+
+        On several processes each weight has a gradient in all of them, where one with a batch without labels had none
+        of weights that only the response sees: the averages would be of different weights.
+        """
+        loss: torch.Tensor = super().training_step(*given, **named)
+        if self.response is None or self.world_size == 1:
+            return loss
+        trained = [weight.sum() for weight in self.model.parameters() if weight.requires_grad]
+        return loss + 0.0 * torch.stack([value.to(loss.dtype) for value in trained]).sum()
+
 
 class EMAResponseLightningModule(ResponseLightningModule, EMALightningModule):  # type: ignore[misc]
     """The same with a moving average of the weights."""

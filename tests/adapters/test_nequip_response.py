@@ -69,6 +69,17 @@ def batch_with_labels(periodic: bool = True) -> dict[str, torch.Tensor]:
     return batch
 
 
+def test_a_process_whose_batch_has_no_labels_has_a_gradient_of_each_weight(work, monkeypatch):
+    batch = batch_with_labels()
+    for name in ("born_effective_charges", "polarizability"):
+        del batch[name]
+    module = module_of(settings())
+    module.world_size = 2
+    monkeypatch.setattr(module, "log_dict", lambda *given: None)  # needs a trainer
+    module.training_step(batch, 0).backward()
+    assert [name for name, weight in module.named_parameters() if weight.requires_grad and weight.grad is None] == []
+
+
 def test_the_loss_has_the_terms_of_the_section_by_their_weights(work):
     plain = settings()
     del plain["training_module"]["model"]["response_loss"]
