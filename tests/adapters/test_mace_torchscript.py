@@ -323,7 +323,7 @@ def test_a_file_that_is_none_of_ours_raises_an_error(tmp_path):
 
 
 def test_what_models_can_be_compiled_to_is_said():
-    assert host("mace").compile_targets == ("torchscript",)
+    assert host("mace").compile_targets == ("torchscript", "metatomic")
 
 
 def test_docs_compilers_says_what_was_found(column):
