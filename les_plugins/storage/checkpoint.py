@@ -169,12 +169,14 @@ def sha256(path: Path) -> str:
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy every tensor into place; all of them must be there, none more, each of the model's own shape.
 
-    Called by adapters that rebuild a model.
+    Called by adapters that rebuild a model. What a module keeps beside its tensors (`get_extra_state`) stays what the
+    description made of it.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, or of another shape or type; says which.
     """
-    own = model.state_dict()
+    made = model.state_dict()
+    own = {name: value for name, value in made.items() if isinstance(value, Tensor)}
     for problem, names in (("is missing", own.keys() - tensors.keys()), ("is unknown", tensors.keys() - own.keys())):
         if names:
             raise CheckpointError(f"weights: {quoted(sorted(names)[0])} {problem} ({len(names)} such in all)")
@@ -185,7 +187,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             )
         if value.dtype != own[name].dtype:
             raise CheckpointError(f"weights: {name!r} is {value.dtype}, expected {own[name].dtype}")
-    model.load_state_dict(dict(tensors))
+    model.load_state_dict({**made, **tensors})
 
 
 def _check_format(document: dict[str, Any], path: Path) -> None:

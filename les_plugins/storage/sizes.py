@@ -202,9 +202,10 @@ class _Limit(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in _FACTORIES:
-            size = kwargs.get("size", args[0] if len(args) == 1 and not isinstance(args[0], int) else args)
-            if all(type(length) is int for length in size):
-                self._check(math.prod(size))
+            size = kwargs.get("size", args[0] if len(args) == 1 and isinstance(args[0], Sequence) else args)
+            # a length may be a tensor too, as what max(…) of a list of them returns
+            if all(isinstance(length, int | Tensor) for length in size):
+                self._check(math.prod(map(int, size)))
         elif func in (torch.eye, torch.arange):
             lengths = [abs(item) for item in args if isinstance(item, int | float)]
             longest = max(lengths, default=0)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import CheckpointError, HostError, quoted
@@ -37,7 +37,8 @@ def state_of(
         distributions: the host's, and those that the meaning of its tensors depends on.
         extra: JSON-compatible facts to be kept beside them.
     """
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    kept = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in kept.items()}
     versions = {name: importlib.metadata.version(name) for name in distributions}
     return HostState(host, versions, arguments, long_range, tensors, extra or {})
 

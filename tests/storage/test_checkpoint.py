@@ -24,6 +24,7 @@ from les_plugins.hosting.hookspecs import hookimpl
 from les_plugins.hosting.types import HostState
 from les_plugins.storage import checkpoint
 from les_plugins.storage.checkpoint import CONFIG, MANIFEST, WEIGHTS
+from les_plugins.storage.states import rebuilt, state_of
 
 FILES = (CONFIG, WEIGHTS, MANIFEST)
 
@@ -362,3 +363,27 @@ def test_parts_that_are_not_those_of_the_section_are_an_error(saved: Path, chang
     rewrite(saved / CONFIG, lambda config: change(config["parts"]))
     seal(saved)
     assert re.search(words, refusal(saved))
+
+
+class Labelled(nn.Linear):
+    """As metatensor's modules: it keeps something beside its tensors."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.labels = ["made"]
+
+    def get_extra_state(self) -> object:
+        return {"labels": self.labels}
+
+    def set_extra_state(self, state: object) -> None:
+        self.labels = state["labels"]  # type: ignore[index]
+
+
+def test_what_a_module_keeps_beside_its_tensors_stays_what_it_was_made_with() -> None:
+    saved = Labelled()
+    saved.labels = ["changed"]
+    state = state_of("toy", saved, {}, None, ())
+    assert set(state.tensors) == {"weight", "bias"}
+    model = rebuilt(state, Labelled, "toy")
+    torch.testing.assert_close(model.weight, saved.weight, rtol=0, atol=0)
+    assert model.labels == ["made"]

@@ -41,6 +41,8 @@ class Nest(nn.Module):
         lambda: torch.randn(10**6, 10**6),
         lambda: torch.eye(10**7),
         lambda: torch.arange(10**13),
+        lambda: torch.empty(torch.tensor(10**12) + 1),
+        lambda: torch.zeros((torch.tensor(10**6), 10**6)),
         lambda: nn.ModuleList(nn.Linear(300, 300) for _ in range(10)),
         lambda: Nest(10**5),
     ],
@@ -58,6 +60,12 @@ def test_a_model_of_the_weights_own_size_is_built() -> None:
     with building(SIZES):
         model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 8))
     assert model[0].weight.shape == (4, 8)
+
+
+def test_a_length_may_be_a_tensor() -> None:
+    """metatrain's buffers are as long as the largest of the atomic numbers, some of which are tensors."""
+    with building(SIZES):
+        assert torch.empty(max(torch.tensor([1, 8])) + 1, dtype=torch.long).shape == (9,)
 
 
 @pytest.mark.parametrize(
