@@ -23,6 +23,7 @@ nox.options.sessions = [
     "tests-nequip",
     "tests-matgl",
     "tests-sevennet",
+    "tests-metatrain",
     "tests-openmm",
     "contract-table",
 ]
@@ -209,6 +210,14 @@ def tests_matgl(session: nox.Session) -> None:
     _skip_before_python_3_11(session)
     session.install("-e", ".[matgl,plot,dev]")
     run_host_tests(session, "matgl")
+
+
+@nox.session(name="tests-metatrain")
+@in_environment
+def tests_metatrain(session: nox.Session) -> None:
+    """The metatrain adapter: PET and SOAP-BPNN."""
+    session.install("-e", ".[metatrain,plot,dev]", "torch-pme>=0.5")  # of metatrain's own long_range
+    run_host_tests(session, "metatrain")
 
 
 @nox.session

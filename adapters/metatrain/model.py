@@ -1,0 +1,139 @@
+"""`LongRangeModel`: a model of metatrain with a long-range part, called as the bare one is, also by its trainers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from metatensor.torch import TensorBlock, TensorMap
+from metatomic.torch import ModelOutput, System
+from metatrain.utils.architectures import import_architecture
+from torch import Tensor, nn
+
+from les_plugins.config import LongRangeConfig
+from les_plugins.errors import HostError
+from les_plugins.hosting.build import build_long_range
+from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
+
+#: Atoms per Å³ of condensed matter: metatrain's models keep no mean number of neighbours, by which sums are normalised.
+TYPICAL_DENSITY = 0.08
+#: Name of an architecture → channels of the output "feature" of its models.
+ARCHITECTURES: dict[str, Callable[[Any], int]] = {
+    "pet": lambda model: model.num_readout_layers * (model.d_node + model.d_pet),
+    "soap_bpnn": lambda model: len(model._feature_labels) * (len(model.atomic_types) if model.legacy else 1),
+}
+
+
+class LongRangeModel(nn.Module):
+    """What metatrain's trainers and `evaluate` call; attributes of the bare model are there too.
+
+    Args:
+        model: a PET or SoapBpnn, whose weights are shared.
+        config: the `long_range:` section.
+
+    Raises:
+        HostError: another model, or one without exactly one energy in eV.
+        ConfigError: heads that the features cannot feed.
+    """
+
+    def __init__(self, model: Any, config: LongRangeConfig) -> None:
+        super().__init__()
+        width = ARCHITECTURES[architecture_of(model)](model)
+        self.base, self.target = model, energy_target(model)
+        self.cutoff = float(model.requested_nl.cutoff)
+        neighbors = TYPICAL_DENSITY * 4.0 / 3.0 * math.pi * self.cutoff**3
+        layout = FeatureLayout((LayerLayout(width),), self.cutoff, neighbors)
+        self.long_range = build_long_range(layout, config).to(next(model.parameters()))
+        self.train(model.training)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def forward(self, systems: list[System], outputs: dict[str, ModelOutput], selected_atoms: Any = None) -> Any:
+        """The outputs of the bare model, by name, the long-range energy among its energy.
+
+        In training mode metatrain's models return energies less composition and divided by the scale of the target;
+        the long-range energy is divided likewise.
+
+        Raises:
+            HostError: some atoms are selected: the energy of each depends on all.
+        """
+        if self.target not in outputs:
+            return self.base(systems, outputs, selected_atoms)
+        if selected_atoms is not None:
+            raise HostError("selected_atoms is given; a model with a long-range part needs all atoms of a structure")
+        found = self.base(systems, {**outputs, "feature": ModelOutput(sample_kind="atom")})
+        block, energy = found["feature"].block(), found[self.target].block()
+        positions = systems[0].positions if len(systems) == 1 else torch.cat([system.positions for system in systems])
+        counts = torch.tensor([len(system) for system in systems], device=positions.device)
+        first, batch = counts.cumsum(0) - counts, torch.repeat_interleave(counts)
+        # SOAP-BPNN sorts atoms by element
+        scalars = torch.empty_like(block.values).index_copy(0, _place(block, first), block.values)
+        cells = torch.stack([system.cell for system in systems])
+        pbc = torch.stack([system.pbc for system in systems])
+        edges = self._edges(systems, positions, cells, first)
+        latent = self.long_range(NodeFeatures([LayerFeatures(scalars)], edges), positions, cells, pbc, batch)
+        added = latent.atomic_energy if "atom" in energy.samples.names else latent.energy
+        values = added.to(energy.values.dtype)[_place(energy, first)][:, None]
+        addition = TensorMap(
+            found[self.target].keys, [TensorBlock(values, energy.samples, energy.components, energy.properties)]
+        )
+        if self.training:
+            addition = self.base.scaler.apply_scales(systems, {self.target: addition}, remove=True)[self.target]
+        total = TensorBlock(
+            energy.values + addition.block().values, energy.samples, energy.components, energy.properties
+        )
+        found[self.target] = TensorMap(found[self.target].keys, [total])
+        return found if "feature" in outputs else {name: found[name] for name in found if name != "feature"}
+
+    def _edges(self, systems: list[System], positions: Tensor, cells: Tensor, first: Tensor) -> Edges:
+        """Of the neighbour lists of metatrain, which may reach beyond the cutoff."""
+        lists = [system.get_neighbor_list(self.base.requested_nl).samples.values.long() for system in systems]
+        pairs = torch.cat([found[:, :2] + start for found, start in zip(lists, first, strict=True)])
+        shifts = [found[:, 2:].to(cell.dtype) @ cell for found, cell in zip(lists, cells, strict=True)]
+        vector = positions[pairs[:, 1]] - positions[pairs[:, 0]] + torch.cat(shifts)
+        inside = vector.detach().square().sum(1) < self.cutoff**2
+        return Edges(pairs[inside, 0], pairs[inside, 1], vector[inside])
+
+
+def architecture_of(model: Any) -> str:
+    """Name of a model's architecture in `ARCHITECTURES`; raises HostError where it is none of them."""
+    name = (*type(model).__module__.split("."), "")[1]
+    if name not in ARCHITECTURES or type(model) is not import_architecture(name).__model__:
+        raise HostError(
+            f"the long-range part can be attached to {' and '.join(ARCHITECTURES)} of metatrain, not to "
+            f"{type(model).__module__}.{type(model).__name__}"
+        )
+    return name
+
+
+def energy_target(model: Any) -> str:
+    """Name of a model's one target that is an energy of structures, in eV for positions in Å.
+
+    Raises:
+        HostError: none, several, or other units; or electrostatics of its own, which would be counted twice.
+    """
+    info = model.dataset_info
+    energies = [name for name, target in info.targets.items() if (target.quantity, target.sample_kind) == ENERGY]
+    if len(energies) != 1:
+        raise HostError(f"the targets of this model are {list(info.targets)}; allowed: one energy of structures")
+    units = (info.length_unit.lower(), info.targets[energies[0]].unit.lower())
+    if units[0] not in ("", "a", "angstrom") or units[1] not in ("", "ev"):
+        raise HostError(f"the units of this model are {' and '.join(units)}; allowed: angstrom and eV")
+    if model.hypers.get("long_range", {}).get("enable"):
+        raise HostError("this model has metatrain's own long_range; build it with long_range: {enable: false}")
+    return energies[0]
+
+
+ENERGY = ("energy", "system")
+
+
+def _place(block: TensorBlock, first: Tensor) -> Tensor:
+    """Place of each sample of a block among the atoms of the batch, or among its structures."""
+    system = block.samples.column("system").long()
+    return first[system] + block.samples.column("atom").long() if "atom" in block.samples.names else system
