@@ -45,7 +45,19 @@ _PLACES = {
     "save": "api",
 }
 #: Modules that `import les_plugins` alone gives.
-_MODULES = ("api", "config", "data", "electrostatics", "errors", "hosting", "io", "model", "storage", "units")
+_MODULES = (
+    "api",
+    "committee",
+    "config",
+    "data",
+    "electrostatics",
+    "errors",
+    "hosting",
+    "io",
+    "model",
+    "storage",
+    "units",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from torch import nn
 
+from les_plugins.committee import Committee, Member, RemoteCalculator, description, is_committee
+from les_plugins.committee.remote import python_of, python_variable
 from les_plugins.data.given_charge import any_charged
 from les_plugins.devices import check_device
 from les_plugins.errors import CheckpointError, HostError, LesPluginsWarning, quoted, raising
@@ -120,17 +122,19 @@ def save(
 
 
 def load(path: str | Path, device: str = "cpu", head: str | None = None, dtype: str | None = None) -> Any:
-    """ASE calculator of a checkpoint folder, or of a model of the zoo.
+    """ASE calculator of a checkpoint folder, of a model of the zoo, or of a committee of such models.
 
     Args:
-        path: the folder, or a name such as "water-mace" (`les-plugins zoo list`).
+        path: the folder, a name such as "water-mace" (`les-plugins zoo list`), or the file of a committee
+            (`les-plugins committee`).
         device: torch device to run on, "cpu" or "cuda"; wherever the checkpoint was saved.
         head: of a model with several heads, the one to use.
         dtype: "float32" or "float64": what the host's network computes in; as it was saved when None. The long-range
             part sums in float64 either way.
 
     Returns:
-        The calculator of its host, with energy, forces, stress, charges, dipole and born_effective_charges.
+        The calculator of its host, with energy, forces, stress, charges, dipole and born_effective_charges; of a
+        committee a `Committee`, with the mean over its members and energy_std, forces_std and so on.
 
     Raises:
         CheckpointError, HostError: see `load_model`; HostError also for a head that the model has not, and
@@ -138,6 +142,10 @@ def load(path: str | Path, device: str = "cpu", head: str | None = None, dtype: 
         DeviceError: the device does not exist on this machine.
     """
     check_device(device)
+    if is_committee(path):
+        if head is not None:
+            raise HostError(f"head is {head!r}, but {path} is a committee, which has no heads to choose from")
+        return _committee(Path(path), device, dtype)
     model, config = load_model(path, dtype)
     host = registry.host(config["host"])
     if head is None:
@@ -171,6 +179,46 @@ def load_model(path: str | Path, dtype: str | None = None) -> tuple[nn.Module, d
         return _rebuilt(host, state), config
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from None
+
+
+def load_committee(models: Sequence[str | Path], device: str = "cpu", dtype: str | None = None) -> Committee:
+    """The committee of some models, without a file of it.
+
+    Args:
+        models: checkpoint folders or names of the zoo, at least two.
+        device: torch device of all.
+        dtype: "float32" or "float64"; as each was saved when None.
+
+    Raises:
+        CheckpointError, HostError, DeviceError: as `load`; HostError also for models that are no committee.
+        ConfigError: fewer than two.
+    """
+    check_device(device)
+    return _of_members([Member.of(str(model)) for model in models], device, dtype)
+
+
+def _committee(path: Path, device: str, dtype: str | None) -> Committee:
+    return _of_members(description.read(path), device, dtype)
+
+
+def _of_members(members: Sequence[Member], device: str, dtype: str | None) -> Committee:
+    return Committee([_member(each, device, dtype) for each in members], [Path(each.model).name for each in members])
+
+
+def _member(member: Member, device: str, dtype: str | None) -> Any:
+    """The calculator of one model: of another Python where the user named one and its host is not here."""
+    known = {info.name: info for info in registry.hosts()}
+    info = known.get(member.host)
+    if info is not None and not info.available:
+        python = python_of(member.host)
+        if python is None:
+            raise HostError(
+                f"{member.model}: {info.problem or f'{member.host} is not installed'}; where it cannot be installed "
+                f"beside the other hosts, set {python_variable(member.host)} to the Python of an environment that has "
+                "it and les-plugins"
+            )
+        return RemoteCalculator(python, str(member.folder), device, dtype)
+    return load(member.folder, device, dtype=dtype)
 
 
 def _sign_and_susceptibility(

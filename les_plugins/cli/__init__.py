@@ -48,6 +48,7 @@ def _register() -> None:
     from les_plugins.cli import (
         analyze,
         check,
+        committee,
         compile,
         demo,
         evaluate,
@@ -75,6 +76,7 @@ def _register() -> None:
     app.command("compile")(compile.compile_model)
     app.command("predict")(predict.predict)
     app.command("evaluate")(evaluate.evaluate)
+    app.command("committee")(committee.committee)
     app.command("relax")(relax.relax)
     app.command("md")(md.md)
     app.command("lammps", context_settings=lammps.CONTEXT)(lammps.lammps)

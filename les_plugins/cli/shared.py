@@ -114,7 +114,7 @@ def open_model(
     """The ASE calculator of a checkpoint folder, and what identifies the model in reports.
 
     Args:
-        path: the folder, or the name of a model of the zoo.
+        path: the folder, the name of a model of the zoo, or the file of a committee.
         device: torch device.
         epsilon_infinity: ε_∞ in the place of the model's own, or None.
         head: of a model with several heads, the one to use.
@@ -125,12 +125,15 @@ def open_model(
         ConfigError: ε_∞ below 1, or for a model that it does not change.
     """
     from les_plugins import api
+    from les_plugins.committee import is_committee
     from les_plugins.devices import check_device
     from les_plugins.storage import checkpoint, zoo
 
     check_device(device)
     if epsilon_infinity is not None and not 1.0 <= epsilon_infinity < float("inf"):
         raise ConfigError(f"--epsilon-infinity is {epsilon_infinity}; allowed: a number of at least 1")
+    if is_committee(path):
+        return _open_committee(path, device, epsilon_infinity, head, dtype)
     path = zoo.resolve(path)
     calculator = api.load(path, device=device, head=head, dtype=dtype)
     config = checkpoint.read_config(path)
@@ -151,6 +154,36 @@ def open_model(
         **({} if dtype is None else {"dtype": dtype}),
     }
     return calculator, facts
+
+
+def _open_committee(
+    path: Path, device: str, epsilon_infinity: float | None, head: str | None, dtype: str | None
+) -> tuple[Any, dict[str, Any]]:
+    """As `open_model`, of a committee: its weights are those of all members, which its file has the hashes of."""
+    from les_plugins import api
+    from les_plugins.committee import description
+    from les_plugins.storage import checkpoint
+    from les_plugins.version import __version__
+
+    calculator = api.load(path, device=device, head=head, dtype=dtype)
+    if epsilon_infinity is not None:
+        if not calculator.has_long_range:
+            raise HostError(f"--epsilon-infinity: {path} has a member without a long-range part")
+        calculator.epsilon_infinity = epsilon_infinity
+    members = description.read(path)
+    return calculator, {
+        "path": str(path),
+        "weights_sha256": checkpoint.sha256(path),
+        "host": "committee",
+        "members": [
+            {"model": m.model, "host": m.host, "weights_sha256": m.weights_sha256, "config_sha256": m.config_sha256}
+            for m in members
+        ],
+        "les_plugins": __version__,
+        "long_range": None,
+        "epsilon_infinity": calculator.epsilon_infinity,
+        **({} if dtype is None else {"dtype": dtype}),
+    }
 
 
 def one_crystal(file: Path) -> Atoms:

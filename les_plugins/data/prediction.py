@@ -19,6 +19,8 @@ from les_plugins.io.files import whole_file
 #: What is written where the model has it, per structure and per atom; Z* is added when asked for.
 OF_STRUCTURE = ("energy", "long_range_energy", "short_range_energy", "stress", "dipole", "polarizability")
 OF_ATOMS = ("forces", "charges")
+#: Standard deviations over the members of a committee, of what is written anyway.
+_STD = "_std"
 SUFFIXES = (".xyz", ".extxyz")
 
 
@@ -50,6 +52,8 @@ def write_predictions(
             properties = [*OF_STRUCTURE, *OF_ATOMS, *([BORN] if born else [])]
             if not atoms.pbc.all():
                 properties.remove("stress")
+            if getattr(calculator, "is_committee", False):
+                properties += [f"{name}{_STD}" for name in properties]
             found = predict(calculator, atoms, properties, f"{source}, frame {number}")
             ase.io.write(file, predicted_frame(atoms, found), format="extxyz")
             for name in found:
@@ -65,13 +69,15 @@ def predicted_frame(atoms: Atoms, found: dict[str, Floats]) -> Atoms:
         found: predictions in ASE's shapes, as of `evaluation.predict`.
     """
     labelled: Atoms = atoms.copy()
-    for name in (*OF_STRUCTURE, *OF_ATOMS, BORN):
+    names = (*OF_STRUCTURE, *OF_ATOMS, BORN)
+    for name in (*names, *(f"{name}{_STD}" for name in names)):
         labelled.info.pop(name, None)
         labelled.arrays.pop(name, None)
     for name, value in found.items():
-        if name == "stress":
-            labelled.info[name] = voigt_6_to_full_3x3_stress(value)
-        elif name in OF_STRUCTURE:
+        if name.removesuffix(_STD) == "stress":
+            full = voigt_6_to_full_3x3_stress(value)
+            labelled.info[name] = full if name == "stress" else full.ravel()  # nine numbers, as ASE writes a stress
+        elif name.removesuffix(_STD) in OF_STRUCTURE:
             labelled.info[name] = float(value) if value.ndim == 0 else value
         else:
             labelled.arrays[name] = value if value.ndim == 1 else value.reshape(len(atoms), -1)

@@ -1,0 +1,38 @@
+"""`les-plugins committee`: several models as one, whose results carry the spread between them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from les_plugins.errors import DataError
+
+
+def committee(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Checkpoint folders or names of the zoo, two or more.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, NAME.committee.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Name several models a committee: predict, evaluate, md and les_plugins.load take its file as a MODEL."""
+    from les_plugins.committee import description
+
+    if output.exists():
+        raise DataError(f"{output} exists: give another --output")
+    members = description.write(output, models)
+    if as_json:
+        listed = [{"model": m.model, "host": m.host, "weights_sha256": m.weights_sha256} for m in members]
+        typer.echo(json.dumps({"committee": str(output), "members": listed}, indent=1, ensure_ascii=False))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for member in members:
+        console.print(f"{member.model}: {member.host}, weights {member.weights_sha256[:12]}", markup=False)
+    console.print(f"wrote {output}", markup=False)

@@ -1,0 +1,102 @@
+"""The calculator of several models: means, standard deviations, and what is no committee."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy_calculator import Toy, labelled, molecule
+
+from les_plugins.committee import Committee
+from les_plugins.data.evaluation import evaluate
+from les_plugins.errors import ConfigError, HostError
+
+#: Of the members, eV/Å².
+SPRINGS = (0.2, 0.3, 0.7)
+
+
+@pytest.fixture
+def committee() -> Committee:
+    return Committee([Toy(spring=spring) for spring in SPRINGS], ["soft", "middle", "stiff"])
+
+
+def test_results_are_means_and_standard_deviations(committee: Committee) -> None:
+    atoms = molecule(1)
+    atoms.calc = committee
+    mean, std = np.mean(SPRINGS), np.std(SPRINGS, ddof=1)
+    np.testing.assert_allclose(atoms.get_forces(), -mean * atoms.positions, rtol=1e-14)
+    np.testing.assert_allclose(committee.results["forces_std"], std * np.abs(atoms.positions), rtol=1e-14)
+    squares = 0.5 * (atoms.positions**2).sum()
+    assert committee.results["energy_std"] == pytest.approx(std * squares, rel=1e-13)  # of sums of four numbers
+    assert atoms.get_potential_energy() == pytest.approx(-7.0 + mean * squares, rel=1e-13)
+
+
+def test_a_property_of_one_derivative_is_asked_of_every_member(committee: Committee) -> None:
+    atoms = molecule(1)
+    born = committee.get_property("born_effective_charges", atoms)
+    np.testing.assert_allclose(born[0], -0.8 * np.eye(3), rtol=1e-14)
+    spread = committee.get_property("born_effective_charges_std", atoms)
+    np.testing.assert_allclose(spread, 0.0, atol=1e-15)  # rounding of a mean of three equal numbers
+    assert all("born_effective_charges" in member.asked[-1] for member in committee.members)
+
+
+def test_forces_are_the_derivative_of_the_energy(committee: Committee) -> None:
+    atoms, step = molecule(2), 1e-4
+    atoms.calc = committee
+    forces = atoms.get_forces()
+    energies = []
+    for shift in (step, -step):
+        moved = atoms.copy()
+        moved.positions[1, 2] += shift
+        moved.calc = committee
+        energies.append(moved.get_potential_energy())
+    difference = (energies[1] - energies[0]) / (2 * step)
+    assert forces[1, 2] == pytest.approx(difference, abs=1e-9)  # rounding of energies of 10 eV over the step
+
+
+def test_what_only_some_members_know_is_not_offered() -> None:
+    short = Toy()
+    short.implemented_properties = ["energy", "forces"]
+    committee = Committee([Toy(), short])
+    assert "charges" not in committee.implemented_properties
+    assert "charges_std" not in committee.implemented_properties
+    assert {"forces", "forces_std"} <= set(committee.implemented_properties)
+
+
+def test_elements_are_those_that_all_members_know() -> None:
+    other = Toy()
+    other.known_elements = (8, 14)
+    assert Committee([Toy(), other]).known_elements == [8]
+    other.known_elements = (14,)
+    with pytest.raises(HostError, match="no element in common"):
+        Committee([Toy(), other])
+
+
+def test_one_model_is_no_committee() -> None:
+    with pytest.raises(ConfigError, match="at least two"):
+        Committee([Toy()])
+
+
+def test_members_read_a_total_charge_all_or_none() -> None:
+    charged = Toy()
+    charged.takes_total_charge = True
+    with pytest.raises(HostError, match="charged take a total charge and neutral not"):
+        Committee([charged, Toy()], ["charged", "neutral"])
+
+
+def test_evaluation_puts_errors_beside_the_spread(committee: Committee) -> None:
+    frames = [labelled(molecule(seed), Toy(spring=0.5)) for seed in range(6)]
+    found = evaluate(committee, frames)
+    calibration = found.calibrations["forces"]
+    lengths = np.concatenate([np.sqrt((atoms.positions**2).mean(1)) for atoms in frames])
+    np.testing.assert_allclose(calibration.error, 0.1 * lengths, rtol=1e-12)
+    np.testing.assert_allclose(calibration.spread, np.std(SPRINGS, ddof=1) * lengths, rtol=1e-12)
+    assert calibration.factor == pytest.approx(0.1 / np.std(SPRINGS, ddof=1), rel=1e-12)
+    assert calibration.rank_correlation == pytest.approx(1.0, abs=1e-12)
+    assert found.metrics()["forces"]["committee"]["count"] == 18
+    assert found.metrics()["energy"]["committee"]["count"] == 6
+
+
+def test_a_single_model_has_no_calibration() -> None:
+    found = evaluate(Toy(), [labelled(molecule(1), Toy(spring=0.5))])
+    assert not found.calibrations
+    assert "committee" not in found.metrics()["forces"]
