@@ -96,7 +96,7 @@ def evaluate(
             crystal_polarizability,
             dtype,
         )
-        pictures = [] if plots is None else plotting.parity_plots(result, plots, model=model.name)
+        pictures = [] if plots is None else _pictures(result, plots, model.name)
     if as_json:
         typer.echo(json.dumps(_report(result, found, facts, file, device, pictures), indent=1, ensure_ascii=False))
     else:
@@ -150,6 +150,20 @@ def compare(
     )
     say_boundaries(file, boundaries)
     return result, found, facts
+
+
+def _pictures(result: Evaluation, folder: Path, model: str) -> list[Path]:
+    """Parity plots and, of a committee, error against spread."""
+    from les_plugins.plots import calibration, plotting
+
+    caption = f"{model}, {result.frames:,} frames"
+    return [
+        *plotting.parity_plots(result, folder, model=model),
+        *(
+            calibration.calibration_plot(found, folder / f"{name}-spread.png", caption)
+            for name, found in result.calibrations.items()
+        ),
+    ]
 
 
 def _report(
@@ -208,6 +222,8 @@ def _print(result: Evaluation, found: Survey, facts: dict[str, Any], file: Path,
             f"{_ratio(within.get('off_diagonal'))}; elements of opposite charge raise the R² of all elements for free",
             soft_wrap=True,
         )
+    if result.calibrations:
+        console.print(_spread_table(result))
     if (rule := result.sum_rule) is not None:
         console.print(
             f"acoustic sum rule, mean Z* per atom (RMS, largest): predicted {rule.predicted_rms:.2g}, "
@@ -223,6 +239,21 @@ def _print(result: Evaluation, found: Survey, facts: dict[str, Any], file: Path,
         console.print(f"note: {escape(line)}", soft_wrap=True)
     for path in pictures:
         console.print(f"plot: {escape(str(path))}", soft_wrap=True)
+
+
+def _spread_table(result: Evaluation) -> Table:
+    """Of a committee: its errors beside the spread of its members."""
+    from les_plugins.data.evaluation import QUANTITIES
+
+    table = Table("committee", "unit")
+    for column in ("RMS error", "RMS spread", "error / spread", "rank correlation", "values"):
+        table.add_column(column, justify="right")
+    for name, found in result.calibrations.items():
+        quantity = QUANTITIES[name]
+        lengths = (_digits(quantity.shown_factor * value) for value in (found.rms_error, found.rms_spread))
+        ratios = (_ratio(found.factor), _ratio(found.rank_correlation))
+        table.add_row(quantity.title, quantity.shown_unit, *lengths, *ratios, str(len(found.error)))
+    return table
 
 
 def _rows(comparison: Comparison) -> list[tuple[tuple[str, str], Errors]]:

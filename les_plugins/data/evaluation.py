@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from numpy.typing import NDArray
 
+from les_plugins.data.calibration import Calibration
 from les_plugins.data.cautions import coming_from
 from les_plugins.data.given_charge import ChargedFrames
 from les_plugins.data.index_order import IndexOrder
@@ -128,6 +129,7 @@ class Evaluation:
         sum_rule: of Born charges, where they were compared.
         skipped: why something that the file has was not compared, or only in part.
         notes: what to know when reading the numbers.
+        calibrations: of a committee, errors beside the spread of its members, by key of `QUANTITIES`.
     """
 
     comparisons: dict[str, Comparison] = field(default_factory=dict)
@@ -136,11 +138,12 @@ class Evaluation:
     sum_rule: SumRule | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, Any]:
         """Every number as JSON types: by quantity, its unit, then all, diagonal, off_diagonal and by_element.
 
-        Born charges have `r2_within_elements` besides.
+        Born charges have `r2_within_elements` besides, quantities of a committee `committee`.
         """
         tables: dict[str, Any] = {}
         for name, comparison in self.comparisons.items():
@@ -151,6 +154,8 @@ class Evaluation:
             if within := comparison.r2_within_elements():
                 table["r2_within_elements"] = within
             tables[name] = table
+        for name, calibration in self.calibrations.items():
+            tables[name]["committee"] = calibration.to_dict()
         if self.sum_rule is not None:
             tables[BORN]["acoustic_sum_rule"] = vars(self.sum_rule).copy()
         return tables
@@ -207,9 +212,11 @@ def evaluate(
         extra = ["charges"] if "dipole" in references else []
         crystal = "polarizability" in references and bool(atoms.pbc.all())
         extra += ["dielectric_tensor"] if crystal else []
-        predictions = predict(calculator, atoms, [*references, *extra], where)
+        spreads = [f"{name}_std" for name in references] if getattr(calculator, "is_committee", False) else []
+        predictions = predict(calculator, atoms, [*references, *extra, *spreads], where)
         if crystal:
             predictions.pop("polarizability", None)
+            predictions.pop("polarizability_std", None)
             if (tensor := predictions.get("dielectric_tensor")) is not None:
                 predictions["polarizability"] = VACUUM_PERMITTIVITY * abs(atoms.cell.volume) * (tensor - np.eye(3))
         for name in sorted(references.keys() - predictions.keys()):
@@ -272,6 +279,7 @@ class _Gathered:
         self._values: dict[str, list[tuple[Floats, Floats]]] = {}
         self._elements: dict[str, list[NDArray[np.uint8]]] = {}
         self._diagonals: dict[str, list[NDArray[np.bool_]]] = {}
+        self._calibrations: dict[str, list[Calibration]] = {}
         self._skipped: dict[tuple[str, str], int] = {}
         self._compositions: list[NDArray[np.int64]] = []
         self._sums: list[tuple[Floats, Floats]] = []
@@ -286,12 +294,18 @@ class _Gathered:
     ) -> None:
         self._frames, self._atoms = self._frames + 1, self._atoms + len(atoms)
         for name, reference in references.items():
-            r, p = reference, predictions[name]
+            r, p, s = reference, predictions[name], predictions.get(f"{name}_std")
             if name == "energy":
                 self._compositions.append(np.bincount(atoms.numbers, minlength=119))
                 r, p = r / len(atoms), p / len(atoms)
+                s = None if s is None else s / len(atoms)
             if name == "polarizability":  # symmetric: six independent components, the diagonal first
                 r, p = voigt(r), voigt(p)
+                s = None if s is None else voigt(s)
+            if s is not None:
+                rows = len(atoms) if r.shape[:1] == (len(atoms),) and name in ("forces", BORN) else 1
+                calibration = Calibration.of(name, *(value.reshape(rows, -1) for value in (r, p, s)))
+                self._calibrations.setdefault(name, []).append(calibration)
             self._values.setdefault(name, []).append((r.ravel(), p.ravel()))
             if r.shape[:1] == (len(atoms),) and name in ("forces", BORN):
                 of_atom = np.repeat(atoms.numbers.astype(np.uint8), r[0].size)
@@ -320,6 +334,7 @@ class _Gathered:
                     np.concatenate(self._elements[name]) if name in self._elements else None,
                     np.concatenate(self._diagonals[name]) if name in self._diagonals else None,
                 )
+        result.calibrations = {name: Calibration.joined(parts) for name, parts in self._calibrations.items()}
         if self._sums:
             reference, predicted = (np.stack(side) for side in zip(*self._sums, strict=True))
             measures = [measure for p in (predicted, reference) for measure in (_rms(p), float(np.abs(p).max()))]

@@ -37,6 +37,8 @@ SERIES: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "dipole": ("e·Å", (3,)),
     "current": ("e·Å/fs", (3,)),
     "polarizability": ("e²·Å²/eV", (3, 3)),
+    "energy_std": ("eV", ()),
+    "largest_forces_std": ("eV/Å", ()),
 }
 #: Recorded in every run.
 ALWAYS = tuple(list(SERIES)[:9])
