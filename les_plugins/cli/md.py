@@ -75,6 +75,13 @@ def md(
     ] = None,
     head: Head = None,
     dtype: Dtype = None,
+    warn_above: Annotated[
+        float | None,
+        typer.Option(help="eV/Å: warn when the members of a committee differ by more (0.5).", show_default=False),
+    ] = None,
+    stop_above: Annotated[
+        float | None, typer.Option(help="eV/Å: stop when they differ by more.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Simulate START with MODEL and record positions, velocities, J(t), P(t) and α(t) to an HDF5 file."""
@@ -83,8 +90,12 @@ def md(
     from les_plugins.data.frames import Boundaries, check_elements_of
     from les_plugins.data.given_charge import given_charge, ignored_charge
     from les_plugins.dynamics import Field, Settings, Trajectory, run
+    from les_plugins.dynamics.watch import WARN_ABOVE, Watch
     from les_plugins.storage import checkpoint
 
+    watch = None
+    if warn_above is not None or stop_above is not None:
+        watch = Watch(WARN_ABOVE if warn_above is None else warn_above, stop_above)
     if output.suffix != SUFFIX:
         raise typer.BadParameter(f"{output} must end in {SUFFIX}", param_hint="--output")
     if field is None and (pulse_center is not None or pulse_width is not None or pulse_wavenumber):
@@ -140,6 +151,7 @@ def md(
                 resume=resume,
                 save_every=save_every,
                 track=begin,
+                watch=watch,
             )
     given = None if getattr(calculator, "takes_total_charge", False) else given_charge(structure)
     notes = [] if given is None else [ignored_charge(given, str(start))]
@@ -159,6 +171,8 @@ def md(
         f"{', '.join(outcome.series)}; {outcome.seconds:.0f} s"
     )
     console.print(f"temperature {summary['temperature_mean']:.1f} K on average")
+    if (largest := summary.get("largest_forces_std")) is not None:
+        console.print(f"committee: forces differ by at most {largest:.3g} eV/Å (standard deviation) in the frames")
     for note in notes:
         console.print(f"note: {note}", markup=False)
 
@@ -216,4 +230,7 @@ def _kept(output: Path) -> str:
 
 
 def _summary(trajectory: Any) -> dict[str, Any]:
-    return {"temperature_mean": float(trajectory["temperature"].mean())}
+    found = {"temperature_mean": float(trajectory["temperature"].mean())}
+    if "largest_forces_std" in trajectory.names:
+        found["largest_forces_std"] = float(trajectory["largest_forces_std"].max())
+    return found

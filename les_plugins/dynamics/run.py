@@ -23,6 +23,7 @@ from les_plugins.dynamics.integrators import Integrator, set_velocities
 from les_plugins.dynamics.lock import only_run
 from les_plugins.dynamics.restart import damaged_state, load_state, write_description, write_state
 from les_plugins.dynamics.settings import Settings
+from les_plugins.dynamics.watch import FORCES_STD, Watch, check_committee, spread_of_forces, stopped
 from les_plugins.dynamics.writer import Writer
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.hosting.current import CURRENT
@@ -61,6 +62,7 @@ def run(
     resume: bool = False,
     save_every: float = 10.0,
     track: Callable[[range], Iterable[int]] = iter,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Simulate, and record to an HDF5 file; settings go to `<output>.json`, the state to `<output>.restart.npz`.
 
@@ -74,16 +76,22 @@ def run(
         save_every: wall time between saved states, s; 0 saves one with every frame, safe from a kill but not from a
             power cut.
         track: wraps the step numbers, for a progress bar.
+        watch: of a committee, how far its members may differ; the default thresholds when None.
 
     Raises:
         ConfigError, GeometryError: settings that are impossible, or others than those of the run to be resumed.
-        DataError: the output exists or cannot be written, the simulation came apart.
+        DataError: the output exists or cannot be written, the simulation came apart, the members of a committee differ
+            by more than `watch` allows.
         HostError: the model cannot take a field, or has no Born charges for the current.
     """
     facts = dict(facts or {})
     atoms = start.copy()
     atoms.calc = calculator
     _check_abilities(calculator, settings)
+    if watch is not None:
+        check_committee(calculator)
+    elif FORCES_STD in calculator.implemented_properties:
+        watch = Watch()
     if output.is_symlink():
         output = output.resolve()  # the state lies beside the file itself, and a longer copy takes its place
     with only_run(output), _given_back(calculator):
@@ -97,7 +105,7 @@ def run(
             first = int(found[1]["step"])
         try:
             recorder.names = writer.names
-            frames = _steps(recorder, writer, output, first, found is None, save_every, track)
+            frames = _steps(recorder, writer, output, first, found is None, save_every, track, watch)
         finally:
             writer.close()
     return Outcome(frames, settings.steps, first, time.monotonic() - began, recorder.names, velocities)
@@ -114,7 +122,8 @@ def _begun(atoms: Atoms, output: Path, settings: Settings, facts: Mapping[str, A
     recorder.evaluate()
     found = atoms.calc.results
     observed = {"field": settings.field is not None, "current": settings.current}
-    observed |= {name: name in found for name in ("dipole", "polarizability")}
+    observed |= {name: name in found for name in ("dipole", "polarizability", "energy_std")}
+    observed["largest_forces_std"] = FORCES_STD in found
     names = tuple(name for name in SERIES if name in ALWAYS or observed[name])
     attributes: dict[str, Any] = {
         "degrees_of_freedom": recorder.integrator.degrees_of_freedom,
@@ -186,6 +195,7 @@ def _steps(
     record_first: bool,
     save_every: float,
     track: Callable[[range], Iterable[int]],
+    watch: Watch | None,
 ) -> int:
     """From step `first` to the last one; returns the number of frames."""
     settings, frames, saved = recorder.settings, first // recorder.settings.every + 1, -math.inf
@@ -199,8 +209,11 @@ def _steps(
         if due:
             writer.write(step // settings.every, recorder.values(step))
             frames = step // settings.every + 1
-            if time.monotonic() - saved >= save_every or step + settings.every > settings.steps:
-                saved = _save(recorder, writer, output, step, frames, save_every > 0)
+        if watch is not None and (why := watch.look(recorder.atoms, step)) is not None:
+            _save(recorder, writer, output, step, frames, save_every > 0)
+            raise stopped(output, recorder.atoms, why)
+        if due and (time.monotonic() - saved >= save_every or step + settings.every > settings.steps):
+            saved = _save(recorder, writer, output, step, frames, save_every > 0)
     if settings.steps % settings.every and settings.steps > first:
         _save(recorder, writer, output, settings.steps, frames, save_every > 0)
     return frames
@@ -268,7 +281,9 @@ class _Recorder:
         }
         if self.settings.field is not None:
             found["field"] = self.settings.field.at(step * self.settings.timestep)
-        for name in ("dipole", "polarizability"):
+        if "largest_forces_std" in self.names:
+            found["largest_forces_std"] = spread_of_forces(results).max()
+        for name in ("dipole", "polarizability", "energy_std"):
             if name in self.names:
                 found[name] = results[name] if name in results else atoms.calc.get_property(name, atoms)
         if "current" in self.names:
@@ -299,6 +314,8 @@ def _check_abilities(calculator: Any, settings: Settings) -> None:
     if settings.current and BORN not in calculator.implemented_properties:
         raise HostError("current: the model predicts no Born charges: it has no long-range part; use --no-current")
     if settings.field is not None and not getattr(calculator, "takes_external_field", False):
+        if getattr(calculator, "is_committee", False):
+            raise HostError("field: a committee takes none; simulate with one of its models")
         if getattr(calculator, "has_long_range", False):
             raise HostError("field: this host's adapter cannot apply fields yet; MACE's and NequIP's can")
         raise HostError("field: this model has no long-range part that a field could act on")
