@@ -41,6 +41,10 @@ Epsilon = Annotated[
         show_default=False,
     ),
 ]
+ByModel = Annotated[
+    bool,
+    typer.Option("--by-model", help="Trajectories of several models: a spectrum of each, their mean and spread."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Correction = Enum("Correction", {n: n for n in ("harmonic", "standard", "schofield")}, type=str)  # type: ignore[misc]
 _HARMONIC = Correction("harmonic")
@@ -69,24 +73,32 @@ def ir(
         float | None, typer.Option(help="K, in the place of the trajectory's mean.", show_default=False)
     ] = None,
     epsilon_infinity: Epsilon = None,
+    by_model: ByModel = False,
     as_json: AsJson = False,
 ) -> None:
     """Infrared absorption from J(t): n(ν) α(ν) in cm⁻¹ for periodic trajectories."""
     from les_plugins import spectra
 
-    samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
-    volumes = samples.volumes() if samples.is_periodic else None
-    kelvin = samples.temperatures() if temperature is None else spectra.check_temperature(temperature, "--temperature")
-    currents = samples.currents(epsilon_infinity)
-    found = spectra.infrared(currents, samples.interval, kelvin, volumes, how, correction.value)
-    volume = None if volumes is None else samples.volume()
+    how, groups = spectra.Welch(resolution, window, blocks), _groups(trajectories, skip, by_model)
+    if temperature is not None:
+        spectra.check_temperature(temperature, "--temperature")
+
+    def spectrum(samples: Any) -> list[Any]:
+        volumes = samples.volumes() if samples.is_periodic else None
+        kelvin = samples.temperatures() if temperature is None else temperature
+        currents = samples.currents(epsilon_infinity)
+        return [spectra.infrared(currents, samples.interval, kelvin, volumes, how, correction.value)]
+
+    found = _over_models([spectrum(samples) for samples in groups])
+    samples = groups[0]
+    volume = samples.volume() if samples.is_periodic else None
     notes = {
         "temperature_K": samples.temperature() if temperature is None else temperature,
         "volume_A3": volume,
         "epsilon_infinity": samples.epsilon_infinity if epsilon_infinity is None else epsilon_infinity,
         "quantum correction": correction.value,
     }
-    _report([found], samples, notes, output, limits, overlay, mark, as_json, scaled=volume is None)
+    _report(found, groups, notes, output, limits, overlay, mark, as_json, scaled=volume is None)
 
 
 def raman(
@@ -103,26 +115,30 @@ def raman(
     laser: Annotated[
         float | None, typer.Option(help="nm: the factor (1 − ν/ν0)⁴ of this light.", show_default=False)
     ] = None,
+    by_model: ByModel = False,
     as_json: AsJson = False,
 ) -> None:
     """Raman spectra from α(t): isotropic, anisotropic, parallel and perpendicular."""
     from les_plugins import spectra
 
-    samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
-    alphas = samples.polarizabilities()
-    spectra.check_anisotropic(alphas, str(trajectories[0]))
-    if bose:
-        samples.temperatures()  # says which is not above 0
-    kelvin = samples.temperature()
-    found = spectra.raman(alphas, samples.interval, how, kelvin if bose else None, laser)
-    ratio = found.depolarization_ratio(*limits)
+    how, groups = spectra.Welch(resolution, window, blocks), _groups(trajectories, skip, by_model)
+
+    def spectrum(samples: Any) -> Any:
+        alphas = samples.polarizabilities()
+        spectra.check_anisotropic(alphas, str(samples.trajectories[0].path))
+        if bose:
+            samples.temperatures()  # says which is not above 0
+        return spectra.raman(alphas, samples.interval, how, samples.temperature() if bose else None, laser)
+
+    each, kelvin = [spectrum(samples) for samples in groups], groups[0].temperature()
+    parts = _over_models([[part.isotropic, part.anisotropic, part.parallel, part.perpendicular] for part in each])
+    ratio = spectra.Raman(*parts).depolarization_ratio(*limits)
     notes = {
         "Bose factor": f"at {kelvin:.1f} K" if bose else "none",
         "laser_nm": laser,
         "depolarization ratio": ratio if math.isfinite(ratio) else None,
     }
-    parts = [found.isotropic, found.anisotropic, found.parallel, found.perpendicular]
-    _report(parts, samples, notes, output, limits, overlay, mark, as_json, scaled=True)
+    _report(parts, groups, notes, output, limits, overlay, mark, as_json, scaled=True)
 
 
 def conductivity(
@@ -156,7 +172,7 @@ def conductivity(
         "static_conductivity_error_S/m": static["error"],
         "Green-Kubo window_fs": [0.5 * correlation_time, correlation_time],
     }
-    _report([found], samples, notes, output, limits, overlay, mark, as_json)
+    _report([found], [samples], notes, output, limits, overlay, mark, as_json)
 
 
 def dielectric(
@@ -192,7 +208,7 @@ def dielectric(
         "epsilon_0": static,
         "epsilon_0_error": error,
     }
-    _report([found], samples, notes, output, limits, overlay, mark, as_json)
+    _report([found], [samples], notes, output, limits, overlay, mark, as_json)
 
 
 def velocities(
@@ -226,14 +242,38 @@ def velocities(
         )
         parts.append(replace(found, name="all" if number is None else chemical_symbols[number]))
     _report(
-        parts, samples, {"temperature_K": samples.temperature()}, output, limits, overlay, mark, as_json, scaled=True
+        parts, [samples], {"temperature_K": samples.temperature()}, output, limits, overlay, mark, as_json, scaled=True
     )
+
+
+def _groups(trajectories: list[Path], skip: float, by_model: bool) -> list[Any]:
+    """One group of trajectories, or one a model."""
+    from les_plugins import spectra
+
+    if not by_model:
+        return [_samples(trajectories, skip)]
+    groups = spectra.by_model(trajectories, skip)
+    for samples in groups:
+        _warn_of_changing_fields(samples)
+    return groups
+
+
+def _over_models(found: list[list[Any]]) -> list[Any]:
+    """Spectra of the one group, or their mean over the models, part by part."""
+    from les_plugins import spectra
+
+    return found[0] if len(found) == 1 else [spectra.over_models(parts) for parts in zip(*found, strict=True)]
 
 
 def _samples(trajectories: list[Path], skip: float) -> Any:
     from les_plugins.spectra import Samples
 
     samples = Samples.open(trajectories, skip)
+    _warn_of_changing_fields(samples)
+    return samples
+
+
+def _warn_of_changing_fields(samples: Any) -> None:
     for each in samples.trajectories:
         field = each.settings.get("field")
         if isinstance(field, str) or (isinstance(field, dict) and field.get("center") is not None):
@@ -242,7 +282,25 @@ def _samples(trajectories: list[Path], skip: float) -> Any:
                 LesPluginsWarning,
                 stacklevel=2,
             )
-    return samples
+
+
+def _facts(groups: list[Any]) -> dict[str, Any]:
+    """What was analysed, of all models."""
+    facts = groups[0].facts()
+    for samples in groups[1:]:
+        other = samples.facts()
+        for name in ("trajectories", "frames", "duration_ps", "model"):
+            facts[name] = facts[name] + other[name]
+    facts["temperature_K"] = sum(samples.temperature() for samples in groups) / len(groups)
+    return facts  # type: ignore[no-any-return]
+
+
+def _title(groups: list[Any]) -> str:
+    if len(groups) == 1:
+        return str(groups[0].title)
+    facts = _facts(groups)
+    size = f"{groups[0].n_atoms} atoms, {facts['temperature_K']:.0f} K, {facts['duration_ps']:.3g} ps"
+    return f"{len(groups)} models: {size}; bands: sampling, and between models"
 
 
 def check_limits(limits: tuple[float, float], output: Path | None) -> None:
@@ -263,7 +321,7 @@ def _error_in_words(found: Any) -> str:
 
 def _report(
     found: list[Any],
-    samples: Any,
+    groups: list[Any],
     notes: dict[str, Any],
     output: Path | None,
     limits: tuple[float, float],
@@ -291,7 +349,7 @@ def _report(
             raise DataError(f"{part.name} is not finite at {place:.0f} cm⁻¹: what was given is too large or too small")
     if not len(shown[0].wavenumber):
         raise DataError(f"no point of the spectrum lies between {limits[0]:g} and {limits[1]:g} cm⁻¹")
-    curves = [Curve(part.name, part.wavenumber, part.value, part.error) for part in shown]
+    curves = [Curve(part.name, part.wavenumber, part.value, part.error, part.model_error) for part in shown]
     notes = {**found[0].notes, **notes}
     files = []
     if output is not None:
@@ -299,22 +357,23 @@ def _report(
         described = {**notes, "unit": found[0].unit, "error": _error_in_words(found[0])}
         write_csv(table, "wavenumber_cm-1", curves, described)
         label = f"{found[0].name} ({found[0].unit})" if len(found) == 1 else f"intensity ({found[0].unit})"
-        plot(picture, curves, _AXIS, label, limits, samples.title, reference, scaled, marks or (), "bands of --mark")
+        plot(picture, curves, _AXIS, label, limits, _title(groups), reference, scaled, marks or (), "bands of --mark")
         files = [str(table), str(picture)]
     if as_json:
         listed = {
             part.name: {
                 "value": part.value.tolist(),
                 "error": None if part.error is None else part.error.tolist(),
+                **({} if part.model_error is None else {"model_error": part.model_error.tolist()}),
                 "unit": part.unit,
             }
             for part in shown
         }
-        report = {"samples": samples.facts(), "notes": notes, "files": files}
+        report = {"samples": _facts(groups), "notes": notes, "files": files}
         typer.echo(json.dumps(report | {"wavenumber": shown[0].wavenumber.tolist(), "spectra": listed}, indent=1))
         return
     console = Console(highlight=False, soft_wrap=True)
-    facts = samples.facts()
+    facts = _facts(groups)
     console.print(
         f"{len(facts['trajectories'])} trajectories, {facts['duration_ps']:.3g} ps at {facts['temperature_K']:.0f} K; "
         f"{notes['blocks']} blocks of {notes['block_fs'] / 1000:.3g} ps, segments of {notes['segment_fs'] / 1000:.3g} "
@@ -325,6 +384,7 @@ def _report(
         console.print(
             f"{part.name}: highest at {part.peak:.0f} cm⁻¹, {part.value[top]:.4g}"
             + (f" {part.unit}" if part.error is None else f" ± {part.error[top]:.2g} {part.unit}")
+            + ("" if part.model_error is None else f", between models ± {part.model_error[top]:.2g}")
         )
     if found[0].error is None:
         console.print(f"error: {_error_in_words(found[0])}")

@@ -28,12 +28,20 @@ class Curve:
         label: in legend and CSV.
         x, y: (M,).
         error: (M,) or None.
+        model_error: (M,) or None; a second, lighter band.
     """
 
     label: str
     x: Floats
     y: Floats
     error: Floats | None = None
+    model_error: Floats | None = None
+
+    def columns(self) -> list[tuple[str, Floats]]:
+        """Values and errors with their names."""
+        named = [(self.label, self.y), (f"error of {self.label}", self.error)]
+        named.append((f"model error of {self.label}", self.model_error))
+        return [(name, values) for name, values in named if values is not None]
 
 
 def read_curve(path: Path) -> Curve:
@@ -87,14 +95,10 @@ def write_csv(path: Path, x_name: str, curves: Sequence[Curve], notes: Mapping[s
         for name, value in notes.items():
             file.write(f"# {name}: {value}\n")
         writer = csv.writer(file)
-        header = [x_name]
-        for curve in curves:
-            header += [curve.label] if curve.error is None else [curve.label, f"error of {curve.label}"]
-        writer.writerow(header)
-        columns = [curves[0].x]
-        for curve in curves:
-            columns += [curve.y] if curve.error is None else [curve.y, curve.error]
-        writer.writerows([f"{number:.8g}" for number in row] for row in zip(*columns, strict=True))
+        columns = [(x_name, curves[0].x), *(column for curve in curves for column in curve.columns())]
+        writer.writerow([name for name, _ in columns])
+        numbers = zip(*(values for _, values in columns), strict=True)
+        writer.writerows([f"{number:.8g}" for number in row] for row in numbers)
 
 
 def plot(
@@ -137,9 +141,10 @@ def plot(
         axes = figure.subplots()
         for curve, colour in zip(curves, _COLOURS * (1 + len(curves) // len(_COLOURS)), strict=False):
             axes.plot(curve.x, curve.y, color=colour, linewidth=1.0, label=curve.label, zorder=3)
-            if curve.error is not None:
-                low, high = curve.y - curve.error, curve.y + curve.error
-                axes.fill_between(curve.x, low, high, color=colour, alpha=0.25, linewidth=0, zorder=2)
+            for width, alpha in ((curve.error, 0.35), (curve.model_error, 0.15)):
+                if width is not None:
+                    low, high = curve.y - width, curve.y + width
+                    axes.fill_between(curve.x, low, high, color=colour, alpha=alpha, linewidth=0, zorder=2)
         inside = limits or (min(curve.x.min() for curve in curves), max(curve.x.max() for curve in curves))
         if reference is not None:
             height, label = reference.y, f"{reference.label} (measured)"

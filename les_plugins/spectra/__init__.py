@@ -2,6 +2,7 @@
 
 from les_plugins.spectra.dielectric import dipole_from_current, static_dielectric_constant
 from les_plugins.spectra.estimate import Spectrum, Welch, check_temperature, power_spectrum
+from les_plugins.spectra.models import by_model, over_models
 from les_plugins.spectra.optical import (
     conductivity_spectrum,
     dielectric_loss,
@@ -17,6 +18,7 @@ __all__ = [
     "Samples",
     "Spectrum",
     "Welch",
+    "by_model",
     "check_anisotropic",
     "check_temperature",
     "conductivity_spectrum",
@@ -26,6 +28,7 @@ __all__ = [
     "energy_drift",
     "green_kubo",
     "infrared",
+    "over_models",
     "power_spectrum",
     "radial_distribution",
     "raman",

@@ -38,9 +38,20 @@ def check_together(trajectories: Sequence[Trajectory]) -> None:
         seen[name] = each
     for other in trajectories[1:]:
         _same_system(one, other)
+        _same_model(one, other)
         _same_way(one, other)
+        _same_susceptibility(one, other)
         _same_state(one, other)
     _no_copies(trajectories)
+
+
+def check_models(trajectories: Sequence[Trajectory]) -> None:
+    """As `check_together`, of trajectories of several models, one of each: all but the model has to be the same."""
+    one = trajectories[0]
+    for other in trajectories[1:]:
+        _same_system(one, other)
+        _same_way(one, other)
+        _same_state(one, other)
 
 
 def _same_system(one: Trajectory, other: Trajectory) -> None:
@@ -57,6 +68,17 @@ def _same_system(one: Trajectory, other: Trajectory) -> None:
         _refuse(one, other, "pbc", *(" ".join("FT"[int(flag)] for flag in each.pbc) for each in (one, other)))
 
 
+def _same_model(one: Trajectory, other: Trajectory) -> None:
+    for key, words in _FACTS.items():
+        known = [each.facts.get(key) for each in (one, other)]
+        if key in one.facts and key in other.facts and known[0] != known[1]:
+            shown = [str(value)[:12] if key.endswith("sha256") else value for value in known]
+            shown = ["not given" if value is None else text for text, value in zip(shown, known, strict=True)]
+            _refuse(one, other, words, *shown)
+    if one.facts and other.facts and one.facts.get("head") != other.facts.get("head"):
+        _refuse(one, other, "head of the model", *(each.facts.get("head", "the default") for each in (one, other)))
+
+
 def _same_way(one: Trajectory, other: Trajectory) -> None:
     if other.interval != one.interval:
         raise DataError(
@@ -66,14 +88,6 @@ def _same_way(one: Trajectory, other: Trajectory) -> None:
     for name in _SETTINGS:
         if one.settings.get(name) != other.settings.get(name):
             _refuse(one, other, name, one.settings.get(name), other.settings.get(name))
-    for key, words in _FACTS.items():
-        known = [each.facts.get(key) for each in (one, other)]
-        if key in one.facts and key in other.facts and known[0] != known[1]:
-            shown = [str(value)[:12] if key.endswith("sha256") else value for value in known]
-            shown = ["not given" if value is None else text for text, value in zip(shown, known, strict=True)]
-            _refuse(one, other, words, *shown)
-    if one.facts and other.facts and one.facts.get("head") != other.facts.get("head"):
-        _refuse(one, other, "head of the model", *(each.facts.get("head", "the default") for each in (one, other)))
     if one.settings.get("field") != other.settings.get("field"):
         _refuse(one, other, "field", *(_field_of(each) for each in (one, other)))
     if one.constraints_text != other.constraints_text or one.degrees_of_freedom != other.degrees_of_freedom:
@@ -82,6 +96,9 @@ def _same_way(one: Trajectory, other: Trajectory) -> None:
     frictions = [_friction(each) for each in (one, other)]
     if frictions[0] != frictions[1]:
         _refuse(one, other, "Langevin friction", *(f"{each:g}/fs" for each in frictions))
+
+
+def _same_susceptibility(one: Trajectory, other: Trajectory) -> None:
     if one.susceptibility is not None and other.susceptibility is not None:
         low, high = sorted((1.0 + one.susceptibility, 1.0 + other.susceptibility))
         if high > (1.0 + _SAME_SUSCEPTIBILITY) * low:

@@ -94,6 +94,7 @@ class Spectrum:
         unit: of value and error.
         blocks: number of blocks or trajectories behind the error.
         notes: how it was made, by name.
+        model_error: (F,) standard deviation between models, where it is the mean of several (`models.over_models`).
     """
 
     wavenumber: Floats
@@ -103,18 +104,24 @@ class Spectrum:
     unit: str
     blocks: int
     notes: dict[str, Any]
+    model_error: Floats | None = None
 
     def times(self, factor: Floats | float, name: str, unit: str) -> Spectrum:
         """The spectrum times a number or a function of the wavenumber."""
         with np.errstate(over="ignore", invalid="ignore"):  # a quantum correction may be infinite where nobody looks
-            value, error = factor * self.value, None if self.error is None else np.abs(factor) * self.error
-        return replace(self, value=value, error=error, name=name, unit=unit)
+            value = factor * self.value
+            error, between = (
+                None if width is None else np.abs(factor) * width for width in (self.error, self.model_error)
+            )
+        return replace(self, value=value, error=error, name=name, unit=unit, model_error=between)
 
     def between(self, low: float, high: float) -> Spectrum:
         """The part from `low` to `high` cm⁻¹."""
         inside = (self.wavenumber >= low) & (self.wavenumber <= high)
-        error = None if self.error is None else self.error[inside]
-        return replace(self, wavenumber=self.wavenumber[inside], value=self.value[inside], error=error)
+        error, between = (None if width is None else width[inside] for width in (self.error, self.model_error))
+        return replace(
+            self, wavenumber=self.wavenumber[inside], value=self.value[inside], error=error, model_error=between
+        )
 
     @property
     def peak(self) -> float:
