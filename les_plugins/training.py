@@ -14,6 +14,7 @@ from torch import nn
 
 from les_plugins import api
 from les_plugins.config import LongRangeConfig
+from les_plugins.data.teachers import licence_of, teachers_of
 from les_plugins.data.training import TrainingFiles
 from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, in_one_line
 from les_plugins.hosting.build import parse_section
@@ -23,6 +24,9 @@ from les_plugins.model.long_range import LongRange
 from les_plugins.model.response_config import RESPONSE_SECTION, ResponseLossConfig
 from les_plugins.storage.checkpoint import check_target
 from les_plugins.storage.training import check_keys, file_facts, fitting, plain_options, saving
+
+#: What a command says of the licence of data when nobody gave one.
+NOT_STATED = "not stated"
 
 
 class TrainingRun(ABC):
@@ -100,6 +104,7 @@ class TrainingRun(ABC):
         if self.is_long_range():
             self.data.check_boundaries()
         self.data.check_total_charges(self.reads_total_charge())
+        self._note_teachers()
         files = file_facts(*self.files())
         with fitting(self.program, self.config_file):
             model = self.fit()
@@ -118,6 +123,14 @@ class TrainingRun(ABC):
                 f"to its end, and its model is in {path}"
             ) from self.stopped
         return path
+
+    def _note_teachers(self) -> None:
+        """What labelled the frames, and its licence in the place of one that nobody stated."""
+        if teachers := teachers_of(self.frames):
+            self.facts["teachers"] = teachers
+        licence = licence_of(self.frames)
+        if licence is not None and self.metadata.get("data_licence") in (None, NOT_STATED):
+            self.metadata["data_licence"] = licence
 
     def _check_screening(self) -> None:
         """Energies and forces do not see it: without labels of response it would stay where it began."""

@@ -24,6 +24,10 @@ class ShortRange(ToyHost):
         return HostState("toy", {"toy": "1.0"}, {"width": 3}, None, model.state_dict())
 
 
+#: What a teacher writes into a frame.
+TAUGHT = {"teacher": "zoo-model", "teacher_version": "x 1", "teacher_licence": "MIT"}
+
+
 class Training(TrainingRun):
     """Notes what is called, and makes a model of nothing."""
 
@@ -31,6 +35,7 @@ class Training(TrainingRun):
     keys = ("data", "epochs", "checkpoint")
     steps: ClassVar[list[str]] = []
     trains = True
+    training_set: ClassVar[list[Atoms]] = []
 
     def target(self) -> Path:
         self.steps.append("target")
@@ -40,7 +45,7 @@ class Training(TrainingRun):
         self.steps.append("frames")
         if not self.path("data").exists():
             raise DataError(f"{self.path('data')}: no such file")
-        return []
+        return self.training_set
 
     def files(self) -> tuple[list[Path], list[Path]]:
         return [self.path("data")], []
@@ -158,3 +163,20 @@ def test_a_trainer_that_fails_after_its_end_keeps_the_model_and_says_where_it_is
         StopsLate.train(path)
     assert read_config(path.parent / "water.les")["metadata"]["training"]["loss"] == 0.25
     assert not StopsLate.folders[0].exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "infos", "licence"),
+    [
+        ({}, [TAUGHT, TAUGHT], "MIT"),
+        ({"data_licence": "not stated"}, [TAUGHT], "MIT"),
+        ({"data_licence": "mine"}, [TAUGHT], "mine"),
+        ({"data_licence": "not stated"}, [TAUGHT, {}], "not stated"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*the sign of the charges")
+def test_the_checkpoint_says_who_labelled_its_data_and_under_what_licence(config, monkeypatch, given, infos, licence):
+    monkeypatch.setattr(Training, "training_set", [Atoms("Ar", info=info) for info in infos])
+    metadata = read_config(Training.train(config(), metadata=given))["metadata"]
+    assert metadata["training"]["teachers"] == [{**TAUGHT, "frames": infos.count(TAUGHT)}]
+    assert metadata["data_licence"] == licence

@@ -27,6 +27,7 @@ class MACEHost(PackagedHost):
         "train": "les_plugins.adapters.mace.train:train",
         "compile": "les_plugins.adapters.mace.torchscript:compile_model",
         "domain_model": "les_plugins.adapters.mace.domains:MACEDomain",
+        "pretrained": "les_plugins.adapters.mace.pretrained:pretrained",
         "contract": "les_plugins.adapters.mace.contract:MACEContract",
     }
 

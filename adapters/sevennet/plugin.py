@@ -25,6 +25,7 @@ class SevenNetHost(PackagedHost):
         "rebuild": "les_plugins.adapters.sevennet.state:rebuild",
         "train": "les_plugins.adapters.sevennet.train:train",
         "domain_model": "les_plugins.adapters.sevennet.domains:SevenNetDomain",
+        "pretrained": "les_plugins.adapters.sevennet.pretrained:pretrained",
         "contract": "les_plugins.adapters.sevennet.contract:SevenNetContract",
     }
 

@@ -51,6 +51,7 @@ def _register() -> None:
         committee,
         compile,
         demo,
+        distill,
         evaluate,
         hosts,
         lammps,
@@ -73,6 +74,7 @@ def _register() -> None:
     )
     train_app.callback()(lambda: None)
     app.add_typer(train_app, name="train")
+    app.command("distill")(distill.distill)
     app.command("compile")(compile.compile_model)
     app.command("predict")(predict.predict)
     app.command("evaluate")(evaluate.evaluate)

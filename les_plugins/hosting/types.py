@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from les_plugins.config import LongRangeConfig
     from les_plugins.hosting.domains import DomainModel
+    from les_plugins.hosting.pretrained import Pretrained
 
 #: Version of the interface below; a `Host` written for another one is listed with this problem and not used.
 API_VERSION = 1
@@ -230,6 +231,20 @@ class Host(ABC):
         """
         raise self._lacks("model of domains with ghosts", "domain_model")
 
+    def pretrained(self, name: str, device: str, modality: str | None = None) -> Pretrained:
+        """A model of the host's own, as it is; called by `les-plugins distill HOST:NAME`. Optional.
+
+        Args:
+            name: of a model whose weights lie in the host's package, or the path of a file of the host's own. Such a
+                file may be a pickle, which can run any code: the name comes from the user's command line only.
+            device: torch device.
+            modality: level of theory, of a model that has several.
+
+        Raises:
+            HostError: no such model or modality; names those there are.
+        """
+        raise self._lacks("models to learn from", "pretrained")
+
     def contract(self) -> Sequence[type]:
         """The adapter contract on tiny models of this host; called by `les-plugins check NAME`. Optional.
 
@@ -248,7 +263,18 @@ class Host(ABC):
 
 
 #: Methods of a host that les-plugins calls.
-METHODS = ("info", "attach", "calculator", "state", "rebuild", "train", "compile", "domain_model", "contract")
+METHODS = (
+    "info",
+    "attach",
+    "calculator",
+    "state",
+    "rebuild",
+    "train",
+    "compile",
+    "domain_model",
+    "pretrained",
+    "contract",
+)
 
 
 class PackagedHost(Host):
@@ -328,6 +354,11 @@ class PackagedHost(Host):
         made: DomainModel = self._part("domain_model")(model=model, metadata=metadata)
         return made
 
+    def pretrained(self, name: str, device: str, modality: str | None = None) -> Pretrained:
+        """Done by `parts`."""
+        found: Pretrained = self._part("pretrained")(name=name, device=device, modality=modality)
+        return found
+
     def contract(self) -> Sequence[type]:
         """Done by `parts`."""
         found = self._part("contract")
@@ -351,5 +382,10 @@ class PackagedHost(Host):
             ) from error
 
 
-_WORDS = {"train": "trainer", "compile": "compiler", "domain_model": "model of domains with ghosts"}
+_WORDS = {
+    "train": "trainer",
+    "compile": "compiler",
+    "domain_model": "model of domains with ghosts",
+    "pretrained": "models to learn from",
+}
 _BY_PARTS = {name: vars(PackagedHost)[name] for name in METHODS[1:]}

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from les_plugins.errors import CheckpointError, quoted
+from les_plugins.errors import CheckpointError, did_you_mean, quoted
 from les_plugins.io.documents import read_json
 from les_plugins.io.files import whole_file, whole_folder
 from les_plugins.storage import checkpoint
@@ -192,7 +192,8 @@ def find_folder(given: str | Path) -> Path:
     if not exists:
         known = f"one of the zoo: {', '.join(names())}" if names() else "the zoo is empty"
         raise CheckpointError(
-            f"{path} does not exist; expected a checkpoint folder with {checkpoint.MANIFEST}, or {known}"
+            f"{path} does not exist{did_you_mean(path.name, names())}; expected a checkpoint folder with "
+            f"{checkpoint.MANIFEST}, or {known}"
         )
     head = b""
     try:

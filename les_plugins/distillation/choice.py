@@ -1,0 +1,99 @@
+"""Choosing structures that differ: a fingerprint of pair distances, farthest points, disagreement of a committee."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+
+from les_plugins.data.metrics import Floats
+
+#: Å: reach of the fingerprint, distance between its points, width of their Gaussians.
+REACH, STEP, WIDTH = 6.0, 0.25, 0.2
+
+
+def fingerprints(frames: Sequence[Atoms]) -> Floats:
+    """(frames, features) what structures are compared by: how many neighbours of each element, how far, with spread.
+
+    Of every pair of elements the Gaussian-smeared numbers of neighbours at distances up to `REACH`, their mean and
+    their standard deviation over the atoms, each feature scaled by its spread over the frames. Invariant under
+    rotation, translation, permutation and the choice of cell.
+    """
+    elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    raw = np.array([_fingerprint(atoms, elements) for atoms in frames])
+    spread = raw.std(axis=0)
+    # What hardly differs between the frames is rounding, not structure.
+    scaled: Floats = (raw - raw.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0)
+    return scaled
+
+
+def _fingerprint(atoms: Atoms, elements: Sequence[int]) -> Floats:
+    points = np.arange(0.5, REACH, STEP)
+    first, second, distance = neighbor_list("ijd", atoms, REACH)
+    smeared = np.exp(-0.5 * ((distance[:, None] - points) / WIDTH) ** 2) / distance[:, None] ** 2
+    found = []
+    for a, b in combinations_with_replacement(elements, 2):
+        of = (atoms.numbers[first] == a) & (atoms.numbers[second] == b)
+        counts = np.zeros((len(atoms), len(points)))
+        np.add.at(counts, first[of], smeared[of])
+        counts = counts[atoms.numbers == a]
+        found += [counts.mean(axis=0), counts.std(axis=0)] if len(counts) else [np.zeros((2, len(points))).ravel()]
+    return np.concatenate([np.ravel(part) for part in found])
+
+
+def farthest_points(features: Floats, count: int, first: int = 0) -> list[int]:
+    """Indices of `count` rows, each the farthest from those before it; ties go to the smaller index.
+
+    Args:
+        features: (frames, features).
+        count: how many; all rows where there are no more.
+        first: the row to begin with.
+    """
+    chosen = [first]
+    nearest = np.linalg.norm(features - features[first], axis=1)
+    while len(chosen) < min(count, len(features)):
+        nearest[chosen] = -1.0
+        chosen.append(int(np.argmax(nearest)))
+        nearest = np.minimum(nearest, np.linalg.norm(features - features[chosen[-1]], axis=1))
+    return chosen
+
+
+def disagreements(frames: Sequence[Atoms], committee: Sequence[Any]) -> Floats:
+    """(frames,) eV/Å, standard deviation of the force over the models, the largest of all atoms.
+
+    Args:
+        frames: structures.
+        committee: two ASE calculators or more.
+    """
+    found = []
+    for atoms in frames:
+        forces = np.array([calculator.get_property("forces", atoms.copy()) for calculator in committee])
+        found.append(float(np.sqrt(forces.var(axis=0, ddof=1).sum(axis=-1)).max()))
+    return np.array(found)
+
+
+def chosen(frames: Sequence[Atoms], count: int, committee: Sequence[Any] = ()) -> list[int]:
+    """Indices of the structures to label, in the order of choice.
+
+    Without a committee the farthest points of the fingerprints; with one, the farthest points among the half of the
+    structures that it disagrees on most, or among as many as are asked for where that is more.
+
+    Args:
+        frames: the candidates.
+        count: how many to choose.
+        committee: ASE calculators.
+    """
+    among = np.arange(len(frames))
+    if len(committee) > 1:
+        most = np.argsort(-disagreements(frames, committee), kind="stable")
+        among = np.sort(most[: max(count, len(frames) // 2)])
+    if not len(among):
+        return []
+    features = fingerprints([frames[int(i)] for i in among])
+    # Begin at the structure nearest to the mean: the choice then does not depend on the order of the candidates.
+    start = int(np.argmin(np.linalg.norm(features, axis=1)))
+    return [int(among[i]) for i in farthest_points(features, count, start)]

@@ -1,0 +1,75 @@
+"""`les-plugins distill`: what it writes, what it prints, and what it says of wrong options."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import ase.io
+import pytest
+import yaml
+from ase.build import bulk
+
+TEACHER = """
+from ase.calculators.lj import LennardJones
+def argon():
+    return LennardJones(sigma=3.4, epsilon=0.0104, rc=5.0, smooth=True)
+"""
+
+
+@pytest.fixture
+def starts(tmp_path, monkeypatch):
+    """A folder with a teacher's module and two crystals, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_teacher", raising=False)
+    (tmp_path / "my_teacher.py").write_text(TEACHER, encoding="utf-8")
+    ase.io.write("starts.xyz", [bulk("Ar", "fcc", a, cubic=True) for a in (5.3, 5.4)])
+    return Path("starts.xyz")
+
+
+def test_frames_sets_and_training_file_are_written_and_told(starts, les_plugins_command):
+    done = les_plugins_command(
+        *("distill", "my_teacher:argon", "--structures", starts, "-o", "data.xyz", "--licence", "MIT"),
+        *("--grow", 8, "--temperature", 40, "--timestep", 4, "--warm-up", 4, "--interval", 2),
+        *("--write-config", "mace", "student.yaml", "--epsilon-infinity", 1.7),
+    )
+    assert done.code == 0, done.errors
+    assert "data.xyz: 8 frames of 24 candidates, 32 atoms, with energy, forces, stress" in done.output
+    assert "labelled by my_teacher:argon, my_teacher (no version), licence MIT" in done.output
+    assert "data-train.xyz (7 frames), validates on data-valid.xyz (1)" in done.output
+    assert "next: les-plugins train mace --config student.yaml" in done.output
+    config = yaml.safe_load(Path("student.yaml").read_text(encoding="utf-8"))
+    assert (config["train_file"], config["long_range"]["epsilon_infinity"]) == ("data-train.xyz", 1.7)
+    assert {a.info["teacher_licence"] for a in ase.io.read("data-train.xyz", ":")} == {"MIT"}
+
+
+def test_the_summary_is_one_object(starts, les_plugins_command):
+    done = les_plugins_command("distill", "my_teacher:argon", "--structures", starts, "-o", "data.xyz", "--json")
+    found = json.loads(done.output)
+    assert (found["frames"], found["labels"], found["config"]) == (2, ["energy", "forces", "stress"], None)
+    assert found["teacher"]["teacher_licence"] == "not stated"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["-o", "data.txt"], 2, "must end in .xyz or .extxyz"),
+        (["-o", "d.xyz", "--grow", 4, "--choose", 2], 1, "--choose and --grow both say"),
+        (["-o", "d.xyz", "--committee", "water-mace", "--choose", 1], 1, "one model disagrees with nobody"),
+        (["-o", "d.xyz", "--driver", "water-mace"], 1, "nothing is simulated; allowed: with --grow"),
+        (["-o", "d.xyz", "--choose", 0], 1, "--choose is 0; allowed: 1 or more"),
+        (["-o", "d.xyz", "--write-config", "nequp", "s.yaml"], 1, "did you mean 'nequip'?"),
+        (["-o", "d.xyz", "--grow", 4, "--strain", 3], 1, "--strain is 3"),
+        (["-o", "no/d.xyz"], 1, "no/d.xyz: cannot be written"),
+    ],
+)
+def test_wrong_options_are_errors_before_anything_is_computed(starts, les_plugins_command, options, code, said):
+    done = les_plugins_command("distill", "my_teacher:argon", "--structures", starts, *options)
+    assert done.code == code
+    assert said in " ".join(done.errors.split())
+    assert sorted(path.name for path in Path().iterdir() if path.name != "__pycache__") == [
+        "my_teacher.py",
+        "starts.xyz",
+    ]
