@@ -119,7 +119,7 @@ class ResponseConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """How the sums are done, which changes no model: another choice may be made for each run.
+    """What changes no model, how the sums are done and what a training moves: each run may choose anew.
 
     Attributes:
         method: how the periodic sum is done: "direct", "mesh", or "auto", the faster of the two for each structure; or
@@ -132,6 +132,8 @@ class RunConfig(BaseModel):
             None: never. 0.1, the default when it counted in e an atom, is read as the default.
         workspace: MiB of intermediate arrays that a reciprocal sum holds at once; results do not depend on it.
         precision: of the matrix products of the direct sum, "double" or "single".
+        train_only: what a training moves: "all", "last_layer" (the long-range part, and the host's last layer with its
+            readout) or "long_range" (the long-range part alone).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -142,6 +144,7 @@ class RunConfig(BaseModel):
     net_charge_warning: Annotated[float | None, Checked] = WARNING_ENERGY
     workspace: Annotated[float, Checked] = WORKSPACE
     precision: Precision = "double"
+    train_only: Literal["all", "last_layer", "long_range"] = "all"
 
     @field_validator("net_charge_warning", mode="after")
     @classmethod
@@ -277,6 +280,10 @@ class LongRangeConfig(BaseModel):
         """
         section = self.to_dict()
         return self.parse({**section, "run": {**section["run"], **changes}})
+
+    def same_model(self, other: LongRangeConfig | None) -> bool:
+        """Whether another section describes the same model, whatever each run of it trains."""
+        return other is not None and self.with_run(train_only="all") == other.with_run(train_only="all")
 
     def with_epsilon_infinity(self, value: float) -> LongRangeConfig:
         """This section with another ε_∞, at least 1."""

@@ -41,6 +41,7 @@ class TrainingRun(ABC):
         host: name of the host.
         program: its trainer, as messages call it.
         keys: keys that the host's file may have beside the section; None where the host itself checks them.
+        freezes: whether the adapter calls `model.frozen.freeze` before the host trains.
         settings: the file without the section.
         long_range: the section; None for a short-range model.
         response: the `response_loss:` section of a host that reads it, or None.
@@ -54,6 +55,7 @@ class TrainingRun(ABC):
     host: ClassVar[str]
     program: ClassVar[str] = "the trainer"
     keys: ClassVar[tuple[str, ...] | None] = None
+    freezes: ClassVar[bool] = False
 
     def __init__(
         self, config_file: Path, arguments: Sequence[str] = (), metadata: Mapping[str, Any] | None = None
@@ -98,6 +100,7 @@ class TrainingRun(ABC):
     def _run(self) -> Path | None:
         self.split()
         self._check_screening()
+        self._check_frozen()
         target = self.target()
         check_target(target)  # before hours of training, not after
         self.frames = self.read_frames()
@@ -139,6 +142,15 @@ class TrainingRun(ABC):
                 f"{self.config_file}: {SECTION}.screening is trained, and the file has no {RESPONSE_SECTION} that "
                 "trains it; allowed without: fixed"
             )
+
+    def _check_frozen(self) -> None:
+        """An adapter that does not read the key would train everything."""
+        if self.long_range is None or self.freezes or self.long_range.run.train_only == "all":
+            return
+        raise ConfigError(
+            f"{self.config_file}: {SECTION}.run.train_only is {self.long_range.run.train_only}, and the adapter of "
+            f"{self.host} freezes nothing; allowed: all"
+        )
 
     def split(self) -> None:
         """Take the section out of the settings, and check both; extended where a host has more sections of ours."""

@@ -179,7 +179,7 @@ def test_choices_of_a_run_are_read_where_they_stood_before() -> None:
     }
     config = LongRangeConfig.parse(choices)
     assert config == LongRangeConfig.parse({"run": choices})
-    assert config.to_dict()["run"] == {**choices, "precision": "double"}
+    assert config.to_dict()["run"] == {**choices, "precision": "double", "train_only": "all"}
     assert set(choices).isdisjoint(config.to_dict())
 
 
@@ -227,3 +227,13 @@ def test_other_choices_of_a_run_leave_the_model_alone() -> None:
     changed = config.with_run(static_cell=(8.0, 8.0, 9.0))
     assert changed.run.static_cell == (8.0, 8.0, 9.0)
     assert changed.with_run(static_cell=None) == config
+
+
+def test_what_a_run_trains_is_read_under_run_and_changes_no_model() -> None:
+    frozen = LongRangeConfig.parse({"run": {"train_only": "long_range"}})
+    assert frozen.run.train_only == "long_range"
+    assert frozen.same_model(LongRangeConfig())
+    assert not frozen.same_model(LongRangeConfig(sigma=1.5))
+    assert not frozen.same_model(None)
+    with pytest.raises(ConfigError, match=r"run\.train_only.*'all', 'last_layer' or 'long_range'"):
+        LongRangeConfig.parse({"run": {"train_only": "heads"}})

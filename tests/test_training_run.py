@@ -119,6 +119,13 @@ def test_a_wrong_key_is_an_error_before_anything_is_read(
     assert Training.steps == []
 
 
+def test_a_host_that_freezes_nothing_says_so_before_anything_is_read(config: Callable[..., Path]) -> None:
+    frozen = {"run": {"train_only": "long_range"}}
+    with pytest.raises(ConfigError, match=r"long_range\.run\.train_only is long_range, and the adapter of toy freezes"):
+        Training(config(long_range=frozen)).run()
+    assert Training.steps == []
+
+
 def test_a_place_that_is_taken_is_an_error_before_the_training(config: Callable[..., Path]) -> None:
     path = config()
     (path.parent / "water.les").write_text("something else", encoding="utf-8")

@@ -12,12 +12,13 @@ import torch
 from hydra.utils import get_method
 from nequip.nn import GraphModel
 
-from les_plugins.adapters.nequip.model import attach_long_range, initialize_nequip
+from les_plugins.adapters.nequip.model import attach_long_range, edge_features, initialize_nequip, last_layer
 from les_plugins.api import load_model
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import refuse_near_misses
+from les_plugins.model.frozen import freeze
 from les_plugins.model.outputs import long_range_part
 from les_plugins.model.response_config import RESPONSE_SECTION
 from les_plugins.storage.checkpoint import read_config
@@ -78,14 +79,16 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
         return built
     present = long_range_part(built)
     if present is None:
-        return _with_fresh_heads(built, config, section)
-    if present.config.with_run(static_cell=config.run.static_cell) != config:
+        return _frozen(_with_fresh_heads(built, config, section), config)
+    if not present.config.with_run(static_cell=config.run.static_cell).same_model(config):
         raise ConfigError(
             "LongRangeModel: the model has a long-range part already, and with another long_range section; static_cell "
-            "alone may be changed"
+            "and train_only alone may be changed"
         )
-    present.set_static_cell(config.run.static_cell)
-    return built
+    if present.config.run.train_only != "all":  # frozen by a run before, all of whose parameters NequIP trains
+        built.requires_grad_(True)
+    present.set_run(config.run)
+    return _frozen(built, config)
 
 
 def PretrainedModel(  # noqa: N802
@@ -120,9 +123,10 @@ def PretrainedModel(  # noqa: N802
         return model.train()
     section = parse_section(long_range, "PretrainedModel: long_range")
     if long_range_part(model) is None:
-        return _with_fresh_heads(model, section, config["model"]).train()
+        return _frozen(_with_fresh_heads(model, section, config["model"]), section).train()
     changed = LongRangeModel(config["model"], section)
-    return with_weights_of(model, changed, "PretrainedModel", checkpoint).train()
+    with_weights_of(model, changed, "PretrainedModel", checkpoint)
+    return changed.train()
 
 
 def _refuse_unknown(unknown: Mapping[str, Any], source: str, key: str, known: Mapping[str, Any] = _ABSENT) -> None:
@@ -142,6 +146,12 @@ def _with_fresh_heads(model: torch.nn.Module, config: LongRangeConfig, section: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(section.get("seed", 0)))
         return attach_long_range(model, config)
+
+
+def _frozen(model: GraphModel, config: LongRangeConfig) -> GraphModel:
+    """The model, with gradients for what the section trains."""
+    freeze(model, config.run.train_only, last_layer(model), edge_features(model))
+    return model
 
 
 def checkpoint_section(path: str | Path) -> dict[str, Any]:

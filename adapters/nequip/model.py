@@ -26,8 +26,8 @@ from les_plugins.precision import default_dtype
 
 #: Names that NequIP and Allegro give to the modules that we look for.
 _TOTAL, _ALLEGRO, _LAYER = "total_energy_sum", "allegro", re.compile(r"layer(\d+)_convnet")
-#: Name of ours, and so the prefix of its tensors in a state dict.
-PART = "long_range"
+#: Names of ours, and how they begin; the first is the prefix of its tensors in a state dict.
+PART, _EDGE_FEATURES, _OURS = "long_range", "les_edge_features", ("les_", "long_range")
 #: Channels of l = 1 and of l = 2 that are made of Allegro's edges.
 EDGE_CHANNELS = 16
 
@@ -64,6 +64,24 @@ def attach_long_range(model: nn.Module, config: LongRangeConfig) -> GraphModel:
     return wrapped.to(parameter.device).train(model.training)
 
 
+def last_layer(model: nn.Module) -> list[nn.Module]:
+    """The last convolution of NequIP, or the last step of every part of Allegro, and what reads the energy off it."""
+    network = energy_network(model)
+    children = {name: module for name, module in network.named_children() if not name.startswith(_OURS)}
+    names = list(children)
+    first = max(number for number, name in enumerate(names) if name == _ALLEGRO or _LAYER.fullmatch(name))
+    found = [children[name] for name in names[first:]]
+    if names[first] == _ALLEGRO:
+        parts = [part for part in found[0].children() if isinstance(part, nn.ModuleList) and len(part)]
+        found[:1] = [part[-1] for part in parts]
+    return found
+
+
+def edge_features(model: nn.Module) -> list[nn.Module]:
+    """The module that makes vectors of Allegro's edges for the heads, if there is one."""
+    return [module for name, module in energy_network(model).named_children() if name == _EDGE_FEATURES]
+
+
 def energy_network(model: nn.Module) -> Any:
     """The sequence of modules, from positions to total energy, inside a GraphModel.
 
@@ -94,7 +112,7 @@ def _with_long_range(network: Any, config: LongRangeConfig, elements: tuple[str,
             modules[f"les_features{layer[1]}"] = ours
         elif name == _ALLEGRO:
             ours = EdgeFeatures(*_edge_channels(config), neighbors, dict(module.irreps_out))
-            modules["les_edge_features"] = ours
+            modules[_EDGE_FEATURES] = ours
         else:
             continue
         kept[ours.field] = ours.irreps_out[ours.field]

@@ -65,6 +65,7 @@ def rebuild(state: HostState) -> nn.Module:
     _check_sizes(state.model, WeightSizes(state.tensors))
     section = {} if state.long_range is None else {"long_range": state.long_range.to_dict()}
     model = rebuilt(state, lambda: LongRangeModel(model=state.model, **section), "model of this NequIP")
+    model.requires_grad_(True)  # what the run froze that it comes from
     for name, value in state.tensors.items():  # one number, or one of each pair of types
         if name.endswith("edge_norm._rmax_recip") and value.numel() == 1:
             check_agreement("r_max", state.model["r_max"], 1.0 / float(value))

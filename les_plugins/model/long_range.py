@@ -20,7 +20,7 @@ from les_plugins.model.heads import LatentVariables
 from les_plugins.model.total_charge import TotalCharge
 
 if TYPE_CHECKING:
-    from les_plugins.config import LongRangeConfig
+    from les_plugins.config import LongRangeConfig, RunConfig
 
 
 class LongRangeResult(NamedTuple):
@@ -272,6 +272,11 @@ class LongRange(nn.Module):
             self._config = self.config.with_epsilon_infinity(
                 float(screening.detach()) * (1.0 + (susceptibility or 0.0))
             )
+
+    def set_run(self, run: RunConfig) -> None:
+        """Take the choices of another run of the same model."""
+        self._config = self.config.model_copy(update={"run": run})
+        self.set_static_cell(run.static_cell)
 
     def set_static_cell(self, lengths: tuple[float, float, float] | None) -> None:
         """Size the grid of compiled code: the longest lattice vectors that it has to cover, Å.
