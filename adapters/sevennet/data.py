@@ -94,6 +94,21 @@ def read_data(
     return found
 
 
+def energy_of(atoms: Atoms, options: Mapping[str, Any]) -> float | None:
+    """The energy, eV, that SevenNet trains a frame on; None where it has none.
+
+    Args:
+        atoms: a frame as `read_data` gives it.
+        options: data_format_args.
+    """
+    if name := options.get("energy_key"):
+        value = atoms.info.get(name)
+    else:
+        results = atoms.calc.results if atoms.calc else atoms.info
+        value = results.get("free_energy", results.get("energy"))
+    return None if value is None else float(value)
+
+
 def _read(
     entries: Sequence[Any], options: Mapping[str, Any], where: str, unread: list[Path], long_range: bool
 ) -> tuple[Files, Files]:

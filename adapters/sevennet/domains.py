@@ -81,7 +81,7 @@ class SevenNetDomain(DomainModel):
             return energies, None
         irreps, vector = self._part.layer_irreps, self._part.vector
         layers = [layer_features(data[KEPT.format(number)], one, vector) for number, one in enumerate(irreps)]
-        return energies, NodeFeatures(own_rows(layers, own), edges)
+        return energies, NodeFeatures(own_rows(layers, own), edges, data[keys.ATOM_TYPE][:own])
 
 
 def _narrow(data: Any, rows: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import sevenn._keys as keys
 import torch
+from ase.data import chemical_symbols
 from e3nn.o3 import Irreps, TensorProduct
 from sevenn import model_build
 from sevenn.nn.sequential import AtomGraphSequential
@@ -121,6 +122,13 @@ def with_species_in_model_dtype(layers: Mapping[str, nn.Module]) -> OrderedDict[
     return cast
 
 
+def last_layer(model: nn.Module) -> list[nn.Module]:
+    """The last convolution of a SevenNet model with what belongs to it, and the readout."""
+    layers = dict(model.named_children())
+    number = sum(1 for _ in takewhile(layers.__contains__, map(_CONVOLUTION.format, count()))) - 1
+    return [module for name, module in layers.items() if name.startswith((f"{number}_", "reduce_", "readout_"))]
+
+
 def feature_layout(model: nn.Module) -> FeatureLayout:
     """Channels of every layer of a SevenNet model, and its edges."""
     return _features(model)[2]
@@ -190,4 +198,5 @@ def _features(model: nn.Module) -> tuple[list[str], str, FeatureLayout]:
                 f"layer {number} of this SevenNet has {irreps[number]} features; the heads need 0e in every layer"
             )
     neighbors = torch.as_tensor(layers[_CONVOLUTION.format(0)].denominator).detach().reshape(-1)[0]
-    return irreps, vector, FeatureLayout(channels, cutoff=float(model.cutoff), mean_neighbors=float(neighbors))
+    elements = tuple(chemical_symbols[number] for number in sorted(model.type_map, key=model.type_map.__getitem__))
+    return irreps, vector, FeatureLayout(channels, float(model.cutoff), float(neighbors), elements)

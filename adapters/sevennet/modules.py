@@ -164,4 +164,4 @@ def node_features(layer_irreps: list[str], vector: str, data: Any) -> NodeFeatur
     """Kept features of every layer as scalars, vectors and tensors, and the edges."""
     layers = [layer_features(data[KEPT.format(n)], irreps, vector) for n, irreps in enumerate(layer_irreps)]
     centre, neighbor = data[keys.EDGE_IDX]
-    return NodeFeatures(layers, Edges(centre, neighbor, data[keys.EDGE_VEC]))
+    return NodeFeatures(layers, Edges(centre, neighbor, data[keys.EDGE_VEC]), data[keys.ATOM_TYPE])

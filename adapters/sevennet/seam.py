@@ -27,12 +27,13 @@ from sevenn.scripts import train as training_script
 from sevenn.train import dataload
 
 from les_plugins.adapters.sevennet.graphs import atoms_to_graph
-from les_plugins.adapters.sevennet.model import build_model, with_config, with_section
+from les_plugins.adapters.sevennet.model import build_model, last_layer, with_config, with_section
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import SECTION
 from les_plugins.hosting.substitution import substituted
+from les_plugins.model.frozen import freeze
 
 _ONE_TRAINING = threading.RLock()
 
@@ -117,6 +118,8 @@ def training(section: LongRangeConfig | None) -> Iterator[Built]:
 
     def build(config: dict[str, Any]) -> AtomGraphSequential:
         model = with_section(model_build.build_E3_equivariant_model(config), section, config)
+        if section is not None:
+            freeze(model, section.run.train_only, last_layer(model))
         built.model = with_config(model, config)  # a copy: SevenNet goes on with its own
         if section is not None:
             config[SECTION] = LongRangeSection(section.to_dict())  # for SevenNet's checkpoints

@@ -48,6 +48,10 @@ def take_apart(model: nn.Module) -> HostState:
             "les_plugins.adapters.sevennet.train.load_checkpoint, which note it"
         )
     kept = {key: config[key] for key in SETTINGS if key in config}
+    denominators = [
+        float(module.denominator) for name, module in model.named_children() if name.endswith("_convolution")
+    ]
+    kept[keys.CONV_DENOMINATOR] = denominators  # what was trained with; old checkpoints of SevenNet say 0.0
     kept[keys.TYPE_MAP] = {str(number): index for number, index in config[keys.TYPE_MAP].items()}
     arguments = {**as_json(kept), "dtype": dtype_name(model)}
     return state_of("sevennet", model, arguments, section_of(model), ("sevenn", "e3nn", "torch"))

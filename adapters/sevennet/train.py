@@ -25,9 +25,10 @@ from sevenn.nn.sequential import AtomGraphSequential
 from sevenn.util import unique_filepath
 from torch import nn
 
-from les_plugins.adapters.sevennet.data import literal_paths, read_data
+from les_plugins.adapters.sevennet.data import energy_of, literal_paths, read_data
 from les_plugins.adapters.sevennet.model import refuse_accelerators
 from les_plugins.adapters.sevennet.seam import open_checkpoint, training
+from les_plugins.adapters.sevennet.start import START, Start
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
 from les_plugins.errors import CheckpointError, ConfigError, HostError, raising
@@ -35,18 +36,29 @@ from les_plugins.hosting.section_name import SECTION
 from les_plugins.storage.training import OptionParser, check_cutoff, check_keys, check_section
 from les_plugins.training import TrainingRun
 
+#: Sections of SevenNet's own file.
+SECTIONS = ("model", "train", "data")
+
 
 class SevenNetTraining(TrainingRun):
-    """`sevenn train FILE ARGUMENTS`, with names of its script substituted (seam.py)."""
+    """`sevenn train FILE ARGUMENTS`, with names of its script substituted (seam.py).
+
+    With `start_from:` training begins with a model, whose architecture need not be written out (start.py).
+    """
 
     host = "sevennet"
     program = "sevenn train"
-    keys = ("model", "train", "data")
+    freezes = True
+    keys = (*SECTIONS, START)
 
     def split(self) -> None:
-        """Check the three sections of SevenNet too."""
+        """Take `start_from` out too, and check the three sections of SevenNet."""
         super().split()
-        for key in self.keys:
+        self.start: Start | None = None
+        if START in self.settings:
+            self.start = Start.parse(self.settings.pop(START), f"{self.config_file}: {START}")
+            self.settings["model"] = self.settings.get("model") or {}
+        for key in SECTIONS:
             if not isinstance(self.settings.get(key), dict):
                 raise ConfigError(
                     f"{self.config_file}: {key} is missing or not a section; SevenNet needs model, train and data"
@@ -64,8 +76,10 @@ class SevenNetTraining(TrainingRun):
 
     def read_frames(self) -> Sequence[Atoms]:
         """Every file that SevenNet will read, with the settings that it makes of the user's."""
-        data = literal_paths(self.settings["data"], str(self.config_file))
-        self.host_file.write_text(yaml.safe_dump({**self.settings, "data": data}), encoding="utf-8")
+        settings = {**self.settings, "data": literal_paths(self.settings["data"], str(self.config_file))}
+        if self.start is not None:
+            settings = self.start.open(settings, self.long_range, self.temporary / "start.pth", str(self.config_file))
+        self.host_file.write_text(yaml.safe_dump(settings), encoding="utf-8")
         parsed = parse_settings(self.host_file, self.config_file)
         check_device(parsed["train"][keys.DEVICE])
         if self.long_range is not None:
@@ -73,7 +87,11 @@ class SevenNetTraining(TrainingRun):
         _check_continue(parsed["train"], self.long_range, self.config_file)
         asks_for_stress = keys.IS_TRAIN_STRESS in self.settings["train"]
         self.data = read_data(parsed, asks_for_stress, self.long_range is not None, str(self.config_file))
-        return self.data.training_set()
+        frames = self.data.training_set()
+        if self.start is not None:
+            energies = [energy_of(atoms, parsed["data"][keys.DATA_FORMAT_ARGS]) for atoms in frames]
+            self.facts.update(self.start.set_zero_of_energy(frames, energies))
+        return frames
 
     def fit(self) -> nn.Module | None:
         """The best model of the run where SevenNet kept one, else the last; None in all but the first process."""
@@ -125,7 +143,7 @@ def parse_settings(host_file: Path, config_file: Path) -> dict[str, dict[str, An
             raise ConfigError(
                 f"{config_file}: {text.replace('Unexpected', 'unknown')} by SevenNet: remove or correct it"
             )
-    return dict(zip(SevenNetTraining.keys, parts, strict=True))
+    return dict(zip(SECTIONS, parts, strict=True))
 
 
 def _run(args: argparse.Namespace, section: LongRangeConfig | None) -> AtomGraphSequential:
@@ -187,7 +205,7 @@ def _check_continue(settings: Mapping[str, Any], section: LongRangeConfig | None
         raise ConfigError(
             f"{where} has a long-range part, which would be lost: add its {SECTION} section: {found.to_dict()}"
         )
-    elif found != section:
+    elif not found.same_model(section):
         raise ConfigError(f"{where} was trained with another {SECTION} section: {found.to_dict()}")
 
 
