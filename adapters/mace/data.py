@@ -19,7 +19,15 @@ from mace.data import utils as mace_data
 from mace.tools.scripts_utils import check_path_ase_read
 
 from les_plugins.adapters.mace.atomic_energies import ISOLATED, check_zero_of_energy
-from les_plugins.adapters.mace.heads import PLACES, Head, give_readable_names, literal, read_heads, readable_name
+from les_plugins.adapters.mace.heads import (
+    PLACES,
+    Head,
+    give_readable_names,
+    literal,
+    read_heads,
+    readable_name,
+    replayed,
+)
 from les_plugins.data import frames
 from les_plugins.data.given_charge import NAMES, charge_under, total_charge_of
 from les_plugins.data.training import TrainingFiles, check_training_labels, numbered
@@ -52,7 +60,7 @@ def read_data(args: Any, source: Path, reads_charge: bool = False) -> Found:
     """
     found = Found()
     heads = read_heads(args, source)
-    for head in heads:
+    for head in (*heads, *replayed(args, source)):
         own = _read_head(head, found)
         if reads_charge:
             _name_total_charges(head, own)

@@ -32,6 +32,8 @@ _TERMS = {
     "virials": ("energy", "forces", "virials"),
 }
 _UNWEIGHTED = {("huber", "energy"), ("huber", "forces"), ("huber", "stress"), ("l1l2energyforces", "forces")}
+#: Data to replay that MACE fetches itself.
+_FETCHED = ("mp", "omat", "matpes_pbe", "matpes_r2scan")
 _NAMES = ("info_keys", "arrays_keys")
 #: What MACE makes of a head itself.
 _MADE = ("head_name", "key_specification", "collections", "train_loader", "z_table", "atomic_energies_dict")
@@ -125,6 +127,16 @@ def read_heads(args: Any, source: Path) -> list[Head]:
                 section[key] = repr(section[key])
     args.heads = repr(sections)
     return [Head(args, section, name, f"{source}: heads.{name}.") for name, section in sections.items()]
+
+
+def replayed(args: Any, source: Path) -> list[Head]:
+    """The head that MACE makes of the foundation model's data; none where it makes none, or fetches or labels them."""
+    if not replays(args) or args.pt_train_file in (None, *_FETCHED) or args.pseudolabel_replay:
+        return []
+    if args.heads and "pt_head" in literal(args.heads, dict, f"{source}: heads"):
+        return []
+    own = {"train_file": args.pt_train_file, "valid_file": args.pt_valid_file, "E0s": "foundation"}
+    return [Head(args, own, "pt_head", f"{source}: pt_")]
 
 
 def give_readable_names(args: Any, heads: Iterable[Head]) -> dict[str, str]:

@@ -110,6 +110,11 @@ def layer_irreps(model: nn.Module) -> list[str]:
     return [str(product.linear.irreps_out) for product in model.products]
 
 
+def last_layer(model: nn.Module) -> list[nn.Module]:
+    """The last interaction of a MACE model, its product and its readout."""
+    return [modules[-1] for modules in (model.interactions, model.products, model.readouts)]
+
+
 def feature_layout(model: nn.Module) -> FeatureLayout:
     """Channels of every layer of a MACE model, and its edges."""
     layers = tuple(map(layer_layout, layer_irreps(model)))

@@ -19,12 +19,13 @@ from mace.tools.checkpoint import CheckpointIO, CheckpointState
 from torch import nn
 
 from les_plugins.adapters.mace.data_set import check_data_set
-from les_plugins.adapters.mace.model import LongRangeMACE, attach_long_range
+from les_plugins.adapters.mace.model import attach_long_range, last_layer
 from les_plugins.adapters.mace.start import started_from
 from les_plugins.config import LongRangeConfig
 from les_plugins.data.frames import structure_of
 from les_plugins.errors import ConfigError, HostError, LesPluginsError, raising
 from les_plugins.hosting.substitution import substituted
+from les_plugins.model.frozen import freeze
 
 #: Frames of a binary data set that are looked at for the sign of the charges.
 _SAMPLE = 200
@@ -76,12 +77,6 @@ def model_seam(long_range: LongRangeConfig | None, start: str | None = None) -> 
 
     def configure_model(args: Any, train_loader: Any, *rest: Any, **named: Any) -> tuple[nn.Module, Any]:
         check_data_set(train_loader.dataset, args)
-        foundation = rest[1] if len(rest) > 1 else named.get("model_foundation")
-        if isinstance(foundation, LongRangeMACE):
-            raise ConfigError(
-                f"foundation_model is {args.foundation_model}, a model of les-plugins with a long-range part: give its "
-                "checkpoint, the .les folder written beside it, as start_from in the config file instead"
-            )
         model, output_args = configure(args, train_loader, *rest, **named)
         built.steps = len(train_loader) * args.max_num_epochs
         built.data = train_loader.dataset
@@ -90,6 +85,8 @@ def model_seam(long_range: LongRangeConfig | None, start: str | None = None) -> 
             model = started_from(model, start, long_range)
         elif long_range is not None:
             model = attach_long_range(model, long_range)
+        if long_range is not None:
+            freeze(model, long_range.run.train_only, last_layer(model))
         if args.restart_latest:
             _check_restart(model, args)
         built.model = model

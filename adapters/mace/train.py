@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from les_plugins.adapters.mace.data import Found, read_data, reading
+from les_plugins.adapters.mace.foundation import check_foundation
 from les_plugins.adapters.mace.heads import literal, replays
 from les_plugins.adapters.mace.processes import check_launcher, several_processes
 from les_plugins.adapters.mace.response import check_labels, response_seam
@@ -39,6 +40,7 @@ class MACETraining(TrainingRun):
 
     host = "mace"
     program = "MACE"
+    freezes = True
     data: Found
 
     def names(self) -> Collection[str]:
@@ -67,6 +69,7 @@ class MACETraining(TrainingRun):
     def read_frames(self) -> Sequence[Atoms]:
         """Of every head, with the keys that MACE reads."""
         self.data = read_data(self.args, self.config_file, self.reads_total_charge())
+        check_foundation(self.args, self.settings, self.data, self.config_file)
         if self.response is not None and self.long_range is not None:
             check_labels(self.data, self.response, self.long_range)
         return self.data.training_set()
