@@ -56,6 +56,13 @@ def architecture_of(model: nn.Module) -> str:
     return name
 
 
+def last_layer(model: Any) -> list[nn.Module]:
+    """The last interaction of a bare model, and its readout."""
+    if architecture_of(model) == "TensorNet":
+        return [*model.layers[-1:], model.out_norm, model.linear, model.final_layer]
+    return [model.three_body_interactions[-1], model.graph_layers[-1], model.final_layer]
+
+
 def _tensornet_layout(model: Any) -> FeatureLayout:
     units = int(model.units)
     return FeatureLayout((LayerLayout(3 * units, units, units),), float(model.cutoff), _mean_neighbors(model))

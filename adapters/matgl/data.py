@@ -124,7 +124,7 @@ class DatasetFiles(TrainingFiles):
         if given == "fit":
             frames = self.training_set()
             counts = [[atoms.get_chemical_symbols().count(symbol) for symbol in elements] for atoms in frames]
-            energies = [float(self.labels["energy"].value(atoms)) for atoms in frames]
+            energies = self.energies()
             fitted: NDArray[np.float64] = np.linalg.lstsq(np.array(counts, dtype=float), energies, rcond=None)[0]
             return fitted
         good = isinstance(given, Mapping) and set(given) == set(elements)
@@ -133,6 +133,10 @@ class DatasetFiles(TrainingFiles):
                 f"{where} is {given!r}; allowed: fit, null, or one energy in eV for each of {', '.join(elements)}"
             )
         return np.array([float(given[symbol]) for symbol in elements])
+
+    def energies(self) -> list[float]:
+        """Of the training set, eV."""
+        return [float(self.labels["energy"].value(atoms)) for atoms in self.training_set()]
 
     def force_scale(self) -> float:
         """Root mean square of all force components, eV/Å: MatGL's recipe for data_std."""

@@ -7,25 +7,32 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import lightning
 import matgl
+import numpy as np
 import torch
 from ase import Atoms
+from ase.data import atomic_numbers
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from matgl.apps.pes import Potential
 from matgl.utils.training import MGLPotentialTrainer
 from torch import nn
 
-from les_plugins.adapters.matgl.architectures import ARCHITECTURES
+from les_plugins.adapters.matgl.architectures import ARCHITECTURES, last_layer
+from les_plugins.adapters.matgl.calculator import LesMatGLCalculator
 from les_plugins.adapters.matgl.data import DATASET_KEYS, DatasetFiles
 from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
+from les_plugins.data.frames import check_elements
+from les_plugins.data.zero_of_energy import fitted_change
 from les_plugins.errors import ConfigError, raising
 from les_plugins.hosting.section_name import SECTION
 from les_plugins.io.documents import parse_yaml
+from les_plugins.model.frozen import freeze
 from les_plugins.storage import checkpoint
 from les_plugins.storage.training import check_cutoff, check_keys, check_section, saving
 from les_plugins.training import TrainingRun
@@ -71,6 +78,7 @@ class MatGLTraining(TrainingRun):
 
     host = "matgl"
     program = "MatGL's trainer"
+    freezes = True
     keys = ("dataset", "model", "trainer")
     data: DatasetFiles
 
@@ -156,22 +164,47 @@ class MatGLTraining(TrainingRun):
             potential = matgl.load_model(given)
         if not isinstance(potential, Potential):
             raise ConfigError(f"{where} is a {type(potential).__name__}; allowed: a Potential of MatGL")
+        for key in ("data_mean", "data_std"):
+            if key in self.settings["trainer"]:
+                raise ConfigError(f"{self.config_file}: trainer.{key} is that of model.load: leave the key out")
         refs = potential.element_refs
+        references = None if refs is None else refs.property_offset.detach().cpu().numpy()
+        if "element_refs" in self.settings["trainer"]:
+            references = self._fitted_references(potential, references)
         return cast(nn.Module, potential.model), {
-            "element_refs": None if refs is None else refs.property_offset.detach().cpu().numpy(),
+            "element_refs": references,
             "data_mean": float(potential.data_mean),
             "data_std": float(potential.data_std),
         }
+
+    def _fitted_references(self, potential: Potential, references: Any) -> Any:
+        """Energies of the elements (elements,), eV, with which a loaded model fits the energies of the training set."""
+        given = self.settings["trainer"]["element_refs"]
+        if given != "fit":
+            raise ConfigError(
+                f"{self.config_file}: trainer.element_refs is {given!r} with model.load; allowed: fit, which fits the "
+                "energies of the elements to the training set, or no key, which keeps those of the model"
+            )
+        elements = tuple(potential.model.element_types)
+        frames, energies = self.data.training_set(), self.data.energies()
+        check_elements(frames, [atomic_numbers[symbol] for symbol in elements], "the training set")
+        predicted = partial(LesMatGLCalculator(potential).get_property, "energy")
+        change = fitted_change(frames, energies, predicted)
+        potential.train()
+        self.facts["element_refs_change"] = change
+        before = np.zeros(len(elements)) if references is None else references
+        return before + [change.get(symbol, 0.0) for symbol in elements]
 
     def _with_section(self, model: nn.Module) -> nn.Module:
         if self.long_range is None:
             return model
         if not isinstance(model, LongRangeModel):
-            return attach_long_range(model, self.long_range)
-        if model.long_range.config != self.long_range:
+            model = attach_long_range(model, self.long_range)
+        elif not model.long_range.config.same_model(self.long_range):
             raise ConfigError(
                 f"{self.config_file}: the loaded model has a long-range part already, of another {SECTION} section"
             )
+        freeze(model, self.long_range.run.train_only, last_layer(model.base))
         return model
 
 
