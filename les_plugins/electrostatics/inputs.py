@@ -36,6 +36,9 @@ NO_SUM = ("cell", "pbc", "batch", "pair_softness.centre", "pair_softness.neighbo
 #: values cast up, and of TF32 products (2⁻¹¹ each) and below.
 QUADRUPOLE_ROUNDING = {torch.float64: 1e-5}
 COARSE_ROUNDING = 5e-3
+#: Largest element, in e·Å² or e²·Å²/eV, that is taken for them where it is smaller: at a cubic site a sum over edges is
+#: zero but for the rounding of its terms, which are of this size.
+NATURAL = 0.1
 
 
 class LayerInputs(NamedTuple):
@@ -113,7 +116,7 @@ class LayerInputs(NamedTuple):
         for place, name in enumerate(tensors):
             start = len(floating) + 3 * place
             largest, twice_antisymmetric, trace = found[start : start + 3]
-            tolerance = largest * QUADRUPOLE_ROUNDING.get(floating[name].dtype, COARSE_ROUNDING)
+            tolerance = max(largest, NATURAL) * QUADRUPOLE_ROUNDING.get(floating[name].dtype, COARSE_ROUNDING)
             if 0.5 * twice_antisymmetric > tolerance:
                 raise GeometryError(
                     f"{name} has an antisymmetric part of {0.5 * twice_antisymmetric:.3g}, of elements up to "

@@ -147,6 +147,21 @@ def test_rounding_of_heads_in_float32_and_below_passes(make_system):
     evaluate(values | {"quadrupole": traceless(100.0 * turned)})
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_of_sums_that_vanish_at_cubic_sites_passes(dtype, make_system):
+    """Six neighbours of rock salt: what is left of the sum is rounding, its trace as large as its elements."""
+    random = torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    directions = torch.linalg.qr(random)[0].to(dtype)
+    left = sum(traceless(sign * 0.1 * unit[:, None] * (sign * unit)) for unit in directions for sign in (1, -1))
+    trace, largest = float(left.diagonal().sum().abs()), float(left.abs().max())
+    assert trace > 5e-3 * largest > 0.0  # refused beside any element that is not zero
+    values = given(make_system)
+    found = evaluate(values | {"quadrupole": left.expand(5, 3, 3).clone()})
+    without = evaluate(values | {"quadrupole": torch.zeros(5, 3, 3, dtype=dtype)})
+    # 1e-8 e·Å² in the potential of charges of order 1 e
+    torch.testing.assert_close(found.energy, without.energy, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(), (5, 3, 1)])
 def test_charges_of_other_shapes_are_refused(shape, make_system):
     with pytest.raises(GeometryError, match="charge has shape"):
