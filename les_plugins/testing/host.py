@@ -55,6 +55,7 @@ class ContractHost(ABC):
         sum_rule: bound on the violation of the acoustic sum rule in a small periodic cell, mean Z* over largest Z*;
             none by default, for random weights can make it large.
         slabs: whether the host knows structures that are periodic along two axes.
+        knows_every_element: whether each model of the host knows the same elements, whatever it was trained on.
         skips: tests that cannot be run for this host, each with the reason, which the report prints.
         section_name: the key under which `train` writes the section; a law misspells it.
     """
@@ -64,6 +65,7 @@ class ContractHost(ABC):
     section: ClassVar[Mapping[str, Any]] = FULL
     sum_rule: ClassVar[float] = math.inf
     slabs: ClassVar[bool] = True
+    knows_every_element: ClassVar[bool] = False
     skips: ClassVar[Mapping[str, str]] = {}
     section_name: str = "long_range"
 

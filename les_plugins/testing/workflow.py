@@ -216,7 +216,7 @@ def wrong(what: str) -> Atoms:
     if what == "wire":
         atoms.pbc = (True, False, False)
     elif what == "unknown element":
-        atoms.numbers[0] = 79
+        atoms.numbers[0] = 118  # foundation models know gold
     elif what == "NaN":
         atoms.positions[0, 0] = np.nan
     elif what == "atoms in one place":
