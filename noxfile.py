@@ -24,6 +24,7 @@ nox.options.sessions = [
     "tests-matgl",
     "tests-sevennet",
     "tests-metatrain",
+    "tests-chgnet",
     "tests-openmm",
     "contract-table",
 ]
@@ -201,6 +202,14 @@ def tests_sevennet(session: nox.Session) -> None:
     """The SevenNet adapter."""
     session.install("-e", ".[sevennet,plot,dev]")
     run_host_tests(session, "sevennet")
+
+
+@nox.session(name="tests-chgnet")
+@in_environment
+def tests_chgnet(session: nox.Session) -> None:
+    """The CHGNet adapter, with the weights that the package holds."""
+    session.install("-e", ".[chgnet,plot,dev]")
+    run_host_tests(session, "chgnet")
 
 
 @nox.session(name="tests-matgl")

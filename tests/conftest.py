@@ -20,7 +20,7 @@ from les_plugins.hosting.types import Host
 torch.set_num_threads(1)  # tensors are tiny: more threads only wait for each other
 
 #: Import names of the hosts; tests/adapters/test_<host>*.py need them.
-HOSTS = ("mace", "nequip", "matgl", "sevenn", "metatrain")
+HOSTS = ("mace", "nequip", "matgl", "sevenn", "metatrain", "chgnet")
 _MISSING = [host for host in HOSTS if find_spec(host) is None]
 
 collect_ignore_glob = [f"adapters/test_{host}*.py" for host in _MISSING]

@@ -51,7 +51,7 @@ def evaluate(part: LongRange) -> Any:
 
 
 def test_importing_the_package_or_its_command_imports_no_host() -> None:
-    heavy = ("mace", "nequip", "matgl", "sevenn", "metatrain", "e3nn")
+    heavy = ("mace", "nequip", "matgl", "sevenn", "metatrain", "chgnet", "e3nn")
     code = f"import les_plugins, les_plugins.cli, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -95,7 +95,7 @@ def test_an_unsupported_version_is_named_beside_the_supported_ones(
 
 
 @pytest.mark.parametrize("version", ["0.0.1", "99.0"])
-@pytest.mark.parametrize("name", ["mace", "nequip", "matgl", "sevennet", "metatrain"])
+@pytest.mark.parametrize("name", ["mace", "nequip", "matgl", "sevennet", "metatrain", "chgnet"])
 def test_every_host_refuses_versions_that_its_adapter_was_not_written_for(
     monkeypatch: pytest.MonkeyPatch, name: str, version: str
 ) -> None:

@@ -1,0 +1,1 @@
+"""CHGNet adapter. `plugin.py` names what it does; the other files import CHGNet, when asked for."""

@@ -1,0 +1,266 @@
+"""`les-plugins train chgnet`: its file, its labels, what CHGNet's own trainer makes of them, CHGNet's own files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("chgnet", reason="chgnet is not installed: nox -s tests-chgnet")
+
+import ase.io
+import torch
+import yaml
+from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+import les_plugins
+from les_plugins.adapters.chgnet.calculator import LesCHGNetCalculator
+from les_plugins.adapters.chgnet.contract import TINY, tiny_model
+from les_plugins.adapters.chgnet.graphs import graph_of
+from les_plugins.adapters.chgnet.model import LongRangeCHGNet
+from les_plugins.adapters.chgnet.train import CHGNetTraining, fit_references, train
+from les_plugins.api import load_model
+from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsError, LesPluginsWarning
+from les_plugins.io.documents import read_yaml
+from les_plugins.testing import waters
+
+SECTION = {"multipoles": ["charge", "dipole"], "total_charge": "conserved"}
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "hosts" / "chgnet.md"
+
+
+def labelled(atoms: Atoms, seed: int, **more: Any) -> Atoms:
+    """A structure with made-up labels in ASE's units."""
+    generator = np.random.default_rng(seed)
+    forces = 0.1 * generator.normal(size=(len(atoms), 3))
+    labels = {"energy": -5.0 * len(atoms) + 0.1 * generator.normal(), "forces": forces - forces.mean(0), **more}
+    atoms.calc = SinglePointCalculator(atoms, **labels)
+    return atoms
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    frames = [labelled(waters(2, seed=seed), seed, stress=np.full(6, 0.01), magmoms=np.zeros(6)) for seed in range(6)]
+    ase.io.write("train.xyz", frames[:4], format="extxyz")
+    ase.io.write("valid.xyz", frames[4:], format="extxyz")
+    return tmp_path
+
+
+def write_config(**changes: Any) -> Path:
+    """A training of one epoch in seconds, its sections changed as given."""
+    settings: dict[str, Any] = {
+        "data": {"train": "train.xyz", "valid": "valid.xyz", "batch_size": 2},
+        "model": dict(TINY),
+        "trainer": {"epochs": 1, "use_device": "cpu", "save_dir": "run"},
+        "long_range": SECTION,
+    }
+    for name, section in changes.items():
+        settings[name] = {**settings.get(name, {}), **section} if name != "model" else section
+    Path("c.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return Path("c.yaml")
+
+
+def targets_of(path: Path, frame: Atoms) -> dict[str, torch.Tensor]:
+    """The labels of a frame as CHGNet's trainer is given them."""
+    run = CHGNetTraining(path)
+    run.settings = read_yaml(path)
+    run.split()
+    run.read_frames()
+    return run._item(frame, tiny_model())[1]
+
+
+def test_labels_reach_chgnet_in_its_units(work):
+    frame = labelled(waters(1), 0, stress=np.array([1, 2, 3, 4, 5, 6]) * units.GPa, magmoms=np.array([-1.0, 0.5, 0.0]))
+    found = targets_of(write_config(trainer={"targets": "efsm"}), frame)
+    assert found["e"].item() == pytest.approx(frame.get_potential_energy() / 3)  # eV an atom
+    np.testing.assert_allclose(found["f"].numpy(), frame.get_forces())
+    # GPa, with the sign of ASE: CHGNet turns that of VASP round when it reads it
+    np.testing.assert_allclose(found["s"].numpy(), [[1, 6, 5], [6, 2, 4], [5, 4, 3]], rtol=1e-12)
+    np.testing.assert_allclose(found["m"].numpy(), [1.0, 0.5, 0.0])
+
+
+def test_the_best_epoch_is_kept_and_not_the_last(work):
+    """CHGNet's get_best_model returns the model itself, as the last epoch left it."""
+    path = write_config(trainer={"epochs": 6, "learning_rate": 0.3, "targets": "efs"})
+    folder = train(path)
+    kept = les_plugins.load(folder).metadata["metadata"]["training"]["last_validation"]
+    calculator = les_plugins.load(folder)
+    frames = ase.io.read("valid.xyz", ":")
+    errors = [abs(calculator.get_property("forces", atoms) - atoms.get_forces()).mean() for atoms in frames]
+    assert np.mean(errors) == pytest.approx(kept["f"], abs=2e-6)  # CHGNet rounds to 1e-6
+    last = torch.load(next(Path("run").glob("epoch*")), weights_only=True)["training_history"]["f"]["val"]
+    assert kept["f"] == min(last)
+    assert kept["f"] < last[-1], "this training is to get worse at its end"
+
+
+@pytest.mark.filterwarnings("ignore:.*the sign of the charges is not certain:les_plugins.errors.LesPluginsWarning")
+@pytest.mark.parametrize("kind", ["packaged", "own file", "own file with a long-range part"])
+def test_training_goes_on_from_packaged_weights_and_from_files_of_chgnet(kind, work):
+    if kind == "packaged":
+        load, section = "0.2.0", {**SECTION, "zero_init": True}
+    else:
+        section = SECTION
+        settings = read_yaml(write_config())
+        if kind == "own file":
+            del settings["long_range"]
+        Path("first.yaml").write_text(yaml.safe_dump(settings))
+        train(Path("first.yaml"))
+        load = str(next(Path("run").glob("bestF*")))
+    # a learning rate of zero: the weights of the start
+    start = {"learning_rate": 0.0, "save_dir": "next", "scheduler": "ExponentialLR"}
+    again, _ = load_model(train(write_config(model={"load": load}, trainer=start, long_range=section)))
+    if kind == "packaged":
+        assert again.version == "0.2.0"
+        return
+    before, _ = load_model(Path("run.les"))
+    own, state = again.state_dict(), before.state_dict()
+    assert (kind == "own file") == (len(own) > len(state))
+    for name, value in state.items():
+        # the sign of the charges was chosen when the checkpoint was saved, and not in CHGNet's file
+        assert torch.equal(own[name].abs(), value.abs()), name
+
+
+def test_chgnets_own_file_of_a_model_with_a_long_range_part_is_read_by_from_file(work):
+    folder = train(write_config())
+    read = LongRangeCHGNet.from_file(str(next(Path("run").glob("bestF*")))).eval()
+    expected, found = les_plugins.load(folder), LesCHGNetCalculator(read)
+    for atoms in (waters(2), waters(2, pbc=False)):
+        np.testing.assert_allclose(
+            found.get_property("forces", atoms), expected.get_property("forces", atoms), rtol=0, atol=1e-5
+        )  # float32
+
+
+def test_molecules_and_slabs_are_trained_on_beside_crystals(work):
+    frames = [labelled(waters(2, seed=seed), seed) for seed in range(4)]
+    frames[1] = labelled(waters(1, pbc=False), 1)
+    slab = waters(2)
+    slab.pbc = (True, True, False)
+    frames[2] = labelled(slab, 2)
+    ase.io.write("train.xyz", frames, format="extxyz")
+    calculator = les_plugins.load(train(write_config()))
+    assert all(np.isfinite(calculator.get_property("forces", atoms)).all() for atoms in frames)
+
+
+def test_frames_without_magnetic_moments_are_left_out_with_a_warning(work):
+    frames = ase.io.read("train.xyz", ":")
+    del frames[1].calc.results["magmoms"]
+    ase.io.write("train.xyz", frames, format="extxyz")
+    with pytest.warns(LesPluginsWarning, match=r"1 of 4 frames \(frame 1\) without magmoms"):
+        folder = train(write_config(trainer={"targets": "efsm"}))
+    assert les_plugins.load(folder).metadata["metadata"]["training"]["last_validation"]["m"] > 0.0
+
+
+def test_a_stress_that_is_missing_is_an_error_that_names_frame_and_way_out(work):
+    frames = ase.io.read("train.xyz", ":")
+    del frames[2].calc.results["stress"]
+    ase.io.write("train.xyz", frames, format="extxyz")
+    with pytest.raises(DataError, match=r"train.xyz: 1 of 4 frames \(frame 2\) without stress"):
+        train(write_config(trainer={"targets": "efs"}))
+
+
+def test_references_take_up_another_zero_of_energy_and_elements_without_data_keep_theirs():
+    model = tiny_model()
+    shift = {"H": -13.6, "O": -432.0}
+    frames = [waters(count, seed=count) for count in (1, 2, 3)]
+    frames += [Atoms("O2", [[0, 0, 0], [1.2, 0, 0]]), Atoms("OH", [[0, 0, 0], [1.0, 0, 0]])]
+    items = []
+    for atoms in frames:
+        graph = graph_of(atoms, model)
+        energy = model([graph])["e"][0].detach()
+        items.append(
+            (graph, {"e": energy + sum(shift[symbol] for symbol in atoms.get_chemical_symbols()) / len(atoms)})
+        )
+    before = model.composition_model.fc.weight[0].detach().clone()
+    fit_references(model, items)
+    change = model.composition_model.fc.weight[0].detach() - before
+    assert change[0].item() == pytest.approx(-13.6, abs=1e-9)
+    assert change[7].item() == pytest.approx(-432.0, abs=1e-9)
+    assert change.count_nonzero() == 2
+    for graph, target in items:
+        assert model([graph])["e"][0].item() == pytest.approx(target["e"].item(), abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:.*the sign of the charges is not certain:les_plugins.errors.LesPluginsWarning")
+def test_atom_ref_fit_begins_with_the_zero_of_energy_of_the_labels(work):
+    for name in ("train.xyz", "valid.xyz"):
+        frames = [labelled(atoms, seed) for seed, atoms in enumerate(ase.io.read(name, ":"))]
+        for atoms in frames:
+            atoms.calc.results["energy"] -= 100.0 * len(atoms)
+        ase.io.write(name, frames, format="extxyz")
+    start = {"learning_rate": 0.0, "scheduler": "ExponentialLR"}
+    found = {}
+    for choice in ("keep", "fit"):
+        model, section = {"load": "0.3.0", "atom_ref": choice}, {**SECTION, "zero_init": True}
+        folder = train(write_config(model=model, trainer={**start, "save_dir": choice}, long_range=section))
+        found[choice] = les_plugins.load(folder).metadata["metadata"]["training"]["last_validation"]
+    assert found["keep"]["e"] > 90.0
+    assert found["fit"]["e"] < 1.0
+    assert found["fit"]["f"] == found["keep"]["f"]  # it moves no force
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trainer": {"learning_rat": 0.1}}, "trainer: unknown key 'learning_rat'"),
+        ({"trainer": {"learning_rate": "1e-3"}}, "trainer.learning_rate is '1e-3'; allowed: a number"),
+        ({"trainer": {"epochs": 0}}, "trainer.epochs is 0; allowed: a whole number from 1 on"),
+        ({"trainer": {"force_loss_ratio": -1.0}}, "force_loss_ratio is -1.0"),
+        ({"trainer": {"targets": "em"}}, "trainer.targets is 'em'; allowed: ef, efs, efsm"),
+        ({"trainer": {"optimizer": "adam"}}, "trainer.optimizer is 'adam'; allowed: Adam"),
+        ({"trainer": {"use_device": "cuda:99"}}, "cuda:99"),
+        ({"data": {"batch_size": 1.5}}, "data.batch_size is 1.5"),
+        ({"data": {"valid": None}}, "data.valid is missing"),
+        ({"data": {"forces_key": "F"}}, "forces under the name 'F'"),
+        ({"model": {"load": "0.3.0", "n_conv": 3}}, "model: unknown key 'n_conv'"),
+        ({"model": {"load": "0.4.0"}}, "model: CHGNet cannot make this model"),
+        ({"model": {"atom_graph_cutoff": -1}}, "model.atom_graph_cutoff"),
+        ({"model": {"dtype": "float16"}}, "model.dtype is 'float16'; allowed: float32, float64"),
+        ({"model": {"composition_model": None}}, "model.composition_model is None; allowed: MPtrj"),
+    ],
+)
+def test_what_cannot_be_used_in_the_file_is_an_error_that_names_it(changes, words, work):
+    with pytest.raises(LesPluginsError, match=re.escape(words)):
+        train(write_config(**changes))
+    assert not Path("run.les").exists()
+
+
+def test_options_on_the_command_line_are_an_error(work):
+    with pytest.raises(ConfigError, match=r"argument '--epochs': CHGNet has no options; write it into c.yaml"):
+        train(write_config(), ["--epochs", "3"])
+
+
+@pytest.mark.parametrize("long_range", [True, False])
+def test_a_training_that_diverges_is_an_error_in_one_line(long_range, work):
+    path = write_config(trainer={"learning_rate": 1e30, "optimizer": "SGD"})
+    settings = read_yaml(path)
+    if not long_range:
+        del settings["long_range"]
+        path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(HostError, match="try a lower l"):
+        train(path)
+
+
+def test_the_files_on_the_page_are_accepted(work):
+    """Every YAML block of the reference page, as a reader would copy it."""
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    files = [yaml.safe_load(block) for block in blocks if block.lstrip().startswith("data:")]
+    assert files
+    for number, settings in enumerate(files):
+        run = CHGNetTraining(Path(f"{number}.yaml"))
+        run.settings = settings
+        run.split()
+        assert run.long_range is not None
+
+
+def test_a_crystal_of_packaged_weights_has_charges_that_conserve_the_total():
+    model = les_plugins.attach(tiny_model(), SECTION)
+    atoms = bulk("MgO", "rocksalt", 4.3, cubic=True)
+    atoms.rattle(0.1, seed=0)
+    charges = LesCHGNetCalculator(model).get_property("charges", atoms)
+    assert abs(charges).max() > 1e-6
+    assert charges.sum() == pytest.approx(0.0, abs=1e-12)  # rounding
