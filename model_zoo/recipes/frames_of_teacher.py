@@ -5,7 +5,7 @@
 Every frame of the training data with its atoms displaced a little, and again twice as long along one lattice vector
 with whole ions displaced along waves that only the doubled cell has room for: longer than any in the data, and their
 long-range forces are those of Born charges. The frames of the source come last, as they are. Run in the environment of
-the teacher's host.
+the teacher's host. `les-plugins distill` does the same, and more, for any material.
 """
 
 import argparse
@@ -13,14 +13,10 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
-from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.geometry import find_mic
-from ase.neighborlist import natural_cutoffs, neighbor_list
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 import les_plugins
+from les_plugins.distillation.displacements import rattled, widths_of_elements, with_waves
 
 #: Å, one standard deviation of each coordinate: bonds of molecules are stiff, ions are not.
 RATTLE = {"H": 0.015, "C": 0.01, "N": 0.01, "I": 0.12, "Pb": 0.12}
@@ -28,48 +24,8 @@ RATTLE = {"H": 0.015, "C": 0.01, "N": 0.01, "I": 0.12, "Pb": 0.12}
 AMPLITUDE = 0.15
 #: One standard deviation of each component of the strain.
 STRAIN = 0.01
-
-
-def ions(atoms: Atoms) -> np.ndarray:
-    """(atoms,) which ion each atom belongs to: atoms bonded to each other by H, C and N, the others alone."""
-    organic = np.isin(atoms.symbols, ["H", "C", "N"])
-    first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.15))
-    keep = organic[first] & organic[second]
-    graph = coo_matrix((np.ones(keep.sum()), (first[keep], second[keep])), shape=(len(atoms), len(atoms)))
-    return connected_components(graph, directed=False)[1]
-
-
-def rattled(atoms: Atoms, random: np.random.Generator) -> Atoms:
-    """A copy, strained and with every atom displaced; molecules are whole in it, also where a boundary cut them."""
-    group = ions(atoms)
-    first = atoms.positions[[np.argmax(group == g) for g in group]]
-    new = atoms.copy()
-    new.positions = first + find_mic(atoms.positions - first, atoms.cell, atoms.pbc)[0]
-    new.set_cell(new.cell.array @ (np.eye(3) + random.normal(scale=STRAIN, size=(3, 3))), scale_atoms=False)
-    # Molecules keep their bonds: every ion goes where the strain takes its first atom.
-    new.positions += new.cell.cartesian_positions(atoms.cell.scaled_positions(first)) - first
-    width = np.array([RATTLE[symbol] for symbol in new.symbols])
-    new.positions += width[:, None] * random.normal(size=new.positions.shape)
-    return new
-
-
-def with_waves(atoms: Atoms, random: np.random.Generator) -> Atoms:
-    """A cell twice as long along one lattice vector, every kind of ion displaced along a wave of that length."""
-    axis = random.integers(3)
-    repeat = [1, 1, 1]
-    repeat[axis] = 2
-    new = rattled(atoms, random).repeat(repeat)
-    group = ions(new)
-    phase = 2 * np.pi * new.cell.scaled_positions(new.positions)[:, axis]
-    phase = np.array([phase[np.argmax(group == g)] for g in group])
-    kind = np.where(np.isin(new.symbols, ["Pb", "I"]), new.symbols, "molecule")
-    for name in np.unique(kind):
-        for shift in (0.0, np.pi / 2):
-            wave = np.sin(phase + shift)[:, None] * random.normal(scale=AMPLITUDE, size=3)
-            new.positions[kind == name] += wave[kind == name]
-    width = np.array([RATTLE[symbol] for symbol in new.symbols])
-    new.positions += width[:, None] * random.normal(size=new.positions.shape)
-    return new
+#: Elements of the molecules.
+ORGANIC = ("H", "C", "N")
 
 
 def main() -> None:
@@ -89,8 +45,10 @@ def main() -> None:
             f"{args.source} has {', '.join(unknown)}; how far to displace is known of {', '.join(RATTLE)} alone"
         )
     calculator = les_plugins.load(args.teacher)
-    new = [rattled(atoms, random) for atoms in frames]
-    new += [with_waves(frames[i], random) for i in random.permutation(len(frames))[: args.doubled]]
+    widths = widths_of_elements(RATTLE)
+    new = [rattled(atoms, random, widths, STRAIN, ORGANIC) for atoms in frames]
+    drawn = random.permutation(len(frames))[: args.doubled]
+    new += [with_waves(frames[i], random, widths, STRAIN, AMPLITUDE, ORGANIC) for i in drawn]
     for atoms in new:
         atoms.calc = calculator
         atoms.calc = SinglePointCalculator(atoms, energy=atoms.get_potential_energy(), forces=atoms.get_forces())

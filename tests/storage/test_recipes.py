@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from les_plugins.distillation.displacements import ions
 from les_plugins.storage import zoo
 
 RECIPES = Path(__file__).parents[2] / "model_zoo" / "recipes"
@@ -145,7 +146,7 @@ def test_frames_of_other_elements_raise_an_error(tmp_path, monkeypatch, capsys):
 
 def test_ions_are_molecules_or_single_atoms(taught):
     module, source, _ = taught
-    group = module.ions(source)
+    group = ions(source, module.ORGANIC)
     assert len(set(group[:4])) == 1
     assert len(set(group)) == 3
 
