@@ -23,6 +23,7 @@ from les_plugins.hosting.types import Host, HostInfo, HostState
 from les_plugins.model.gauge import Sign, change_sign, mean_susceptibility, note_epsilon_infinity, read_sign
 from les_plugins.model.outputs import long_range_part
 from les_plugins.storage import checkpoint, zoo
+from les_plugins.storage.licences import say_licence
 from les_plugins.storage.sizes import WeightSizes, building, check_description
 from les_plugins.storage.states import in_precision
 
@@ -168,6 +169,9 @@ def load_model(path: str | Path, dtype: str | None = None) -> tuple[nn.Module, d
             solver or a response that is not installed; says what to install.
         HostError: the host it was made with is missing or of an unsupported version; says what to install. Or a dtype
             that is not one of the two.
+
+    Warns:
+        LesPluginsWarning: once in a process, the licence of the data where it restricts the use of the model.
     """
     folder = zoo.find_folder(path)
     state, config = checkpoint.read(folder)
@@ -175,6 +179,7 @@ def load_model(path: str | Path, dtype: str | None = None) -> tuple[nn.Module, d
     _check_host_version(host.info(), state.versions, folder / checkpoint.CONFIG)
     if dtype is not None:
         state = in_precision(state, host.dtype_key, dtype)
+    say_licence(folder, config)
     try:
         return _rebuilt(host, state), config
     except CheckpointError as error:

@@ -26,6 +26,7 @@ def list_models(as_json: AsJson = False) -> None:
     """List the models, what they were trained on and how good they are."""
     from les_plugins.hosting import registry as plugins
     from les_plugins.storage import zoo
+    from les_plugins.storage.licences import is_restricted
 
     hosts = {info.name: info for info in plugins.hosts()}
     rows = []
@@ -47,10 +48,12 @@ def list_models(as_json: AsJson = False) -> None:
             _number(errors.get("born_rmse_e"), 3),
             _number(errors.get("born_diagonal_r2_within_elements"), 3),
         )
-        table.add_row(row["name"], row["host"], row["terms"], *numbers)
+        mark = "*" if is_restricted(row["data"]["licence"]) else ""
+        table.add_row(row["name"] + mark, row["host"], row["terms"], *numbers)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table, soft_wrap=False)
     console.print("RMSE on validation frames; R²: diagonal Z* against the mean of each element")
+    console.print("* trained on data under a licence that may restrict its use", markup=False)
     for licence in sorted({row["data"]["licence"] for row in rows}):  # below: a narrow terminal would cut them
         of = ", ".join(row["name"] for row in rows if row["data"]["licence"] == licence)
         console.print(f"licence of the data of {of}: {licence}", markup=False)
