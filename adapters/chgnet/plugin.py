@@ -24,6 +24,7 @@ class CHGNetHost(PackagedHost):
         "state": "les_plugins.adapters.chgnet.state:take_apart",
         "rebuild": "les_plugins.adapters.chgnet.state:rebuild",
         "train": "les_plugins.adapters.chgnet.train:train",
+        "pretrained": "les_plugins.adapters.chgnet.pretrained:pretrained",
         "contract": "les_plugins.adapters.chgnet.contract:CHGNetContract",
     }
 
