@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,11 +62,13 @@ class Moments:
 
     def current(self, found: Evaluation, velocities: Floats) -> Floats:
         """(3,) e times the unit of velocities (own, 3), Σ Z* v over all ranks; needs the graph of the step."""
+        return _array(self._ranks.sum(torch.from_numpy(np.einsum("nab,nb->a", self.born(found), velocities))))
+
+    def born(self, found: Evaluation) -> Floats:
+        """Z* of own atoms, (own, 3, 3) e, first index polarization; needs the graph of the step."""
         carriers, domain = self._carriers(found), found.domain
-        born = born_of_carriers(carriers, domain.own, domain.cell.detach(), domain.pbc, domain.batch)
-        moving = torch.from_numpy(velocities).to(born)
-        total = self._ranks.sum(torch.einsum("nab,nb->a", born, moving))
-        return _array(self._screening(domain, _latent(found)).sqrt() * total)
+        tensors = born_of_carriers(carriers, domain.own, domain.cell.detach(), domain.pbc, domain.batch)
+        return _array(self._screening(domain, _latent(found)).sqrt() * tensors)
 
     def polarizability(self, found: Evaluation) -> Floats | None:
         """(3, 3) e²·Å²/eV of the whole structure; None without a response, or with one that is self-consistent."""

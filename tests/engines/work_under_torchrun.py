@@ -1,0 +1,72 @@
+"""What test_rank_calculator.py runs under torchrun: every case of `tiny_domains` with ASE. Rank 0 writes FOLDER."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ase import units
+from ase.md.verlet import VelocityVerlet
+from tiny_domains import EPSILON, SECTIONS, SUSCEPTIBILITY, TinyDomain, water
+
+from les_plugins.engines.ranks.calculator import RankCalculator, meet_torchrun
+from les_plugins.errors import DataError
+
+PROPERTIES = ["energy", "forces", "stress", "energies", "charges", "dipole", "born_effective_charges"]
+TOTAL_CHARGE, STEPS = 0.7, 12
+
+
+def results(calculator: RankCalculator, atoms: Any) -> dict[str, Any]:
+    """Everything at once, and J."""
+    calculator.calculate(atoms, PROPERTIES)
+    found = {name: calculator.results[name] for name in PROPERTIES}
+    calculator.always = ("current",)
+    calculator.calculate(atoms, ["forces"])
+    found["current"] = calculator.current(atoms.get_velocities(), atoms)
+    calculator.always = ()
+    return found
+
+
+def refusal(calculator: RankCalculator, atoms: Any) -> str:
+    """The kind of error that a structure raises."""
+    try:
+        calculator.calculate(atoms, ["energy"])
+    except DataError as error:
+        return type(error).__name__
+    return ""
+
+
+def main() -> None:
+    """All cases."""
+    torch.set_num_threads(1)
+    meeting, found = meet_torchrun(), dict[str, Any]()
+    for name, section in SECTIONS.items():
+        atoms = water()
+        atoms.positions += 20.0 * atoms.cell.array[0]  # anywhere
+        if name == "given":
+            atoms.info["charge"] = TOTAL_CHARGE
+        calculator = RankCalculator.of(TinyDomain(section), meeting, EPSILON, SUSCEPTIBILITY)
+        found |= {f"{name}/{key}": value for key, value in results(calculator, atoms).items()}
+        atoms.calc = calculator
+        atoms.set_velocities(10.0 * atoms.get_velocities())
+        VelocityVerlet(atoms, 1.0 * units.fs).run(STEPS)
+        found |= {f"{name}/later positions": atoms.positions, f"{name}/later forces": atoms.get_forces()}
+    few = water(2)
+    calculator = RankCalculator.of(TinyDomain(SECTIONS["pairs"]), meeting, EPSILON, SUSCEPTIBILITY)
+    found |= {f"few/{key}": value for key, value in results(calculator, few).items()}
+    slab = water()
+    slab.pbc = [True, True, False]
+    found["slab"] = refusal(calculator, slab)
+    found["other"] = refusal(calculator, water(4 + 2 * meeting.rank))
+    if meeting.rank == 0:
+        np.savez(Path(sys.argv[1]) / f"{meeting.size}.npz", **found)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
