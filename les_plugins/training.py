@@ -40,6 +40,7 @@ class TrainingRun(ABC):
     Attributes:
         host: name of the host.
         program: its trainer, as messages call it.
+        own_sections: places in the host's file where a `long_range` of the host's own may stand: "architecture.model".
         keys: keys that the host's file may have beside the section; None where the host itself checks them.
         freezes: whether the adapter calls `model.frozen.freeze` before the host trains.
         settings: the file without the section.
@@ -54,6 +55,7 @@ class TrainingRun(ABC):
 
     host: ClassVar[str]
     program: ClassVar[str] = "the trainer"
+    own_sections: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[tuple[str, ...] | None] = None
     freezes: ClassVar[bool] = False
 
@@ -154,7 +156,13 @@ class TrainingRun(ABC):
 
     def split(self) -> None:
         """Take the section out of the settings, and check both; extended where a host has more sections of ours."""
-        refuse_near_misses(self.settings, str(self.config_file), host_keys=self.names())
+        places = {"", *self.own_sections}
+        refuse_near_misses(
+            self.settings,
+            str(self.config_file),
+            lambda path, section: ".".join(path) in places,
+            host_keys=self.names(),
+        )
         if SECTION in self.settings:
             section = self.settings.pop(SECTION)
             self.long_range = parse_section({} if section is None else section, f"{self.config_file}: {SECTION}")

@@ -121,3 +121,19 @@ def test_what_others_raise_is_one_line_with_the_innermost_reason_and_ours_pass_a
 def test_a_trainer_that_fails_is_named_with_the_config_file_and_the_reason(error: Exception, words: str) -> None:
     with pytest.raises(HostError, match=words), fitting("MACE", Path("water.yaml")):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        (
+            HostError,
+            GeometryError("charge holds NaN"),
+            r"water\.yaml: metatrain stopped with .*charge holds NaN; .*a lower lr$",
+        ),
+        (ConfigError, ConfigError("as it is"), r"^as it is$"),
+    ],
+)
+def test_an_error_of_ours_that_a_host_wrapped_is_ours(kind: type[Exception], error: Exception, words: str) -> None:
+    with pytest.raises(kind, match=words), fitting("metatrain", Path("water.yaml")):
+        raise RuntimeError("The error above most likely originates from an architecture.") from error

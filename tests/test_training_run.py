@@ -187,3 +187,19 @@ def test_the_checkpoint_says_who_labelled_its_data_and_under_what_licence(config
     metadata = read_config(Training.train(config(), metadata=given))["metadata"]
     assert metadata["training"]["teachers"] == [{**TAUGHT, "frames": infos.count(TAUGHT)}]
     assert metadata["data_licence"] == licence
+
+
+class HostWithAKeyOfOurName(Training):
+    keys = ("data", "epochs", "checkpoint", "model")
+    own_sections = ("model",)
+
+
+def test_a_key_of_the_host_that_is_called_as_our_section_stays_where_it_is(config: Callable[..., Path]) -> None:
+    run = HostWithAKeyOfOurName(config(model={"long_range": {"enable": True}}))
+    run.run()
+    assert run.settings["model"] == {"long_range": {"enable": True}}
+    assert run.long_range is None
+    with pytest.raises(ConfigError, match=r"long_rang.* under model"):
+        HostWithAKeyOfOurName(config(model={"long_rang": {}})).run()
+    with pytest.raises(ConfigError, match=r"stands under model\.deep"):
+        HostWithAKeyOfOurName(config(model={"deep": {"long_range": {}}})).run()

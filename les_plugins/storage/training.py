@@ -97,13 +97,14 @@ def fitting(program: str, source: Path) -> Iterator[None]:
     """
     try:
         yield
-    except GeometryError as error:  # every frame was looked at before: what is not finite comes from the weights
-        hint = "the weights may have grown without bound: try a lower lr"
-        raise HostError(f"{source}: {program} stopped with {in_one_line(error)}; {hint}") from error
-    except LesPluginsError:
-        raise
     except Exception as error:  # hosts and torch raise whatever an option makes them
-        raise HostError(f"{source}: {program} stopped with {in_one_line(innermost(error))}") from error
+        reason = innermost(error)  # some hosts wrap what a model raises
+        if isinstance(reason, GeometryError):  # every frame was looked at before: it comes from the weights
+            hint = "the weights may have grown without bound: try a lower lr"
+            raise HostError(f"{source}: {program} stopped with {in_one_line(reason)}; {hint}") from error
+        if isinstance(reason, LesPluginsError):
+            raise reason from None
+        raise HostError(f"{source}: {program} stopped with {in_one_line(reason)}") from error
 
 
 @contextmanager

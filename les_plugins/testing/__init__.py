@@ -15,9 +15,10 @@ import pytest
 _LAWS = ("derivatives", "exactness", "fidelity", "physics", "sharing", "symmetry", "total_charge", "workflow")
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in (*_LAWS, "host", "solver", "training")))
 
+from les_plugins.hosting.evaluated import HostResult
 from les_plugins.moved import renamed
 from les_plugins.testing.contract import AdapterContract
-from les_plugins.testing.host import HostResult, long_range_part
+from les_plugins.testing.host import long_range_part
 from les_plugins.testing.solver import SolverContract
 from les_plugins.testing.structures import labelled_waters, waters
 

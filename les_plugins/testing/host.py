@@ -8,15 +8,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from ase import Atoms
-from torch import Tensor, nn
+from torch import nn
 
 from les_plugins import api
 from les_plugins.hosting import registry as plugins
+from les_plugins.hosting.evaluated import HostResult
 from les_plugins.model.long_range import LongRange, LongRangeResult
 from les_plugins.moved import renamed
 from les_plugins.testing.structures import waters
@@ -25,24 +26,6 @@ from les_plugins.testing.structures import waters
 FULL: Mapping[str, Any] = {"response": {"charge": True, "dipole": "anisotropic"}}
 #: Latent moments that `amplify` aims at, in e, e·Å, e·Å²: those of a trained water model.
 NATURAL = {"charge": 0.2, "dipole": 0.1, "quadrupole": 0.1}
-
-
-class HostResult(NamedTuple):
-    """What a host says of a batch of structures, in its own dtype.
-
-    Attributes:
-        energy: (B,) eV.
-        atomic_energy: (N,) eV, those that an MD engine would read.
-        forces: (N, 3) eV/Å.
-        stress: (B, 3, 3) eV/Å³, ASE's sign; of no meaning for open structures.
-        positions: (N, 3) Å, the leaf that the host differentiated the energy by.
-    """
-
-    energy: Tensor
-    atomic_energy: Tensor
-    forces: Tensor
-    stress: Tensor
-    positions: Tensor
 
 
 class ContractHost(ABC):

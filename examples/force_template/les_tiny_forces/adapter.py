@@ -3,15 +3,13 @@
 import threading
 
 import torch
-from ase.calculators.calculator import Calculator as ASECalculator
-from ase.stress import full_3x3_to_voigt_6_stress
 from tiny_forces.model import TinyForces, edge_vectors, make_batch
 from tiny_forces.model import train as host_train
 from torch import nn
 
 from les_plugins.data.training import read_labelled_frames
 from les_plugins.hosting.build import build_long_range
-from les_plugins.hosting.calculator import LongRangeCalculator
+from les_plugins.hosting.evaluated import EvaluatedCalculator, HostResult
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes
@@ -62,32 +60,18 @@ class LongRangeForces(nn.Module):
                 self.base.train(before)
 
 
-class HostCalculator(ASECalculator):
+class Calculator(EvaluatedCalculator):
     """The host has none."""
 
-    implemented_properties = ["energy", "energies", "forces", "stress"]  # noqa: RUF012
-
-    def __init__(self, model, device):
-        super().__init__()
-        self.model, self.device = model.to(device).eval(), device
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-        super().calculate(atoms, properties, system_changes)
-        batch = {name: value.to(self.device) for name, value in make_batch([atoms], self.model).items()}
-        names = ("energy", "atomic_energy", "forces", "stress")
-        output = self.model(batch)
-        energy, atomic, forces, stress = (output[name].detach().cpu().double().numpy() for name in names)
-        self.results = {"energy": float(energy[0]), "energies": atomic, "forces": forces}
-        self.results["stress"] = full_3x3_to_voigt_6_stress(stress[0])
-
-
-class Calculator(LongRangeCalculator, HostCalculator):
     def __init__(self, model, metadata=None, device="cpu"):
-        super().__init__(model, device)
-        self.adopt(getattr(model, "long_range", None), model.settings["elements"], metadata)
+        super().__init__(model, model.settings["elements"], metadata, device)
 
-    def evaluate_host(self, atoms, properties, system_changes):
-        super().evaluate_host(self.near(atoms), properties, system_changes)  # of models in float32
+    def evaluate(self, frames):
+        device = next(self.model.parameters()).device
+        batch = {name: value.to(device) for name, value in make_batch(frames, self.model).items()}
+        output = self.model(batch)
+        names = ("energy", "atomic_energy", "forces", "stress")
+        return HostResult(*(output[name] for name in names), positions=batch["positions"])
 
 
 def state(model):
