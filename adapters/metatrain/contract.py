@@ -48,8 +48,7 @@ class PETContract(AdapterContract):
 
     def evaluate(self, model: nn.Module, frames: Sequence[Atoms], training: bool = False) -> HostResult:
         """In evaluation mode always: in training metatrain's models leave composition and scale out."""
-        found = evaluate(model.eval(), frames, keep_graph=training)
-        return HostResult(*(found[name] for name in ("energy", "energies", "forces", "stress", "positions")))
+        return evaluate(model.eval(), frames, keep_graph=training)
 
     def in_float64(self, model: nn.Module) -> nn.Module:
         """By way of its state: the TorchScript functions of a SOAP-BPNN cannot be copied."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from metatensor.torch import TensorBlock, TensorMap
+from metatensor.torch import Labels, TensorBlock, TensorMap
 from metatomic.torch import ModelOutput, System
 from metatrain.utils.architectures import import_architecture
 from torch import Tensor, nn
@@ -68,33 +68,25 @@ class LongRangeModel(nn.Module):
         if selected_atoms is not None:
             raise HostError("selected_atoms is given; a model with a long-range part needs all atoms of a structure")
         found = self.base(systems, {**outputs, "feature": ModelOutput(sample_kind="atom")})
-        block, energy = found["feature"].block(), found[self.target].block()
+        features, energy = found["feature"].block(), found[self.target].block()
         positions = systems[0].positions if len(systems) == 1 else torch.cat([system.positions for system in systems])
-        counts = torch.tensor([len(system) for system in systems], device=positions.device)
-        first, batch = counts.cumsum(0) - counts, torch.repeat_interleave(counts)
         # SOAP-BPNN sorts atoms by element
-        scalars = torch.empty_like(block.values).index_copy(0, _place(block, first), block.values)
-        cells = torch.stack([system.cell for system in systems])
-        pbc = torch.stack([system.pbc for system in systems])
-        edges = self._edges(systems, positions, cells, first)
+        scalars = torch.empty_like(features.values).index_copy(0, places(features, systems), features.values)
+        cells, pbc = (torch.stack([getattr(system, name) for system in systems]) for name in ("cell", "pbc"))
+        edges, batch = self._edges(systems, positions, cells), torch.repeat_interleave(_counts(systems))
         latent = self.long_range(NodeFeatures([LayerFeatures(scalars)], edges), positions, cells, pbc, batch)
         added = latent.atomic_energy if "atom" in energy.samples.names else latent.energy
-        values = added.to(energy.values.dtype)[_place(energy, first)][:, None]
-        addition = TensorMap(
-            found[self.target].keys, [TensorBlock(values, energy.samples, energy.components, energy.properties)]
-        )
+        added = added.to(energy.values.dtype)[places(energy, systems)][:, None]
         if self.training:
-            addition = self.base.scaler.apply_scales(systems, {self.target: addition}, remove=True)[self.target]
-        total = TensorBlock(
-            energy.values + addition.block().values, energy.samples, energy.components, energy.properties
-        )
-        found[self.target] = TensorMap(found[self.target].keys, [total])
+            scaled = self.base.scaler.apply_scales(systems, {self.target: _like(energy, added)}, remove=True)
+            added = scaled[self.target].block().values
+        found[self.target] = _like(energy, energy.values + added)
         return found if "feature" in outputs else {name: found[name] for name in found if name != "feature"}
 
-    def _edges(self, systems: list[System], positions: Tensor, cells: Tensor, first: Tensor) -> Edges:
+    def _edges(self, systems: list[System], positions: Tensor, cells: Tensor) -> Edges:
         """Of the neighbour lists of metatrain, which may reach beyond the cutoff."""
         lists = [system.get_neighbor_list(self.base.requested_nl).samples.values.long() for system in systems]
-        pairs = torch.cat([found[:, :2] + start for found, start in zip(lists, first, strict=True)])
+        pairs = torch.cat([found[:, :2] + start for found, start in zip(lists, _first(systems), strict=True)])
         shifts = [found[:, 2:].to(cell.dtype) @ cell for found, cell in zip(lists, cells, strict=True)]
         vector = positions[pairs[:, 1]] - positions[pairs[:, 0]] + torch.cat(shifts)
         inside = vector.detach().square().sum(1) < self.cutoff**2
@@ -118,8 +110,8 @@ def energy_target(model: Any) -> str:
     Raises:
         HostError: none, several, or other units; or electrostatics of its own, which would be counted twice.
     """
-    info = model.dataset_info
-    energies = [name for name, target in info.targets.items() if (target.quantity, target.sample_kind) == ENERGY]
+    info, wanted = model.dataset_info, ("energy", "system")
+    energies = [name for name, target in info.targets.items() if (target.quantity, target.sample_kind) == wanted]
     if len(energies) != 1:
         raise HostError(f"the targets of this model are {list(info.targets)}; allowed: one energy of structures")
     units = (info.length_unit.lower(), info.targets[energies[0]].unit.lower())
@@ -130,10 +122,20 @@ def energy_target(model: Any) -> str:
     return energies[0]
 
 
-ENERGY = ("energy", "system")
-
-
-def _place(block: TensorBlock, first: Tensor) -> Tensor:
+def places(block: TensorBlock, systems: list[System]) -> Tensor:
     """Place of each sample of a block among the atoms of the batch, or among its structures."""
     system = block.samples.column("system").long()
-    return first[system] + block.samples.column("atom").long() if "atom" in block.samples.names else system
+    return _first(systems)[system] + block.samples.column("atom").long() if "atom" in block.samples.names else system
+
+
+def _counts(systems: list[System]) -> Tensor:
+    return torch.tensor([len(system) for system in systems], device=systems[0].positions.device)
+
+
+def _first(systems: list[System]) -> Tensor:
+    return _counts(systems).cumsum(0) - _counts(systems)
+
+
+def _like(block: TensorBlock, values: Tensor) -> TensorMap:
+    """A target of one block with other values."""
+    return TensorMap(Labels.single().to(values.device), [TensorBlock(values, block.samples, [], block.properties)])

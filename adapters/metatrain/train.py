@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from ase import Atoms
 from metatrain.cli import train as command
 from metatrain.pet.modules.finetuning import apply_finetuning_strategy
 from metatrain.utils.architectures import check_architecture_options, get_default_hypers, import_architecture
-from metatrain.utils.errors import ArchitectureError
+from metatrain.utils.distributed.slurm import resolve_distributed
 from metatrain.utils.omegaconf import expand_dataset_config
 from metatrain.utils.pydantic import MetatrainValidationError, validate_base_options
 from omegaconf import OmegaConf
@@ -29,8 +28,7 @@ from les_plugins.adapters.metatrain.state import read_tensor_maps
 from les_plugins.config import LongRangeConfig
 from les_plugins.data.frames import read_frames
 from les_plugins.data.training import TrainedLabel, check_training_labels
-from les_plugins.errors import ConfigError, LesPluginsError, quoted, raising
-from les_plugins.hosting.section_name import SECTION
+from les_plugins.errors import ConfigError, quoted, raising
 from les_plugins.hosting.substitution import substituted
 from les_plugins.storage.training import check_section
 from les_plugins.training import TrainingRun
@@ -47,6 +45,7 @@ class MetatrainTraining(TrainingRun):
 
     host = "metatrain"
     program = "metatrain's trainer"
+    own_sections = ("architecture.model",)
 
     def split(self) -> None:
         """The section out of the file; then metatrain looks at every key of its own."""
@@ -54,50 +53,53 @@ class MetatrainTraining(TrainingRun):
             overrides = OmegaConf.from_dotlist(list(self.arguments))
             self.settings = OmegaConf.to_container(OmegaConf.merge(self.settings, overrides))
         options = check_section(self.settings.get("architecture"), f"{self.config_file}: architecture")
-        model = options.get("model") or {}
-        own = {key: model.pop(key) for key in (SECTION,) if key in model}  # metatrain has a key of that name, too
         super().split()
-        model.update(own)
         self.architecture = options.get("name")
         if self.architecture not in ARCHITECTURES:
             allowed = ", ".join(ARCHITECTURES)
             raise ConfigError(f"{self.config_file}: architecture.name is {self.architecture!r}; allowed: {allowed}")
         try:
             validate_base_options(copy.deepcopy(self.settings))
-            defaults = OmegaConf.create(get_default_hypers(self.architecture))
-            options = OmegaConf.to_container(OmegaConf.merge(defaults, options))
-            check_architecture_options(self.architecture, options)
+            options = OmegaConf.merge(OmegaConf.create(get_default_hypers(self.architecture)), options)
+            check_architecture_options(self.architecture, OmegaConf.to_container(options))
         except MetatrainValidationError as error:
             first = error.errors[0]
             place = error.get_loc_path(first["loc"])
             raise ConfigError(f"{self.config_file}: {place} is {quoted(first['input'])}: {first['msg']}") from None
-        if options["training"].get("finetune", {}).get("method") == "lora":
+        if options.training.get("finetune", {}).get("method") == "lora":
             raise ConfigError(f"{self.config_file}: training.finetune.method is lora; allowed: full, heads")
+        if resolve_distributed(options.training.get("distributed")):
+            raise ConfigError(f"{self.config_file}: training.distributed is asked for; allowed: one process")
         self.folder = Path(self.config_file.stem)
 
     def target(self) -> Path:
         """In the working directory."""
-        return self.folder.with_suffix(".les")
+        return self.folder.with_name(f"{self.folder.name}.les")
 
     def read_frames(self) -> Sequence[Atoms]:
         """Every structure file of the training and validation sets is read, and its labels looked for."""
         for name, found in (("training_set", self.data.train), ("validation_set", self.data.valid)):
-            if not isinstance(self.settings.get(name), int | float):
-                for path, energy in self._files(name):
-                    if path.suffix not in _STRUCTURES:
-                        self.data.unread.append(path)
-                        continue
-                    found[path] = read_frames(path)
+            for path, energy in self._files(name):
+                if path.suffix not in _STRUCTURES:
+                    self.data.unread.append(path)
+                    continue
+                found[path] = read_frames(path)
+                if Path(energy["read_from"]) == path:
                     check_training_labels({path: found[path]}, list(_labels(energy, found[path])))
         return self.data.training_set()
 
     def _files(self, name: str) -> Iterator[tuple[Path, Any]]:
         """Structure files of a set, each with the target that is an energy, as metatrain completes the section."""
-        with raising(ConfigError, f"{self.config_file}: {name}"):
-            for part in expand_dataset_config(OmegaConf.create({name: self.settings[name]})[name]):
-                if "systems" in part:
-                    energies = [target for target in part["targets"].values() if target["quantity"] == "energy"]
-                    yield Path(part["systems"]["read_from"]), energies[0]
+        where = f"{self.config_file}: {name}"
+        with raising(ConfigError, where):
+            section = OmegaConf.create({name: self.settings[name]})[name]
+            parts = [] if isinstance(section, int | float) else expand_dataset_config(section)
+        for part in parts:
+            energies = [target for target in part.get("targets", {}).values() if target["quantity"] == "energy"]
+            if "systems" in part and len(energies) != 1:
+                raise ConfigError(f"{where} has {len(energies)} targets of quantity energy; allowed: one")
+            if "systems" in part:  # otherwise frames of the training set, by their numbers
+                yield Path(part["systems"]["read_from"]), energies[0]
 
     def fit(self) -> nn.Module:
         """metatrain's own command up to the end of the training; what it would write is a model without long range."""
@@ -114,25 +116,20 @@ class MetatrainTraining(TrainingRun):
                 warnings.filterwarnings("ignore", "Requested dataset of zero length")  # its test set, by default
                 warnings.filterwarnings("ignore", "A conversion to `System` was requested")  # cells of open structures
                 command.train_model(options, self.temporary / "model.pt", checkpoint_dir=self.folder)
-        except ArchitectureError as error:
-            raise error.__cause__ if isinstance(error.__cause__, LesPluginsError) else error from None
         except Trained as trained:
-            self.facts["last_validation"] = {
-                "best_epoch": trained.trainer.best_epoch, "best_metric": trained.trainer.best_metric
-            }  # fmt: skip
+            best = {name: getattr(trained.trainer, name) for name in ("best_epoch", "best_metric")}
+            self.facts["last_validation"] = best
             return trained.model
         raise ConfigError(f"{self.config_file}: {self.program} ended without a training")
 
 
 @contextmanager
 def logging_to(folder: Path) -> Iterator[None]:
-    """What metatrain's own command shows of a training, on the screen and in train.log."""
-    handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", "w")]
-    root = logging.getLogger()
+    """What metatrain's own command shows of a training, on standard error and in train.log."""
+    root, handlers = logging.getLogger(), [logging.StreamHandler(), logging.FileHandler(folder / "train.log", "w")]
     before = root.level
     root.setLevel(logging.INFO)
-    for handler in handlers:
-        root.addHandler(handler)
+    root.handlers += handlers
     try:
         yield
     finally:

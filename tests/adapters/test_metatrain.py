@@ -58,11 +58,11 @@ def test_metatrains_own_evaluation_gives_the_energies_forces_and_stresses_of_the
     energy, by_position, by_strain = metatrains_own(model, frames, is_training=False)
     ours = evaluate(model, frames)
     # the same operations, in another order
-    torch.testing.assert_close(energy, ours["energy"].detach(), rtol=1e-12, atol=1e-11)
-    torch.testing.assert_close(-by_position, ours["forces"], rtol=0, atol=1e-10)
+    torch.testing.assert_close(energy, ours.energy.detach(), rtol=1e-12, atol=1e-11)
+    torch.testing.assert_close(-by_position, ours.forces, rtol=0, atol=1e-10)
     volumes = torch.tensor([atoms.get_volume() for atoms in frames])[:, None, None]
     symmetric = 0.5 * (by_strain + by_strain.transpose(1, 2)) / volumes  # metatrain strains all nine components
-    torch.testing.assert_close(symmetric, ours["stress"], rtol=0, atol=1e-10)
+    torch.testing.assert_close(symmetric, ours.stress, rtol=0, atol=1e-10)
 
 
 def test_in_training_the_long_range_energy_has_the_units_of_the_scaled_target(architecture):
@@ -96,7 +96,7 @@ def test_pet_itself_is_not_invariant_under_rotation():
     model, atoms = tiny_model("pet").double(), waters(pbc=False)
     turned = atoms.copy()
     turned.rotate(40, (1.0, 2.0, -1.5))
-    energies = evaluate(model, [atoms, turned])["energy"].detach()
+    energies = evaluate(model, [atoms, turned]).energy.detach()
     assert abs(float(energies[0] - energies[1])) > 1e-6
 
 
@@ -114,15 +114,15 @@ def test_a_zbl_repulsion_of_the_host_has_its_forces_and_stress():
     moved = [atoms.copy(), atoms.copy()]
     for frame, sign in zip(moved, (1, -1), strict=True):
         frame.positions[1, 0] += sign * step
-    high, low = evaluate(model, moved)["energy"].detach()
-    force = float(found["forces"].detach()[1, 0])
+    high, low = evaluate(model, moved).energy.detach()
+    force = float(found.forces.detach()[1, 0])
     assert force > 10.0  # eV/Å
     assert float(low - high) / (2 * step) == pytest.approx(force, rel=1e-5)  # step² times the third derivative
     for frame, sign in zip(moved, (1, -1), strict=True):
         frame.set_cell(atoms.cell * (1 + sign * step), scale_atoms=True)
         frame.positions[:] = atoms.positions * (1 + sign * step)
-    high, low = evaluate(model, moved)["energy"].detach()
-    trace = float(found["stress"].detach()[0].diagonal().sum()) * atoms.get_volume()
+    high, low = evaluate(model, moved).energy.detach()
+    trace = float(found.stress.detach()[0].diagonal().sum()) * atoms.get_volume()
     assert float(high - low) / (2 * step) == pytest.approx(trace, rel=1e-5)
 
 

@@ -99,6 +99,7 @@ def test_metatrains_own_long_range_key_of_the_model_is_not_taken_for_ours(run):
     assert run(changes={"architecture.training.num_epochs": 1}).is_dir()  # it stands in the file, and is off
 
 
+@pytest.mark.filterwarnings("ignore:.*distributed:DeprecationWarning")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -116,6 +117,8 @@ def test_metatrains_own_long_range_key_of_the_model_is_not_taken_for_ours(run):
         ),
         ({"training_set": 3}, "training_set"),
         ({"training_set": {"systems": "none.xyz"}}, "training_set"),
+        ({"training_set": {"systems": "train.extxyz", "targets": {"x": {"quantity": "dipole"}}}}, "0 targets"),
+        ({"architecture.training.distributed": True}, "one process"),
     ],
 )
 def test_options_that_the_adapter_does_not_serve_raise_an_error(run, changes, words):
