@@ -13,7 +13,15 @@ import torch
 from les_plugins.errors import CheckpointError, ConfigError, DataError, GeometryError, HostError, raising
 from les_plugins.hosting.substitution import substituted
 from les_plugins.storage.states import dtype_name, dtype_of, rebuilt, state_of
-from les_plugins.storage.training import OptionParser, check_keys, file_facts, fitting, plain_options, saving
+from les_plugins.storage.training import (
+    OptionParser,
+    check_keys,
+    check_number,
+    file_facts,
+    fitting,
+    plain_options,
+    saving,
+)
 
 
 def test_an_unknown_key_is_an_error_that_names_a_similar_one_and_all_that_are_allowed() -> None:
@@ -23,6 +31,21 @@ def test_an_unknown_key_is_an_error_that_names_a_similar_one_and_all_that_are_al
         check_keys({"modle": 1}, ("model", "train"), "water.yaml")
     with pytest.raises(ConfigError, match=r"unknown key 3; allowed: model"):
         check_keys({3: 1}, ("model",), "water.yaml")
+
+
+@pytest.mark.parametrize(
+    ("given", "number"), [(2, 2), (2.0, 2), ("1e-3", 1e-3), ("5", 5), (-0.5, -0.5), (1e30, 1e30), ("1e30", 1e30)]
+)
+def test_a_number_is_taken_from_text_too_and_a_whole_one_is_an_integer(given: object, number: float) -> None:
+    found = check_number(given, "water.yaml: lr")
+    assert found == number
+    assert isinstance(found, int) == (number in (2, 5))
+
+
+@pytest.mark.parametrize("given", ["fast", "nan", float("inf"), None, True, [1.0], -1.0])
+def test_what_is_no_number_or_not_an_allowed_one_is_an_error_that_names_it(given: object) -> None:
+    with pytest.raises(ConfigError, match=r"^water.yaml: lr is .*; allowed: a number above 0$"):
+        check_number(given, "water.yaml: lr", " above 0", lambda value: value > 0.0)
 
 
 def test_wrong_options_of_a_host_raise_and_name_its_command() -> None:

@@ -133,6 +133,11 @@ def check_supported(base: Any) -> None:
         raise HostError(f"this CHGNet has n_conv={base.n_conv}; allowed with a long-range part: 2 or more")
     if not isinstance(base.composition_model, AtomRef | None):
         raise HostError(f"composition_model is a {type(base.composition_model).__name__}; allowed: AtomRef, None")
+    if base.composition_model is not None and base.composition_model.is_intensive != base.is_intensive:
+        raise HostError(
+            f"is_intensive is {base.is_intensive}, that of composition_model is not: CHGNet would add an energy an "
+            "atom to one of a cell; MPF goes with is_intensive=False, MPtrj and MP-r2SCAN with True"
+        )
 
 
 def precise(references: AtomRef) -> References:

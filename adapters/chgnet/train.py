@@ -29,7 +29,7 @@ from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError, raising
 from les_plugins.hosting.section_name import SECTION
 from les_plugins.storage.states import dtype_of
-from les_plugins.storage.training import check_cutoff, check_keys, check_section
+from les_plugins.storage.training import check_cutoff, check_keys, check_number, check_section
 from les_plugins.training import TrainingRun
 
 #: Weights inside the package.
@@ -59,6 +59,8 @@ _CHOICES: Mapping[str, tuple[Any, ...]] = {
     "composition_model": ("MPtrj", "MPF", "MP-r2SCAN"),
 }
 _WHOLE = ("epochs", "batch_size", "print_freq")
+_FROM_ONE = " without a fraction, 1 or more", lambda number: number >= 1.0 and number.is_integer()
+_NUMBERS = ("weight_decay", "momentum", "delta")
 
 
 class CHGNetTraining(TrainingRun):
@@ -130,9 +132,8 @@ class CHGNetTraining(TrainingRun):
         trainer.train(*loaders, save_dir=str(self.folder), train_composition_model=composition)
         if trainer.best is None:
             raise HostError("energies or forces that are not finite: try a lower learning_rate")
-        if math.isnan(trainer.training_history["e"]["train"][-1]) or math.isnan(
-            trainer.training_history["e"]["val"][-1]
-        ):
+        errors = trainer.training_history["e"]["val"]
+        if len(errors) < trainer.epochs or not math.isfinite(errors[-1]):  # CHGNet prints a line and stops
             self.stopped = HostError("energies that are not finite: try a lower learning_rate")
         self.facts["last_validation"], state = trainer.best
         model.load_state_dict(state)
@@ -217,7 +218,7 @@ def _collate(items: Sequence[tuple[Any, dict[str, Any]]]) -> tuple[list[Any], di
     return list(graphs), {**found, "e": torch.stack(found["e"])}
 
 
-def _check_values(section: Mapping[str, Any], where: str) -> None:
+def _check_values(section: dict[str, Any], where: str) -> None:
     """Values that CHGNet stumbles over without saying where, or trains with."""
     defaults = {name: item.default for kind in _ARGUMENTS.values() for name, item in kind.items()}
     for key, value in section.items():
@@ -225,10 +226,10 @@ def _check_values(section: Mapping[str, Any], where: str) -> None:
             raise ConfigError(f"{where}.{key} is {value!r}; allowed: {', '.join(_CHOICES[key])}")
         if key.endswith("_cutoff"):
             check_cutoff(value, f"{where}.{key}")
-        default = 1 if key in _WHOLE else defaults.get(key)
-        if not isinstance(default, int | float) or isinstance(default, bool):
-            continue
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-        if not number or (key in _WHOLE and (value < 1 or value != int(value))):
-            kind = "a whole number from 1 on" if key in _WHOLE else "a number from 0 on, with a point in it (1.0e-3)"
-            raise ConfigError(f"{where}.{key} is {value!r}; allowed: {kind}")
+        elif key in _WHOLE:
+            section[key] = check_number(value, f"{where}.{key}", *_FROM_ONE)
+        elif isinstance(defaults.get(key), bool):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{where}.{key} is {value!r}; allowed: true, false")
+        elif isinstance(defaults.get(key, 0.0 if key in _NUMBERS else None), float | int):
+            section[key] = check_number(value, f"{where}.{key}", " from 0 on", lambda number: number >= 0.0)

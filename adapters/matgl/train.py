@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
 import warnings
@@ -34,7 +33,7 @@ from les_plugins.hosting.section_name import SECTION
 from les_plugins.io.documents import parse_yaml
 from les_plugins.model.frozen import freeze
 from les_plugins.storage import checkpoint
-from les_plugins.storage.training import check_cutoff, check_keys, check_section, saving
+from les_plugins.storage.training import check_cutoff, check_keys, check_number, check_section, saving
 from les_plugins.training import TrainingRun
 
 _LOSSES = ("huber_loss", "mse_loss", "smooth_l1_loss", "l1_loss")
@@ -266,24 +265,13 @@ def _check_trainer(section: dict[str, Any], where: str) -> None:
         raise ConfigError(f"{where}.loss is {loss!r}; allowed: {', '.join(_LOSSES)}")
     for key, (allowed, holds) in _NUMBERS.items():
         if key in section and section[key] not in _WORDS.get(key, ()):
-            section[key] = _number(section[key], f"{where}.{key}", allowed, holds)
+            section[key] = check_number(section[key], f"{where}.{key}", allowed, holds)
     save_path = section.get("save_path", _DEFAULTS["save_path"])
     if not isinstance(save_path, str) or Path(save_path).name in ("", ".."):
         raise ConfigError(f"{where}.save_path is {save_path!r}; allowed: the name of a folder")
     extra = check_section(section.get("trainer_kwargs") or {}, f"{where}.trainer_kwargs")
     allowed_there = [name for name in _parameters(lightning.Trainer) if name != "callbacks"]
     check_keys(extra, allowed_there, f"{where}.trainer_kwargs")
-
-
-def _number(given: Any, where: str, allowed: str, holds: Callable[[float], bool]) -> int | float:
-    value = given
-    if isinstance(value, str):  # YAML takes 1e-3, without a point, for text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not holds(float(value)):
-        raise ConfigError(f"{where} is {given!r}; allowed: a number{allowed}")
-    return int(value) if float(value).is_integer() else value
 
 
 def _parameters(kind: type) -> list[str]:

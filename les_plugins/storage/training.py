@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,6 +41,31 @@ def check_section(value: Any, source: str) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{source} is {value!r}; expected a section of keys and values")
     return value
+
+
+def check_number(
+    given: Any, source: str, allowed: str = "", holds: Callable[[float], bool] = lambda value: True
+) -> int | float:
+    """A finite number of the user's file, also one that YAML took for text, as it does with 1e-3 without a point.
+
+    Args:
+        given: what stands there.
+        source: file and key, for the message.
+        allowed: which numbers, as the message ends: " above 0".
+        holds: whether a number is one of them.
+
+    Raises:
+        ConfigError: something else.
+    """
+    value = given
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not holds(float(value)):
+        raise ConfigError(f"{source} is {given!r}; allowed: a number{allowed}")
+    # floats beyond 2⁵³ are all whole: an integer of as many digits is none that torch takes
+    return int(value) if float(value).is_integer() and abs(value) < 2**53 else value
 
 
 def check_cutoff(value: Any, source: str) -> None:

@@ -207,8 +207,9 @@ def test_atom_ref_fit_begins_with_the_zero_of_energy_of_the_labels(work):
     ("changes", "words"),
     [
         ({"trainer": {"learning_rat": 0.1}}, "trainer: unknown key 'learning_rat'"),
-        ({"trainer": {"learning_rate": "1e-3"}}, "trainer.learning_rate is '1e-3'; allowed: a number"),
-        ({"trainer": {"epochs": 0}}, "trainer.epochs is 0; allowed: a whole number from 1 on"),
+        ({"trainer": {"learning_rate": "fast"}}, "trainer.learning_rate is 'fast'; allowed: a number from 0 on"),
+        ({"trainer": {"weight_decay": None}}, "trainer.weight_decay is None; allowed: a number from 0 on"),
+        ({"trainer": {"epochs": 0}}, "trainer.epochs is 0; allowed: a number without a fraction, 1 or more"),
         ({"trainer": {"force_loss_ratio": -1.0}}, "force_loss_ratio is -1.0"),
         ({"trainer": {"targets": "em"}}, "trainer.targets is 'em'; allowed: ef, efs, efsm"),
         ({"trainer": {"optimizer": "adam"}}, "trainer.optimizer is 'adam'; allowed: Adam"),
@@ -220,6 +221,7 @@ def test_atom_ref_fit_begins_with_the_zero_of_energy_of_the_labels(work):
         ({"model": {"load": "0.4.0"}}, "model: CHGNet cannot make this model"),
         ({"model": {"atom_graph_cutoff": -1}}, "model.atom_graph_cutoff"),
         ({"model": {"dtype": "float16"}}, "model.dtype is 'float16'; allowed: float32, float64"),
+        ({"model": {"is_intensive": "yes"}}, "model.is_intensive is 'yes'; allowed: true, false"),
         ({"model": {"composition_model": None}}, "model.composition_model is None; allowed: MPtrj"),
     ],
 )
@@ -227,6 +229,24 @@ def test_what_cannot_be_used_in_the_file_is_an_error_that_names_it(changes, word
     with pytest.raises(LesPluginsError, match=re.escape(words)):
         train(write_config(**changes))
     assert not Path("run.les").exists()
+
+
+def test_a_number_that_yaml_takes_for_text_is_a_number(work):
+    run = CHGNetTraining(write_config(trainer={"learning_rate": "1e-3", "epochs": "2"}))
+    run.settings = read_yaml(run.config_file)
+    run.split()
+    assert (run.trainer["learning_rate"], run.trainer["epochs"]) == (1e-3, 2)
+
+
+def test_energies_of_elements_of_another_kind_are_refused(work):
+    """CHGNet would add the energy of the elements of a cell to its own energy an atom."""
+    with pytest.raises(HostError, match="MPF goes with is_intensive=False"):
+        train(write_config(model={**TINY, "composition_model": "MPF"}))
+    train(write_config(model={**TINY, "composition_model": "MPF", "is_intensive": False, "atom_ref": "fit"}))
+    calculator = les_plugins.load("run.les")
+    energies = [calculator.get_property("energy", waters(2) * (n, 1, 1)) for n in (1, 2)]
+    assert energies[1] == pytest.approx(2 * energies[0], rel=1e-5)  # float32
+    assert calculator.get_property("energies", waters(2)).sum() == pytest.approx(energies[0], rel=1e-5)
 
 
 def test_options_on_the_command_line_are_an_error(work):
