@@ -108,7 +108,8 @@ def energy_target(model: Any) -> str:
     """Name of a model's one target that is an energy of structures, in eV for positions in Å.
 
     Raises:
-        HostError: none, several, or other units; or electrostatics of its own, which would be counted twice.
+        HostError: none, several, or other units; electrostatics of its own, which would be counted twice; a model that
+            reads charge and spin of a structure, which nobody hands over here.
     """
     info, wanted = model.dataset_info, ("energy", "system")
     energies = [name for name, target in info.targets.items() if (target.quantity, target.sample_kind) == wanted]
@@ -119,6 +120,10 @@ def energy_target(model: Any) -> str:
         raise HostError(f"the units of this model are {' and '.join(units)}; allowed: angstrom and eV")
     if model.hypers.get("long_range", {}).get("enable"):
         raise HostError("this model has metatrain's own long_range; build it with long_range: {enable: false}")
+    if model.hypers.get("system_conditioning"):
+        raise HostError(
+            "this model has system_conditioning, and would take every structure for neutral; build it without"
+        )
     return energies[0]
 
 

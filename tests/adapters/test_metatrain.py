@@ -133,13 +133,14 @@ def test_a_zbl_repulsion_of_the_host_has_its_forces_and_stress():
         ({}, "angstrom", {}, "one energy of structures"),
         ({"energy": "kcal/mol"}, "angstrom", {}, "kcal/mol"),
         ({"energy": "eV"}, "bohr", {}, "bohr"),
-        ({"energy": "eV"}, "angstrom", {"enable": True}, "metatrain's own long_range"),
+        ({"energy": "eV"}, "angstrom", {"long_range": {"enable": True}}, "metatrain's own long_range"),
+        ({"energy": "eV"}, "angstrom", {"system_conditioning": True}, "take every structure for neutral"),
     ],
 )
 def test_models_that_cannot_have_a_long_range_part_raise_an_error(targets, length, changes, words):
     infos = {name: get_energy_target_info(name, {"quantity": "energy", "unit": unit}) for name, unit in targets.items()}
     model = import_architecture("pet").__model__(tiny_hypers("pet", 3.5), DatasetInfo(length, [1, 8], infos))
-    model.hypers["long_range"].update(changes)
+    model.hypers.update(changes)
     with pytest.raises(HostError, match=words):
         api.attach(model, SECTION)
 

@@ -15,6 +15,7 @@ pytest.importorskip("metatrain", reason="metatrain is not installed: nox -s test
 
 import torch
 from metatrain.pet import PET
+from metatrain.utils.io import load_model
 
 import les_plugins
 from les_plugins import api
@@ -223,6 +224,25 @@ def test_fine_tuning_starts_from_a_checkpoint_of_metatrain(run, tmp_path, method
     assert any("last_layers" in name for name in moved)
     assert any("gnn" in name for name in moved) == (method == "full")
     assert model.long_range.coupling.abs().item() > 0.0  # from its zero start
+
+
+def test_fine_tuning_with_zero_init_starts_at_the_predictions_of_the_checkpoint(run, tmp_path):
+    """Composition and scale are the checkpoint's too, whatever the energies of the new data."""
+    bare = checkpoint_of_metatrain(tmp_path / "base.ckpt").double()
+    changes = {
+        "architecture.training.finetune": {"read_from": "base.ckpt", "method": "full", "inherit_heads": {}},
+        "architecture.training.num_epochs": 1,
+        "architecture.training.learning_rate": 0.0,
+        **{name: {**DATA, "systems": {**DATA["systems"], "read_from": file}} for name, file in FILES.items()},
+    }
+    trained, read = api.load(run(changes=changes), dtype="float64"), load_model(tmp_path / "base.ckpt").double()
+    expected = registry.host("metatrain").calculator(bare, {}, "cpu")
+    attached = registry.host("metatrain").calculator(api.attach(read, SECTION), {}, "cpu")
+    for name in ("energy", "forces"):
+        wanted = expected.get_property(name, waters(2))
+        for found in (trained, attached):
+            # constants that were rounded to float32 in one of them
+            np.testing.assert_allclose(found.get_property(name, waters(2)), wanted, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
