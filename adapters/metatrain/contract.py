@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,6 +53,11 @@ class PETContract(AdapterContract):
     def in_float64(self, model: nn.Module) -> nn.Module:
         """By way of its state: the TorchScript functions of a SOAP-BPNN cannot be copied."""
         return rebuild(in_precision(take_apart(model), "dtype", "float64"))
+
+    def refusals(self, model: nn.Module) -> Mapping[str, Callable[[], object]]:
+        """What would be done with the bare model."""
+        some: Any = model
+        return {"export to metatomic": some.export, "a checkpoint of metatrain's": some.get_checkpoint}
 
     def train(self, folder: Path, frames: Sequence[Atoms], section: Mapping[str, Any]) -> Path:
         """Two epochs of metatrain's own trainer."""

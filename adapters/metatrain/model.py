@@ -83,6 +83,12 @@ class LongRangeModel(nn.Module):
         found[self.target] = _like(energy, energy.values + added)
         return found if "feature" in outputs else {name: found[name] for name in found if name != "feature"}
 
+    def export(self, *arguments: Any, **options: Any) -> Any:
+        """Refused, as `get_checkpoint` and `restart` are: metatrain would write or read the bare model."""
+        raise HostError("a file of metatrain cannot hold a long-range part; write the model with les_plugins.save")
+
+    get_checkpoint = restart = export
+
     def _edges(self, systems: list[System], positions: Tensor, cells: Tensor) -> Edges:
         """Of the neighbour lists of metatrain, which may reach beyond the cutoff."""
         lists = [system.get_neighbor_list(self.base.requested_nl).samples.values.long() for system in systems]
