@@ -105,7 +105,7 @@ def training_settings(architecture: str) -> dict[str, Any]:
     training = {"num_epochs": 2, "batch_size": 2, "num_workers": 0}
     hypers = {"name": architecture, "model": tiny_hypers(architecture, 3.5), "training": training}
     data = {"training_set": "train.extxyz", "validation_set": "valid.extxyz"}
-    return {"architecture": hypers, "device": "cpu", **data}
+    return {"architecture": hypers, "device": "cpu", "seed": 1, **data}
 
 
 #: Of every kind of model; `les-plugins check metatrain` runs them.

@@ -13,6 +13,7 @@ import yaml
 
 pytest.importorskip("metatrain", reason="metatrain is not installed: nox -s tests-metatrain")
 
+import metatrain.pet.trainer
 import torch
 from metatrain.pet import PET
 from metatrain.utils.io import load_model
@@ -72,14 +73,17 @@ def test_arguments_override_the_file_and_the_best_epoch_is_kept(run, tmp_path):
     assert not (tmp_path / "model.pt").exists()  # metatrain would have written the model without long range
 
 
-def test_the_weights_of_the_best_epoch_are_those_of_its_validation_error(run, tmp_path):
-    """A learning rate that spoils the model: the last epoch is not the best."""
-    run(arguments=["architecture.training.num_epochs=4", "architecture.training.learning_rate=0.3"])
+def test_the_weights_of_the_best_epoch_are_those_of_its_validation_error(run, tmp_path, monkeypatch):
+    """The first epoch is made the best of four: in the last one the weights are others."""
+    errors_of_epochs = iter(range(4))
+    monkeypatch.setattr(metatrain.pet.trainer, "get_selected_metric", lambda *_: next(errors_of_epochs))
+    run(arguments=["architecture.training.num_epochs=4", "architecture.training.learning_rate=0.01"])
     log = (tmp_path / "options" / "train.log").read_text(encoding="utf-8")
     reported = [float(value) for value in re.findall(r"validation forces RMSE: ([0-9.]+)", log)]
     kept = api.load(tmp_path / "options.les")
     best = kept.metadata["metadata"]["training"]["last_validation"]["best_epoch"]
-    assert best < len(reported) - 1
+    assert best == 0
+    assert reported[0] != pytest.approx(reported[-1], rel=0.01)
     frames = ase.io.read("valid.extxyz", ":")
     errors = [kept.get_property("forces", atoms) - atoms.calc.results["forces"] for atoms in frames]
     # float32 of the training, and the digits that metatrain prints
