@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from les_plugins.storage import zoo
 from les_plugins.units import SPEED_OF_LIGHT
 
 TRAJECTORY = "md.h5"
+#: Models of water of one host, the one that is free to use first; the demo names the others with their errors.
+MODELS = ("water-free", "water-mace")
 #: Measured bands of liquid water, cm⁻¹: libration, bend, stretch (Bertie and Lan, Appl. Spectrosc. 50, 1047, 1996).
 BANDS = (686.0, 1644.0, 3404.0)
 #: Interval of the demo's frames, fs: resolves 4,170 cm⁻¹, above the O–H stretch.
@@ -96,6 +98,30 @@ def simulate(
 def resolution(trajectory: Trajectory) -> float:
     """The resolution of a spectrum of one segment, the whole trajectory, cm⁻¹."""
     return 1.0 / (SPEED_OF_LIGHT * trajectory.frames * trajectory.interval)
+
+
+def errors_of_forces(summary: Mapping[str, Any]) -> str:
+    """What a model misses, of the `summary` of its metrics: against DFT, or against its teacher and DFT."""
+    forces, energy = summary["forces_rmse_meV_per_A"], summary["energy_rmse_meV_per_atom"]
+    of_teacher = summary.get("first_principles_forces_rmse_meV_per_A")
+    if of_teacher is None:
+        return f"its errors against DFT: on validation frames, forces {forces:.1f} meV/Å, energy {energy:.2f} meV/atom"
+    return (
+        f"its errors: against its teacher on validation frames, forces {forces:.1f} meV/Å, energy {energy:.2f} "
+        f"meV/atom; against DFT of another functional, forces {of_teacher:.1f} meV/Å"
+    )
+
+
+def other_models(name: str) -> list[str]:
+    """A line for each other model of `MODELS` that the zoo has: its errors, its licence, and how to run it."""
+    found = []
+    for other in MODELS:
+        if other == name or other not in zoo.names():
+            continue
+        metrics = zoo.entry(other).metrics
+        errors, licence = errors_of_forces(metrics["summary"]), metrics["data"]["licence"]
+        found.append(f"les-plugins demo --model {other}: {errors}; data: {licence}")
+    return found
 
 
 def mean_born_charges(born: Any) -> Any:

@@ -109,7 +109,7 @@ def _summary(
         f"{name} {np.abs(each.predicted - each.reference).max():.1e} {each.quantity.unit}"
         for name, each in found.evaluation.comparisons.items()
     ]
-    from les_plugins.demo import mean_born_charges
+    from les_plugins.demo import errors_of_forces, mean_born_charges, other_models
 
     values = mean_born_charges(found.born)
     charges = {element: float(values[atoms.symbols == element].mean()) for element in sorted(set(atoms.symbols))}
@@ -121,9 +121,8 @@ def _summary(
     return [
         f"{entry.name}, a {facts['host']} model (weights {facts['weights_sha256'][:12]}), loaded in {loaded:.1f} s; "
         f"data: {entry.metrics['data']['functional']}, {entry.metrics['data']['licence']}",
-        f"its errors against DFT: on validation frames, forces {errors['forces_rmse_meV_per_A']:.1f} meV/Å, energy "
-        f"{errors['energy_rmse_meV_per_atom']:.2f} meV/atom; diagonal Z*, never trained on, R² within "
-        + ", ".join(within),
+        f"{errors_of_forces(errors)}; diagonal Z* against DFT, never trained on, R² within " + ", ".join(within),
+        *other_models(entry.name),
         "reproduction check, computed here against stored with the model (no error of the model): "
         + ", ".join(differences),
         f"{len(atoms)} atoms: energy {found.energy:.4f} eV, largest force {np.abs(atoms.get_forces()).max():.2f} eV/Å, "

@@ -53,6 +53,8 @@ def list_models(as_json: AsJson = False) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(table, soft_wrap=False)
     console.print("RMSE on validation frames; R²: diagonal Z* against the mean of each element")
+    if taught := [row["name"] for row in rows if "first_principles_forces_rmse_meV_per_A" in row["summary"]]:
+        console.print(f"forces and energies of {', '.join(taught)}: against the labels of the teacher", markup=False)
     console.print("* trained on data under a licence that may restrict its use", markup=False)
     for licence in sorted({row["data"]["licence"] for row in rows}):  # below: a narrow terminal would cut them
         of = ", ".join(row["name"] for row in rows if row["data"]["licence"] == licence)

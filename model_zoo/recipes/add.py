@@ -3,6 +3,7 @@
     python model_zoo/recipes/add.py NAME CHECKPOINT.les RECIPE.yaml DATA_FOLDER [--system water] [--skip-stability]
         [--options KEY=VALUE …] [--before RECIPE_OF_AN_EARLIER_STAGE.yaml …]
 
+Data that data.json calls `distilled` are made by its commands first, and lie where those write them: runs/.
 A stage whose recipe ends in -pretraining.yaml has the data that data.json calls so, one that data.json names under
 `teacher` has the frames that another model labels. Run in the environment of the checkpoint's host, from the root of the
 repository. Every number on a card is written here.
@@ -24,6 +25,7 @@ from les_plugins.data.frames import read_frames
 from les_plugins.data.labels import BORN
 from les_plugins.dynamics.stability import stability
 from les_plugins.storage import checkpoint, zoo
+from les_plugins.storage.licences import is_restricted
 
 HERE = Path(__file__).parent
 DEFAULT_SIGMA = LongRangeConfig().sigma
@@ -72,7 +74,7 @@ def main() -> None:
         "training": {
             "recipe": f"recipes/{given.recipe.name}",
             "command": retrain,
-            "train": {"file": facts["train"], "sha256": checkpoint.sha256(given.data / facts["train"])},
+            "train": {"file": facts["train"], "sha256": checkpoint.sha256(place(given.data, facts["train"]))},
         },
         "epsilon_infinity": config["epsilon_infinity"],
         "sigma": None if config["long_range"] is None else config["long_range"]["sigma"],
@@ -96,8 +98,9 @@ def main() -> None:
 def errors_of(calculator: object, data: Path, facts: dict, with_born: bool) -> dict:
     """What the model misses on the validation frames, and on those with Z*, in both orders of their indices."""
     errors = {}
-    for kind in ("valid", "born") if with_born else ("valid",):
-        path = data / facts[kind]
+    kinds = [kind for kind in ("valid", "first_principles") if kind in facts] + ["born"] * with_born
+    for kind in kinds:
+        path = place(data, facts[kind])
         if getattr(calculator, "metadata", {}).get("susceptibility") is None:
             calculator.reference_susceptibility = None  # of this file's first frame, as in the command on the card
         predictions, turned = Remembered(calculator), kind == "born" and facts.get("born_transposed", False)
@@ -114,6 +117,16 @@ def errors_of(calculator: object, data: Path, facts: dict, with_born: bool) -> d
             errors[kind]["transposed"] = turned
             errors[kind]["other_order_of_indices"] = {"unit": "e", "all": other.metrics()[BORN]["all"]}
     return errors
+
+
+def place(data: Path, file: str) -> Path:
+    """Where a file of data.json is: in the folder of the data, or where the commands of the recipe wrote it."""
+    return Path(file) if file.startswith("runs/") else data / file
+
+
+def shown(file: str) -> str:
+    """A file of data.json as commands name it."""
+    return file if file.startswith("runs/") else f"$DATA/{file}"
 
 
 class Remembered:
@@ -155,8 +168,8 @@ def has_teacher(recipe: Path, facts: dict) -> bool:
 def command(name: str, host: str, recipe: Path, facts: dict, options: list[str]) -> str:
     """What retrains the checkpoint; $DATA is the folder of the data."""
     data = facts["pretraining"] if recipe.stem.endswith(PRETRAINING) else facts
-    train, valid = f"$DATA/{data['train']}", f"$DATA/{data['valid']}"
-    prepare = []
+    train, valid = shown(data["train"]), shown(data["valid"])
+    prepare = [data["distilled"]["start"], data["distilled"]["command"]] if "distilled" in data else []
     if has_teacher(recipe, facts):
         teacher, source = facts["teacher"], train
         train = f"runs/{teacher['train']}"
@@ -195,6 +208,9 @@ def summary(errors: dict) -> dict:
         "energy_rmse_meV_per_atom": 1000 * valid["energy"]["all"]["rmse"],
         "energy_offset_removed_rmse_meV_per_atom": 1000 * valid["energy_offset_removed"]["all"]["rmse"],
     }
+    if "first_principles" in errors:
+        forces = errors["first_principles"]["metrics"]["forces"]["all"]["rmse"]
+        found["first_principles_forces_rmse_meV_per_A"] = 1000 * forces
     if "born" in errors:
         born = errors["born"]["metrics"][BORN]["all"]
         found |= {"born_rmse_e": born["rmse"], "born_r2": born["r2"], "born_slope": born["slope"]}
@@ -233,7 +249,7 @@ def card(metrics: dict, facts: dict) -> str:
         f"- Data: {data['functional']}. {data['source']}.",
         *([] if before is None else [f"- In an earlier stage: {before['functional']}; {before['source']}."]),
         *([] if teacher is None else [f"- In a later stage also: {teacher['functional']}; {teacher['source']}."]),
-        f"- Licence of the data: **{data['licence']}**. It may restrict what you do with a model trained on them; the code is MIT.",
+        licence_line(data["licence"]),
         f"- Valid for: {data['validity']}",
         f"- Versions: {', '.join(f'{name} {version}' for name, version in sorted(metrics['versions'].items()))}",
     ]
@@ -255,13 +271,24 @@ def card(metrics: dict, facts: dict) -> str:
         "",
         "## Errors",
         "",
-        f"`les-plugins evaluate {metrics['name']} $DATA/{errors['valid']['file']}` ({errors['valid']['frames']} frames: validation, "
+        f"`les-plugins evaluate {metrics['name']} {shown(errors['valid']['file'])}` ({errors['valid']['frames']} frames: validation, "
         "by which the training chose its epoch, so these are no errors of a test set):",
         "",
         "| quantity | of | unit | RMSE | MAE | R² | slope |",
         "|---|---|---|---:|---:|---:|---:|",
         *rows(errors["valid"]["metrics"]),
     ]
+    if "first_principles" in errors:
+        found = errors["first_principles"]
+        lines += [
+            "",
+            f"`les-plugins evaluate {metrics['name']} {shown(found['file'])}` ({found['frames']} frames of "
+            f"{facts['first_principles_note']}; another zero of energy):",
+            "",
+            "| quantity | of | unit | RMSE | MAE | R² | slope |",
+            "|---|---|---|---:|---:|---:|---:|",
+            *rows({name: table for name, table in found["metrics"].items() if name != "energy"}),
+        ]
     if "born" in errors:
         option = " --born-transposed" if facts.get("born_transposed") else ""
         lines += [
@@ -294,6 +321,13 @@ def card(metrics: dict, facts: dict) -> str:
             + f"; bonds broken: {test['broken_bonds']}.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def licence_line(licence: str) -> str:
+    """The line of the card about the licence of the data."""
+    if is_restricted(licence):
+        return f"- Licence of the data: **{licence}**. It may restrict what you do with a model trained on them; the code is MIT."
+    return f"- Licence of the data: **{licence}**; the code is MIT."
 
 
 def rows(tables: dict) -> list[str]:

@@ -9,11 +9,13 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import typer
 import yaml
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from les_plugins import cli
 from les_plugins.distillation.displacements import ions
 from les_plugins.storage import zoo
 
@@ -163,3 +165,60 @@ def test_the_first_stage_with_a_teacher_makes_its_frames_and_the_next_reads_them
     for stage in (first, second):
         assert f"data.train_file_path={made} data.val_file_path=$DATA/mapbi3/valid.extxyz" in stage
     assert made not in add.command("x-third", "nequip", Path("x-third.yaml"), facts, [])
+
+
+def test_a_student_of_a_teacher_is_made_from_its_start_on():
+    add, facts = script("add"), json.loads((RECIPES / "data.json").read_text(encoding="utf-8"))["water-free"]
+    start, distil, train = add.command("water-free", "mace", RECIPES / "water-free.yaml", facts, []).split(" && ")
+    assert (RECIPES.parents[1] / start.split()[1]).is_file()
+    source, written = start.split()[2], facts["train"].replace("-train", "")
+    assert distil.startswith(f"les-plugins distill sevennet:7net-0 --structures {source} -o {written} ")
+    assert train.endswith(f"--train_file {facts['train']} --valid_file {facts['valid']}")
+    assert add.place(Path("data"), facts["train"]) == Path(facts["train"])
+    assert add.place(Path("data"), facts["born"]) == Path("data") / facts["born"]
+
+
+@pytest.mark.parametrize("system", ["water-free", "mapbi3-free"])
+def test_commands_that_distil_are_commands(system):
+    """Typed as they stand they get as far as opening the teacher, past every check of options."""
+    facts = json.loads((RECIPES / "data.json").read_text(encoding="utf-8"))[system]
+    root = typer.main.get_command(cli.app) if cli.app.registered_commands else registered()
+    words = facts["distilled"]["command"].split()[2:]
+    command = root.commands["distill"]
+    context = command.make_context("distill", words)
+    assert context.params["teacher"] == "sevennet:7net-0"
+    assert facts["licence"] == "MIT"
+
+
+def registered():
+    cli._register()
+    return typer.main.get_command(cli.app)
+
+
+def test_crystals_to_start_from_have_whole_molecules_and_the_stoichiometry(tmp_path, monkeypatch):
+    module = script("start_of_mapbi3")
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "runs" / "start.xyz")])
+    module.main()
+    for atoms in ase.io.read(tmp_path / "runs" / "start.xyz", ":"):
+        assert atoms.symbols.formula.reduce()[0].count() == {"Pb": 1, "I": 3, "C": 1, "N": 1, "H": 6}
+        sizes = np.bincount(np.bincount(ions(atoms)))
+        assert (sizes[1], sizes[8]) == (4 * len(atoms) // 12, len(atoms) // 12)  # lead and iodine; methylammonium
+
+
+def test_water_to_start_from_is_driven_by_its_forces_and_shortened(monkeypatch):
+    module = script("start_of_water")
+    atoms = module.packed(1.0, np.random.default_rng(0))
+    assert atoms.get_masses().sum() / atoms.get_volume() / 0.602214 == pytest.approx(1.0, rel=1e-3)
+    atoms.calc = module.FlexibleWater()
+    for atom, axis in ((0, 0), (1, 2), (50, 1)):
+        energies = []
+        for step in (1e-4, -1e-4):
+            moved = atoms.copy()
+            moved.positions[atom, axis] += step
+            moved.calc = module.FlexibleWater()
+            energies.append(moved.get_potential_energy())
+        # central differences: their error grows as the square of the step, some 1e-7 eV/Å here
+        assert atoms.get_forces()[atom, axis] == pytest.approx((energies[1] - energies[0]) / 2e-4, abs=1e-5)
+    short = module.shortened(atoms)
+    assert short.get_distance(0, 1) == pytest.approx(module.FACTOR * atoms.get_distance(0, 1))
+    assert np.array_equal(short.positions[::3], atoms.positions[::3])
