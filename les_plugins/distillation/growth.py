@@ -101,7 +101,7 @@ def grow(
     growth: Growth,
     folder: Path,
     facts: Mapping[str, Any],
-    track: Callable[[range], Iterable[int]] = iter,
+    track: Callable[[range, str], Iterable[int]] = lambda numbers, text: numbers,
 ) -> list[Atoms]:
     """Candidates, the same ones however often it is stopped and called again.
 
@@ -111,7 +111,7 @@ def grow(
         growth: settings.
         folder: where trajectories are kept meanwhile.
         facts: what identifies the driver; compared when a simulation is gone on with.
-        track: wraps the step numbers of a simulation.
+        track: wraps the step numbers of each simulation, given with what it is.
 
     Returns:
         The candidates, in `info["origin"]` where each is from.
@@ -126,15 +126,19 @@ def grow(
     if growth.waves and not all(atoms.pbc.all() for atoms in starts):
         raise ConfigError("--waves needs structures that are periodic along all three axes; allowed otherwise: 0")
     found = []
-    for walker in range(growth.walkers_of(len(starts))):
-        start = starts[walker % len(starts)]
-        for number, atoms in enumerate(_walk(driver, start, growth, len(starts), walker, folder, facts, track)):
+    for walker in range(count := growth.walkers_of(len(starts))):
+        start, bar = starts[walker % len(starts)], _bar(track, f"walker {walker + 1} of {count}")
+        for number, atoms in enumerate(_walk(driver, start, growth, len(starts), walker, folder, facts, bar)):
             candidate = _varied(atoms, growth, walker, number)
             if is_sane(candidate):
                 found.append(candidate)
     if not found:
         raise DataError("no simulation gave a structure; try a shorter --timestep or a start nearer to equilibrium")
     return found
+
+
+def _bar(track: Callable[[range, str], Iterable[int]], text: str) -> Callable[[range], Iterable[int]]:
+    return lambda numbers: track(numbers, text)
 
 
 def is_sane(atoms: Atoms) -> bool:

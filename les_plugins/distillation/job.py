@@ -154,10 +154,7 @@ def _grown(job: Distillation, starts: Sequence[Atoms], folder: Path, track: Trac
     assert job.growth is not None
     driver = job.driver or job.teacher
 
-    def bar(count: range) -> Iterator[int]:
-        yield from track(count, "growing")
-
-    return grow(driver.calculator, starts, job.growth, folder, driver.provenance(), bar)
+    return grow(driver.calculator, starts, job.growth, folder, driver.provenance(), track)
 
 
 def _choice(job: Distillation, candidates: Sequence[Atoms], folder: Path) -> list[int]:

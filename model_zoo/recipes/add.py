@@ -3,7 +3,7 @@
     python model_zoo/recipes/add.py NAME CHECKPOINT.les RECIPE.yaml DATA_FOLDER [--system water] [--skip-stability]
         [--options KEY=VALUE …] [--before RECIPE_OF_AN_EARLIER_STAGE.yaml …]
 
-Data that data.json calls `distilled` are made by its commands first, and lie where those write them: runs/.
+Data that a teacher labels are made first, by the commands that data.json has under `stages`, and lie in runs/.
 A stage whose recipe ends in -pretraining.yaml has the data that data.json calls so, one that data.json names under
 `teacher` has the frames that another model labels. Run in the environment of the checkpoint's host, from the root of the
 repository. Every number on a card is written here.
@@ -168,8 +168,9 @@ def has_teacher(recipe: Path, facts: dict) -> bool:
 def command(name: str, host: str, recipe: Path, facts: dict, options: list[str]) -> str:
     """What retrains the checkpoint; $DATA is the folder of the data."""
     data = facts["pretraining"] if recipe.stem.endswith(PRETRAINING) else facts
-    train, valid = shown(data["train"]), shown(data["valid"])
-    prepare = [data["distilled"]["start"], data["distilled"]["command"]] if "distilled" in data else []
+    stage = data.get("stages", {}).get(recipe.stem, {})
+    train, valid = shown(stage.get("train", data["train"])), shown(data["valid"])
+    prepare = list(stage.get("prepare", []))
     if has_teacher(recipe, facts):
         teacher, source = facts["teacher"], train
         train = f"runs/{teacher['train']}"

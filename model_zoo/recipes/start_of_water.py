@@ -34,6 +34,8 @@ STATES = ((0.85, 450), (0.92, 350), (0.96, 300), (1.0, 400), (1.0, 600), (1.05, 
 HYDROGEN = 4.0
 #: Which of a state's snapshots become frames as they are, and which with bonds shortened by the factor.
 AS_THEY_ARE, SHORTENED, FACTOR = (0, 1), (1, 3, 5, 7, 8, 9), 0.963
+#: And those for a second stage.
+MORE = (0, 2, 4, 6)
 
 
 class FlexibleWater(Calculator):
@@ -144,10 +146,11 @@ def main() -> None:
     """Simulate and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", type=Path, help="extended XYZ to write")
+    parser.add_argument("--more", action="store_true", help="the frames of the second stage")
     args = parser.parse_args()
     states = [snapshots(*state, np.random.default_rng(100 + number)) for number, state in enumerate(STATES)]
-    frames = [state[number] for number in AS_THEY_ARE for state in states]
-    frames += [shortened(state[number]) for number in SHORTENED for state in states]
+    frames = [] if args.more else [state[number] for number in AS_THEY_ARE for state in states]
+    frames += [shortened(state[number]) for number in (MORE if args.more else SHORTENED) for state in states]
     args.target.parent.mkdir(parents=True, exist_ok=True)
     write(args.target, frames)
 
