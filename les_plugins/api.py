@@ -207,11 +207,23 @@ def _committee(path: Path, device: str, dtype: str | None) -> Committee:
 
 
 def _of_members(members: Sequence[Member], device: str, dtype: str | None) -> Committee:
-    return Committee([_member(each, device, dtype) for each in members], [Path(each.model).name for each in members])
+    return Committee(
+        [load_member(each, device, dtype) for each in members], [Path(each.model).name for each in members]
+    )
 
 
-def _member(member: Member, device: str, dtype: str | None) -> Any:
-    """The calculator of one model: of another Python where the user named one and its host is not here."""
+def load_member(member: Member, device: str, dtype: str | None) -> Any:
+    """The calculator of one model: of another Python where the user named one and its host is not here.
+
+    Args:
+        member: the model.
+        device: torch device.
+        dtype: as of `load`.
+
+    Raises:
+        HostError: the host is not installed, and no other Python is named; says which variable names it.
+        CheckpointError, DeviceError: see `load`.
+    """
     known = {info.name: info for info in registry.hosts()}
     info = known.get(member.host)
     if info is not None and not info.available:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from les_plugins import api
+from les_plugins.committee import Member
 from les_plugins.data.evaluation import known_elements
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError, did_you_mean, in_one_line
@@ -95,16 +96,16 @@ def _of_host(name: str, host: str, model: str, device: str, modality: str | None
 
 
 def _of_checkpoint(name: str, device: str, licence: str | None) -> Teacher:
-    calculator = api.load(name, device)
-    folder = zoo.find_folder(name)
-    config = checkpoint.read_config(folder)
+    member = Member.of(name)
+    calculator = api.load_member(member, device, None)
+    config = checkpoint.read_config(member.folder)
     versions = [*config["versions"].items(), ("les_plugins", config["les_plugins"])]
     return _checked(
         Teacher(
             Path(name).name,
             calculator,
             ", ".join(f"{package} {version}" for package, version in versions),
-            checkpoint.sha256(folder / checkpoint.WEIGHTS),
+            member.weights_sha256,
             licence or licence_of(config["metadata"]),
         )
     )
