@@ -72,6 +72,13 @@ def distill(
         list[str] | None,
         typer.Option(help="Model whose disagreement with the others chooses; give two or more.", show_default=False),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Student whose features tell structures apart; a fingerprint of distances does by default.",
+            show_default=False,
+        ),
+    ] = None,
     largest_force: Annotated[float, typer.Option(help="eV/Å; frames with a larger one are left out.")] = 50.0,
     modality: Annotated[
         str | None, typer.Option(help="Level of theory, of a teacher that has several.", show_default=False)
@@ -119,8 +126,8 @@ def distill(
             amplitude=amplitude,
             seed=seed,
         )
-    _check_combination(growth, choose, committee, driver)
-    _say_of_code(teacher, driver, *(committee or ()))
+    _check_combination(growth, choose, committee, driver, features)
+    _say_of_code(teacher, driver, *(committee or ()), *([features] if features else []))
 
     def track(numbers: range, text: str) -> Iterable[int]:
         return progress(numbers, len(numbers), text)
@@ -132,7 +139,18 @@ def distill(
         opened = open_teacher(teacher, device, modality, licence)
         drives = None if driver == "teacher" else open_teacher(driver, device, role="--driver")
         judges = [open_teacher(name, device, role="--committee") for name in committee or ()]
-        job = jobs.Distillation(opened, structures, output, growth, drives, choose, judges, largest_force)
+        sees = None if features is None else open_teacher(features, device, role="--features")
+        job = jobs.Distillation(
+            opened,
+            structures,
+            output,
+            growth,
+            drives,
+            choose,
+            judges,
+            sees,
+            largest_force,
+        )
         done = jobs.distill(job, track)
         config = None
         if write_config is not None:
@@ -142,15 +160,18 @@ def distill(
     _report(opened, done, output, config, as_json)
 
 
-def _check_combination(growth: Growth | None, choose: int | None, committee: Sequence[str] | None, driver: str) -> None:
+def _check_combination(
+    growth: Growth | None, choose: int | None, committee: Sequence[str] | None, driver: str, features: str | None
+) -> None:
     if growth is not None and choose is not None:
         raise ConfigError("--choose and --grow both say how many frames to label; allowed: one of them")
     if choose is not None and choose < 1:
         raise ConfigError(f"--choose is {choose}; allowed: 1 or more")
     if committee is not None and len(committee) == 1:
         raise ConfigError("--committee: one model disagrees with nobody; allowed: two or more")
-    if committee and growth is None and choose is None:
-        raise ConfigError("--committee chooses among structures; allowed: with --grow or --choose")
+    for option, given in (("--committee", committee), ("--features", features)):
+        if given and growth is None and choose is None:
+            raise ConfigError(f"{option} chooses among structures; allowed: with --grow or --choose")
     if driver != "teacher" and growth is None:
         raise ConfigError(f"--driver is {driver!r}, but nothing is simulated; allowed: with --grow")
 

@@ -1,4 +1,4 @@
-"""Choosing structures that differ: a fingerprint of pair distances, farthest points, disagreement of a committee."""
+"""Choosing structures that differ: by a student's features or a fingerprint of pair distances, and by a committee."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
+from les_plugins.data.evaluation import predict
 from les_plugins.data.metrics import Floats
+from les_plugins.errors import HostError
 
 #: Å: reach of the fingerprint, distance between its points, width of their Gaussians.
 REACH, STEP, WIDTH = 6.0, 0.25, 0.2
@@ -24,7 +26,48 @@ def fingerprints(frames: Sequence[Atoms]) -> Floats:
     rotation, translation, permutation and the choice of cell.
     """
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    raw = np.array([_fingerprint(atoms, elements) for atoms in frames])
+    return _scaled(np.array([_fingerprint(atoms, elements) for atoms in frames]))
+
+
+def student_features(frames: Sequence[Atoms], student: Any) -> Floats:
+    """(frames, features) what a student's network makes of structures, in the place of fingerprints.
+
+    The scalar features of all its layers, their mean and their standard deviation over the atoms of each element.
+
+    Args:
+        frames: structures.
+        student: ASE calculator of a model with a long-range part, whose host is in this environment.
+
+    Raises:
+        HostError: the calculator has no such part.
+    """
+    part = getattr(student, "_part", None)
+    if part is None:
+        raise HostError("--features: the model has no long-range part in this process, whose features could be read")
+    elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    seen: list[Any] = []
+    handle = part.heads.register_forward_pre_hook(lambda heads, given: seen.append(given[0].layers))
+    try:
+        raw = []
+        for number, atoms in enumerate(frames):
+            seen.clear()
+            predict(student, atoms, ["energy"], f"candidate {number}")
+            of_atoms = np.concatenate([layer.scalars.detach().double().cpu().numpy() for layer in seen[-1]], axis=1)
+            raw.append(_of_elements(of_atoms, atoms.numbers, elements))
+    finally:
+        handle.remove()
+    return _scaled(np.array(raw))
+
+
+def _of_elements(of_atoms: Floats, numbers: Any, elements: Sequence[int]) -> Floats:
+    """Mean and standard deviation over the atoms of each element, (elements × 2 × channels,); zero for absent ones."""
+    found = [of_atoms[numbers == z] for z in elements]
+    none = np.zeros(2 * of_atoms.shape[1])
+    return np.concatenate([np.concatenate([some.mean(0), some.std(0)]) if len(some) else none for some in found])
+
+
+def _scaled(raw: Floats) -> Floats:
+    """Features about their means over the frames, in units of their spread."""
     spread = raw.std(axis=0)
     # What hardly differs between the frames is rounding, not structure.
     scaled: Floats = (raw - raw.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0)
@@ -76,16 +119,17 @@ def disagreements(frames: Sequence[Atoms], committee: Sequence[Any]) -> Floats:
     return np.array(found)
 
 
-def chosen(frames: Sequence[Atoms], count: int, committee: Sequence[Any] = ()) -> list[int]:
+def chosen(frames: Sequence[Atoms], count: int, committee: Sequence[Any] = (), student: Any = None) -> list[int]:
     """Indices of the structures to label, in the order of choice.
 
-    Without a committee the farthest points of the fingerprints; with one, the farthest points among the half of the
-    structures that it disagrees on most, or among as many as are asked for where that is more.
+    Without a committee the farthest points; with one, the farthest points among the half of the structures that it
+    disagrees on most, or among as many as are asked for where that is more.
 
     Args:
         frames: the candidates.
         count: how many to choose.
         committee: ASE calculators.
+        student: whose features tell structures apart; fingerprints without.
     """
     among = np.arange(len(frames))
     if len(committee) > 1:
@@ -93,7 +137,8 @@ def chosen(frames: Sequence[Atoms], count: int, committee: Sequence[Any] = ()) -
         among = np.sort(most[: max(count, len(frames) // 2)])
     if not len(among):
         return []
-    features = fingerprints([frames[int(i)] for i in among])
+    those = [frames[int(i)] for i in among]
+    features = fingerprints(those) if student is None else student_features(those, student)
     # Begin at the structure nearest to the mean: the choice then does not depend on the order of the candidates.
     start = int(np.argmin(np.linalg.norm(features, axis=1)))
     return [int(among[i]) for i in farthest_points(features, count, start)]

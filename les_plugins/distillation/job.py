@@ -43,6 +43,7 @@ class Distillation:
         driver: drives the dynamics; the teacher when None.
         choose: of structures that are given, how many to label; all when None.
         committee: models whose disagreement chooses.
+        student: model whose features tell structures apart; fingerprints without.
         largest_force: eV/Å; frames with a larger one are left out, and counted.
     """
 
@@ -53,6 +54,7 @@ class Distillation:
     driver: Teacher | None = None
     choose: int | None = None
     committee: Sequence[Teacher] = field(default=())
+    student: Teacher | None = None
     largest_force: float = 50.0
 
     def describe(self) -> dict[str, Any]:
@@ -65,6 +67,7 @@ class Distillation:
             "driver": (self.driver or self.teacher).provenance(),
             "choose": self.choose,
             "committee": [model.provenance() for model in self.committee],
+            "features": None if self.student is None else self.student.provenance(),
             "largest_force": self.largest_force,
         }
 
@@ -122,7 +125,7 @@ def _structures(job: Distillation) -> list[Atoms]:
     found = []
     for path in job.structures:
         frames = read_frames(path)
-        for model in (job.teacher, *([job.driver] if job.driver else []), *job.committee):
+        for model in (job.teacher, *(m for m in (job.driver, job.student) if m), *job.committee):
             if model.elements is not None:
                 check_elements(frames, model.elements, f"{path} ({model.name})")
         found += frames
@@ -164,7 +167,8 @@ def _choice(job: Distillation, candidates: Sequence[Atoms], folder: Path) -> lis
         return list(range(len(candidates)))
     path = folder / "choice.json"
     if not path.exists():
-        numbers = chosen(candidates, count, [model.calculator for model in job.committee])
+        student = None if job.student is None else job.student.calculator
+        numbers = chosen(candidates, count, [model.calculator for model in job.committee], student)
         with whole_file(path) as file:
             file.write(json.dumps({"candidates": len(candidates), "chosen": numbers}))
     kept = read_json(path)

@@ -11,6 +11,7 @@ import torch
 from distilled import check_taught, student_of
 
 import les_plugins
+from les_plugins.distillation.choice import student_features
 from les_plugins.distillation.teachers import open_teacher
 from les_plugins.errors import HostError
 
@@ -29,6 +30,14 @@ def test_a_student_trains_as_its_file_is_written_and_then_teaches(tmp_path, monk
     student, _ = les_plugins.api.load_model(tmp_path / "student.les")
     given = torch.tensor([value for _, value in sorted(ast.literal_eval(config["E0s"]).items())])
     assert torch.allclose(student.atomic_energies_fn.atomic_energies.flatten().float(), given.float(), atol=1e-6)
+
+    frames = [ase.io.read("data.xyz").copy() for _ in range(2)]
+    turned = frames[0].copy()
+    turned.rotate(50, (1, 2, 3), rotate_cell=True)
+    frames[1].positions[1] += 0.1
+    features = student_features([*frames, turned], les_plugins.load("student.les"))
+    # scalars do not turn with the structure, up to float32, and tell a stretched bond from the one it was
+    assert np.linalg.norm(features[0] - features[2]) < 1e-2 * np.linalg.norm(features[0] - features[1])
 
     taught = open_teacher("mace:student.model")
     assert taught.elements == (1, 8)

@@ -59,6 +59,7 @@ def test_the_summary_is_one_object(starts, les_plugins_command):
         (["-o", "d.xyz", "--grow", 4, "--choose", 2], 1, "--choose and --grow both say"),
         (["-o", "d.xyz", "--committee", "water-mace", "--choose", 1], 1, "one model disagrees with nobody"),
         (["-o", "d.xyz", "--driver", "water-mace"], 1, "nothing is simulated; allowed: with --grow"),
+        (["-o", "d.xyz", "--features", "water-mace"], 1, "--features chooses among structures"),
         (["-o", "d.xyz", "--choose", 0], 1, "--choose is 0; allowed: 1 or more"),
         (["-o", "d.xyz", "--write-config", "nequp", "s.yaml"], 1, "did you mean 'nequip'?"),
         (["-o", "d.xyz", "--grow", 4, "--strain", 3], 1, "--strain is 3"),

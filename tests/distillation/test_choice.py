@@ -8,6 +8,7 @@ import pytest
 from ase.calculators.lj import LennardJones
 
 from les_plugins.distillation.choice import chosen, disagreements, farthest_points, fingerprints
+from les_plugins.errors import HostError
 
 
 def rattles(count):
@@ -40,6 +41,11 @@ def test_copies_are_chosen_last():
     frames = rattles(4)
     order = chosen([*frames, frames[0].copy(), frames[1].copy()], 4)
     assert {min(number, number - 4 if number > 3 else number) for number in order} == {0, 1, 2, 3}
+
+
+def test_a_model_without_features_is_an_error():
+    with pytest.raises(HostError, match="--features: the model has no long-range part in this process"):
+        chosen(rattles(3), 2, student=LennardJones())
 
 
 def test_a_committee_disagrees_where_its_members_differ():
