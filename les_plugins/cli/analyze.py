@@ -102,6 +102,8 @@ def diffusion(
     values = {
         "diffusion_A2/ps": found.coefficient,
         "error_A2/ps": found.error,
+        "time_averaged_A2/ps": found.time_averaged,
+        "time_averaged_error_A2/ps": found.time_averaged_error,
         "finite_size_correction_A2/ps": found.correction,
         "from_ps": shortest,
         "to_ps": longest,
@@ -112,6 +114,7 @@ def diffusion(
     line = (
         f"D({element}) = {with_error(found.coefficient, found.error, '.4f')} Å²/ps (1e-8 m²/s) in a cell of {edges} Å"
     )
+    line += f"; over all pairs of frames {with_error(found.time_averaged, found.time_averaged_error, '.4f')}"
     if found.correction is None:
         line += "; without the correction for the finite cell: give --viscosity"
     else:

@@ -170,6 +170,8 @@ def conductivity(
         "volume_A3": samples.volume(),
         "static_conductivity_S/m": static["conductivity"],
         "static_conductivity_error_S/m": static["error"],
+        "displacement_conductivity_S/m": static.get("displacement_conductivity"),
+        "displacement_conductivity_error_S/m": static.get("displacement_error"),
         "Green-Kubo window_fs": [0.5 * correlation_time, correlation_time],
     }
     _report([found], [samples], notes, output, limits, overlay, mark, as_json)

@@ -20,6 +20,7 @@ from les_plugins.spectra.estimate import (
     mean_and_error,
     power_spectrum,
 )
+from les_plugins.spectra.time_average import time_averaged_slope
 from les_plugins.units import BOLTZMANN, SIEMENS_PER_METRE, SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
 
 Correction = Literal["harmonic", "standard", "schofield"]
@@ -103,8 +104,10 @@ def green_kubo(
         blocks: blocks that each trajectory is cut into, or None for as many as hold two correlation times, at most ten.
 
     Returns:
-        conductivity and error, S/m; time (M,) fs, integral (M,) and integral_error (M,), S/m: the running integral,
-        whose plateau should lie in the last half. Errors are 68 % intervals by Student's t, None with one block.
+        conductivity and error, S/m; displacement_conductivity and displacement_error, S/m, by the slope of ⟨|∫J dt|²⟩
+        over the same times, from all pairs of frames with a block jackknife (`time_average`); time (M,) fs, integral
+        (M,) and integral_error (M,), S/m: the running integral, whose plateau should lie in the last half. Errors are
+        68 % intervals by Student's t, None with one block.
 
     Raises:
         ConfigError: a correlation time below two frames.
@@ -130,6 +133,16 @@ def green_kubo(
             steps = 0.5 * interval * (correlation[1:] + correlation[:-1])
             running.append(np.concatenate([[0.0], np.cumsum(steps)]))
             weights.append(size)
+    moved = time_averaged_slope(
+        [
+            np.concatenate([[np.zeros(3)], np.cumsum(0.5 * interval * (values[1:] + values[:-1]), axis=0)])[:, None]
+            for values in _thermal(currents, temperature, volume)
+        ],
+        interval,
+        max(0.5 * correlation_time, interval),
+        correlation_time,
+        check_blocks(blocks, MOST_BLOCKS),
+    )
     integrals = SIEMENS_PER_METRE / 3.0 * np.array(running)
     mean, error = mean_and_error(integrals, weights)
     plateau, spread = mean_and_error(integrals[:, lags // 2 :].mean(1), weights)
@@ -137,6 +150,8 @@ def green_kubo(
         "conductivity": float(plateau),
         "error": None if spread is None else float(spread),
         "blocks": len(running),
+        "displacement_conductivity": SIEMENS_PER_METRE / 6.0 * moved.slope,
+        "displacement_error": None if moved.error is None else SIEMENS_PER_METRE / 6.0 * moved.error,
         "time": interval * np.arange(lags + 1),
         "integral": mean,
         "integral_error": error,

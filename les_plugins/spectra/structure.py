@@ -22,6 +22,7 @@ from les_plugins.spectra.estimate import (
     student,
 )
 from les_plugins.spectra.finite_size import diffusion_correction
+from les_plugins.spectra.time_average import time_averaged_slope
 
 #: Å, and bins: more of either is no radial distribution any more.
 _LARGEST_CUTOFF, _MOST_BINS = 100.0, 100_000
@@ -60,6 +61,8 @@ class Diffusion:
             block.
         correction: Å²/ps to add for an infinite cell, or None when the viscosity is not known.
         time: (M,) ps and displacement: (M,) Å², mean squared, with displacement_error (M,).
+        time_averaged: Å²/ps, from all pairs of frames of whole trajectories, and its error by a block jackknife
+            (`time_average`); None with one block.
     """
 
     coefficient: float
@@ -68,6 +71,8 @@ class Diffusion:
     time: Floats
     displacement: Floats
     displacement_error: Floats | None
+    time_averaged: float
+    time_averaged_error: float | None
 
 
 def radial_distribution(
@@ -183,7 +188,7 @@ def diffusion(
     if not chosen.any():
         raise DataError("no atom is chosen to be followed")
     check_series(positions, "positions")
-    curves, weights = list[Floats](), list[int]()
+    curves, weights, walks = list[Floats](), list[int](), list[Floats]()
     for values in positions:
         size = len(values) // blocks
         if size < 2 * last:
@@ -197,6 +202,7 @@ def diffusion(
         followed = values[:, chosen] - centre[:, None]
         curves += [squared_displacement(followed[b * size : (b + 1) * size], last) for b in range(blocks)]
         weights += [size] * blocks
+        walks.append(followed)
     all_curves: Floats = np.array(curves)
     time: Floats = np.arange(last + 1, dtype=np.float64) * (interval / 1000.0)
     slopes: Floats = np.polyfit(time[first:], all_curves[:, first:].T, 1)[0]
@@ -206,7 +212,18 @@ def diffusion(
         cell = np.asarray(box, dtype=float) * (np.eye(3) if np.ndim(box) == 0 else 1.0)
         correction = diffusion_correction(cell, check_temperature(temperature), viscosity)
     mean, spread = mean_and_error(all_curves, weights)
-    return Diffusion(float(coefficient), None if error is None else float(error), correction, time, mean, spread)
+    starts = 2 * blocks if blocks > 1 else 1
+    averaged = time_averaged_slope(walks, interval / 1000.0, float(time[first]), float(time[last]), starts)
+    return Diffusion(
+        float(coefficient),
+        None if error is None else float(error),
+        correction,
+        time,
+        mean,
+        spread,
+        averaged.slope / 6.0,
+        None if averaged.error is None else averaged.error / 6.0,
+    )
 
 
 def squared_displacement(positions: Floats, lags: int) -> Floats:
