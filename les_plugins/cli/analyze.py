@@ -119,6 +119,7 @@ def diffusion(
         line += "; without the correction for the finite cell: give --viscosity"
     else:
         line += f"; {found.coefficient + found.correction:.4f} with the finite-size correction {found.correction:.4f}"
+    line += f"; over all pairs of frames {with_error(found.time_averaged, found.time_averaged_error, '.4f')}"
     curve = (f"mean squared displacement of {element}", found.time, found.displacement, found.displacement_error)
     _report(samples, values, line, curve, ("t (ps)", "mean squared displacement (Å²)"), output, None, as_json)
 
