@@ -84,13 +84,14 @@ class LongRangeCHGNet(CHGNet):
         latent = self.long_range(*_inputs(graphs, batch, features), total_charge=charge)
         own, atomic = latent.energy.to(sites.dtype), latent.atomic_energy.to(sites.dtype)
         energy = sites.sum() + own.sum()
-        # the graph is kept, in evaluation too, as CHGNet does
+        leaves = [*(batch.atom_positions if "f" in task else ()), *(batch.strains if "s" in task else ())]
+        # one backward pass for both, CHGNet makes two; the graph is kept, in evaluation too, as CHGNet's is
+        slopes = torch.autograd.grad(energy, leaves, create_graph=True) if leaves else ()
         if "f" in task:
-            slopes = torch.autograd.grad(energy, batch.atom_positions, create_graph=True)
-            found["f"] = [-slope for slope in slopes]
+            found["f"] = [-slope for slope in slopes[: len(graphs)]]
         if "s" in task:
-            slopes = torch.autograd.grad(energy, batch.strains, create_graph=True)
-            found["s"] = [slope * scale for slope, scale in zip(slopes, 1 / batch.volumes * EV_PER_A3, strict=True)]
+            scales = 1 / batch.volumes * EV_PER_A3
+            found["s"] = [slope * scale for slope, scale in zip(slopes[-len(graphs) :], scales, strict=True)]
         counts = found["atoms_per_graph"]
         found["e"] = found["e"] + (own / counts if self.is_intensive else own)
         if self.composition_model is not None:
