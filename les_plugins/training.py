@@ -14,7 +14,7 @@ from torch import nn
 
 from les_plugins import api
 from les_plugins.config import LongRangeConfig
-from les_plugins.data.teachers import licence_of, teachers_of
+from les_plugins.data.teachers import infos_of_files, licence_of, teachers_of
 from les_plugins.data.training import TrainingFiles
 from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, in_one_line
 from les_plugins.hosting.build import parse_section
@@ -131,9 +131,10 @@ class TrainingRun(ABC):
 
     def _note_teachers(self) -> None:
         """What labelled the frames, and its licence in the place of one that nobody stated."""
-        if teachers := teachers_of(self.frames):
+        infos = infos_of_files(self.files()[0]) or [atoms.info for atoms in self.frames]
+        if teachers := teachers_of(infos):
             self.facts["teachers"] = teachers
-        licence = licence_of(self.frames)
+        licence = licence_of(infos)
         if licence is not None and self.metadata.get("data_licence") in (None, NOT_STATED):
             self.metadata["data_licence"] = licence
 

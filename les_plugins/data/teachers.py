@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from ase import Atoms
+from ase.io.extxyz import key_val_str_to_dict
 
 #: Keys of `atoms.info`, as `distillation.teachers.Teacher.provenance` writes them.
 KEYS = ("teacher", "teacher_version", "teacher_sha256", "teacher_licence")
 
 
-def teachers_of(frames: Iterable[Atoms]) -> list[dict[str, Any]]:
+def teachers_of(infos: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The teachers of frames, each with the number of its frames, in the order of their names.
 
     Args:
-        frames: of a training set; frames without a teacher are left out.
+        infos: `atoms.info` of the frames of a training set; frames without a teacher are left out.
     """
     counts: Counter[tuple[str, ...]] = Counter()
-    for atoms in frames:
-        if atoms.info.get("teacher"):
-            counts[tuple(str(atoms.info.get(key, "")) for key in KEYS)] += 1
+    for info in infos:
+        if info.get("teacher"):
+            counts[tuple(str(info.get(key, "")) for key in KEYS)] += 1
     return [
         {**{key: value for key, value in zip(KEYS, values, strict=True) if value}, "frames": count}
         for values, count in sorted(counts.items())
     ]
 
 
-def licence_of(frames: Iterable[Atoms]) -> str | None:
+def licence_of(infos: Sequence[Mapping[str, Any]]) -> str | None:
     """Licence of a training set whose frames all have a teacher, "; " between several; None for any other set."""
-    listed = list(frames)
-    if not listed or not all(atoms.info.get("teacher") for atoms in listed):
+    if not infos or not all(info.get("teacher") for info in infos):
         return None
-    return "; ".join(sorted({str(atoms.info.get("teacher_licence", "not stated")) for atoms in listed}))
+    return "; ".join(sorted({str(info.get("teacher_licence", "not stated")) for info in infos}))
+
+
+def infos_of_files(paths: Iterable[Path]) -> list[dict[str, Any]] | None:
+    """`atoms.info` of every frame of extended XYZ files, from their second lines alone.
+
+    Some hosts hand the frames that they read on without it.
+
+    Returns:
+        None where a file is none of that format.
+    """
+    found = []
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8") as file:
+                while (line := file.readline()).strip():
+                    found.append(key_val_str_to_dict(file.readline()))
+                    for _ in range(int(line)):
+                        file.readline()
+        except (OSError, ValueError):  # a number of atoms that is none, bytes that are no text
+            return None
+    return found or None

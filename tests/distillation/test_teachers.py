@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 
 import argon
+import numpy as np
 import pytest
 from toy_host import BareHost
 
-from les_plugins.data.teachers import licence_of, teachers_of
-from les_plugins.distillation.labelling import labelled
+from les_plugins.data.teachers import infos_of_files, licence_of, teachers_of
+from les_plugins.distillation.labelling import labelled, write_frames
 from les_plugins.distillation.teachers import open_teacher
 from les_plugins.errors import CheckpointError, ConfigError, HostError
 from les_plugins.hosting.pretrained import Pretrained
@@ -82,10 +83,21 @@ def test_a_host_without_models_says_what_it_has(with_plugins):
 def test_provenance_of_frames_is_read_back_by_teacher(weights):
     first, second = open_teacher("toy:big"), open_teacher("argon:teacher", licence="MIT")
     frames = [labelled(argon.crystal(), {}, teacher) for teacher in (first, second, first)]
-    assert teachers_of(frames) == [
+    infos = [atoms.info for atoms in frames]
+    assert teachers_of(infos) == [
         {**second.provenance(), "frames": 1},
         {**first.provenance(), "frames": 2},
     ]
-    assert licence_of(frames) == "BSD; MIT"
-    assert licence_of([*frames, argon.crystal()]) is None
-    assert teachers_of([argon.crystal()]) == []
+    assert licence_of(infos) == "BSD; MIT"
+    assert licence_of([*infos, {}]) is None
+    assert teachers_of([{}]) == []
+
+
+def test_provenance_is_read_from_files_without_their_frames(tmp_path):
+    frames = [labelled(argon.crystal(), {"energy": np.float64(1.0)}, open_teacher("argon:teacher")) for _ in range(3)]
+    write_frames(tmp_path / "three.xyz", frames)
+    found = infos_of_files([tmp_path / "three.xyz", tmp_path / "three.xyz"])
+    assert teachers_of(found) == [{**open_teacher("argon:teacher").provenance(), "frames": 6}]
+    (tmp_path / "other.xyz").write_bytes(b"\x89HDF\xff\n")
+    assert infos_of_files([tmp_path / "three.xyz", tmp_path / "other.xyz"]) is None
+    assert infos_of_files([tmp_path / "none.xyz"]) is None
