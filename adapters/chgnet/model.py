@@ -148,6 +148,11 @@ def precise(references: AtomRef) -> References:
     return found
 
 
+def last_layer(model: Any) -> list[nn.Module]:
+    """The last convolution of atoms, and the readout behind it."""
+    return [model.atom_conv_layers[-1], model.mlp, *(() if model.readout_norm is None else (model.readout_norm,))]
+
+
 def feature_layout(model: Any) -> FeatureLayout:
     """Scalars of the layer that CHGNet reads its magnetic moments from, its edges and elements."""
     cutoff = float(model.graph_converter.atom_graph_cutoff)

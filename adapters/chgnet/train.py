@@ -13,6 +13,7 @@ import chgnet
 import numpy as np
 import torch
 from ase import Atoms, units
+from ase.data import atomic_numbers
 from ase.stress import voigt_6_to_full_3x3_stress
 from chgnet.model.model import CHGNet
 from chgnet.trainer import Trainer
@@ -22,12 +23,15 @@ from torch.utils.data import DataLoader
 
 from les_plugins import api
 from les_plugins.adapters.chgnet.graphs import graph_of
-from les_plugins.adapters.chgnet.model import LongRangeCHGNet, precise, quiet
+from les_plugins.adapters.chgnet.model import LongRangeCHGNet, last_layer, precise, quiet
 from les_plugins.data.frames import read_frames
 from les_plugins.data.training import TrainedLabel, check_training_labels
+from les_plugins.data.zero_of_energy import fitted_change
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError, raising
 from les_plugins.hosting.section_name import SECTION
+from les_plugins.model.frozen import freeze
+from les_plugins.model.outputs import section_of
 from les_plugins.storage.states import dtype_of
 from les_plugins.storage.training import check_cutoff, check_keys, check_number, check_section
 from les_plugins.training import TrainingRun
@@ -71,6 +75,7 @@ class CHGNetTraining(TrainingRun):
 
     host = "chgnet"
     program = "CHGNet's trainer"
+    freezes = True
     keys = ("data", "model", "trainer")
 
     def split(self) -> None:
@@ -123,7 +128,8 @@ class CHGNetTraining(TrainingRun):
         items = [self._item(atoms, model) for atoms in self.frames]
         valid = [self._item(atoms, model) for frames in self.data.valid.values() for atoms in frames]
         if self.settings["model"].get("atom_ref") == "fit":
-            fit_references(model, items)
+            energies = [float(self.labels["e"].value(atoms)) for atoms in self.frames]
+            self.facts["atom_ref_change"] = fit_references(model, self.frames, energies)
         size = self.settings["data"].get("batch_size", 16)
         loaders: list[Any] = [DataLoader(part, size, part is items, collate_fn=_collate) for part in (items, valid)]
         options = dict(self.trainer)
@@ -153,12 +159,12 @@ class CHGNetTraining(TrainingRun):
                 model = CHGNet(**section)
         model.composition_model = precise(model.composition_model)
         model.to(dtype)
-        if not isinstance(model, LongRangeCHGNet):
-            return model if self.long_range is None else api.attach(model, self.long_range)
-        if self.long_range != model.long_range.config:
-            raise ConfigError(
-                f"{where}.load has a long-range part of another {SECTION} section: {model.model_args[SECTION]}"
-            )
+        if self.long_range is not None and not isinstance(model, LongRangeCHGNet):
+            model = api.attach(model, self.long_range)
+        elif (own := section_of(model)) is not None and not own.same_model(self.long_range):
+            raise ConfigError(f"{where}.load has a part of another {SECTION} section: {model.model_args[SECTION]}")
+        if self.long_range is not None:
+            freeze(model, self.long_range.run.train_only, last_layer(model))
         return model
 
     def _item(self, atoms: Atoms, model: Any) -> tuple[Any, dict[str, Tensor | None]]:
@@ -197,18 +203,24 @@ class BestTrainer(Trainer):
             self.best = {**mae_error, "epoch": epoch}, copy.deepcopy(self.model.state_dict())
 
 
-def fit_references(model: Any, items: Sequence[tuple[Any, Any]]) -> None:
-    """Add to the energies of elements what they miss of labels, by least squares; elements without data keep theirs.
+def fit_references(model: Any, frames: Sequence[Atoms], energies: Sequence[float]) -> dict[str, float]:
+    """Change the energies of elements so that a model's energies are those of labels, eV, by least squares.
 
-    Another code, functional or pseudopotential has another zero of energy for each element.
+    Another code, functional or pseudopotential has another zero of energy for each element. Elements that no frame has
+    keep theirs.
+
+    Returns:
+        Element → change in eV.
     """
-    graphs = [graph for graph, _ in items]
+
+    def predicted(atoms: Atoms) -> float:
+        return float(model([graph_of(atoms, model)])["e"]) * (len(atoms) if model.is_intensive else 1)
+
     with torch.no_grad():
-        missing = [float(target["e"] - model([graph])["e"]) for graph, target in items]
-        counts = model.composition_model._assemble_graphs(graphs).double().numpy()
-        # compositions that differ by the rounding of float32 are one
-        found = np.linalg.lstsq(counts, np.array(missing), rcond=1e-6)[0]
-        model.composition_model.fc.weight += torch.tensor(found).to(model.composition_model.fc.weight)
+        change = fitted_change(frames, energies, predicted)
+        for symbol, value in change.items():
+            model.composition_model.fc.weight[0, atomic_numbers[symbol] - 1] += value
+    return change
 
 
 def _collate(items: Sequence[tuple[Any, dict[str, Any]]]) -> tuple[list[Any], dict[str, Any]]:

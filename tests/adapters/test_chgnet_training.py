@@ -21,8 +21,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 import les_plugins
 from les_plugins.adapters.chgnet.calculator import LesCHGNetCalculator
 from les_plugins.adapters.chgnet.contract import TINY, tiny_model
-from les_plugins.adapters.chgnet.graphs import graph_of
-from les_plugins.adapters.chgnet.model import LongRangeCHGNet
+from les_plugins.adapters.chgnet.model import LongRangeCHGNet, last_layer
 from les_plugins.adapters.chgnet.train import CHGNetTraining, fit_references, train
 from les_plugins.api import load_model
 from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsError, LesPluginsWarning
@@ -168,21 +167,37 @@ def test_references_take_up_another_zero_of_energy_and_elements_without_data_kee
     shift = {"H": -13.6, "O": -432.0}
     frames = [waters(count, seed=count) for count in (1, 2, 3)]
     frames += [Atoms("O2", [[0, 0, 0], [1.2, 0, 0]]), Atoms("OH", [[0, 0, 0], [1.0, 0, 0]])]
-    items = []
-    for atoms in frames:
-        graph = graph_of(atoms, model)
-        energy = model([graph])["e"][0].detach()
-        items.append(
-            (graph, {"e": energy + sum(shift[symbol] for symbol in atoms.get_chemical_symbols()) / len(atoms)})
-        )
+    calculator = LesCHGNetCalculator(model)
+    energies = [calculator.get_property("energy", atoms) for atoms in frames]
+    labels = [
+        energy + sum(shift[symbol] for symbol in atoms.get_chemical_symbols())
+        for energy, atoms in zip(energies, frames, strict=True)
+    ]
     before = model.composition_model.fc.weight[0].detach().clone()
-    fit_references(model, items)
-    change = model.composition_model.fc.weight[0].detach() - before
-    assert change[0].item() == pytest.approx(-13.6, abs=1e-9)
-    assert change[7].item() == pytest.approx(-432.0, abs=1e-9)
-    assert change.count_nonzero() == 2
-    for graph, target in items:
-        assert model([graph])["e"][0].item() == pytest.approx(target["e"].item(), abs=1e-9)
+    change = fit_references(model, frames, labels)
+    assert change == {symbol: pytest.approx(value, abs=1e-9) for symbol, value in shift.items()}
+    assert (model.composition_model.fc.weight[0].detach() - before).count_nonzero() == 2
+    for atoms, label in zip(frames, labels, strict=True):
+        assert calculator.get_property("energy", atoms) == pytest.approx(label, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:.*the sign of the charges is not certain:les_plugins.errors.LesPluginsWarning")
+@pytest.mark.parametrize("train_only", ["long_range", "last_layer"])
+def test_what_is_frozen_stays_bit_for_bit_and_the_rest_is_trained(train_only, work):
+    settings = read_yaml(write_config(trainer={"save_dir": "base"}))
+    del settings["long_range"]
+    Path("base.yaml").write_text(yaml.safe_dump(settings))
+    before, _ = load_model(train(Path("base.yaml")))
+    load = str(next(Path("base").glob("bestF*")))
+    section = {**SECTION, "run": {"train_only": train_only}}
+    after, config = load_model(train(write_config(model={"load": load}, long_range=section)))
+    trained = {id(parameter) for module in last_layer(after) for parameter in module.parameters()}
+    own, moved = dict(after.named_parameters()), set()
+    for name, parameter in before.named_parameters():
+        if not torch.equal(own[name], parameter):
+            moved.add(id(own[name]))
+    assert moved == (trained if train_only == "last_layer" else set())
+    assert config["long_range"]["run"]["train_only"] == train_only
 
 
 @pytest.mark.filterwarnings("ignore:.*the sign of the charges is not certain:les_plugins.errors.LesPluginsWarning")
@@ -247,6 +262,18 @@ def test_energies_of_elements_of_another_kind_are_refused(work):
     energies = [calculator.get_property("energy", waters(2) * (n, 1, 1)) for n in (1, 2)]
     assert energies[1] == pytest.approx(2 * energies[0], rel=1e-5)  # float32
     assert calculator.get_property("energies", waters(2)).sum() == pytest.approx(energies[0], rel=1e-5)
+
+
+def test_another_section_than_that_of_the_loaded_file_is_an_error(work):
+    train(write_config())
+    load = {"load": str(next(Path("run").glob("bestF*")))}
+    with pytest.raises(ConfigError, match="part of another long_range section"):
+        train(write_config(model=load, long_range={"sigma": 1.3}))
+    settings = read_yaml(write_config(model=load))
+    del settings["long_range"]  # the part would be trained, and no line of the file says so
+    Path("c.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigError, match="part of another long_range section"):
+        train(Path("c.yaml"))
 
 
 def test_options_on_the_command_line_are_an_error(work):
