@@ -1,15 +1,17 @@
-"""Models of CHGNet that are there already: those in its package by name, others as files. For `les-plugins distill`."""
+"""Models of CHGNet that are there already: those in its package by name, others as files. `distill` and `train` ask."""
 
 from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 import chgnet
+import torch
 from chgnet.model.model import CHGNet
 
 from les_plugins.adapters.chgnet.calculator import LesCHGNetCalculator
-from les_plugins.adapters.chgnet.model import quiet
+from les_plugins.adapters.chgnet.model import LongRangeCHGNet, quiet
 from les_plugins.errors import HostError, did_you_mean, raising
 from les_plugins.hosting.pretrained import Pretrained
 
@@ -21,7 +23,7 @@ def pretrained(name: str, device: str, modality: str | None = None) -> Pretraine
     """A model in CHGNet's package, or a file of CHGNet's trainer that the user has.
 
     Args:
-        name: one of `IN_PACKAGE`, or the path of a file (a pickle: only what the user typed is opened).
+        name: one of `IN_PACKAGE`, or the path of a file.
         device: torch device.
         modality: none; a model of CHGNet has one level of theory.
 
@@ -30,27 +32,32 @@ def pretrained(name: str, device: str, modality: str | None = None) -> Pretraine
     """
     if modality is not None:
         raise HostError(f"--modality is {modality!r}, but models of chgnet have one level of theory")
+    model, path = open_model(name)
+    # as the package's own metadata state it
+    licence = importlib.metadata.metadata("chgnet")["License"] if name.lower() in IN_PACKAGE else None
+    return Pretrained(LesCHGNetCalculator(model, device), path, licence)
+
+
+def open_model(name: str) -> tuple[Any, Path]:
+    """A CHGNet, with its long-range part if it has one, and the file that it is in; no code of the file is run.
+
+    Raises:
+        HostError: neither a name nor a file of CHGNet's trainer.
+    """
     inside = name.lower() in IN_PACKAGE
-    if not inside and not Path(name).is_file():
+    path = _file(name.lower()) if inside else Path(name)
+    if not path.is_file():
         raise HostError(
             f"chgnet has no model {name!r}{did_you_mean(name, IN_PACKAGE)}; allowed: {', '.join(IN_PACKAGE)}, or the "
             "path of a file of CHGNet; nothing is downloaded"
         )
     with raising(HostError, f"{name}: CHGNet cannot load it"), quiet():
         if inside:
-            path = _file(name.lower())
-            model = CHGNet.load(model_name=name.lower(), use_device=device, verbose=False)
-        else:
-            path = Path(name)
-            model = CHGNet.from_file(name)
-    return Pretrained(LesCHGNetCalculator(model, device), path, _licence() if inside else None)
+            return CHGNet.load(model_name=name.lower(), use_device="cpu", verbose=False), path
+        saved = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        return (LongRangeCHGNet if "long_range" in saved["model_args"] else CHGNet).from_dict(saved), path
 
 
 def _file(name: str) -> Path:
     (found,) = (Path(chgnet.__file__).parent / "pretrained" / name).glob("*.pth.tar")
     return found
-
-
-def _licence() -> str:
-    """As the package's own metadata state it."""
-    return str(importlib.metadata.metadata("chgnet")["License"])

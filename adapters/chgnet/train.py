@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from les_plugins import api
 from les_plugins.adapters.chgnet.graphs import graph_of
 from les_plugins.adapters.chgnet.model import LongRangeCHGNet, last_layer, precise, quiet
+from les_plugins.adapters.chgnet.pretrained import open_model
 from les_plugins.data.frames import read_frames
 from les_plugins.data.training import TrainedLabel, check_training_labels
 from les_plugins.data.zero_of_energy import fitted_change
@@ -36,8 +37,6 @@ from les_plugins.storage.states import dtype_of
 from les_plugins.storage.training import check_cutoff, check_keys, check_number, check_section
 from les_plugins.training import TrainingRun
 
-#: Weights inside the package.
-PACKAGED = ("0.3.0", "0.2.0", "r2scan")
 #: Letter of `targets` → quantity.
 LABELS = {"e": "energy", "f": "forces", "s": "stress", "m": "magmoms"}
 _ARGUMENTS = {kind: inspect.signature(kind).parameters for kind in (CHGNet, Trainer)}
@@ -149,13 +148,10 @@ class CHGNetTraining(TrainingRun):
         """The packaged, loaded or new model, with its long-range part."""
         section, where = dict(self.settings["model"]), f"{self.config_file}: model"
         dtype, _ = dtype_of(section.pop("dtype", "float32")), section.pop("atom_ref", None)
-        with quiet(), raising(ConfigError, f"{where}: CHGNet cannot make this model"):
-            if section.get("load") in PACKAGED:
-                model: Any = CHGNet.load(model_name=section["load"], use_device="cpu", verbose=False)
-            elif "load" in section:
-                saved = torch.load(section["load"], map_location="cpu", weights_only=True)["model"]
-                model = (LongRangeCHGNet if "long_range" in saved["model_args"] else CHGNet).from_dict(saved)
-            else:
+        if "load" in section:
+            model, _ = open_model(str(section["load"]))
+        else:
+            with quiet(), raising(ConfigError, f"{where}: CHGNet cannot make this model"):
                 model = CHGNet(**section)
         model.composition_model = precise(model.composition_model)
         model.to(dtype)

@@ -24,6 +24,7 @@ from les_plugins.adapters.chgnet.contract import TINY, tiny_model
 from les_plugins.adapters.chgnet.model import LongRangeCHGNet, last_layer
 from les_plugins.adapters.chgnet.train import CHGNetTraining, fit_references, train
 from les_plugins.api import load_model
+from les_plugins.distillation.teachers import open_teacher
 from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsError, LesPluginsWarning
 from les_plugins.io.documents import read_yaml
 from les_plugins.testing import waters
@@ -124,14 +125,16 @@ def test_training_goes_on_from_packaged_weights_and_from_files_of_chgnet(kind, w
         assert torch.equal(own[name].abs(), value.abs()), name
 
 
-def test_chgnets_own_file_of_a_model_with_a_long_range_part_is_read_by_from_file(work):
+def test_chgnets_own_file_of_a_model_with_a_long_range_part_is_read_by_from_file_and_by_distill(work):
     folder = train(write_config())
-    read = LongRangeCHGNet.from_file(str(next(Path("run").glob("bestF*")))).eval()
-    expected, found = les_plugins.load(folder), LesCHGNetCalculator(read)
-    for atoms in (waters(2), waters(2, pbc=False)):
-        np.testing.assert_allclose(
-            found.get_property("forces", atoms), expected.get_property("forces", atoms), rtol=0, atol=1e-5
-        )  # float32
+    file = str(next(Path("run").glob("bestF*")))
+    read = LesCHGNetCalculator(LongRangeCHGNet.from_file(file).eval())
+    expected, teacher = les_plugins.load(folder), open_teacher(f"chgnet:{file}").calculator
+    assert teacher.has_long_range
+    for found in (read, teacher):
+        for atoms in (waters(2), waters(2, pbc=False)):
+            forces = found.get_property("forces", atoms)
+            np.testing.assert_allclose(forces, expected.get_property("forces", atoms), rtol=0, atol=1e-5)  # float32
 
 
 def test_molecules_and_slabs_are_trained_on_beside_crystals(work):
@@ -233,7 +236,7 @@ def test_atom_ref_fit_begins_with_the_zero_of_energy_of_the_labels(work):
         ({"data": {"valid": None}}, "data.valid is missing"),
         ({"data": {"forces_key": "F"}}, "forces under the name 'F'"),
         ({"model": {"load": "0.3.0", "n_conv": 3}}, "model: unknown key 'n_conv'"),
-        ({"model": {"load": "0.4.0"}}, "model: CHGNet cannot make this model"),
+        ({"model": {"load": "0.4.0"}}, "chgnet has no model '0.4.0' (did you mean '0.3.0'?)"),
         ({"model": {"atom_graph_cutoff": -1}}, "model.atom_graph_cutoff"),
         ({"model": {"dtype": "float16"}}, "model.dtype is 'float16'; allowed: float32, float64"),
         ({"model": {"is_intensive": "yes"}}, "model.is_intensive is 'yes'; allowed: true, false"),
