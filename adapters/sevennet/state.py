@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import sevenn._keys as keys
@@ -25,6 +26,7 @@ SETTINGS = (
     *("use_modality", "_modal_map", "_number_of_modalities", "use_modal_node_embedding", "use_modal_self_inter_intro"),
     *("use_modal_self_inter_outro", "use_modal_output_block", "use_modal_wise_shift", "use_modal_wise_scale"),
 )
+_CONSTANT = "._tensor_constant"
 #: What sizes follow from (`WeightSizes.settings`): all integers that are no energies or degrees.
 _SIZES = {
     **dict.fromkeys(("shift", "scale", "conv_denominator", "num_convolution_layer", "lmax*"), "free"),
@@ -54,11 +56,12 @@ def take_apart(model: nn.Module) -> HostState:
     kept[keys.CONV_DENOMINATOR] = denominators  # what was trained with; old checkpoints of SevenNet say 0.0
     kept[keys.TYPE_MAP] = {str(number): index for number, index in config[keys.TYPE_MAP].items()}
     arguments = {**as_json(kept), "dtype": dtype_name(model)}
-    return state_of("sevennet", model, arguments, section_of(model), ("sevenn", "e3nn", "torch"))
+    return _without_constants(state_of("sevennet", model, arguments, section_of(model), ("sevenn", "e3nn", "torch")))
 
 
 def rebuild(state: HostState) -> nn.Module:
     """The model of a state; raises for settings that SevenNet does not know and tensors that do not fit."""
+    state = _without_constants(state)
     config = dict(state.model)
     dtype = dtype_of(config.pop("dtype", None))
     if strange := sorted(config.keys() - set(SETTINGS)):
@@ -73,6 +76,11 @@ def rebuild(state: HostState) -> nn.Module:
         return model if state.long_range is None else attach_long_range(model, state.long_range)
 
     return rebuilt(state, build, "model of this SevenNet")
+
+
+def _without_constants(state: HostState) -> HostState:
+    """Without numbers of e3nn's compiled code, which become tensors of a model when it is copied."""
+    return replace(state, tensors={name: value for name, value in state.tensors.items() if _CONSTANT not in name})
 
 
 def _check_sizes(config: Mapping[str, Any], sizes: WeightSizes) -> None:

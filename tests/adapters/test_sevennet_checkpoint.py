@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -47,6 +49,26 @@ def model() -> torch.nn.Module:
 @pytest.fixture
 def saved(model: torch.nn.Module, tmp_path: Path) -> Path:
     return les_plugins.save(model, tmp_path / "model.les", "sevennet")
+
+
+@pytest.mark.slow
+def test_a_copy_of_a_pretrained_model_can_be_saved_though_e3nns_code_keeps_constants_in_it(tmp_path):
+    """A copy is what the sign of the charges is turned in; of tiny models it holds nothing new."""
+    model = les_plugins.attach(load_checkpoint("7net-0"), {"multipoles": ["charge"]})
+    copied = copy.deepcopy(model)
+    assert any("_tensor_constant" in name for name in copied.state_dict())
+    again, _ = api.load_model(les_plugins.save(copied, tmp_path / "copy.les", "sevennet"))
+    batch = batch_of([waters(1)], torch.float32)
+    assert torch.equal(again(batch.clone())["inferred_force"], model(batch.clone())["inferred_force"])
+
+
+def test_a_checkpoint_with_constants_of_e3nns_code_can_be_loaded(tmp_path):
+    model = les_plugins.attach(tiny_model(is_parity=False, lmax=2), FULL)
+    state = take_apart(model)
+    extra = {"1_convolution.convolution._compiled_main_left_right._tensor_constant0": torch.zeros(3)}
+    again = rebuild(dataclasses.replace(state, tensors={**state.tensors, **extra}))
+    batch = batch_of([waters()], torch.float64)
+    assert torch.equal(again(batch.clone())["inferred_force"], model(batch.clone())["inferred_force"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
