@@ -137,6 +137,16 @@ def test_chgnets_own_file_of_a_model_with_a_long_range_part_is_read_by_from_file
             np.testing.assert_allclose(forces, expected.get_property("forces", atoms), rtol=0, atol=1e-5)  # float32
 
 
+def test_a_training_in_float64_makes_a_model_in_float64_with_the_same_errors(work):
+    found = {}
+    for dtype in ("float32", "float64"):
+        folder = train(write_config(model={**TINY, "dtype": dtype}, trainer={"save_dir": dtype}))
+        model, config = load_model(folder)
+        assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
+        found[dtype] = config["metadata"]["training"]["last_validation"]
+    assert found["float64"]["f"] == pytest.approx(found["float32"]["f"], rel=1e-3)  # one epoch from the same start
+
+
 def test_molecules_and_slabs_are_trained_on_beside_crystals(work):
     frames = [labelled(waters(2, seed=seed), seed) for seed in range(4)]
     frames[1] = labelled(waters(1, pbc=False), 1)
