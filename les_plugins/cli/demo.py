@@ -17,13 +17,15 @@ from les_plugins.io.files import whole_file
 if TYPE_CHECKING:
     from les_plugins.storage import zoo
 
-MODEL = "water-mace"
+MODEL = "water-free"
 #: The picture of the box.
 CHARGES = "born_charges.png"
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="A model of water of the zoo: water-mace, water-nequip.")] = MODEL,
+    model: Annotated[
+        str, typer.Option(help="A model of water of the zoo: water-free, water-mace, water-nequip.")
+    ] = MODEL,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")] = Path("les-demo"),
     steps: Annotated[int, typer.Option(min=32, help="Steps of 1 fs.")] = 160,
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",

@@ -266,7 +266,8 @@ def card(metrics: dict, facts: dict) -> str:
         "",
         "## Training",
         "",
-        "Energies and forces only; validation frames and Born charges were not trained on. `$DATA` is the folder of the data.",
+        f"{'Energies, forces and stress of the teacher' if 'stages' in facts else 'Energies and forces'} only; validation "
+        "frames and Born charges were not trained on. `$DATA` is the folder of the data.",
         "",
         f"    {metrics['training']['command']}",
         "",
