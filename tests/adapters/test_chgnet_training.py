@@ -305,11 +305,12 @@ def test_a_training_that_diverges_is_an_error_in_one_line(long_range, work):
         train(path)
 
 
-def test_the_files_on_the_page_are_accepted(work):
+def test_the_files_on_the_page_and_of_the_quickstart_are_accepted(work):
     """Every YAML block of the reference page, as a reader would copy it."""
     blocks = re.findall(r"(?:^    .*\n|^\n)+", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     files = [yaml.safe_load(block) for block in blocks if block.lstrip().startswith("data:")]
-    assert files
+    files.append(read_yaml(PAGE.parents[3] / "examples" / "quickstart" / "chgnet.yaml"))
+    assert len(files) == 3
     for number, settings in enumerate(files):
         run = CHGNetTraining(Path(f"{number}.yaml"))
         run.settings = settings
