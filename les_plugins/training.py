@@ -110,6 +110,8 @@ class TrainingRun(ABC):
             self.data.check_boundaries()
         self.data.check_total_charges(self.reads_total_charge())
         self._note_teachers()
+        if self.frames and not self.data.unread:
+            self.facts["elements"] = sorted({symbol for atoms in self.frames for symbol in atoms.symbols})
         files = file_facts(*self.files())
         with fitting(self.program, self.config_file):
             model = self.fit()

@@ -203,3 +203,10 @@ def test_a_key_of_the_host_that_is_called_as_our_section_stays_where_it_is(confi
         HostWithAKeyOfOurName(config(model={"long_rang": {}})).run()
     with pytest.raises(ConfigError, match=r"stands under model\.deep"):
         HostWithAKeyOfOurName(config(model={"deep": {"long_range": {}}})).run()
+
+
+def test_elements_of_the_training_set_are_kept(config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Training, "training_set", [Atoms("OHH"), Atoms("NaCl")])
+    path = Training.train(config())
+    assert path is not None
+    assert read_config(path)["metadata"]["training"]["elements"] == ["Cl", "H", "Na", "O"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -65,6 +65,22 @@ class Cautions:
             self._say("torn", f"{where}: {torn}")
         if screened and "vacuum" not in self._said and (found := self._vacuum(atoms)) is not None:
             self._say("vacuum", screened_vacuum(found, where))
+
+    def look_for_elements(self, atoms: Atoms, where: str, trained: Collection[str]) -> None:
+        """Warn of elements that no training frame had: foundation models know them, their long-range heads do not.
+
+        Args:
+            atoms: the structure.
+            where: its name in messages.
+            trained: chemical symbols in the training set of the long-range part.
+        """
+        strange = sorted({str(symbol) for symbol in atoms.symbols} - set(trained))
+        if strange and "elements" not in self._said:
+            self._say(
+                "elements",
+                f"{where}: has {', '.join(strange)}, and the long-range part was last trained on frames that have only "
+                f"{', '.join(trained)}: its charges, dipoles and Born charges of other elements may mean nothing",
+            )
 
     def _vacuum(self, atoms: Atoms) -> Vacuum | None:
         """Layers in every structure; spheres, which cost more, in one of each composition and size of the cell."""

@@ -216,6 +216,8 @@ class LongRangeCalculator(CurrentEvaluation):
             self._cautions = Cautions()
         screened = self.has_long_range and self.epsilon_infinity > 1.0
         self._cautions.look(atoms, where, screened, self.takes_total_charge, self.takes_spin)
+        if self.has_long_range and (trained := trained_elements(getattr(self, "metadata", {}))):
+            self._cautions.look_for_elements(atoms, where, trained)
         if self.takes_total_charge:
             self.total_charge_of(atoms, where)
 
@@ -360,6 +362,13 @@ class LongRangeCalculator(CurrentEvaluation):
             derived.update(field_energy=energy, field_forces=forces, field_dipole=dipole)
         # the last derivative before the host's own
         return self.keep_current(structure, derived) if CURRENT in wanted else None
+
+
+def trained_elements(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Chemical symbols in the training set, by the config of a checkpoint; empty where it does not say."""
+    training = (config.get("metadata") or {}).get("training")
+    found = training.get("elements") if isinstance(training, Mapping) else None
+    return tuple(str(symbol) for symbol in found) if isinstance(found, list | tuple) else ()
 
 
 def keeps_charge(part: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from torch import nn
 
 from les_plugins import LongRangeConfig
-from les_plugins.errors import DataError, HostError
+from les_plugins.errors import DataError, HostError, LesPluginsWarning
 from les_plugins.hosting.build import build_long_range
 from les_plugins.hosting.calculator import LONG_RANGE_PROPERTIES, LongRangeCalculator
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
@@ -133,3 +134,17 @@ def test_calculate_without_a_structure_takes_the_last_one(part: nn.Module) -> No
     calculator.atoms = WATER.copy()
     calculator.calculate()
     assert calculator.results["energy"] == expected
+
+
+def test_an_element_that_the_training_set_lacked_is_named_once(part: nn.Module) -> None:
+    calculator = Mine(part)
+    calculator.metadata = {"metadata": {"training": {"elements": ["H"]}}}
+    with pytest.warns(LesPluginsWarning, match="has O"):
+        calculator.calculate(WATER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calculator.calculate(WATER)
+        for known in ({"metadata": {"training": {"elements": ["H", "O"]}}}, {"metadata": {}}, {}):
+            other = Mine(part)
+            other.metadata = known
+            other.calculate(WATER)
