@@ -66,7 +66,7 @@ def _sum_of_pairs(
     """Energy (n,), potential (n,) and gradient (n, 3) of some pairs, at all atoms."""
     multipoles = Multipoles(*moments)
     first, second = pair_indices(blocks, positions.device)
-    places = positions.T.contiguous()
+    places = torch.stack(positions.unbind(1))  # a transpose would have one for its gradient: hosts call view on it
     separation = places[:, second] - places[:, first]  # (3, pairs): the long axis last, where sums are fast
     ladder = smeared_coulomb_ladder((separation * separation).sum(0), sigma, 2 * multipoles.order or 1)
     ladder = tuple(COULOMB_CONSTANT * value for value in ladder)

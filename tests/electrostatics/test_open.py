@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.units import COULOMB_CONSTANT
 
 FAR = 40.0  # Å: erf(r/(√2 σ)) is 1 to the last digit, the smeared interaction equals the point one
@@ -120,3 +121,13 @@ def test_single_precision_agrees_with_double_far_from_the_origin_of_a_periodic_b
     exact, exact_forces = solve_with_forces(same)
     torch.testing.assert_close(result.energy.double(), exact.energy, rtol=2e-7, atol=0.0)
     torch.testing.assert_close(forces.double(), exact_forces, rtol=2e-7, atol=1e-7 * float(exact_forces.abs().max()))
+
+
+def test_forces_lie_in_memory_as_positions_do() -> None:
+    """Hosts call `view` on them."""
+    positions = torch.rand(5, 3, dtype=torch.float64, requires_grad=True)
+    charge, cell = torch.randn(5, dtype=torch.float64), torch.zeros(1, 3, 3, dtype=torch.float64)
+    batch, pbc = torch.zeros(5, dtype=torch.long), torch.zeros(1, 3, dtype=torch.bool)
+    energy = LatentElectrostatics()(positions, cell, pbc, batch, Multipoles(charge)).energy.sum()
+    (slope,) = torch.autograd.grad(energy, positions)
+    assert slope.is_contiguous()
