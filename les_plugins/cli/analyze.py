@@ -114,7 +114,6 @@ def diffusion(
     line = (
         f"D({element}) = {with_error(found.coefficient, found.error, '.4f')} Å²/ps (1e-8 m²/s) in a cell of {edges} Å"
     )
-    line += f"; over all pairs of frames {with_error(found.time_averaged, found.time_averaged_error, '.4f')}"
     if found.correction is None:
         line += "; without the correction for the finite cell: give --viscosity"
     else:
