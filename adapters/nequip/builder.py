@@ -87,7 +87,10 @@ def LongRangeModel(  # noqa: N802 (NequIP's builders are named as classes)
         )
     if present.config.run.train_only != "all":  # frozen by a run before, all of whose parameters NequIP trains
         built.requires_grad_(True)
-    present.set_run(config.run)
+    if hasattr(present, "set_run"):
+        present.set_run(config.run)
+    else:  # of a package made by a release before
+        present.set_static_cell(config.run.static_cell)
     return _frozen(built, config)
 
 
