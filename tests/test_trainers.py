@@ -160,3 +160,10 @@ def test_a_trainer_that_fails_is_named_with_the_config_file_and_the_reason(error
 def test_an_error_of_ours_that_a_host_wrapped_is_ours(kind: type[Exception], error: Exception, words: str) -> None:
     with pytest.raises(kind, match=words), fitting("metatrain", Path("water.yaml")):
         raise RuntimeError("The error above most likely originates from an architecture.") from error
+
+
+def test_an_error_of_ours_stays_whatever_it_came_from() -> None:
+    """A disk that is full when the model is written is no failure of the trainer."""
+    words, target = r"water\.les: .*could not be saved", Path("water.les")
+    with pytest.raises(HostError, match=words), fitting("MatGL", Path("water.yaml")), saving(target, []):
+        raise OSError("disk full")

@@ -123,6 +123,8 @@ def fitting(program: str, source: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # hosts and torch raise whatever an option makes them
+        if isinstance(error, LesPluginsError) and not isinstance(error, GeometryError):
+            raise  # in our words already, whatever it came from
         reason = innermost(error)  # some hosts wrap what a model raises
         if isinstance(reason, GeometryError):  # every frame was looked at before: it comes from the weights
             hint = "the weights may have grown without bound: try a lower lr"
