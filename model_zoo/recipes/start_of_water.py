@@ -36,6 +36,8 @@ HYDROGEN = 4.0
 AS_THEY_ARE, SHORTENED, FACTOR = (0, 1), (1, 3, 5, 7, 8, 9), 0.963
 #: And those for a second stage.
 MORE = (0, 2, 4, 6)
+#: State and snapshot that dynamics of a student begins with.
+DRIVEN = ((0, 0), (2, 3), (4, 6), (6, 9))
 
 
 class FlexibleWater(Calculator):
@@ -147,10 +149,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", type=Path, help="extended XYZ to write")
     parser.add_argument("--more", action="store_true", help="the frames of the second stage")
+    parser.add_argument("--driven", action="store_true", help="starts for dynamics of a student, as they are")
     args = parser.parse_args()
     states = [snapshots(*state, np.random.default_rng(100 + number)) for number, state in enumerate(STATES)]
     frames = [] if args.more else [state[number] for number in AS_THEY_ARE for state in states]
     frames += [shortened(state[number]) for number in (MORE if args.more else SHORTENED) for state in states]
+    if args.driven:
+        frames = [states[place][number] for place, number in DRIVEN]
     args.target.parent.mkdir(parents=True, exist_ok=True)
     write(args.target, frames)
 

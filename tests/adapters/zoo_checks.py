@@ -82,7 +82,8 @@ class ZooChecks:
         born = found.get_property(BORN, atoms)
         # charge flow is taken at the cell's smallest wave vector, not at zero: measured up to 1.2 % in 12 Å cells
         assert np.abs(born.mean(0)).max() < 0.02 * np.abs(born).max()
-        charges = found.get_property("charges", atoms)
+        # as `gauge.read_sign` has it: charges may vanish where dipoles carry the polarization, as in water-free
+        charges = np.einsum("naa->n", born) / 3.0
         negative = {8: (1,), 53: (82,)}  # oxygen below hydrogen, iodine below lead
         for low, others in negative.items():
             for high in others:
