@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from les_plugins.data.evaluation import Comparison, Evaluation
     from les_plugins.data.labels import LabelKeys, Survey
     from les_plugins.data.metrics import Errors
+    from les_plugins.data.volumes import VolumeErrors
 
 #: Keys of `data.evaluation.POLARIZABILITY_UNITS`, which `--help` must not import.
 _UNITS = ("e2A2/eV", "A3", "bohr3")
@@ -224,6 +225,8 @@ def _print(result: Evaluation, found: Survey, facts: dict[str, Any], file: Path,
         )
     if result.calibrations:
         console.print(_spread_table(result))
+    if result.by_volume is not None:
+        _print_volumes(console, result.by_volume)
     if (rule := result.sum_rule) is not None:
         console.print(
             f"acoustic sum rule, mean Z* per atom (RMS, largest): predicted {rule.predicted_rms:.2g}, "
@@ -254,6 +257,24 @@ def _spread_table(result: Evaluation) -> Table:
         ratios = (_ratio(found.factor), _ratio(found.rank_correlation))
         table.add_row(quantity.title, quantity.shown_unit, *lengths, *ratios, str(len(found.error)))
     return table
+
+
+def _print_volumes(console: Console, found: VolumeErrors) -> None:
+    """Errors by volume per atom, and what their slope means."""
+    table = Table(
+        "volume per atom, Å³", "frames", "mean energy error, meV/atom", "RMSE, meV/atom", "forces RMSE, meV/Å"
+    )
+    for each in found.ranges:
+        forces = "-" if each.forces_rmse is None else _digits(1e3 * each.forces_rmse)
+        energies = (f"{1e3 * each.energy_mean:+.2f}", _digits(1e3 * each.energy_rmse))
+        table.add_row(f"{each.lowest:.2f} to {each.highest:.2f}", str(each.frames), *energies, forces)
+    console.print(table)
+    if found.pressure_error is not None:
+        console.print(
+            f"energy error against volume: the pressure is off by {found.pressure_error:+.2f} "
+            f"± {found.pressure_uncertainty:.2f} GPa",
+            soft_wrap=True,
+        )
 
 
 def _rows(comparison: Comparison) -> list[tuple[tuple[str, str], Errors]]:

@@ -15,8 +15,9 @@ from les_plugins.data.calibration import Calibration
 from les_plugins.data.cautions import coming_from
 from les_plugins.data.given_charge import ChargedFrames
 from les_plugins.data.index_order import IndexOrder
-from les_plugins.data.labels import BORN, LabelKeys, labels_of, shaped, voigt
+from les_plugins.data.labels import BORN, LabelKeys, labels_of, not_comparable, shaped, voigt
 from les_plugins.data.metrics import ALL, Errors, Floats, composition_residual, grouped_errors, r2_within
+from les_plugins.data.volumes import VolumeErrors, volume_errors
 from les_plugins.errors import DataError, HostError, LesPluginsError
 from les_plugins.units import BOHR, COULOMB_CONSTANT, VACUUM_PERMITTIVITY
 
@@ -130,6 +131,7 @@ class Evaluation:
         skipped: why something that the file has was not compared, or only in part.
         notes: what to know when reading the numbers.
         calibrations: of a committee, errors beside the spread of its members, by key of `QUANTITIES`.
+        by_volume: of periodic frames of one composition whose volumes differ; energies and forces.
     """
 
     comparisons: dict[str, Comparison] = field(default_factory=dict)
@@ -139,6 +141,7 @@ class Evaluation:
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     calibrations: dict[str, Calibration] = field(default_factory=dict)
+    by_volume: VolumeErrors | None = None
 
     def metrics(self) -> dict[str, Any]:
         """Every number as JSON types: by quantity, its unit, then all, diagonal, off_diagonal and by_element.
@@ -158,6 +161,8 @@ class Evaluation:
             tables[name]["committee"] = calibration.to_dict()
         if self.sum_rule is not None:
             tables[BORN]["acoustic_sum_rule"] = vars(self.sum_rule).copy()
+        if self.by_volume is not None:
+            tables["energy"]["by_volume"] = self.by_volume.to_dict()
         return tables
 
 
@@ -206,7 +211,7 @@ def evaluate(
             order.add(atoms, references[BORN], references["dipole"])
         if "polarizability" in references:
             references["polarizability"] = references["polarizability"] * POLARIZABILITY_UNITS[polarizability_unit]
-        for name, reason in _not_comparable(atoms, references, crystal_polarizability).items():
+        for name, reason in not_comparable(atoms, references, crystal_polarizability).items():
             gathered.skip(name, reason)
             del references[name]
         extra = ["charges"] if "dipole" in references else []
@@ -282,6 +287,7 @@ class _Gathered:
         self._calibrations: dict[str, list[Calibration]] = {}
         self._skipped: dict[tuple[str, str], int] = {}
         self._compositions: list[NDArray[np.int64]] = []
+        self._volumes: list[float] = []
         self._sums: list[tuple[Floats, Floats]] = []
         self._largest_net_charge = 0.0
         self._frames = self._atoms = 0
@@ -297,6 +303,7 @@ class _Gathered:
             r, p, s = reference, predictions[name], predictions.get(f"{name}_std")
             if name == "energy":
                 self._compositions.append(np.bincount(atoms.numbers, minlength=119))
+                self._volumes.append(atoms.get_volume() / len(atoms) if atoms.pbc.all() else np.nan)
                 r, p = r / len(atoms), p / len(atoms)
                 s = None if s is None else s / len(atoms)
             if name == "polarizability":  # symmetric: six independent components, the diagonal first
@@ -334,6 +341,7 @@ class _Gathered:
                     np.concatenate(self._elements[name]) if name in self._elements else None,
                     np.concatenate(self._diagonals[name]) if name in self._diagonals else None,
                 )
+        result.by_volume = self._by_volume(result.comparisons)
         result.calibrations = {name: Calibration.joined(parts) for name, parts in self._calibrations.items()}
         if self._sums:
             reference, predicted = (np.stack(side) for side in zip(*self._sums, strict=True))
@@ -351,6 +359,19 @@ class _Gathered:
             raise DataError("nothing to compare: the model predicts none of the labels")
         return result
 
+    def _by_volume(self, comparisons: dict[str, Comparison]) -> VolumeErrors | None:
+        """Where all frames are periodic along three axes and of one composition."""
+        if "energy" not in comparisons or not np.isfinite(self._volumes).all():
+            return None
+        sizes = np.stack(self._compositions).astype(float)
+        sizes /= sizes.sum(1, keepdims=True)
+        if not np.allclose(sizes, sizes[0], rtol=0, atol=1e-9):
+            return None
+        pairs = self._values.get("forces", [])
+        forces = [((p - r) ** 2).mean() for r, p in pairs] if len(pairs) == len(self._volumes) else None
+        energy = comparisons["energy"]
+        return volume_errors(self._volumes, energy.predicted - energy.reference, forces)
+
     def _remove_offset(self, result: Evaluation) -> None:
         if (energy := result.comparisons.get("energy")) is None:
             return
@@ -363,22 +384,6 @@ class _Gathered:
             result.skipped[OFFSET_REMOVED] = "no more frames than constants to fit, nothing would be left"
             return
         result.comparisons[OFFSET_REMOVED] = Comparison(OFFSET_REMOVED, reference, predicted)
-
-
-def _not_comparable(atoms: Atoms, references: dict[str, Floats], crystal_polarizability: bool) -> dict[str, str]:
-    """Labels that a structure of this boundary condition has no defined value for, and why."""
-    reasons = {}
-    periodic = bool(atoms.pbc.any())
-    if periodic and "dipole" in references:
-        reasons["dipole"] = "the dipole of a periodic structure is defined up to a quantum only"
-    if periodic and "polarizability" in references and not (crystal_polarizability and atoms.pbc.all()):
-        reasons["polarizability"] = (
-            "periodic: published values follow several definitions; --crystal-polarizability takes those of crystals "
-            "for ε0 V (ε_∞ − 1)"
-        )
-    if not atoms.pbc.all() and "stress" in references:
-        reasons["stress"] = "stress needs a cell that is periodic along all three axes"
-    return reasons
 
 
 def _rms(values: Floats) -> float:
