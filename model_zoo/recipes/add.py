@@ -15,24 +15,21 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import limits
 import numpy as np
 from ase import Atoms
+from cards import card, shown
 
 import les_plugins
-from les_plugins.config import LongRangeConfig
 from les_plugins.data.evaluation import evaluate
 from les_plugins.data.frames import read_frames
 from les_plugins.data.labels import BORN
 from les_plugins.dynamics.stability import stability
 from les_plugins.storage import checkpoint, zoo
-from les_plugins.storage.licences import is_restricted
 
 HERE = Path(__file__).parent
-DEFAULT_SIGMA = LongRangeConfig().sigma
 #: How the names of recipes end whose data are those of `pretraining` in data.json.
 PRETRAINING = "-pretraining"
-#: Components of Z*, as `Evaluation.metrics` has them.
-PARTS = ("diagonal", "off_diagonal")
 
 
 def main() -> None:
@@ -82,6 +79,7 @@ def main() -> None:
         "errors": errors,
         "temperature": facts["temperature"],
         "weights_sha256": checkpoint.sha256(folder / checkpoint.WEIGHTS),
+        "limits": limits.limits(calculator, facts["system"], facts["structure"], config["long_range"] is not None),
         "stability": None,
     }
     write_predictions(calculator, facts["structure"], folder, config["long_range"] is not None)
@@ -122,11 +120,6 @@ def errors_of(calculator: object, data: Path, facts: dict, with_born: bool) -> d
 def place(data: Path, file: str) -> Path:
     """Where a file of data.json is: in the folder of the data, or where the commands of the recipe wrote it."""
     return Path(file) if file.startswith("runs/") else data / file
-
-
-def shown(file: str) -> str:
-    """A file of data.json as commands name it."""
-    return file if file.startswith("runs/") else f"$DATA/{file}"
 
 
 class Remembered:
@@ -236,128 +229,6 @@ def write_predictions(calculator: object, structure: str, folder: Path, with_bor
     for name in ("forces", BORN) if with_born else ("forces",):
         found[name] = np.round(calculator.get_property(name, atoms), 9).tolist()
     (folder / zoo.PREDICTIONS).write_text(json.dumps(found) + "\n", encoding="utf-8")
-
-
-def card(metrics: dict, facts: dict) -> str:
-    """The model card."""
-    errors, data, before = metrics["errors"], metrics["data"], metrics.get("pretraining")
-    teacher = metrics.get("teacher")
-    lines = [
-        f"# {metrics['name']}",
-        "",
-        f"{data['system'][0].upper()}{data['system'][1:]}; {metrics['host']} with {metrics['terms']}.",
-        "",
-        f"- Data: {data['functional']}. {data['source']}.",
-        *([] if before is None else [f"- In an earlier stage: {before['functional']}; {before['source']}."]),
-        *([] if teacher is None else [f"- In a later stage also: {teacher['functional']}; {teacher['source']}."]),
-        licence_line(data["licence"]),
-        f"- Valid for: {data['validity']}",
-        f"- Versions: {', '.join(f'{name} {version}' for name, version in sorted(metrics['versions'].items()))}",
-    ]
-    if metrics["epsilon_infinity"] is not None:
-        lines.append(f"- ε_∞ = {metrics['epsilon_infinity']} scales dipoles and Born charges; an input, not a result.")
-    if metrics["sigma"] not in (None, DEFAULT_SIGMA):
-        lines.append(
-            f"- σ = {metrics['sigma']} Å was chosen by the slope of Z* on the frames that Z* is scored on below, so their slope is no "
-            f"test; no weight was trained on any Z*. {facts['born_other']}"
-        )
-    lines += [
-        f"- Weights: SHA-256 {metrics['weights_sha256']}",
-        "",
-        "## Training",
-        "",
-        f"{'Energies, forces and stress of the teacher' if 'stages' in facts else 'Energies and forces'} only; validation "
-        "frames and Born charges were not trained on. `$DATA` is the folder of the data.",
-        "",
-        f"    {metrics['training']['command']}",
-        "",
-        "## Errors",
-        "",
-        f"`les-plugins evaluate {metrics['name']} {shown(errors['valid']['file'])}` ({errors['valid']['frames']} frames: validation, "
-        "by which the training chose its epoch, so these are no errors of a test set):",
-        "",
-        "| quantity | of | unit | RMSE | MAE | R² | slope |",
-        "|---|---|---|---:|---:|---:|---:|",
-        *rows(errors["valid"]["metrics"]),
-    ]
-    if "first_principles" in errors:
-        found = errors["first_principles"]
-        lines += [
-            "",
-            f"`les-plugins evaluate {metrics['name']} {shown(found['file'])}` ({found['frames']} frames of "
-            f"{facts['first_principles_note']}; another zero of energy):",
-            "",
-            "| quantity | of | unit | RMSE | MAE | R² | slope |",
-            "|---|---|---|---:|---:|---:|---:|",
-            *rows({name: table for name, table in found["metrics"].items() if name != "energy"}),
-        ]
-    if "born" in errors:
-        option = " --born-transposed" if facts.get("born_transposed") else ""
-        lines += [
-            "",
-            f"`les-plugins evaluate {metrics['name']} $DATA/{errors['born']['file']}{option}` "
-            f"({errors['born']['frames']} frames; {facts['born_note']}):",
-            "",
-            "| quantity | of | unit | RMSE | MAE | R² | slope |",
-            "|---|---|---|---:|---:|---:|---:|",
-            *rows({BORN: errors["born"]["metrics"][BORN]}),
-            "",
-            *within_elements(errors["born"]["metrics"][BORN]),
-        ]
-        other = errors["born"]["other_order_of_indices"]["all"]
-        lines += [
-            "",
-            f"{facts['born_order']} In the other order of indices: RMSE {other['rmse']:.4f} e, R² {other['r2']:.4f}.",
-        ]
-    lines += ["", "## Stability", ""]
-    if metrics["stability"] is None:
-        lines.append(
-            f"2 ps at {metrics['temperature']:g} K: not run for this card; `nox -s zoo-{metrics['host']}` runs it."
-        )
-    else:
-        test = metrics["stability"]
-        lines += [
-            f"{test['picoseconds']:g} ps at {test['temperature']:g} K (NVT, {test['timestep']:g} fs) from the packaged structure: "
-            f"{'passed' if test['passed'] else 'FAILED'}. Mean temperature {test['mean_temperature']:.0f} K; "
-            + "; ".join(f"{bond} {low:.2f} to {high:.2f} Å" for bond, (low, high) in test["bonds"].items())
-            + f"; bonds broken: {test['broken_bonds']}.",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def licence_line(licence: str) -> str:
-    """The line of the card about the licence of the data."""
-    if is_restricted(licence):
-        return f"- Licence of the data: **{licence}**. It may restrict what you do with a model trained on them; the code is MIT."
-    return f"- Licence of the data: **{licence}**; the code is MIT."
-
-
-def rows(tables: dict) -> list[str]:
-    """Lines of the table of errors."""
-    found = []
-    for name, table in tables.items():
-        factor, unit = (1000.0, "m" + table["unit"]) if name != BORN else (1.0, table["unit"])
-        everything = [(part, table[part]) for part in ("all", "diagonal", "off_diagonal") if part in table]
-        elements = table.get("by_element", {}).items()
-        groups = [*everything, *((element, parts["all"]) for element, parts in elements)]
-        if name == BORN:  # what lies within an element first: opposite charges alone give an R² near 1
-            inside = [(f"{element} {part}", parts[part]) for element, parts in elements for part in PARTS]
-            groups = [*inside, *everything[1:], everything[0]]
-        for of, each in groups:
-            ratios = " | ".join("-" if each[key] is None else f"{each[key]:.4f}" for key in ("r2", "slope"))
-            title = name.replace("_", " ")
-            found.append(
-                f"| {title} | {of.replace('_', '-')} | {unit} | {factor * each['rmse']:.3g} | {factor * each['mae']:.3g} | {ratios} |"
-            )
-    return found
-
-
-def within_elements(table: dict) -> list[str]:
-    """What the R² of Z* is worth."""
-    within = ", ".join(f"{part.replace('_', '-')} {value:.3f}" for part, value in table["r2_within_elements"].items())
-    return [
-        f"R² of Z* against the mean of each element: {within}. The R² of all elements counts that their charges differ."
-    ]
 
 
 def write_json(path: Path, document: dict, sort_keys: bool = False) -> None:

@@ -10,7 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
-from add import HERE, card, errors_of, summary, write_json, write_predictions
+import limits
+from add import HERE, errors_of, summary, write_json, write_predictions
+from cards import card
 
 import les_plugins
 from les_plugins.storage import checkpoint, zoo
@@ -37,6 +39,7 @@ def main() -> None:
             metrics["errors"] = errors_of(calculator, given.data, facts, with_born)
             calculator.reference_susceptibility = None  # of the checkpoint, or of the packaged structure
             write_predictions(calculator, facts["structure"], folder, with_born)
+            metrics["limits"] = limits.limits(calculator, facts["system"], facts["structure"], with_born)
         metrics["summary"] = summary(metrics["errors"])
         write_json(folder / zoo.METRICS, metrics)
         (folder / zoo.CARD).write_text(card(metrics, facts), encoding="utf-8")

@@ -25,7 +25,9 @@ RECIPES = Path(__file__).parents[2] / "model_zoo" / "recipes"
 def script(name: str):
     spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(RECIPES))  # as Python does for a script
+        spec.loader.exec_module(module)
     return module
 
 
@@ -225,3 +227,42 @@ def test_water_to_start_from_is_driven_by_its_forces_and_shortened(monkeypatch):
     short = module.shortened(atoms)
     assert short.get_distance(0, 1) == pytest.approx(module.FACTOR * atoms.get_distance(0, 1))
     assert np.array_equal(short.positions[::3], atoms.positions[::3])
+
+
+def test_frames_of_rare_volumes_are_repeated_and_none_is_lost():
+    volumes = np.array([1940.0] + [1969.0] * 12 + [2001.0] * 24 + [2040.0] * 3)
+    times = script("by_volume").repeats(volumes, width=15.0, most=5)
+    assert times[volumes == 2001].tolist() == [1] * 24
+    assert times[volumes == 1969].tolist() == [2] * 12
+    assert times[volumes == 2040].tolist() == [5] * 3  # eight times as rare, and at most five
+    assert times[volumes == 1940].tolist() == [5]
+
+
+class Ions(Calculator):
+    """A dipole and an energy of molecules that are known, Z* that depend on the cell as it is told."""
+
+    implemented_properties = ("energy", "forces", "charges", "dipole", "born_effective_charges")
+
+    def __init__(self, doubled: float) -> None:
+        super().__init__()
+        self.doubled = doubled
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        factor = self.doubled if len(atoms) > 192 else 1.0
+        born = np.tile(factor * np.eye(3), (len(atoms), 1, 1))
+        reach = np.linalg.norm(atoms.positions[1] - atoms.positions[0])
+        self.results = {"energy": 2.0 * (reach > 2.9), "forces": np.zeros((len(atoms), 3))}
+        self.results |= {"charges": np.zeros(len(atoms)), "dipole": np.array([0.0, 0.0, 0.2081943])}
+        self.results |= {"born_effective_charges": born}
+
+
+def test_limits_are_the_numbers_of_the_model():
+    found = script("limits").limits(Ions(0.9), "liquid water", "water-64", long_range=True)
+    assert found["water_dipole_D"] == pytest.approx(1.0, rel=1e-6)  # 0.2081943 e·Å are one debye
+    assert found["water_bond_eV"] == 2.0
+    assert found["net_charge_e"] == 0.0
+    assert found["doubled_cell_slope"] == pytest.approx(0.9)
+    assert found["doubled_cell_largest_e"] == pytest.approx(0.1)
+    short = script("limits").limits(Ions(1.0), "liquid water", "water-64", long_range=False)
+    assert set(short) == {"water_bond_eV"}
