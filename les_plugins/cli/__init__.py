@@ -60,6 +60,7 @@ def _register() -> None:
         piezoelectric,
         plot,
         predict,
+        raman,
         relax,
         spectra,
         train,
@@ -90,6 +91,8 @@ def _register() -> None:
     ):
         sub = typer.Typer(help=text, no_args_is_help=True)
         group.register(sub)
+        if name == "spectra":
+            raman.register(sub)
         app.add_typer(sub, name=name)
     app.command("phonons")(phonons.phonons)
     app.command("piezoelectric")(piezoelectric.piezoelectric)

@@ -66,6 +66,14 @@ def md(
     ] = None,
     pulse_width: Annotated[float | None, typer.Option(help="fs, its standard deviation.", show_default=False)] = None,
     pulse_wavenumber: Annotated[float, typer.Option(help="cm⁻¹, of its carrier.")] = 0.0,
+    polarizability: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Record α of atoms, did (with dipole–induced dipoles) or self-consistent, each also with +flow; may "
+            "be repeated. The model's own is recorded in any case.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with OUTPUT; start it if it is not there.")] = False,
     index: Annotated[int, typer.Option(help="Which frame of START.")] = -1,
     save_every: Annotated[float, typer.Option(help="s of wall time between saved states.")] = 10.0,
@@ -115,6 +123,7 @@ def md(
         current=current,
         sum_rule=sum_rule,
         field=None if field is None else Field(field, pulse_center, pulse_width, pulse_wavenumber),
+        polarizability=tuple(polarizability or ()),
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     with quiet_host(), coming_from(f"{start}, frame {index}"):
@@ -211,8 +220,8 @@ def _without_directions(structure: Atoms, section: dict[str, Any] | None) -> str
     if not scalar or (response.get("charge", False) and not structure.pbc.all()):
         return ""
     return (
-        "note: the model's polarizabilities are isotropic, and so is the one that is recorded: spectra raman needs "
-        "long_range: {response: {dipole: anisotropic}}"
+        "note: the model's polarizabilities are isotropic, and so is their sum, which is recorded: spectra raman needs "
+        "long_range: {response: {dipole: anisotropic}}, or --polarizability did here and there"
     )
 
 

@@ -1,10 +1,11 @@
-"""`les-plugins spectra`: infrared, Raman, conductivity, dielectric constants and velocities of trajectories."""
+"""`les-plugins spectra`: infrared, conductivity, dielectric constants and velocities; `cli.raman` adds Raman."""
 
 from __future__ import annotations
 
 import json
 import math
 import warnings
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from les_plugins.cli.shared import beside
+from les_plugins.cli.shared import beside as named
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 
 Trajectories = Annotated[
@@ -54,7 +55,7 @@ _AXIS = "wavenumber (cm⁻¹)"
 
 def register(app: typer.Typer) -> None:
     """Add the spectra to the group."""
-    for function in (ir, raman, conductivity, dielectric, velocities):
+    for function in (ir, conductivity, dielectric, velocities):
         app.command(function.__name__)(function)
 
 
@@ -79,7 +80,7 @@ def ir(
     """Infrared absorption from J(t): n(ν) α(ν) in cm⁻¹ for periodic trajectories."""
     from les_plugins import spectra
 
-    how, groups = spectra.Welch(resolution, window, blocks), _groups(trajectories, skip, by_model)
+    how, groups = spectra.Welch(resolution, window, blocks), groups_of(trajectories, skip, by_model)
     if temperature is not None:
         spectra.check_temperature(temperature, "--temperature")
 
@@ -89,7 +90,7 @@ def ir(
         currents = samples.currents(epsilon_infinity)
         return [spectra.infrared(currents, samples.interval, kelvin, volumes, how, correction.value)]
 
-    found = _over_models([spectrum(samples) for samples in groups])
+    found = over_models([spectrum(samples) for samples in groups])
     samples = groups[0]
     volume = samples.volume() if samples.is_periodic else None
     notes = {
@@ -98,47 +99,7 @@ def ir(
         "epsilon_infinity": samples.epsilon_infinity if epsilon_infinity is None else epsilon_infinity,
         "quantum correction": correction.value,
     }
-    _report(found, groups, notes, output, limits, overlay, mark, as_json, scaled=volume is None)
-
-
-def raman(
-    trajectories: Trajectories,
-    output: Output = None,
-    resolution: Resolution = 26.7,
-    window: Window = "hann",
-    blocks: Blocks = None,
-    skip: Skip = 0.0,
-    limits: Limits = _SHOWN,
-    overlay: Overlay = None,
-    mark: Marks = None,
-    bose: Annotated[bool, typer.Option("--bose", help="Bose factor at the trajectory's temperature.")] = False,
-    laser: Annotated[
-        float | None, typer.Option(help="nm: the factor (1 − ν/ν0)⁴ of this light.", show_default=False)
-    ] = None,
-    by_model: ByModel = False,
-    as_json: AsJson = False,
-) -> None:
-    """Raman spectra from α(t): isotropic, anisotropic, parallel and perpendicular."""
-    from les_plugins import spectra
-
-    how, groups = spectra.Welch(resolution, window, blocks), _groups(trajectories, skip, by_model)
-
-    def spectrum(samples: Any) -> Any:
-        alphas = samples.polarizabilities()
-        spectra.check_anisotropic(alphas, str(samples.trajectories[0].path))
-        if bose:
-            samples.temperatures()  # says which is not above 0
-        return spectra.raman(alphas, samples.interval, how, samples.temperature() if bose else None, laser)
-
-    each, kelvin = [spectrum(samples) for samples in groups], groups[0].temperature()
-    parts = _over_models([[part.isotropic, part.anisotropic, part.parallel, part.perpendicular] for part in each])
-    ratio = spectra.Raman(*parts).depolarization_ratio(*limits)
-    notes = {
-        "Bose factor": f"at {kelvin:.1f} K" if bose else "none",
-        "laser_nm": laser,
-        "depolarization ratio": ratio if math.isfinite(ratio) else None,
-    }
-    _report(parts, groups, notes, output, limits, overlay, mark, as_json, scaled=True)
+    write_report(found, groups, notes, output, limits, overlay, mark, as_json, scaled=volume is None)
 
 
 def conductivity(
@@ -174,7 +135,7 @@ def conductivity(
         "displacement_conductivity_error_S/m": static.get("displacement_error"),
         "Green-Kubo window_fs": [0.5 * correlation_time, correlation_time],
     }
-    _report([found], [samples], notes, output, limits, overlay, mark, as_json)
+    write_report([found], [samples], notes, output, limits, overlay, mark, as_json)
 
 
 def dielectric(
@@ -210,7 +171,7 @@ def dielectric(
         "epsilon_0": static,
         "epsilon_0_error": error,
     }
-    _report([found], [samples], notes, output, limits, overlay, mark, as_json)
+    write_report([found], [samples], notes, output, limits, overlay, mark, as_json)
 
 
 def velocities(
@@ -243,12 +204,12 @@ def velocities(
             [values[:, chosen] for values in moving], masses[chosen], samples.interval, kelvin, how
         )
         parts.append(replace(found, name="all" if number is None else chemical_symbols[number]))
-    _report(
+    write_report(
         parts, [samples], {"temperature_K": samples.temperature()}, output, limits, overlay, mark, as_json, scaled=True
     )
 
 
-def _groups(trajectories: list[Path], skip: float, by_model: bool) -> list[Any]:
+def groups_of(trajectories: list[Path], skip: float, by_model: bool) -> list[Any]:
     """One group of trajectories, or one a model."""
     from les_plugins import spectra
 
@@ -260,7 +221,7 @@ def _groups(trajectories: list[Path], skip: float, by_model: bool) -> list[Any]:
     return groups
 
 
-def _over_models(found: list[list[Any]]) -> list[Any]:
+def over_models(found: list[list[Any]]) -> list[Any]:
     """Spectra of the one group, or their mean over the models, part by part."""
     from les_plugins import spectra
 
@@ -305,6 +266,11 @@ def _title(groups: list[Any]) -> str:
     return f"{len(groups)} models: {size}; bands: sampling, and between models"
 
 
+def _plain(values: Any) -> list[float | None] | None:
+    """Numbers for JSON, which knows no NaN."""
+    return None if values is None else [value if math.isfinite(value) else None for value in values.tolist()]
+
+
 def check_limits(limits: tuple[float, float], output: Path | None) -> None:
     """ConfigError for limits that are no interval, DataError for an output without a name."""
     if not -float("inf") < limits[0] < limits[1] < float("inf"):
@@ -321,7 +287,7 @@ def _error_in_words(found: Any) -> str:
     return f"68 % interval over {found.blocks} blocks (Student's t)"
 
 
-def _report(
+def write_report(
     found: list[Any],
     groups: list[Any],
     notes: dict[str, Any],
@@ -331,7 +297,9 @@ def _report(
     marks: list[float] | None,
     as_json: bool,
     scaled: bool = False,
+    beside: Sequence[Any] = (),
 ) -> None:
+    """Print or write spectra that share an axis: `found` with their picture, `beside` in CSV and JSON alone."""
     import numpy as np
 
     from les_plugins.plots.plotting import check_available
@@ -352,24 +320,26 @@ def _report(
     if not len(shown[0].wavenumber):
         raise DataError(f"no point of the spectrum lies between {limits[0]:g} and {limits[1]:g} cm⁻¹")
     curves = [Curve(part.name, part.wavenumber, part.value, part.error, part.model_error) for part in shown]
+    others = [part.between(*limits) for part in beside]
+    columns = [Curve(part.name, part.wavenumber, part.value, part.error, part.model_error) for part in others]
     notes = {**found[0].notes, **notes}
     files = []
     if output is not None:
-        table, picture = beside(output, "csv", "png")
+        table, picture = named(output, "csv", "png")
         described = {**notes, "unit": found[0].unit, "error": _error_in_words(found[0])}
-        write_csv(table, "wavenumber_cm-1", curves, described)
+        write_csv(table, "wavenumber_cm-1", curves + columns, described)
         label = f"{found[0].name} ({found[0].unit})" if len(found) == 1 else f"intensity ({found[0].unit})"
         plot(picture, curves, _AXIS, label, limits, _title(groups), reference, scaled, marks or (), "bands of --mark")
         files = [str(table), str(picture)]
     if as_json:
         listed = {
             part.name: {
-                "value": part.value.tolist(),
-                "error": None if part.error is None else part.error.tolist(),
-                **({} if part.model_error is None else {"model_error": part.model_error.tolist()}),
+                "value": _plain(part.value),
+                "error": _plain(part.error),
+                **({} if part.model_error is None else {"model_error": _plain(part.model_error)}),
                 "unit": part.unit,
             }
-            for part in shown
+            for part in (*shown, *others)
         }
         report = {"samples": _facts(groups), "notes": notes, "files": files}
         typer.echo(json.dumps(report | {"wavenumber": shown[0].wavenumber.tolist(), "spectra": listed}, indent=1))

@@ -37,6 +37,12 @@ SERIES: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "dipole": ("e·Å", (3,)),
     "current": ("e·Å/fs", (3,)),
     "polarizability": ("e²·Å²/eV", (3, 3)),
+    "polarizability_atoms": ("e²·Å²/eV", (3, 3)),
+    "polarizability_did": ("e²·Å²/eV", (3, 3)),
+    "polarizability_self_consistent": ("e²·Å²/eV", (3, 3)),
+    "polarizability_atoms_flow": ("e²·Å²/eV", (3, 3)),
+    "polarizability_did_flow": ("e²·Å²/eV", (3, 3)),
+    "polarizability_self_consistent_flow": ("e²·Å²/eV", (3, 3)),
     "energy_std": ("eV", ()),
     "largest_forces_std": ("eV/Å", ()),
 }

@@ -27,6 +27,7 @@ from les_plugins.dynamics.watch import FORCES_STD, Watch, check_committee, sprea
 from les_plugins.dynamics.writer import Writer
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.hosting.current import CURRENT
+from les_plugins.model.polarizability_parts import NAMES
 
 #: Above it, K, a simulation has come apart and is stopped.
 HOTTEST = 1e5
@@ -124,6 +125,7 @@ def _begun(atoms: Atoms, output: Path, settings: Settings, facts: Mapping[str, A
     observed = {"field": settings.field is not None, "current": settings.current}
     observed |= {name: name in found for name in ("dipole", "polarizability", "energy_std")}
     observed["largest_forces_std"] = FORCES_STD in found
+    observed |= {name: name in settings.polarizability_series for name in NAMES}
     names = tuple(name for name in SERIES if name in ALWAYS or observed[name])
     attributes: dict[str, Any] = {
         "degrees_of_freedom": recorder.integrator.degrees_of_freedom,
@@ -237,7 +239,9 @@ class _Recorder:
         """Before the evaluation that a step ends with: the field at its time, and what is to be derived with it."""
         self._step = step
         calculator = self.atoms.calc
-        wanted = (CURRENT,) if record and self.settings.current else ()
+        wanted: tuple[str, ...] = (CURRENT,) if record and self.settings.current else ()
+        if record:
+            wanted += self.settings.polarizability_series
         if hasattr(calculator, "always"):
             calculator.always = wanted
         if self.settings.field is not None:
@@ -283,7 +287,7 @@ class _Recorder:
             found["field"] = self.settings.field.at(step * self.settings.timestep)
         if "largest_forces_std" in self.names:
             found["largest_forces_std"] = spread_of_forces(results).max()
-        for name in ("dipole", "polarizability", "energy_std"):
+        for name in ("dipole", "polarizability", "energy_std", *NAMES):
             if name in self.names:
                 found[name] = results[name] if name in results else atoms.calc.get_property(name, atoms)
         if "current" in self.names:
@@ -313,6 +317,11 @@ class _Recorder:
 def _check_abilities(calculator: Any, settings: Settings) -> None:
     if settings.current and BORN not in calculator.implemented_properties:
         raise HostError("current: the model predicts no Born charges: it has no long-range part; use --no-current")
+    if missing := [name for name in settings.polarizability_series if name not in calculator.implemented_properties]:
+        raise HostError(
+            f"polarizability: this calculator does not give {missing[0]}: only models loaded from a checkpoint that "
+            "have a long-range part do"
+        )
     if settings.field is not None and not getattr(calculator, "takes_external_field", False):
         if getattr(calculator, "is_committee", False):
             raise HostError("field: a committee takes none; simulate with one of its models")

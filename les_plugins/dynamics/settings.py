@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from les_plugins.dynamics.field import Field as ElectricField
 from les_plugins.dynamics.field import FieldFunction
 from les_plugins.errors import ConfigError
+from les_plugins.model.polarizability_parts import result_name
 
 Ensemble = Literal["nve", "nvt", "npt"]
 Thermostat = Literal["bussi", "langevin"]
@@ -34,6 +35,7 @@ class Settings(BaseModel):
         current: record J(t) = Σ Z* v, at the cost of one product or of the derivatives for Z*.
         sum_rule: take the mean of Z* off every atom in J.
         field: V/Å, static, a pulse or a function of time; or None.
+        polarizability: kinds of `model.polarizability_parts` that are recorded beside the model's own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +54,7 @@ class Settings(BaseModel):
     current: bool = True
     sum_rule: bool = True
     field: ElectricField | FieldFunction | None = None
+    polarizability: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, **values: Any) -> Settings:
@@ -88,9 +91,16 @@ class Settings(BaseModel):
             )
         if self.ensemble == "npt" and self.field is not None:
             raise ValueError("a field with npt: the stress in a field is not built; use nve or nvt")
+        for kind in self.polarizability:
+            result_name(kind)  # says which are allowed
         if self.velocities == "draw" and self.temperature is None:
             raise ValueError("velocities draw needs a temperature: give --temperature")
         return self
+
+    @property
+    def polarizability_series(self) -> tuple[str, ...]:
+        """Names of the series of `polarizability`."""
+        return tuple(dict.fromkeys(result_name(kind) for kind in self.polarizability))
 
     @property
     def n_frames(self) -> int:
@@ -99,6 +109,6 @@ class Settings(BaseModel):
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """In words, where `other` (a dumped Settings) is another simulation than this one."""
-        mine = self.model_dump(mode="json")
+        mine, other = self.model_dump(mode="json"), {"polarizability": [], **other}  # older runs do not know it
         names = [name for name in mine if name not in OF_ONE_SITTING and mine[name] != other.get(name)]
         return [f"{name} was {other.get(name)!r} and is {mine[name]!r}" for name in names]

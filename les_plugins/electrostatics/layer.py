@@ -25,6 +25,7 @@ from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_total
 from les_plugins.electrostatics.periodic.static import refuse_uncovered, static_electrostatics, static_extent
 from les_plugins.electrostatics.response.choice import ResponseModel, make_response, respond, response_name
 from les_plugins.electrostatics.response.interaction import Interaction, check_interaction
+from les_plugins.electrostatics.response.mutual import ORDERS, mutual_response
 from les_plugins.electrostatics.response.one_shot import InteractingResponse
 from les_plugins.electrostatics.response.pair_flow import PairFlow, pair_flow
 from les_plugins.electrostatics.response.pair_inputs import check_pairs
@@ -281,32 +282,34 @@ class LatentElectrostatics(torch.nn.Module):
         softness: Tensor | None,
         polarizability: Tensor | None,
         pair_softness: PairSoftness | None = None,
+        mutual: str | None = None,
     ) -> Tensor | None:
         """Each atom's part of its structure's polarizability, with mutual polarization (`self_consistent`).
 
         Args:
             positions, cell, pbc, batch, softness, polarizability, pair_softness: as for `forward`.
+            mutual: "none", "first_order" (dipole–induced dipole) or "self_consistent", whatever the response of the
+                layer; None: as its response has it.
 
         Returns:
             (N, 3, 3) e²·Å²/eV, float64: takes the place of `polarizability` in `electronic_screening` and in
             `system_polarizability`, there without softness of either kind. Charge induced on atoms counts along open
-            directions only. None for other responses and without one.
+            directions only. None without coefficients, and of other responses where `mutual` is None.
 
-        Source: theory 9.1.
+        Source: theory 9.1, 9.4.
         """
-        model = self.response_model
-        if not isinstance(model, SelfConsistentResponse):
-            return None
-        if softness is None and polarizability is None and pair_softness is None:
+        model = self.response_model if mutual is None else mutual_response(self.response_model, mutual)
+        nothing = all(coefficient is None for coefficient in (softness, polarizability, pair_softness))
+        if nothing or not isinstance(model, SelfConsistentResponse):
             return None
         places = positions.double()
         kappa = None if softness is None else softness.double()
         alpha = None if polarizability is None else polarizability.double()
-        facts = facts_of(cell.double(), pbc, batch) if len(cell) else None
+        facts, order = facts_of(cell.double(), pbc, batch) if len(cell) else None, ORDERS[mutual] if mutual else None
         interaction = self._interaction(places, cell.double(), pbc, batch, facts)
         relative = torch.zeros_like(places) if kappa is None else interaction.relative_positions(kappa)
         flow = None if pair_softness is None else self._flow(pair_softness, batch, None)
-        return model.collective_polarizability(interaction, kappa, alpha, relative, flow)
+        return model.collective_polarizability(interaction, kappa, alpha, relative, flow, order)
 
     def _flow(self, pairs: PairSoftness, batch: Tensor, external_field: Tensor | None) -> PairFlow:
         """The pairs of a call; refused where they have no meaning and values can be looked at."""

@@ -30,6 +30,7 @@ from les_plugins.model.physical import (
     latent_results,
     long_wave_results,
 )
+from les_plugins.model.polarizability_parts import NAMES, polarizability_results
 
 __all__ = [
     "LONG_RANGE_PROPERTIES",
@@ -149,7 +150,8 @@ class LongRangeCalculator(CurrentEvaluation):
         # by attribute: the class of a packaged model's part is a copy that came with it
         own = 1.0 if part is None else part.config.epsilon_infinity  # type: ignore[union-attr]
         self.epsilon_infinity = float(own if epsilon_infinity is None else epsilon_infinity)  # type: ignore[arg-type]
-        offered = (*LONG_RANGE_PROPERTIES, *PERIODIC_PROPERTIES) if part is not None else SHORT_RANGE_PROPERTIES
+        every = (*LONG_RANGE_PROPERTIES, *PERIODIC_PROPERTIES, *NAMES)
+        offered = every if part is not None else SHORT_RANGE_PROPERTIES
         self.implemented_properties = [*self.implemented_properties, *offered]
         if part is not None:
             self._part = part.eval()  # no head has a dropout: it says that this is no training
@@ -202,7 +204,7 @@ class LongRangeCalculator(CurrentEvaluation):
     def watch(self, part: nn.Module) -> None:
         """Remember the model's long-range part, a `LongRange`, where `adopt` is not called."""
         self._part = part.eval()  # no head has a dropout: it says that this is no training
-        self.implemented_properties = [*self.implemented_properties, *PERIODIC_PROPERTIES]
+        self.implemented_properties = [*self.implemented_properties, *PERIODIC_PROPERTIES, *NAMES]
 
     def check(self, atoms: Atoms, where: str = "structure") -> None:
         """Before the host's evaluation: errors for what it cannot use, one warning for what it does not read.
@@ -262,7 +264,7 @@ class LongRangeCalculator(CurrentEvaluation):
         self.add_latent(observation.latent, positions, cell, pbc, energy_unit, observation.total_charge)
         derived = observation.derived
         self._product = derived.get(CURRENT)
-        for name in ("born_effective_charges", "dynamical_quadrupoles", "long_wave_born_charges"):
+        for name in ("born_effective_charges", "dynamical_quadrupoles", "long_wave_born_charges", *NAMES):
             if name in derived:
                 self.results[name] = derived[name]
         if "field_forces" in derived:
@@ -356,6 +358,9 @@ class LongRangeCalculator(CurrentEvaluation):
             derived["born_effective_charges"] = born_results(structure)
         if {"dynamical_quadrupoles", "long_wave_born_charges"} & wanted and bool(pbc.all()):
             derived.update(long_wave_results(structure, module, wanted))
+        if kinds := [name for name in NAMES if name in wanted]:
+            with torch.no_grad():
+                derived.update(polarizability_results(structure, module, kinds))
         if self._external_field is not None:
             field = torch.as_tensor(self._external_field, dtype=torch.float64, device=positions.device)
             energy, forces, dipole = field_results(structure, field)

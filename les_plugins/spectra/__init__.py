@@ -10,8 +10,9 @@ from les_plugins.spectra.optical import (
     infrared,
 )
 from les_plugins.spectra.samples import Samples
+from les_plugins.spectra.scattering import Raman, check_anisotropic, raman
 from les_plugins.spectra.structure import diffusion, energy_drift, radial_distribution
-from les_plugins.spectra.vibrations import Raman, check_anisotropic, raman, velocity_spectrum
+from les_plugins.spectra.vibrations import velocity_spectrum
 
 __all__ = [
     "Raman",

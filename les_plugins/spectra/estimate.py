@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -151,6 +151,29 @@ def power_spectrum(
 
     Source: theory 11.1; P. Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967).
     """
+    found = block_spectra(series, interval, how, remove_mean)
+    value, error = mean_and_error(found.rows, found.weights)
+    return Spectrum(found.wavenumber, value, error, name, unit, len(found.rows), found.notes)
+
+
+class BlockSpectra(NamedTuple):
+    """Power spectra of single blocks, for estimates that are no means over them.
+
+    Attributes:
+        wavenumber: (F,) cm⁻¹.
+        rows: (n, F), the power spectral density of each block.
+        weights: (n,) frames of each block.
+        notes: how they were made, by name.
+    """
+
+    wavenumber: Floats
+    rows: Floats
+    weights: Floats
+    notes: dict[str, Any]
+
+
+def block_spectra(series: Sequence[Floats], interval: float, how: Welch, remove_mean: bool = True) -> BlockSpectra:
+    """The blocks that `power_spectrum` is the mean of; arguments and errors as there."""
     from scipy.signal import get_window, welch
 
     check_series(series)
@@ -174,7 +197,6 @@ def power_spectrum(
         leak = np.abs(np.fft.rfft(window)) ** 2 / (window**2).sum() / np.mean([len(values) for values in series])
         # what a mean over so many frames takes with it; nothing is left to correct where they are one flat segment
         rows = np.where(leak < 0.99, rows / np.maximum(1.0 - leak, 0.01), rows)
-    value, error = mean_and_error(rows, [len(block) for block in blocks])
     notes = {
         "window": how.window,
         "segment_fs": segment * interval,
@@ -185,7 +207,8 @@ def power_spectrum(
         "block_fs": len(blocks[0]) * interval,
         "trajectories": len(series),
     }
-    return Spectrum(frequency / SPEED_OF_LIGHT, value, error, name, unit, len(blocks), notes)
+    weights: Floats = np.array([len(block) for block in blocks], dtype=float)
+    return BlockSpectra(frequency / SPEED_OF_LIGHT, rows, weights, notes)
 
 
 def check_series(series: Sequence[Floats], name: str = "series") -> None:

@@ -13,6 +13,7 @@ from ase import Atoms
 from les_plugins.data.metrics import Floats
 from les_plugins.data.trajectory import Trajectory
 from les_plugins.errors import ConfigError, DataError
+from les_plugins.model.polarizability_parts import NAMES, result_name
 from les_plugins.spectra.belonging import check_together
 
 
@@ -92,6 +93,7 @@ class Samples:
                 hint = {
                     "current": "simulate without --no-current, with a model that has a long-range part",
                     "polarizability": "simulate with a model that has a response",
+                    **{series: f"give --polarizability {kind} to md" for series, kind in NAMES.items()},
                 }.get(name, "")
                 raise DataError(f"{each.path}: has no {name}" + (f": {hint}" if hint else ""))
         found = []
@@ -121,11 +123,18 @@ class Samples:
             for scale, values in zip(self._screening(epsilon_infinity), self.series("current"), strict=True)
         ]
 
-    def polarizabilities(self) -> list[Floats]:
-        """α of every trajectory, e²·Å²/eV, scaled with one ε_e."""
-        return [
-            scale * values for scale, values in zip(self._screening(None), self.series("polarizability"), strict=True)
-        ]
+    def polarizabilities(self, kind: str | None = None) -> list[Floats]:
+        """α of every trajectory, e²·Å²/eV, scaled with one ε_e.
+
+        Args:
+            kind: of `model.polarizability_parts.KINDS`, such as "did"; the model's own when None.
+
+        Raises:
+            ConfigError: another kind.
+            DataError: it was not recorded.
+        """
+        name = "polarizability" if kind is None else result_name(kind)
+        return [scale * values for scale, values in zip(self._screening(None), self.series(name), strict=True)]
 
     @property
     def epsilon_infinity(self) -> float | None:

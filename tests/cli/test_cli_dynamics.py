@@ -215,8 +215,16 @@ def test_md_says_that_a_scalar_polarizability_has_no_anisotropic_raman_spectrum(
 def test_raman_of_a_constant_polarizability_is_nothing(command: Callable[..., Done], trajectory: Path) -> None:
     done = command("spectra", "raman", trajectory, "--resolution", 40, "--json")
     spectra = json.loads(done.output)["spectra"]
-    assert set(spectra) == {f"Raman, {kind}" for kind in ("isotropic", "anisotropic", "parallel", "perpendicular")}
-    assert max(max(part["value"]) for part in spectra.values()) < 1e-20
+    names = {f"Raman, {kind}" for kind in ("isotropic", "anisotropic", "VV (parallel)", "VH (perpendicular)")}
+    assert set(spectra) == {*names, "depolarization ratio VH/VV"}
+    assert max(max(spectra[name]["value"]) for name in names) < 1e-20
+    assert json.loads(done.output)["notes"]["depolarization ratio"] is None
+    done = command("spectra", "raman", trajectory, "--resolution", 40, "--polarizability", "did")
+    assert (done.code, "has no polarizability_did: give --polarizability did to md" in done.errors) == (1, True)
+    done = command("spectra", "raman", trajectory, "--resolution", 40, "--reduced", "--laser", 532)
+    assert (done.code, "--reduced divides by the factors of --bose and --laser" in done.errors) == (1, True)
+    done = command("spectra", "raman", trajectory, "--resolution", 40, "--show", "hv")
+    assert (done.code, "allowed: isotropic, anisotropic, vv, vh" in done.errors) == (1, True)
 
 
 def test_drift_and_diffusion_and_structure_are_printed_and_written(

@@ -61,6 +61,21 @@ class Problem:
         energy = flow.energy(transfers, flow.applied) + charge * (drive + 0.5 * slope)[:, 0]
         return drive + slope, energy
 
+    def to_order(self, order: int, drive: Tensor, capacity: Capacity) -> tuple[Tensor, Tensor]:
+        """x' and v as `solve` has them, of the series v = g − T' K' g + … up to the first power of T', with its graph.
+
+        Args:
+            order: 0 or 1.
+            drive: (N, d) g, without what flows over pairs.
+            capacity: K'.
+        """
+        interaction = self.interaction
+        v = first = self.project(drive, capacity)
+        if order > 0:
+            _, slope = self.among(capacity.times(first), interaction.positions, interaction.cell)
+            v = self.project(self.with_driven_flow(first)[0] - slope, capacity)
+        return capacity.times(v), v
+
     def solve(
         self,
         drive: Tensor,

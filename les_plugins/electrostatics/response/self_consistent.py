@@ -134,6 +134,7 @@ class SelfConsistentResponse(InteractingResponse):
         polarizability: Tensor | None,
         relative: Tensor,
         flow: PairFlow | None = None,
+        order: int | None = None,
     ) -> Tensor:
         """What a uniform field adds to each atom's part of the dipole, with mutual polarization.
 
@@ -141,6 +142,7 @@ class SelfConsistentResponse(InteractingResponse):
             interaction: of the call.
             softness: (N,) or None; polarizability: (N,) or (N, 3, 3) or None; flow: pairs or None. Not all None.
             relative: (N, 3) Å, positions from a centre of the structure; zero where they are not defined.
+            order: how often induced moments induce others, 0 or 1; None: until nothing changes.
 
         Returns:
             (N, 3, 3) e²·Å²/eV: Δq relative + Δu, or Σ t d + Δu of pairs, for a field along the last index. Summed over
@@ -155,8 +157,11 @@ class SelfConsistentResponse(InteractingResponse):
                 charge, flow = torch.zeros_like(along[:, :1]), flow._replace(applied=flow.pairs.vector[:, axis])
             drive = _columns(charge, None if polarizability is None else -along)
             problem, capacity = self._problem(interaction, softness, polarizability, flow)
-            drive, _ = problem.with_driven_flow(drive)
-            found, v, _ = self._solve(problem, f"field {axis}", drive, capacity)
+            if order is None:
+                drive, _ = problem.with_driven_flow(drive)
+                found, v, _ = self._solve(problem, f"field {axis}", drive, capacity)
+            else:
+                found, v = problem.to_order(order, drive, capacity)
             part = torch.zeros_like(relative) if softness is None else -found[:, :1] * relative
             if flow is not None:
                 part = flow.transfers(flow.drops(v[:, 0])).moments(len(relative))
