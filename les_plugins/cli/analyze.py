@@ -1,4 +1,4 @@
-"""`les-plugins analyze`: radial distribution, diffusion and energy drift of trajectories."""
+"""`les-plugins analyze`: radial distribution, diffusion and energy drift of trajectories; `interface` beside it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from les_plugins.cli.interface import interface
 from les_plugins.cli.shared import beside
 from les_plugins.cli.spectra import AsJson, Output, Skip, Trajectories
 from les_plugins.errors import ConfigError, DataError
@@ -21,7 +22,7 @@ BlockCount = Annotated[int, typer.Option(help="Blocks of each trajectory, for er
 
 def register(app: typer.Typer) -> None:
     """Add the analyses to the group."""
-    for function in (rdf, diffusion, drift):
+    for function in (rdf, diffusion, drift, interface):
         app.command(function.__name__)(function)
 
 

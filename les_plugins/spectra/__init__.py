@@ -2,6 +2,7 @@
 
 from les_plugins.spectra.dielectric import dipole_from_current, static_dielectric_constant
 from les_plugins.spectra.estimate import Spectrum, Welch, check_temperature, power_spectrum
+from les_plugins.spectra.interface import Interface, Profile, interface
 from les_plugins.spectra.models import by_model, over_models
 from les_plugins.spectra.optical import (
     conductivity_spectrum,
@@ -9,12 +10,16 @@ from les_plugins.spectra.optical import (
     green_kubo,
     infrared,
 )
+from les_plugins.spectra.planar import Moments, moments_of, potential_of_layers
 from les_plugins.spectra.samples import Samples
 from les_plugins.spectra.scattering import Raman, check_anisotropic, raman
 from les_plugins.spectra.structure import diffusion, energy_drift, radial_distribution
 from les_plugins.spectra.vibrations import velocity_spectrum
 
 __all__ = [
+    "Interface",
+    "Moments",
+    "Profile",
     "Raman",
     "Samples",
     "Spectrum",
@@ -29,7 +34,10 @@ __all__ = [
     "energy_drift",
     "green_kubo",
     "infrared",
+    "interface",
+    "moments_of",
     "over_models",
+    "potential_of_layers",
     "power_spectrum",
     "radial_distribution",
     "raman",
