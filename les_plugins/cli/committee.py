@@ -24,15 +24,23 @@ def committee(
 ) -> None:
     """Name several models a committee: predict, evaluate, md and les_plugins.load take its file as a MODEL."""
     from les_plugins.committee import description
+    from les_plugins.committee.shared_base import shared_bases
 
     if output.exists():
         raise DataError(f"{output} exists: give another --output")
     members = description.write(output, models)
+    shared = [[member.model for member in group] for group in shared_bases(members)]
     if as_json:
         listed = [{"model": m.model, "host": m.host, "weights_sha256": m.weights_sha256} for m in members]
-        typer.echo(json.dumps({"committee": str(output), "members": listed}, indent=1, ensure_ascii=False))
+        document = {"committee": str(output), "members": listed, "shared_base": shared}
+        typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
         return
     console = Console(highlight=False, soft_wrap=True)
     for member in members:
         console.print(f"{member.model}: {member.host}, weights {member.weights_sha256[:12]}", markup=False)
+    for names in shared:
+        console.print(
+            f"{', '.join(names)} have one base: what they share, errors of the base included, is not in their spread",
+            markup=False,
+        )
     console.print(f"wrote {output}", markup=False)
