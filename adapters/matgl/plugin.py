@@ -24,6 +24,7 @@ class MatGLHost(PackagedHost):
         "state": "les_plugins.adapters.matgl.state:take_apart",
         "rebuild": "les_plugins.adapters.matgl.state:rebuild",
         "train": "les_plugins.adapters.matgl.train:train",
+        "pretrained": "les_plugins.adapters.matgl.pretrained:pretrained",
         "contract": "les_plugins.adapters.matgl.contract:CONTRACTS",
     }
 

@@ -29,6 +29,7 @@ class NequIPHost(PackagedHost):
         "rebuild": "les_plugins.adapters.nequip.state:rebuild",
         "train": "les_plugins.adapters.nequip.train:train",
         "domain_model": "les_plugins.adapters.nequip.domains:NequIPDomain",
+        "pretrained": "les_plugins.adapters.nequip.pretrained:pretrained",
         "contract": "les_plugins.adapters.nequip.contract:CONTRACTS",
     }
 
