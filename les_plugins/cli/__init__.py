@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -59,6 +59,7 @@ def _register() -> None:
         phonons,
         piezoelectric,
         plot,
+        polarization,
         predict,
         raman,
         relax,
@@ -83,16 +84,17 @@ def _register() -> None:
     app.command("relax")(relax.relax)
     app.command("md")(md.md)
     app.command("lammps", context_settings=lammps.CONTEXT)(lammps.lammps)
+    more: dict[str, Any] = {"spectra": raman, "analyze": polarization}
     for name, group, text in (
         ("spectra", spectra, "Spectra of trajectories, with error bars."),
         ("plot", plot, "Figures of what a model holds."),
-        ("analyze", analyze, "Structure, diffusion and energy drift of trajectories."),
+        ("analyze", analyze, "Structure, diffusion, energy drift and polarization of trajectories."),
         ("zoo", zoo, "Pretrained models that come with the package."),
     ):
         sub = typer.Typer(help=text, no_args_is_help=True)
         group.register(sub)
-        if name == "spectra":
-            raman.register(sub)
+        if name in more:
+            more[name].register(sub)
         app.add_typer(sub, name=name)
     app.command("phonons")(phonons.phonons)
     app.command("piezoelectric")(piezoelectric.piezoelectric)

@@ -42,6 +42,10 @@ Epsilon = Annotated[
         show_default=False,
     ),
 ]
+Axis = Annotated[
+    tuple[float, float, float] | None,
+    typer.Option(help="Three numbers: light polarized along, or across, this axis, as of a field.", show_default=False),
+]
 ByModel = Annotated[
     bool,
     typer.Option("--by-model", help="Trajectories of several models: a spectrum of each, their mean and spread."),
@@ -74,6 +78,8 @@ def ir(
         float | None, typer.Option(help="K, in the place of the trajectory's mean.", show_default=False)
     ] = None,
     epsilon_infinity: Epsilon = None,
+    along: Axis = None,
+    across: Axis = None,
     by_model: ByModel = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,11 +89,15 @@ def ir(
     how, groups = spectra.Welch(resolution, window, blocks), groups_of(trajectories, skip, by_model)
     if temperature is not None:
         spectra.check_temperature(temperature, "--temperature")
+    if along is not None and across is not None:
+        raise ConfigError("--along and --across: give one of them")
 
     def spectrum(samples: Any) -> list[Any]:
         volumes = samples.volumes() if samples.is_periodic else None
         kelvin = samples.temperatures() if temperature is None else temperature
         currents = samples.currents(epsilon_infinity)
+        if (axis := along or across) is not None:
+            currents = spectra.directed(currents, axis, across is not None)
         return [spectra.infrared(currents, samples.interval, kelvin, volumes, how, correction.value)]
 
     found = over_models([spectrum(samples) for samples in groups])
@@ -98,6 +108,8 @@ def ir(
         "volume_A3": volume,
         "epsilon_infinity": samples.epsilon_infinity if epsilon_infinity is None else epsilon_infinity,
         "quantum correction": correction.value,
+        "light along": along,
+        "light across": across,
     }
     write_report(found, groups, notes, output, limits, overlay, mark, as_json, scaled=volume is None)
 

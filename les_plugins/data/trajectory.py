@@ -69,6 +69,7 @@ class Trajectory:
         constraints_text: constraints of the start, as `described_constraints` writes them.
         run: what the run that made the file is told by; "" in files of older versions.
         total_charge: e, that the start brought; None in files of older versions.
+        polarization_source: "transfers" or "phases", what the dipole is made with; "" where the model does not say it.
         susceptibility: χ that fields inside the material were scaled with, where the model has one.
     """
 
@@ -85,6 +86,7 @@ class Trajectory:
     run: str = ""
     susceptibility: float | None = None
     total_charge: float | None = None
+    polarization_source: str = ""
 
     @classmethod
     def open(cls, path: str | Path) -> Trajectory:
@@ -119,6 +121,7 @@ class Trajectory:
                 str(attributes.get("run", "")),
                 float(attributes["susceptibility"]) if "susceptibility" in attributes else None,
                 float(attributes["total_charge"]) if "total_charge" in attributes else None,
+                str(attributes.get("polarization_source", "")),
             )
         check_values(found)
         return found

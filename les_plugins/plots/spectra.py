@@ -18,6 +18,8 @@ from les_plugins.plots.plotting import STYLE, check_available
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7b3fa0", "#8c564b")
 #: Inches, and dots per inch.
 _SIZE, _DPI = (5.0, 3.2), 300
+#: Characters of the longest label in a legend of two columns.
+_WIDEST = 40
 
 
 @dataclass(frozen=True)
@@ -164,13 +166,15 @@ def plot(
         if title:
             axes.set_title(title, fontsize="medium")
         if len(curves) > 1 or reference is not None or (marks and marks_label):
-            axes.legend(frameon=False)
+            # beside the axes: within them it would lie on a band of some spectrum
+            longest = max(len(label) for label in axes.get_legend_handles_labels()[1])
+            figure.legend(frameon=False, loc="outside lower center", ncols=2 if longest <= _WIDEST else 1)
         with whole_file(path, "wb") as file:
             figure.savefig(file, format="png")
 
 
 def _bar(axes: Any, inside: tuple[float, float], resolution: float) -> None:
-    """A bar as long as the resolution, in the upper left corner, where the legend is not."""
+    """A bar as long as the resolution, in the upper left corner."""
     left = inside[0] + 0.04 * (inside[1] - inside[0])
     height = axes.get_xaxis_transform()
     axes.plot(

@@ -7,6 +7,7 @@ from les_plugins.spectra.models import by_model, over_models
 from les_plugins.spectra.optical import (
     conductivity_spectrum,
     dielectric_loss,
+    directed,
     green_kubo,
     infrared,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "dielectric_loss",
     "diffusion",
     "dipole_from_current",
+    "directed",
     "energy_drift",
     "green_kubo",
     "infrared",

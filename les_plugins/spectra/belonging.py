@@ -54,6 +54,21 @@ def check_models(trajectories: Sequence[Trajectory]) -> None:
         _same_state(one, other)
 
 
+def check_fields(trajectories: Sequence[Trajectory]) -> None:
+    """As `check_together`, of trajectories in different static fields: all but these has to be the same."""
+    one, seen = trajectories[0], dict[str, Trajectory]()
+    for each in trajectories:
+        name = each.run or str(each.path.resolve())
+        if name in seen:
+            raise DataError(f"{each.path}: is the same run as {seen[name].path}; give each trajectory once")
+        seen[name] = each
+    for other in trajectories[1:]:
+        _same_system(one, other)
+        _same_model(one, other)
+        _same_susceptibility(one, other)
+        _same_state(one, other)
+
+
 def _same_system(one: Trajectory, other: Trajectory) -> None:
     if not np.array_equal(other.numbers, one.numbers):
         reordered = np.array_equal(np.sort(other.numbers), np.sort(one.numbers))

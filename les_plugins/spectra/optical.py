@@ -64,6 +64,27 @@ def infrared(
     return power.times(scale * factor, "IR absorption n(ν) α(ν)", "cm⁻¹")
 
 
+def directed(currents: Sequence[Floats], axis: Floats | Sequence[float], across: bool = False) -> list[Floats]:
+    """Currents along an axis or across it, scaled so that a sample without preferred direction keeps its power.
+
+    Args:
+        currents: (T, 3) of each trajectory.
+        axis: (3,), of any length.
+        across: what is left without the component along the axis, by sqrt(3/2); else that component, by sqrt(3).
+
+    Raises:
+        ConfigError: an axis that is zero or not finite.
+    """
+    vector: Floats = np.asarray(axis, dtype=float)
+    if vector.shape != (3,) or not 0.0 < np.linalg.norm(vector) < np.inf:
+        raise ConfigError(f"the axis is {vector.tolist()}; allowed: three finite numbers that are not all zero")
+    unit = vector / np.linalg.norm(vector)
+    parts = [values @ unit[:, None] * unit for values in currents]
+    if across:
+        return [np.sqrt(1.5) * (values - part) for values, part in zip(currents, parts, strict=True)]
+    return [np.sqrt(3.0) * part for part in parts]
+
+
 def conductivity_spectrum(
     currents: Sequence[Floats], interval: float, temperature: Each, volume: Each, how: Welch
 ) -> Spectrum:

@@ -106,6 +106,26 @@ def test_references_that_are_all_alike_give_a_histogram_of_the_predictions() -> 
     assert axes.get_title() == "Dipole\ntoy, 4 frames, 400 values"
 
 
+def test_the_legend_of_a_spectrum_lies_on_no_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from les_plugins.plots.spectra import Curve, plot
+
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *given, **named: drawn.append(figure))
+    x = np.linspace(0.0, 4000.0, 50)
+    curves = [Curve(f"curve {name} with a label of some length", x, np.cos(x)) for name in "ABC"]
+    plot(tmp_path / "one.png", curves[:1], "x", "y", marks=(3400.0,), marks_label="measured bands")
+    plot(tmp_path / "three.png", curves, "x", "y")
+    for figure in drawn:
+        FigureCanvasAgg(figure).draw()
+        (legend,), (axes,) = figure.legends, figure.axes
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+        assert figure.bbox.padded(1.0).count_contains(legend.get_window_extent().get_points()) == 2
+        assert axes.get_legend() is None
+
+
 def test_a_long_curve_is_drawn_by_its_means_and_their_scatter() -> None:
     from les_plugins.plots.spectra import Curve, binned
 
