@@ -73,7 +73,7 @@ def lint(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The site, docs/_build/html: tutorials run, warnings are errors, links between pages and to files are checked."""
     _skip_before_python_3_11(session, "phonopy 4")
-    session.install("-e", ".[mace,plot,phonons,testing,docs]")
+    session.install("-e", ".[mace,plot,phonons,chemiscope,testing,docs]")
     session.env["OMP_NUM_THREADS"] = "1"
     builder = session.posargs[0] if session.posargs else "html"
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", builder, "docs", f"docs/_build/{builder}")

@@ -27,6 +27,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinx_design",
     "sphinx_copybutton",
+    "chemiscope_viewer",
     "formulas",
     "pages_from_code",
     "plain_docstrings",

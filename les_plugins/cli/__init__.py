@@ -48,6 +48,7 @@ def _register() -> None:
     from les_plugins.cli import (
         analyze,
         check,
+        chemiscope,
         committee,
         compile,
         demo,
@@ -80,6 +81,7 @@ def _register() -> None:
     app.command("compile")(compile.compile_model)
     app.command("predict")(predict.predict)
     app.command("evaluate")(evaluate.evaluate)
+    app.command("chemiscope")(chemiscope.chemiscope)
     app.command("committee")(committee.committee)
     app.command("relax")(relax.relax)
     app.command("md")(md.md)
