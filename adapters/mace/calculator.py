@@ -14,6 +14,7 @@ from mace import data
 from mace.calculators.mace import MACECalculator
 from torch import Tensor, nn
 
+from les_plugins.adapters.mace.accelerated import OPTIONS, accelerated, wanted
 from les_plugins.adapters.mace.graphs import batch_of
 from les_plugins.data.given_charge import NAMES, charge_under
 from les_plugins.devices import check_device
@@ -29,9 +30,10 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
     Args, beside those of `LongRangeCalculator`:
         default_dtype: "float32" or "float64"; the model's own when empty.
         head: of a model with several heads, the one to use, unless `metadata` says it or there is one called Default.
+        enable_cueq, enable_oeq: as MACE's: kernels of cuEquivariance, of OpenEquivariance, or of both.
 
     Raises:
-        HostError: a head that the model has not, or none where it has several.
+        HostError: a head that the model has not, or none where it has several; kernels that are not installed.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         self.implemented_properties = list(type(self).implemented_properties)  # MACE extends the list in place
         if not default_dtype:
             default_dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        model = accelerated(model, wanted({option: kwargs.pop(option, False) for option in OPTIONS}), device)
         kwargs["head"] = head_of(model, kwargs.get("head", (metadata or {}).get("head")))
         root = logging.getLogger()
         level = root.level

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from les_plugins.adapters.mace.calculator import head_of
-from les_plugins.adapters.mace.model import LongRangeMACE, layer_irreps
+from les_plugins.adapters.mace.model import LongRangeMACE, components_first, layer_irreps
 from les_plugins.errors import HostError
 from les_plugins.hosting.domains import DomainGraph, DomainModel, own_rows
 from les_plugins.model.features import NodeFeatures
@@ -64,5 +64,5 @@ class MACEDomain(DomainModel):
         energies = output["node_energy"][:own]
         if self.long_range is None:
             return energies, None
-        layers = concatenated_features(output["node_feats"], self._irreps)
+        layers = concatenated_features(output["node_feats"], self._irreps, components_first(self._base))
         return energies, NodeFeatures(own_rows(layers, own), edges, species[:own])

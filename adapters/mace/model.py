@@ -87,7 +87,7 @@ class LongRangeMACE(nn.Module):
         if reads_charge:
             self.long_range.total_charge.train(training)  # MACE's trainer calls no train() on its models
         result: LongRangeResult = self.long_range(
-            node_features(layer_irreps(self.base), data, output["node_feats"]),
+            node_features(layer_irreps(self.base), data, output["node_feats"], components_first(self.base)),
             data["positions"],
             strained(cell, output["displacement"]),
             _periodicity(data, len(cell)),
@@ -123,11 +123,19 @@ def feature_layout(model: nn.Module) -> FeatureLayout:
     return FeatureLayout(layers, cutoff=float(model.r_max), mean_neighbors=neighbors, elements=elements)
 
 
-def node_features(irreps: Sequence[str], data: Mapping[str, Tensor], node_feats: Tensor) -> NodeFeatures:
+def components_first(model: nn.Module) -> bool:
+    """Whether a MACE model's features have cuEquivariance's layout ir_mul; else it is e3nn's, mul_ir."""
+    settings: Any = getattr(model.products[0], "cueq_config", None)  # models of earlier versions have none
+    return settings is not None and bool(settings.enabled) and settings.layout_str == "ir_mul"
+
+
+def node_features(
+    irreps: Sequence[str], data: Mapping[str, Tensor], node_feats: Tensor, components_first: bool = False
+) -> NodeFeatures:
     """MACE's concatenated `node_feats` as layers of scalars, vectors and tensors, with the edges of the graph."""
     sender, receiver = data["edge_index"].unbind(0)
     vector = data["positions"][sender] - data["positions"][receiver] - data["shifts"]
-    layers = concatenated_features(node_feats, irreps)
+    layers = concatenated_features(node_feats, irreps, components_first)
     return NodeFeatures(layers, Edges(receiver, sender, vector), data["node_attrs"].argmax(1))
 
 

@@ -18,6 +18,7 @@ from mace.cli import run_train
 from mace.tools.checkpoint import CheckpointIO, CheckpointState
 from torch import nn
 
+from les_plugins.adapters.mace.accelerated import OPTIONS, accelerated
 from les_plugins.adapters.mace.data_set import check_data_set
 from les_plugins.adapters.mace.model import attach_long_range, last_layer
 from les_plugins.adapters.mace.start import started_from
@@ -34,6 +35,9 @@ _SAMPLE = 200
 class Built:
     """What MACE built while the seam was open.
 
+    Args:
+        kernels: options of MACE that are not for it to see.
+
     Attributes:
         model: the model that it trains.
         steps: how many optimizer steps it is going to make.
@@ -47,6 +51,9 @@ class Built:
     first: bool = True
     data: Sequence[Any] = ()
     trained: Mapping[str, Any] | None = None
+
+    def __init__(self, kernels: tuple[str, ...] = ()) -> None:
+        self.kernels = kernels
 
     def frames(self) -> list[Atoms]:
         """Structures of the training set, evenly through it, of whatever format it is."""
@@ -70,10 +77,18 @@ class Built:
 
 
 @contextmanager
-def model_seam(long_range: LongRangeConfig | None, start: str | None = None) -> Iterator[Built]:
-    """While open, every model that MACE's `run` configures gets a long-range part (none for long_range None)."""
+def model_seam(
+    long_range: LongRangeConfig | None, start: str | None = None, kernels: tuple[str, ...] = ()
+) -> Iterator[Built]:
+    """While open, every model that MACE's `run` configures gets a long-range part (none for long_range None).
+
+    Args:
+        long_range: the section.
+        start: checkpoint to begin with.
+        kernels: options of MACE that convert its own models only: with a long-range part this is done here.
+    """
     configure, train = run_train.configure_model, tools.train
-    built = Built()
+    built = Built(kernels)
 
     def configure_model(args: Any, train_loader: Any, *rest: Any, **named: Any) -> tuple[nn.Module, Any]:
         check_data_set(train_loader.dataset, args)
@@ -86,6 +101,7 @@ def model_seam(long_range: LongRangeConfig | None, start: str | None = None) -> 
         elif long_range is not None:
             model = attach_long_range(model, long_range)
         if long_range is not None:
+            model = accelerated(model, kernels, args.device)
             freeze(model, long_range.run.train_only, last_layer(model))
         if args.restart_latest:
             _check_restart(model, args)
@@ -113,6 +129,9 @@ def run(args: Any, built: Built) -> Exception | None:
         None, or what MACE failed with after it had trained the model, whose best weights `built.model` has then.
     """
     dtype = torch.get_default_dtype()  # MACE sets that of the whole process
+    given = {option: getattr(args, option) for option in OPTIONS if built.kernels}
+    for option in given:
+        setattr(args, option, False)  # its converters know its own classes only
     try:
         run_train.run(args)
     except Exception as error:
@@ -123,6 +142,8 @@ def run(args: Any, built: Built) -> Exception | None:
         return error
     finally:
         torch.set_default_dtype(dtype)
+        for option, value in given.items():
+            setattr(args, option, value)
     return None
 
 

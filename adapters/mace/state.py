@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from mace import modules
 from mace.modules import blocks
+from mace.modules.wrapper_ops import CUET_AVAILABLE
 from mace.tools.scripts_utils import extract_config_mace_model
 from torch import nn
 
+from les_plugins.adapters.mace.accelerated import plain
 from les_plugins.adapters.mace.model import LongRangeMACE
 from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
@@ -49,13 +51,15 @@ _BACKEND = ("cueq_config", "oeq_config")
 
 
 def take_apart(model: nn.Module) -> HostState:
-    """Config and tensors of a LongRangeMACE, or of a bare MACE (long_range: None)."""
+    """Config and tensors of a LongRangeMACE, or of a bare MACE (long_range: None), in e3nn's form."""
     base = model.base if isinstance(model, LongRangeMACE) else model
     if type(base) not in _BASES.values():
         raise HostError(f"a checkpoint can hold {', '.join(_BASES)}; this model is a {type(base).__name__}")
-    if getattr(base, "cueq_config", None) is not None:
-        raise HostError("convert the model from cuEquivariance to e3nn before saving it")
+    model = plain(model)
+    base = model.base if isinstance(model, LongRangeMACE) else model
     config = extract_config_mace_model(base) if type(base) is modules.ScaleShiftMACE else _plain_mace_config(base)
+    # what MACE was asked for, and did if the package was there
+    config["use_reduced_cg"] = bool(config.get("use_reduced_cg")) and CUET_AVAILABLE
     encoded = as_json({key: _encode(key, value) for key, value in config.items() if key not in _BACKEND})
     described = {"class": type(base).__name__, "dtype": dtype_name(base), **encoded}
     heads = list(getattr(base, "heads", None) or [])

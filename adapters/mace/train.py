@@ -17,6 +17,7 @@ from rich.progress import Progress
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from les_plugins.adapters.mace.accelerated import wanted
 from les_plugins.adapters.mace.data import Found, read_data, reading
 from les_plugins.adapters.mace.foundation import check_foundation
 from les_plugins.adapters.mace.heads import literal, replays
@@ -90,7 +91,7 @@ class MACETraining(TrainingRun):
             stack.enter_context(several_processes(self.args))
             if self.response is not None:
                 stack.enter_context(response_seam(self.response))
-            built = stack.enter_context(model_seam(self.long_range, self.start))
+            built = stack.enter_context(model_seam(self.long_range, self.start, self._kernels()))
             stack.enter_context(reading(self.data))
             stack.enter_context(_progress(built))
             self.stopped = run(self.args, built)
@@ -125,6 +126,16 @@ class MACETraining(TrainingRun):
         check_section(self.long_range, response, str(self.config_file))
         return response
 
+    def _kernels(self) -> tuple[str, ...]:
+        """Options that convert a MACE beside a long-range part; with both MACE trains on cuEquivariance."""
+        args = self.args
+        if self.long_range is None:
+            return ()
+        if args.only_cueq:  # MACE makes its model so
+            wanted({"enable_cueq": True})
+            return ()
+        return wanted({"enable_cueq": args.enable_cueq, "enable_oeq": args.enable_oeq and not args.enable_cueq})
+
     def _refuse_unsupported(self) -> None:
         foundation = self.args.foundation_model
         if self.start is not None and foundation is not None:
@@ -134,9 +145,11 @@ class MACETraining(TrainingRun):
                 f"foundation_model is {foundation}, a folder; allowed: a model of MACE. A checkpoint of les-plugins "
                 f"goes under {START}"
             )
-        for flag in ("enable_cueq", "enable_oeq", "lora"):
-            if self.long_range is not None and getattr(self.args, flag, False):
-                raise HostError(f"--{flag} converts MACE's own classes only; it cannot be combined with {SECTION} yet")
+        if self.long_range is not None and self.args.lora:
+            raise HostError(f"--lora converts MACE's own classes only; it cannot be combined with {SECTION} yet")
+        if self.start is not None and self.args.only_cueq:
+            raise ConfigError(f"only_cueq: {START} begins with a model in e3nn's form; allowed: enable_cueq")
+        self._kernels()
         if self.response is not None and replays(self.args):
             raise ConfigError(f"{RESPONSE_SECTION}: a fine-tuning with replayed data has no response labels of them")
         if self.args.model not in ("MACE", "ScaleShiftMACE"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from nequip.nn._tp_scatter_base import TensorProductScatter
+from torch import Tensor, nn
 
 from les_plugins.adapters.nequip.builder import LongRangeModel
 from les_plugins.errors import CheckpointError, HostError, quoted
@@ -54,7 +56,20 @@ def take_apart(model: nn.Module) -> HostState:
     if problem is not None:
         raise HostError(f"a checkpoint of les-plugins cannot hold this model: {problem}")
     packages = ["nequip", "e3nn", "torch"] + ["nequip-allegro"] * section["_target_"].startswith("allegro.")
-    return state_of("nequip", model, as_json(section), section_of(model), packages)
+    state = state_of("nequip", model, as_json(section), section_of(model), packages)
+    return dataclasses.replace(state, tensors=_without_kernels(model, state.tensors))
+
+
+def _without_kernels(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without those of kernels that NequIP's modifiers have put beside e3nn's tensor products."""
+    kernels = [
+        f"{name}."
+        for name, module in model.named_modules()
+        if isinstance(module, TensorProductScatter) and type(module) is not TensorProductScatter
+    ]
+    own = {name for name in tensors for kernel in kernels if name.startswith(f"{kernel}tp.")}
+    added = {name for name in tensors for kernel in kernels if name.startswith(kernel)} - own
+    return {name: value for name, value in tensors.items() if name not in added}
 
 
 def rebuild(state: HostState) -> nn.Module:

@@ -33,28 +33,37 @@ def layer_layout(irreps: str, vector: str = VECTOR) -> LayerLayout:
     return LayerLayout(*found.values())
 
 
-def layer_features(values: Tensor, irreps: str, vector: str = VECTOR) -> LayerFeatures:
+def layer_features(values: Tensor, irreps: str, vector: str = VECTOR, components_first: bool = False) -> LayerFeatures:
     """Features of one layer, channels of one irrep together, wherever they stand.
 
     Args:
         values: (N, columns), in e3nn's order: for each block its channels, for each channel its components.
         irreps: as for `layer_layout`.
         vector: as for `layer_layout`.
+        components_first: for each block its components, for each component its channels (cuEquivariance's ir_mul; the
+            other order is its mul_ir).
     """
     parts: dict[str, list[Tensor]] = {SCALAR: [], vector: [], TENSOR: []}
     start = 0
     for channels, name, components in _blocks(irreps):
         if name in parts:
             block = values[:, start : start + channels * components]
-            parts[name].append(block.reshape(values.shape[0], channels, components))
+            shape = (components, channels) if components_first else (channels, components)
+            block = block.reshape(values.shape[0], *shape)
+            parts[name].append(block.transpose(1, 2) if components_first else block)
         start += channels * components
     scalars, vectors, tensors = (torch.cat(found, 1) if found else None for found in parts.values())
     assert scalars is not None, f"every layer that heads read has scalars; this one is {irreps}"
     return LayerFeatures(scalars[:, :, 0], vectors, tensors)
 
 
-def concatenated_features(values: Tensor, irreps: Sequence[str]) -> list[LayerFeatures]:
+def concatenated_features(values: Tensor, irreps: Sequence[str], components_first: bool = False) -> list[LayerFeatures]:
     """Features of several layers that stand beside each other in (N, columns), first layer to last.
+
+    Args:
+        values: (N, columns).
+        irreps: of each layer.
+        components_first: as for `layer_features`.
 
     Raises:
         HostError: another number of columns than the irreps have.
@@ -62,7 +71,8 @@ def concatenated_features(values: Tensor, irreps: Sequence[str]) -> list[LayerFe
     columns = [sum(channels * components for channels, _, components in _blocks(layer)) for layer in irreps]
     if sum(columns) != values.shape[1]:
         raise HostError(f"the host's features have {values.shape[1]} columns, its irreps say {sum(columns)}")
-    return [layer_features(part, layer) for part, layer in zip(values.split(columns, 1), irreps, strict=True)]
+    parts = zip(values.split(columns, 1), irreps, strict=True)
+    return [layer_features(part, layer, components_first=components_first) for part, layer in parts]
 
 
 def _blocks(irreps: str) -> list[tuple[int, str, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from les_plugins.model.irreps import layer_features, layer_layout
+from les_plugins.model.irreps import concatenated_features, layer_features, layer_layout
 
 
 def test_channels_are_counted_wherever_they_stand():
@@ -33,3 +33,17 @@ def test_channels_of_vectors_hold_their_components_together():
     assert found.vectors is not None
     assert found.vectors.tolist() == [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]
     assert found.tensors is None
+
+
+def test_components_that_stand_first_are_read_as_channels_that_stand_first():
+    generator = torch.Generator().manual_seed(0)
+    irreps = "3x0e+2x1o+4x2e"
+    blocks = [torch.randn(5, channels, size, generator=generator) for channels, size in ((3, 1), (2, 3), (4, 5))]
+    channels_first = torch.cat([block.flatten(1) for block in blocks], 1)
+    components_first = torch.cat([block.transpose(1, 2).flatten(1) for block in blocks], 1)
+    (found,) = concatenated_features(components_first, [irreps], components_first=True)
+    for mine, expected in zip(found, layer_features(channels_first, irreps), strict=True):
+        assert torch.equal(mine, expected)
+    wrong = layer_features(components_first, irreps).vectors
+    assert wrong is not None
+    assert not torch.equal(wrong, blocks[1])
