@@ -15,7 +15,7 @@ from mace.calculators.mace import MACECalculator
 from torch import Tensor, nn
 
 from les_plugins.adapters.mace.accelerated import OPTIONS, accelerated, wanted
-from les_plugins.adapters.mace.graphs import batch_of
+from les_plugins.adapters.mace.graphs import OneGraph, batch_of
 from les_plugins.data.given_charge import NAMES, charge_under
 from les_plugins.devices import check_device
 from les_plugins.errors import DataError, HostError
@@ -72,9 +72,18 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         return positions, self._graph["cell"].view(-1, 3, 3).double(), self._graph["pbc"].view(-1, 3)
 
     def _atoms_to_batch(self, atoms: Atoms) -> Any:
-        with default_dtype(getattr(torch, self.default_dtype)):  # MACE sets it too, but does not keep other threads out
-            self._graph = super()._atoms_to_batch(self._read(atoms))
+        if self.use_compile or self._padding_initialized:  # MACE pads its batch
+            with default_dtype(getattr(torch, self.default_dtype)):  # as MACE does, which keeps no other thread out
+                self._graph = super()._atoms_to_batch(self._read(atoms))
+        else:
+            self._graph = OneGraph.of(self._read(atoms), self.device, *self._graph_settings())
         return self._graph
+
+    def _graph_settings(self) -> tuple[Any, ...]:
+        """Arguments of `batch_of` after the structures."""
+        keys = data.KeySpecification(info_keys=self.info_keys, arrays_keys=self.arrays_keys)
+        dtype = getattr(torch, self.default_dtype)
+        return self.z_table.zs, self.r_max, dtype, self.available_heads, self.head, keys
 
     def _read(self, atoms: Atoms) -> Atoms:
         """What MACE is given: by the origin, and of `info` only what the model reads.
@@ -104,15 +113,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         """MACE's own batch; none of a compiled model, which MACE pads for one structure."""
         if self.use_compile:
             return None
-        batch = batch_of(
-            map(self._read, frames),
-            self.z_table.zs,
-            self.r_max,
-            getattr(torch, self.default_dtype),
-            self.available_heads,
-            self.head,
-            data.KeySpecification(info_keys=self.info_keys, arrays_keys=self.arrays_keys),
-        ).to(self.device)
+        batch = batch_of(map(self._read, frames), *self._graph_settings()).to(self.device)
         output = self.models[0](batch.to_dict(), compute_stress=stress)
         return self.in_ase_units(output["energy"], output["forces"], output["stress"])
 

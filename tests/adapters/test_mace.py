@@ -15,6 +15,7 @@ from mace_models import amplify, batch_of, tiny_mace, waters
 from scipy.spatial.transform import Rotation
 
 import les_plugins
+from les_plugins.adapters.mace import graphs
 from les_plugins.adapters.mace.calculator import LesMACECalculator
 from les_plugins.adapters.mace.model import LongRangeMACE
 from les_plugins.errors import ConfigError, DataError, DeviceError, HostError, LesPluginsWarning
@@ -190,3 +191,21 @@ def test_a_charge_of_any_kind_that_the_model_does_not_read_changes_nothing(model
         assert calculator.get_property("energy", atoms) == expected
         np.testing.assert_allclose(calculator.evaluate_batch([atoms]).energy, [expected], rtol=ROUNDING)
     assert "charge" in atoms.info
+
+
+@pytest.mark.parametrize("pbc", [True, False], ids=["periodic", "open"])
+def test_the_graph_of_one_structure_is_maces_batch_of_one(pbc):
+    atoms = waters(pbc=pbc)
+    atoms.info["charge"] = 1.5
+    calculator = LesMACECalculator(les_plugins.attach(tiny_mace(), {"total_charge": "given"}))
+    ours = calculator._atoms_to_batch(atoms)
+    theirs = graphs.batch_of([calculator._read(atoms)], *calculator._graph_settings())
+    expected = {name: value for name, value in theirs.to_dict().items() if value is not None}
+    assert ours.to_dict().keys() == expected.keys()
+    assert set(ours.keys) == set(theirs.keys)
+    for name, value in expected.items():
+        assert torch.equal(ours[name], value), name
+        assert ours[name].dtype == value.dtype, name
+    copied = ours.clone()
+    copied["positions"] += 1.0
+    assert torch.equal(ours["positions"], theirs["positions"])
