@@ -1,4 +1,7 @@
-"""What test_<host>_ranks.py runs under mpirun: tiny models of a host, domain by domain and by its own calculator."""
+"""What test_<host>_ranks.py runs under mpirun: models of a host, domain by domain and by its own calculator.
+
+mpirun -n 2 python host_on_ranks.py HOST FOLDER [PRETRAINED]
+"""
 
 from __future__ import annotations
 
@@ -73,24 +76,40 @@ def deviations(lmp: Any, meeting: Any, host: Any, model: Any, atoms: Any) -> dic
     }
 
 
-def main(name: str, folder: Path) -> None:
+def tiny_models(lmp: Any, meeting: Any, host: Any, name: str) -> dict[str, dict[str, float]]:
+    """Of the host's contract, with every section."""
+    found = {}
+    for contract in host.contract():
+        for kind, section in SECTIONS.items():
+            model = contract().make_model()
+            model = api.attach(model, section) if section else model
+            model.eval().requires_grad_(False)
+            for count in (4, 1):
+                key = f"{contract.model_name or name}, {kind}, {count} molecules"
+                found[key] = deviations(lmp, meeting, host, model, structure(count))
+    return found
+
+
+def shipped_model(lmp: Any, meeting: Any, host: Any, name: str) -> dict[str, dict[str, float]]:
+    """One that the host ships, in float64, with a long-range part whose weights are random."""
+    torch.manual_seed(0)
+    model = api.attach(host.pretrained(name, "cpu").calculator.model, FULL)
+    model = model.double().eval().requires_grad_(False)
+    return {name: deviations(lmp, meeting, host, model, structure(8))}
+
+
+def main(name: str, folder: Path, pretrained: str = "") -> None:
     torch.set_num_threads(1)
     lmp = new_lammps()
     meeting = meet(lmp)
     with ending_all(meeting.store, meeting.rank):
-        host, found = registry.host(name), {}
-        for contract in host.contract():
-            for kind, section in SECTIONS.items():
-                model = contract().make_model()
-                model = api.attach(model, section) if section else model
-                model.eval().requires_grad_(False)
-                for count in (4, 1):
-                    key = f"{contract.model_name or name}, {kind}, {count} molecules"
-                    found[key] = deviations(lmp, meeting, host, model, structure(count))
+        host = registry.host(name)
+        one = (shipped_model, pretrained) if pretrained else (tiny_models, name)
+        found = one[0](lmp, meeting, host, one[1])
         if meeting.rank == 0:
             (folder / f"{meeting.size}.json").write_text(json.dumps(found, indent=1))
     part(meeting, lmp)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

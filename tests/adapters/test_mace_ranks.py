@@ -9,7 +9,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from on_ranks import SIZES, check_host_on_ranks
+from on_ranks import SIZES, check_deviations, check_host_on_ranks, found_on_ranks
 
 import les_plugins
 from les_plugins.data.trajectory import Trajectory
@@ -36,6 +36,13 @@ run 2
 @pytest.mark.parametrize("size", SIZES)
 def test_domains_give_what_the_calculator_gives(size, tmp_path):
     check_host_on_ranks("mace", size, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tiny", pytest.param("water-mace", marks=pytest.mark.slow)])
+def test_slabs_and_clusters_on_two_ranks_give_what_one_process_gives(name, tmp_path):
+    found = found_on_ranks("gathered_on_ranks.py", 2, tmp_path, name)
+    check_deviations(found)
+    assert all(values["fewest atoms"] > 0 for values in found.values())
 
 
 @pytest.mark.slow

@@ -8,3 +8,9 @@ from on_ranks import SIZES, check_host_on_ranks
 @pytest.mark.parametrize("size", SIZES)
 def test_domains_give_what_the_calculator_gives(size, tmp_path):
     check_host_on_ranks("sevennet", size, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2])
+def test_7net_0_in_double_precision_on_ranks(size, tmp_path):
+    check_host_on_ranks("sevennet", size, tmp_path, pretrained="7net-0")
