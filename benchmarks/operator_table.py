@@ -22,8 +22,8 @@ nothing of time, and no accelerator was used.
 Structures of 20 atoms in 6 Å, charges and dipoles, softness and polarizability, tables of earlier calls at hand,
 `net_charge_warning: null` (the warning takes some 120 operators and one wait more, outside training). Views count as
 operators. Forces: energy and its gradient in the positions. Training: the gradient of a loss on the forces in
-positions and moments. The self-consistent response keeps the total charge and starts from zero; each of its iterations
-is one wait.
+positions and moments. The self-consistent response keeps the total charge and starts from zero. Structures of this
+size are solved exactly; large ones iterate.
 
 | boundary | response | structures | operators, forces | waits | operators, training | waits |
 |---|---|---:|---:|---:|---:|---:|

@@ -342,11 +342,11 @@ class LatentElectrostatics(torch.nn.Module):
     def _interaction(
         self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, facts: Facts | None = None
     ) -> Interaction:
-        settings = self.settings
-        check_interaction(settings.precision)
+        check_interaction(self.settings.precision)
         geometry = positions, cell, pbc, batch
-        own = settings.sigma, settings.remove_self_interaction
-        return Interaction(self._solver_of(facts), *geometry, *own, self.training, self.ranks)
+        own = self.settings.sigma, self.settings.remove_self_interaction
+        known = (self.settings, facts) if self.ranks is None and self.solver == self._solve else None
+        return Interaction(self._solver_of(facts), *geometry, *own, self.training, self.ranks, known)
 
     def _solve(
         self,

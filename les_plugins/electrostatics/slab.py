@@ -132,6 +132,31 @@ def slab_excess(
     return excess, contract(multipoles, excess)
 
 
+def slab_excess_matrix(positions: Tensor, slab: SlabGeometry, moments: slice, sigma: float) -> Tensor:
+    """(G, n·d, n·d): the same as a matrix, of charges and dipoles.
+
+    Args:
+        positions, slab, sigma: as for `slab_excess`.
+        moments: which d of q, u_x, u_y, u_z there are.
+    """
+    values, gradient, weight = _decaying_waves(positions, slab)
+    ones = torch.ones_like(gradient[..., :1])
+    factors = (values[:, :, None] * torch.cat([ones, gradient], 2).mT[:, None, moments]).flatten(1, 2)
+    source = weight[:, None] * factors.roll(weight.shape[1] // 2, 2)
+    copies = torch.bmm(torch.view_as_real(factors).flatten(2), torch.view_as_real(source).flatten(2).mT)  # Re F S†
+
+    z, normal = slab.height[:, :, None], slab.normal[:, None].expand(*positions.shape)
+    zero = torch.zeros_like(normal)
+    powers = [torch.ones_like(z), z, z * z]
+    slopes = [zero, normal, 2.0 * z * normal]
+    parts = [torch.cat(both, 2)[..., moments].flatten(1) for both in zip(powers, slopes, strict=True)]
+    one, first, second = (part[:, :, None] for part in parts)
+    constant = (sigma**2 + slab.length**2 / 6.0)[:, None, None]
+    left = torch.cat([second + constant * one, -2.0 * first, one], 2)
+    right = torch.cat([one, first, second], 2)
+    return copies - torch.bmm(_parabola_factor(slab)[:, :, None] * left, right.mT)
+
+
 def _area(plane: list[float], pbc: tuple[bool, bool, bool]) -> float:
     """Å² spanned by two vectors, the six numbers of which are given; refuses parallel ones."""
     a, b, c, d, e, f = plane
@@ -159,7 +184,7 @@ def _parabola(slab: SlabGeometry, multipoles: Multipoles, sigma: float) -> Local
 
     They differ by the pair kernel −(2π k_e/V)(z² + σ² + L²/6), on which the moments act from both sides.
     """
-    factor = (-2.0 * math.pi * COULOMB_CONSTANT / determinant(slab.cell).abs())[:, None]
+    factor = _parabola_factor(slab)
     z, charge = slab.height, multipoles.charge
     moment, square = charge * z, charge * z * z
     if multipoles.dipole is not None:
@@ -178,6 +203,11 @@ def _parabola(slab: SlabGeometry, multipoles: Multipoles, sigma: float) -> Local
     return LocalFields(potential, gradient, second)
 
 
+def _parabola_factor(slab: SlabGeometry) -> Tensor:
+    """(G, 1) V/(e·Å²)."""
+    return (-2.0 * math.pi * COULOMB_CONSTANT / determinant(slab.cell).abs())[:, None]
+
+
 def _copies(positions: Tensor, slab: SlabGeometry, multipoles: Multipoles) -> LocalFields:
     """What the slab's copies above and below do to it: waves along the plane that decay along the normal.
 
@@ -185,6 +215,20 @@ def _copies(positions: Tensor, slab: SlabGeometry, multipoles: Multipoles) -> Lo
     the copies' energy is (2π k_e/A) Σ_h Re(P M*) / (|h| (exp(|h| L) − 1)), P and M the structure factors with both
     signs. Heights are counted from the top and the bottom, so that nothing overflows.
     """
+    values, gradient, weight = _decaying_waves(positions, slab)
+    totals = (values * _amplitude(multipoles, gradient)).sum(1)
+    # what a structure factor of one sign makes is a wave of the other
+    source = (weight * totals.roll(weight.shape[1] // 2, 1).conj())[:, :, None]
+    potential = torch.bmm(values, source)[:, :, 0].real
+    slope = torch.bmm(values, source * gradient).real
+    second = None
+    if multipoles.quadrupole is not None:
+        second = (values @ (source * _outer(gradient))).real.unflatten(2, (3, 3))
+    return LocalFields(potential, slope, second)
+
+
+def _decaying_waves(positions: Tensor, slab: SlabGeometry) -> tuple[Tensor, Tensor, Tensor]:
+    """Waves of both signs at the atoms (G, n, 2H), their gradients over their values (G, 2H, 3), weights (G, 2H)."""
     half_plane, length, inside = _plane_waves(slab)
     gap = (slab.length - slab.extent)[:, None]
     area = (determinant(slab.cell).abs() / slab.length)[:, None]
@@ -197,15 +241,7 @@ def _copies(positions: Tensor, slab: SlabGeometry, multipoles: Multipoles) -> Lo
     magnitude = torch.exp(slab.height[:, :, None] * rate[:, None] - lowest[:, None])
     values = torch.polar(magnitude, torch.bmm(positions, waves.mT))  # (G, n, 2H)
     gradient = torch.complex(rate[:, :, None] * slab.normal[:, None], waves)  # (G, 2H, 3): ∇ value = gradient · value
-    totals = (values * _amplitude(multipoles, gradient)).sum(1)
-    # what a structure factor of one sign makes is a wave of the other
-    source = (weight.repeat(1, 2) * totals.roll(half_plane.shape[1], 1).conj())[:, :, None]
-    potential = torch.bmm(values, source)[:, :, 0].real
-    slope = torch.bmm(values, source * gradient).real
-    second = None
-    if multipoles.quadrupole is not None:
-        second = (values @ (source * _outer(gradient))).real.unflatten(2, (3, 3))
-    return LocalFields(potential, slope, second)
+    return values, gradient, weight.repeat(1, 2)
 
 
 def _plane_waves(slab: SlabGeometry) -> tuple[Tensor, Tensor, Tensor]:

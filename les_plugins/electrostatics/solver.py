@@ -26,7 +26,7 @@ from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.pairs import refuse_too_many
 from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
-from les_plugins.electrostatics.periodic.mesh_size import mesh_is_faster
+from les_plugins.electrostatics.periodic.mesh_size import takes_mesh
 from les_plugins.electrostatics.periodic.reciprocal import grid_extent, periodic_electrostatics, volume_of
 from les_plugins.electrostatics.results import PermanentResult
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
@@ -137,14 +137,14 @@ def _periodic_pieces(
 ) -> list[Piece]:
     """Reciprocal sums; which method "auto" takes for a structure depends on nothing else in the batch."""
     found: list[Piece] = []
-    direct = []
+    direct, order = [], multipoles.order
     for i in structures:
         volume_of(facts.cells[i])  # refuses what has none
-        method = settings.method
-        if method == "auto":
-            size = (facts.counts[i], facts.cells[i], settings.sigma, settings.cutoff, multipoles.order)
-            method = "mesh" if ranks is None and mesh_is_faster(*size, settings.mesh_tolerance) else "direct"
-        if method == "direct":
+        # no rank knows how many atoms there are
+        on_mesh = settings.method == "mesh"
+        if ranks is None:
+            on_mesh = takes_mesh(facts.counts[i], facts.cells[i], order, settings)
+        if not on_mesh:
             direct.append(i)
             continue
         some = take([i], facts, positions, cell, multipoles)

@@ -6,6 +6,8 @@ from les_plugins import Multipoles
 
 BOUNDARIES = pytest.mark.parametrize("periodic", [False, True], ids=["open", "periodic"])
 TOTALS = pytest.mark.parametrize("total_charge", ["free", "fixed"])
+#: Small structures are solved exactly; others, and all where no matrix is made, by iterations.
+SOLUTIONS = pytest.mark.parametrize("most_work", [None, 0.0], ids=["exact", "iterated"])
 TIGHT = {"response": "self_consistent", "response_tolerance": 1e-13}
 # the solution's own tolerance and the order of sums
 CLOSE = {"rtol": 1e-10, "atol": 1e-11}
@@ -29,3 +31,9 @@ def call(layer, system, external_field=None, **how):
         external_field=external_field,
         **how,
     )
+
+
+def iterate(monkeypatch, most_work=0.0):
+    """Solve structures of any size by iterations; those above some work, or none for None."""
+    if most_work is not None:
+        monkeypatch.setattr("les_plugins.electrostatics.matrices.MOST_WORK", most_work)

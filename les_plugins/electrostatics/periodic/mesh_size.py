@@ -13,6 +13,7 @@ from torch import Tensor
 
 from les_plugins.electrostatics.periodic.reciprocal import Cell, volume_of
 from les_plugins.electrostatics.periodic.splines import Mesh
+from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.errors import GeometryError
 
 #: Order of the B-splines, by the highest rank of the moments. Forces on quadrupoles and the step of a training on them
@@ -55,6 +56,13 @@ def mesh_of(
             "cell, or an open boundary for an isolated molecule"
         )
     return mesh
+
+
+def takes_mesh(n_atoms: int, cell: Cell, order: int, settings: ElectrostaticsSettings) -> bool:
+    """Whether a structure of one process is summed on the mesh; arguments as for `mesh_is_faster`."""
+    if settings.method != "auto":
+        return settings.method == "mesh"
+    return mesh_is_faster(n_atoms, cell, settings.sigma, settings.cutoff, order, settings.mesh_tolerance)
 
 
 def mesh_is_faster(n_atoms: int, cell: Cell, sigma: float, cutoff: float, order: int, tolerance: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,9 @@ from les_plugins.electrostatics.local import to_atoms
 from les_plugins.errors import ResponseError
 
 Linear = Callable[[Tensor], Tensor]
+#: What an iteration takes off the logarithm of the squared residual where it converges fast.
+FAST = 8.0
+TINY = 1e-300
 
 
 def conjugate_gradients(
@@ -60,23 +64,25 @@ def conjugate_gradients(
         square = torch.minimum(nearer, square)
     direction = residual
     curvature, wrong = torch.ones_like(square), torch.zeros_like(square, dtype=torch.bool)
+    due, start, on_host = 0, 0.0, right.device.type == "cpu"
     for iteration in range(most):
         active = square > limit
-        # the curvature of the step before is looked at here: one exchange with the device for both
-        some_active, some_wrong = torch.stack([active.any(), wrong.any()]).tolist()
-        if some_wrong:
-            number = int(wrong.nonzero()[0])
-            raise ResponseError(
-                f"structure {number} has no minimum over its induced moments (curvature "
-                f"{float(curvature[number]):.3g}); its solver's interaction is not positive semidefinite. Allowed: "
-                "response: {conserve_charge: true} where the total charge runs away, or the one-shot response"
-            )
-        if not some_active:
-            return solution, residual, iteration
+        if iteration == due:
+            # the curvatures of the steps before are looked at here: one exchange with the device for all
+            far = active.any() if on_host else _distance(square, limit).max()
+            worst, some_wrong = torch.stack([far, wrong.any().to(far.dtype)]).tolist()
+            if some_wrong:
+                number = int(wrong.nonzero()[0])
+                raise no_minimum(number, float(curvature[number]))
+            if not worst > 0.0:
+                return solution, residual, iteration
+            start = start or worst
+            due += 1 if on_host else _iterations_ahead(worst, start, iteration)
         image, conjugate = operator(direction), metric(direction)
-        curvature = dot(conjugate, image)
-        wrong = active & ~(curvature > 0.0)
-        step = _ratio(square, curvature, active)
+        here = dot(conjugate, image)
+        curvature = torch.where(wrong, curvature, here)
+        wrong = wrong | (active & ~(here > 0.0))
+        step = _ratio(square, here, active)
         along = to_atoms(step, batch)[:, None]
         solution, residual = solution + along * direction, residual - along * image
         before, square = square, dot(residual, metric(residual))
@@ -91,6 +97,33 @@ def conjugate_gradients(
     raise ResponseError(
         f"induced moments of structure {number} have a relative residual of {reached:.1g} after {most} iterations; "
         f"asked for: {tolerance:g}. Allowed: a larger tolerance of the response"
+    )
+
+
+def _distance(square: Tensor, limit: Tensor) -> Tensor:
+    """(B,): log of the squared residual over what it is to be, above zero where that is not reached."""
+    active = square > limit
+    ratio = torch.where(active, square, 1.0) / torch.where(active & (limit > 0.0), limit, 1.0)
+    return torch.where(active, ratio.log().clamp(min=TINY), 0.0)
+
+
+def _iterations_ahead(worst: float, start: float, iteration: int) -> int:
+    """How many iterations are needed at least, to ask an accelerator no sooner: to ask is to wait for it.
+
+    Args:
+        worst: largest distance now; start: at the first iteration.
+        iteration: how many there have been.
+    """
+    rate = max((start - worst) / iteration, FAST / 8.0) if iteration else FAST
+    return max(1, math.floor(0.9 * worst / rate))
+
+
+def no_minimum(structure: int, curvature: float) -> ResponseError:
+    """The error of a structure whose energy has a direction in which it falls without end."""
+    return ResponseError(
+        f"structure {structure} has no minimum over its induced moments (curvature {curvature:.3g}); its solver's "
+        "interaction is not positive semidefinite. Allowed: response: {conserve_charge: true} where the total charge "
+        "runs away, or the one-shot response"
     )
 
 

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.checks import is_traced
+from les_plugins.electrostatics.groups import Facts
 from les_plugins.electrostatics.lattice import open_directions
 from les_plugins.electrostatics.local import self_fields, to_structures
+from les_plugins.electrostatics.matrices import InteractionMatrices, interaction_matrices
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
 from les_plugins.electrostatics.results import PermanentResult
+from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.errors import ConfigError
 
 
@@ -50,6 +53,7 @@ class Interaction(NamedTuple):
         remove_self_interaction: whether the solver leaves each atom's interaction with itself out.
         training: whether the layer is in training mode.
         ranks: over which the atoms of each structure are spread, or None.
+        known: settings and facts of the batch of a solver that is the layer's own in one process; else None.
     """
 
     solver: Callable[[Tensor, Tensor, Tensor, Tensor, Multipoles], PermanentResult]
@@ -61,6 +65,7 @@ class Interaction(NamedTuple):
     remove_self_interaction: bool
     training: bool
     ranks: Ranks | None = None
+    known: tuple[ElectrostaticsSettings, Facts | None] | None = None
 
     def of(self, moments: Tensor, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Energy of charges and dipoles with each other, and its slope in every moment.
@@ -85,6 +90,14 @@ class Interaction(NamedTuple):
             slope = slope - self.own_slope(moments.shape[1]) * moments
         return result.energy, slope
 
+    def matrices(self, moments: slice) -> list[InteractionMatrices]:
+        """T of the structures that are small enough, where the solver is known; see `interaction_matrices`."""
+        settings, facts = self.known or (None, None)
+        if settings is None or facts is None:
+            return []
+        positions, cell = self.positions.detach(), self.cell.detach()
+        return interaction_matrices(positions, cell, moments, self.batch, settings, facts)
+
     def total(self, values: Tensor) -> Tensor:
         """(B, …): sums of values (N, …) over the atoms of each structure, on whatever rank they are."""
         return reduce_sum(to_structures(values, self.batch, len(self.cell)), self.ranks)
@@ -100,4 +113,6 @@ class Interaction(NamedTuple):
         """(width,): slope of an atom's self-energy per unit moment, in the order of the moments (theory 2.2)."""
         one = self.positions.new_ones(1)
         own = self_fields(Multipoles(one, one.expand(1, 3)), self.sigma)
-        return torch.cat([own.potential, own.gradient[0]])[-width:] if width != 1 else own.potential
+        if width == 1:
+            return own.potential
+        return own.gradient[0] if width == 3 else torch.cat([own.potential, own.gradient[0]])

@@ -13,6 +13,7 @@ from torch import Tensor
 from les_plugins.electrostatics.local import to_atoms, to_structures
 from les_plugins.electrostatics.response.capacity import Capacity
 from les_plugins.electrostatics.response.conjugate_gradients import conjugate_gradients
+from les_plugins.electrostatics.response.exact import ExactSolution
 from les_plugins.electrostatics.response.interaction import Interaction
 from les_plugins.electrostatics.response.pair_flow import PairFlow
 
@@ -20,27 +21,39 @@ from les_plugins.electrostatics.response.pair_flow import PairFlow
 MOST_ITERATIONS = 500
 #: Of the drive before the mean potential is taken out, relative.
 ROUNDING = 1e-14
+#: Of q, u_x, u_y, u_z, by the number of moments that an atom has.
+WHICH = {1: slice(0, 1), 3: slice(1, 4), 4: slice(0, 4)}
 
 
 class Solution(NamedTuple):
-    """v (N, d) without graph, what it leaves of the equation, and the number of iterations."""
+    """v (N, d) without graph, what it leaves of the equation or None, number of iterations, K' v where it is known."""
 
     v: Tensor
-    residual: Tensor
+    residual: Tensor | None
     iterations: int
+    moments: Tensor | None = None
 
 
 class Problem:
     """One geometry's equation (1 + T' K') v = g, or its projection on induced charges that add up to zero."""
 
     def __init__(
-        self, interaction: Interaction, tolerance: float, fixed_charge: bool, flow: PairFlow | None = None
+        self,
+        interaction: Interaction,
+        tolerance: float,
+        fixed_charge: bool,
+        flow: PairFlow | None = None,
+        own: Tensor | None = None,
+        diagonal: bool = False,
     ) -> None:
         self.interaction = interaction
         self.tolerance = tolerance
         self.fixed_charge = fixed_charge
         self.flow = flow
         self.own_charge = None if flow is None else interaction.own_slope(1)
+        self._own, self._diagonal = own, diagonal
+        self._exact: ExactSolution | None = None
+        self._tried = False
 
     def among(self, moments: Tensor, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """As `Interaction.of`, with T': the self-term of the charges is in the slope where they flow over pairs."""
@@ -49,11 +62,11 @@ class Problem:
             slope = slope + torch.nn.functional.pad(self.own_charge * moments[:, :1], (0, moments.shape[1] - 1))
         return energy, slope
 
-    def with_driven_flow(self, drive: Tensor) -> tuple[Tensor, Tensor]:
-        """g' of g, and the energy (N,) eV of the charges x_s that an external field drives over pairs."""
+    def with_driven_flow(self, drive: Tensor) -> tuple[Tensor, Tensor | None]:
+        """g' of g, and the energy (N,) eV of the charges x_s that an external field drives over pairs, if it does."""
         flow = self.flow
         if flow is None or flow.applied is None:
-            return drive, torch.zeros_like(drive[:, 0])
+            return drive, None
         transfers = flow.transfers(flow.applied)
         charge = flow.gained(transfers)
         moments = torch.nn.functional.pad(charge[:, None], (0, drive.shape[1] - 1))
@@ -95,8 +108,14 @@ class Problem:
             known: v and g of another drive: its multiple nearest to the solution is the start, and costs nothing.
         """
         batch, total = self.interaction.batch, self.interaction.total
+        places, lattice, weight = positions.detach(), cell.detach(), capacity.detach()
         with torch.no_grad():
-            places, lattice, weight = positions.detach(), cell.detach(), capacity.detach()
+            exact = self._factored(weight)
+            known_moments = None if exact is None else exact.solve(drive.detach())
+        if exact is not None and known_moments is not None and exact.is_whole:
+            moments, v = known_moments
+            return self._with_graph(Solution(v, None, 0, moments), drive, capacity, positions, cell)
+        with torch.no_grad():
 
             def operator(v: Tensor) -> Tensor:
                 return self.project(v + self.among(weight.times(v), places, lattice)[1], weight)
@@ -113,13 +132,34 @@ class Problem:
                 share = to_atoms(overlap / torch.where(norm > 0.0, norm, 1.0), batch)[:, None]
                 guess = share * other, share * other_right
 
+            if exact is not None and known_moments is not None:  # the others iterate
+                here, v = exact.places(right), self.project(known_moments[1], weight)
+                other, image = (right.new_zeros(()),) * 2 if guess is None else guess
+                guess = torch.where(here, v, other), torch.where(here, right, image)
+
             # where charge is kept, a constant potential goes out: what is left of it may be rounding alone
             floor: Tensor | float = 0.0
             if self.fixed_charge or self.flow is not None:
                 floor = ROUNDING**2 * total(weight.magnitude(drive.detach())).clamp(min=0.0)
             settings = (self.tolerance, MOST_ITERATIONS, guess, floor)
             solution = Solution(*conjugate_gradients(operator, weight.times, right, batch, total, *settings))
-        arguments = (self, solution.v, drive, *capacity[:2], positions, cell)
+        return self._with_graph(solution, drive, capacity, positions, cell)
+
+    def _factored(self, weight: Capacity) -> ExactSolution | None:
+        """Factors of the small structures, which are the same for every drive and derivative."""
+        if not self._tried:
+            self._tried = True
+            own, blocks = self._own, weight.blocks
+            if self.flow is None and own is not None and blocks is not None:
+                matrices = self.interaction.matrices(WHICH[len(own)])
+                if matrices:
+                    self._exact = ExactSolution(matrices, blocks, own, self._diagonal, self.fixed_charge)
+        return self._exact
+
+    def _with_graph(
+        self, solution: Solution, drive: Tensor, capacity: Capacity, positions: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor, Solution]:
+        arguments = (self, solution.v, solution.moments, drive, *capacity[:2], positions, cell)
         found, v = _InducedMoments.apply(*arguments)  # type: ignore[no-untyped-call]
         return found, v, solution
 
@@ -159,13 +199,15 @@ class _InducedMoments(torch.autograd.Function):
         ctx: Any,
         problem: Problem,
         v: Tensor,
+        moments: Tensor | None,
         drive: Tensor,
         blocks: Tensor | None,
         value: Tensor | None,
         positions: Tensor,
         cell: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        moments = Capacity(blocks, value, problem.flow).times(v)
+        # what is saved has to be the output itself: it has the graph of the derivatives
+        moments = Capacity(blocks, value, problem.flow).times(v) if moments is None else moments.clone()
         ctx.problem, ctx.v = problem, v
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(drive, blocks, value, positions, cell, moments)
@@ -174,7 +216,7 @@ class _InducedMoments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, grad_v: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None and grad_v is None:
-            return (None,) * 7
+            return (None,) * 8
         drive, blocks, value, positions, cell, moments = ctx.saved_tensors
         problem: Problem = ctx.problem
         capacity = Capacity(blocks, value, problem.flow)
@@ -184,7 +226,7 @@ class _InducedMoments(torch.autograd.Function):
         assert grad is not None
         adjoint, _, _ = problem.solve(grad, capacity, positions, cell, known=(ctx.v, drive))
         on_drive = adjoint if grad_v is None else adjoint + grad_v
-        places, lattice, geometry = _leaves(positions, cell, ctx.needs_input_grad[5:])
+        places, lattice, geometry = _leaves(positions, cell, ctx.needs_input_grad[6:])
         on_geometry: list[Tensor | None] = [None, None]
         slope = None
         if geometry:
@@ -193,13 +235,13 @@ class _InducedMoments(torch.autograd.Function):
                 coupling = -(on_drive * slope).sum()
             on_geometry = _gradients(coupling, geometry)
         on_capacity: tuple[Tensor | None, Tensor | None] = (None, None)
-        if any(ctx.needs_input_grad[3:5]):
+        if any(ctx.needs_input_grad[4:6]):
             if slope is None:
                 _, slope = problem.among(moments, positions, cell)
             v = problem.project(drive - slope, capacity)
             other = problem.project(grad - problem.among(adjoint, positions, cell)[1], capacity)
             on_capacity = capacity.slopes(other, v)
-        return None, None, on_drive, *on_capacity, *on_geometry
+        return None, None, None, on_drive, *on_capacity, *on_geometry
 
 
 class _MinimumEnergy(torch.autograd.Function):

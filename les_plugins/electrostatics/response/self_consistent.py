@@ -50,13 +50,13 @@ class SelfConsistentResponse(InteractingResponse):
         total_charge: "free", or "fixed": the induced charges of each structure add up to zero.
 
     Attributes:
-        iterations: of the last solution.
+        iterations: of the last solution; 0 where all structures are small enough for an exact one.
 
     Raises:
         ConfigError: a setting outside what is allowed.
 
-    In evaluation mode each solution is the next one's start, if the number of atoms is the same: results then depend on
-    what went before, within the tolerance. `reset` forgets it; copies and pickles do not carry it.
+    In evaluation mode each solution is the next iterations' start, if the number of atoms is the same: results then
+    depend on what went before, within the tolerance. `reset` forgets it; copies and pickles do not carry it.
     """
 
     takes_pairs = True
@@ -113,16 +113,22 @@ class SelfConsistentResponse(InteractingResponse):
         drive, given = problem.with_driven_flow(drive)
         found, v, solution = self._solve(problem, "moments", drive, capacity)
         self.iterations = solution.iterations
-        # U at these moments, which is above its minimum by the square of what the iterations left
-        above = given - 0.5 * (solution.residual * found.detach()).sum(1)
         energy = minimum_energy(problem, found, drive, capacity, positions, cell)
-        energy = energy + to_structures(above, interaction.batch, len(cell))
+        atomic = -0.5 * (drive * found).sum(1)
+        above = given
+        if solution.residual is not None:
+            # U at these moments, which is above its minimum by the square of what the iterations left
+            left = -0.5 * (solution.residual * found.detach()).sum(1)
+            above = left if given is None else given + left
+        if above is not None:
+            energy = energy + to_structures(above, interaction.batch, len(cell))
+            atomic = atomic + above
         transfers = None if flow is None else flow.transfers(flow.drops(v[:, 0]))
         charge = None if softness is None else -found[:, 0]
         return Response(
             charge if flow is None or transfers is None else flow.gained(transfers),
             None if polarizability is None else -found[:, -3:],
-            above - 0.5 * (drive * found).sum(1),
+            atomic,
             energy,
             transfers,
         )
@@ -149,14 +155,15 @@ class SelfConsistentResponse(InteractingResponse):
             the atoms of a structure it is symmetric, −∂²U/∂E². With its graph.
         """
         columns = []
+        problem, capacity = self._problem(interaction, softness, polarizability, flow)
         for axis in range(3):
             along = torch.zeros_like(relative)
             along[:, axis] = 1.0
             charge = None if softness is None else -relative[:, axis : axis + 1]
             if flow is not None:
                 charge, flow = torch.zeros_like(along[:, :1]), flow._replace(applied=flow.pairs.vector[:, axis])
+                problem, capacity = self._problem(interaction, softness, polarizability, flow)
             drive = _columns(charge, None if polarizability is None else -along)
-            problem, capacity = self._problem(interaction, softness, polarizability, flow)
             if order is None:
                 drive, _ = problem.with_driven_flow(drive)
                 found, v, _ = self._solve(problem, f"field {axis}", drive, capacity)
@@ -176,13 +183,14 @@ class SelfConsistentResponse(InteractingResponse):
         flow: PairFlow | None,
     ) -> tuple[Problem, Capacity]:
         """The equation, and K'."""
-        blocks = capacity_of_atoms(softness, polarizability)
+        blocks, own = capacity_of_atoms(softness, polarizability), None
         if blocks is not None:
             own = interaction.own_slope(blocks.shape[1])
             identity = torch.eye(len(own), dtype=own.dtype, device=own.device)
             blocks = torch.linalg.solve(identity + blocks * own, blocks)
         fixed = self.total_charge == "fixed" and softness is not None
-        problem = Problem(interaction, self.tolerance, fixed, flow)
+        diagonal = polarizability is None or polarizability.dim() == 1
+        problem = Problem(interaction, self.tolerance, fixed, flow, own, diagonal)
         return problem, Capacity(blocks, None if flow is None else flow.pairs.value, flow)
 
     def _solve(self, problem: Problem, name: str, drive: Tensor, capacity: Capacity) -> tuple[Tensor, Tensor, Solution]:
