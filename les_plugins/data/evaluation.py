@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from les_plugins.data.calibration import Calibration
 from les_plugins.data.cautions import coming_from
+from les_plugins.data.comparable import not_comparable
 from les_plugins.data.given_charge import ChargedFrames
 from les_plugins.data.index_order import IndexOrder
-from les_plugins.data.labels import BORN, LabelKeys, labels_of, not_comparable, shaped, voigt
+from les_plugins.data.labels import BORN, LabelKeys, labels_of, shaped, voigt
 from les_plugins.data.metrics import ALL, Errors, Floats, composition_residual, grouped_errors, r2_within
 from les_plugins.data.volumes import VolumeErrors, volume_errors
 from les_plugins.errors import DataError, HostError, LesPluginsError
