@@ -151,10 +151,16 @@ def main() -> None:
         written = config(given.what, given.sigma, given.data, given.folder, given.epochs, given.seed)
         (given.folder / "config.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
         return
-    print(
-        "| | σ, Å | forces, meV/Å | energy, offset removed, meV/atom | Z*, slope | RMSE, e | R² within elements, diagonal |"
+    columns = (
+        "σ, Å",
+        "forces, meV/Å",
+        "energy, offset removed, meV/atom",
+        "Z*, slope",
+        "RMSE, e",
+        "R² within, diagonal",
     )
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    print("| |", " | ".join(columns), "|")
+    print("|---" + len(columns) * "|---:" + "|")
     rows = [row(folder, given.data, given.born_frames) for folder in given.folders if (folder / "model.les").is_dir()]
     for found in sorted(rows, key=lambda each: (each["system"], each["sigma"], each["seed"])):
         print(
