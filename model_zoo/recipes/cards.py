@@ -44,7 +44,7 @@ def card(metrics: dict, facts: dict) -> str:
         "",
         "## Training",
         "",
-        f"{'Energies, forces and stress of the teacher' if 'stages' in facts else 'Energies and forces'} only; validation "
+        f"{facts.get('labels', 'Energies and forces')} only; validation "
         "frames and Born charges were not trained on. `$DATA` is the folder of the data.",
         "",
         f"    {metrics['training']['command']}",
