@@ -76,7 +76,7 @@ def lines(found: dict[str, float]) -> list[str]:
             )
         else:
             written.append(
-                f"- Z* do not depend on the cell: in the doubled one {slope:.4f} times, at most {largest:.4f} e apart."
+                f"- Z* do not depend on the cell: in the doubled one {slope:.4f} times, at most {largest:.0e} e apart."
             )
     if "water_dipole_D" in found:
         written.append(
