@@ -33,7 +33,8 @@ def card(metrics: dict, facts: dict) -> str:
         f"- Versions: {', '.join(f'{name} {version}' for name, version in sorted(metrics['versions'].items()))}",
     ]
     if metrics["epsilon_infinity"] is not None:
-        lines.append(f"- ε_∞ = {metrics['epsilon_infinity']} scales dipoles and Born charges; an input, not a result.")
+        found = "a result of the training" if facts.get("trained_on_born") else "an input, not a result"
+        lines.append(f"- ε_∞ = {metrics['epsilon_infinity']:.4g} scales dipoles and Born charges; {found}.")
     if metrics["sigma"] not in (None, DEFAULT_SIGMA):
         lines.append(
             f"- σ = {metrics['sigma']} Å was chosen by the slope of Z* on the frames that Z* is scored on below, so their slope is no "
@@ -44,8 +45,9 @@ def card(metrics: dict, facts: dict) -> str:
         "",
         "## Training",
         "",
-        f"{facts.get('labels', 'Energies and forces')} only; validation "
-        "frames and Born charges were not trained on. `$DATA` is the folder of the data.",
+        f"{facts.get('labels', 'Energies and forces')} only; validation frames "
+        f"{'' if facts.get('trained_on_born') else 'and Born charges '}were not trained on. `$DATA` is the folder of the "
+        "data.",
         "",
         f"    {metrics['training']['command']}",
         "",
