@@ -58,7 +58,9 @@ def card(metrics: dict, facts: dict) -> str:
         "",
         "| quantity | of | unit | RMSE | MAE | R² | slope |",
         "|---|---|---|---:|---:|---:|---:|",
-        *rows(errors["valid"]["metrics"]),
+        *rows(
+            {name: table for name, table in errors["valid"]["metrics"].items() if name != BORN or "born" not in errors}
+        ),
         *by_volume(errors["valid"]["metrics"]["energy"]),
         *([] if "energy_note" not in facts else ["", facts["energy_note"]]),
     ]

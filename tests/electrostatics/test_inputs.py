@@ -150,11 +150,15 @@ def test_rounding_of_heads_in_float32_and_below_passes(make_system):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rounding_of_sums_that_vanish_at_cubic_sites_passes(dtype, make_system):
     """Six neighbours of rock salt: what is left of the sum is rounding, its trace as large as its elements."""
-    random = torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    directions = torch.linalg.qr(random)[0].to(dtype)
-    left = sum(traceless(sign * 0.1 * unit[:, None] * (sign * unit)) for unit in directions for sign in (1, -1))
-    trace, largest = float(left.diagonal().sum().abs()), float(left.abs().max())
-    assert trace > 5e-3 * largest > 0.0  # refused beside any element that is not zero
+    for seed in range(100):  # which orientations leave a trace is the processor's affair
+        random = torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        directions = torch.linalg.qr(random)[0].to(dtype)
+        left = sum(traceless(sign * 0.1 * unit[:, None] * (sign * unit)) for unit in directions for sign in (1, -1))
+        trace, largest = float(left.diagonal().sum().abs()), float(left.abs().max())
+        if trace > 5e-3 * largest > 0.0:  # refused beside any element that is not zero
+            break
+    else:
+        pytest.fail("no orientation leaves a trace")
     values = given(make_system)
     found = evaluate(values | {"quadrupole": left.expand(5, 3, 3).clone()})
     without = evaluate(values | {"quadrupole": torch.zeros(5, 3, 3, dtype=dtype)})

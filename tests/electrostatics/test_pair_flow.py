@@ -174,10 +174,12 @@ def test_no_softness_and_no_pairs_are_no_response(response, periodic):
     bare = with_pairs(layer_of(response), system, None)
     pairs = pairs_of(system, neighbours(system), 0.0)
     none = PairSoftness(pairs.centre[:0], pairs.neighbor[:0], pairs.vector[:0], pairs.value[:0])
+    # one shot is the same operations; self-consistent is solved by a factorization without pairs, iterated with them
+    tolerance = 0.0 if response == "one_shot" else 1e-12
     for zero in (pairs, none):
         found = with_pairs(layer_of(response), system, zero)
-        torch.testing.assert_close(found.energy, bare.energy, rtol=0.0, atol=0.0)
-        torch.testing.assert_close(found.charge, bare.charge, rtol=0.0, atol=0.0)
+        torch.testing.assert_close(found.energy, bare.energy, rtol=tolerance, atol=0.0)
+        torch.testing.assert_close(found.charge, bare.charge, rtol=tolerance, atol=0.0)
 
 
 def test_float32_hosts_get_float32_and_the_same_numbers():
