@@ -116,12 +116,13 @@ def of_nequip(sections: Sections) -> Steps:
     from nequip.utils.global_state import set_global_state
     from response_training import MODEL
 
-    from les_plugins.adapters.nequip.contract import batch_of
+    from les_plugins.adapters.nequip import contract
     from les_plugins.testing.structures import waters
 
     set_global_state()
     atoms = waters(8).repeat(2)
-    batch = batch_of([atoms])
+    contract.CUTOFF = MODEL["r_max"]  # of the graph, else that of the contract's tiny model
+    batch = contract.batch_of([atoms])
     batch["total_energy"], batch["forces"] = torch.zeros(1, 1).double(), torch.zeros(len(atoms), 3).double()
     models: dict[str, dict[str, object]] = {"short-range": MODEL}
     models |= {
