@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mace_training import training
 
 #: What is compared: the induced charges of a section.
 KINDS: dict[str, dict[str, Any]] = {
@@ -47,38 +48,12 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 
 def config(system: str, kind: str, data: Path, folder: Path, epochs: int, seed: int) -> dict[str, Any]:
     """The training file."""
-    train, valid = SYSTEMS[system]["files"]
-    return {
-        "name": "model",
-        "model": "ScaleShiftMACE",
+    network = {
         "hidden_irreps": "16x0e + 16x1o",
         "num_interactions": 2,
-        "correlation": 2,
         "max_ell": 3,
         "r_max": SYSTEMS[system]["r_max"],
-        "E0s": "average",
-        "energy_key": "energy",
-        "forces_key": "forces",
-        "energy_weight": 10.0,
-        "forces_weight": 100.0,
-        "batch_size": 1,
-        "valid_batch_size": 2,
-        "max_num_epochs": epochs,
-        "lr": 0.01,
-        "scheduler": "ExponentialLR",
-        "lr_scheduler_gamma": 0.01 ** (1.0 / epochs),  # a hundredth of it at the end
-        "ema": True,
         "ema_decay": 0.995,
-        "default_dtype": "float32",
-        "device": "cpu",
-        "seed": seed,
-        "error_table": "PerAtomRMSE",
-        "pin_memory": False,
-        "plot": False,
-        "restart_latest": True,
-        "train_file": str(data / train),
-        "valid_file": str(data / valid),
-        "work_dir": str(folder),
         "long_range": {
             "multipoles": ["charge", "dipole", "quadrupole"],
             "response": {"dipole": "isotropic", **KINDS[kind]},
@@ -87,6 +62,7 @@ def config(system: str, kind: str, data: Path, folder: Path, epochs: int, seed: 
             **SYSTEMS[system]["long_range"],
         },
     }
+    return training(SYSTEMS[system]["files"], data, folder, epochs, seed, network)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mace_training import training
 
 #: Frames, Z* that are compared, a cutoff that holds the first neighbours and little more, ε_∞, first charges.
 SYSTEMS: dict[str, dict[str, Any]] = {
@@ -56,38 +57,12 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 def config(system: str, sigma: float, data: Path, folder: Path, epochs: int, seed: int) -> dict[str, Any]:
     """The training file."""
     facts = SYSTEMS[system]
-    train, valid = facts["files"]
-    return {
-        "name": "model",
-        "model": "ScaleShiftMACE",
+    network = {
         "hidden_irreps": "8x0e + 8x1o",
         "num_interactions": 1,
-        "correlation": 2,
         "max_ell": 2,
         "r_max": facts["r_max"],
-        "E0s": "average",
-        "energy_key": "energy",
-        "forces_key": "forces",
-        "energy_weight": 10.0,
-        "forces_weight": 100.0,
-        "batch_size": 1,
-        "valid_batch_size": 2,
-        "max_num_epochs": epochs,
-        "lr": 0.01,
-        "scheduler": "ExponentialLR",
-        "lr_scheduler_gamma": 0.01 ** (1.0 / epochs),  # a hundredth of it at the end
-        "ema": True,
         "ema_decay": 0.99,
-        "default_dtype": "float32",
-        "device": "cpu",
-        "seed": seed,
-        "error_table": "PerAtomRMSE",
-        "pin_memory": False,
-        "plot": False,
-        "restart_latest": True,
-        "train_file": str(data / train),
-        "valid_file": str(data / valid),
-        "work_dir": str(folder),
         "long_range": {
             "multipoles": ["charge", "dipole"],
             "response": {"charge": False, "dipole": "isotropic"},
@@ -98,6 +73,7 @@ def config(system: str, sigma: float, data: Path, folder: Path, epochs: int, see
             "initial_charges": facts["initial_charges"],
         },
     }
+    return training(facts["files"], data, folder, epochs, seed, network)
 
 
 def row(folder: Path, data: Path, born_frames: int) -> dict[str, Any]:
