@@ -91,7 +91,9 @@ def phonons(
 def _write(found: lib.Phonons, bands: lib.Bands, density: tuple[lib.Floats, lib.Floats], output: Path) -> list[str]:
     """Everything but the report; the names of the files."""
     from les_plugins.crystals import phonons as lib
+    from les_plugins.crystals.permittivity import permittivity, write_permittivity
     from les_plugins.plots import plotting
+    from les_plugins.plots.permittivity import permittivity_plot
 
     phonon, names = found.phonopy, ["phonopy_params.yaml", "band.yaml", "bands.csv", "total_dos.dat"]
     try:
@@ -102,10 +104,14 @@ def _write(found: lib.Phonons, bands: lib.Bands, density: tuple[lib.Floats, lib.
         phonon.write_total_dos(output / names[3])
         if phonon.nac_params is not None:
             lib.write_born(phonon, output / "BORN")
-            names.append("BORN")
+            write_permittivity(ions := permittivity(phonon), output / "permittivity.csv")
+            names += ["BORN", "permittivity.csv"]
         if find_spec("matplotlib") is not None:
             plotting.band_plot(bands, density, output / "bands.png")
             names.append("bands.png")
+            if phonon.nac_params is not None:
+                permittivity_plot(ions, output / "permittivity.png")
+                names.append("permittivity.png")
     except OSError as error:
         raise DataError(f"{output}: cannot be written: {error.strerror}") from None
     return names
@@ -117,6 +123,7 @@ def _results(
     import numpy as np
 
     from les_plugins.crystals import phonons as lib
+    from les_plugins.crystals.permittivity import permittivity
 
     phonon = found.phonopy
     frequencies = {"bare": lib.gamma_frequencies(phonon)}
@@ -137,6 +144,11 @@ def _results(
         report["sum_rule_violation"] = found.sum_rule_violation
         report["born_effective_charges"] = np.asarray(phonon.nac_params["born"]).tolist()
         report["dielectric"] = np.asarray(phonon.nac_params["dielectric"]).tolist()
+        ions = permittivity(phonon)
+        report["unstable_modes"] = ions.unstable
+        report["static_dielectric"] = None if ions.static is None else ions.static.tolist()
+        report["infrared_cm-1"] = ions.wavenumbers.tolist()
+        report["infrared_strengths_cm-2"] = ions.strengths.tolist()
     return report
 
 
@@ -149,6 +161,8 @@ def _print(report: dict[str, Any], output: Path) -> None:
     for name, values in report["gamma_cm-1"].items():
         shown = "q = 0, no Z*" if name == "bare" else f"q → 0 along {name[-1]}, Z*"
         console.print(f"Γ ({shown}), cm⁻¹: {_short(values)}")
+    if "static_dielectric" in report:
+        console.print(_static(report))
     console.print(f"largest |Σ Φ_ij| over i or j before it was made zero: {report['translation_violation']:.2g} eV/Å²")
     if "sum_rule_violation" in report:
         console.print(f"largest mean Z* before it was made zero: {report['sum_rule_violation']:.2g} e")
@@ -157,6 +171,15 @@ def _print(report: dict[str, Any], output: Path) -> None:
     if "dielectric" in report and np.allclose(report["dielectric"], np.eye(3)):
         console.print("note: ε_∞ is 1, the value of a model that was given none: see --epsilon-infinity")
     console.print(f"{output}: {', '.join([*report['files'], 'phonons.json'])}")
+
+
+def _static(report: dict[str, Any]) -> str:
+    """The line about ε_0."""
+    tensor = report["static_dielectric"]
+    if tensor is None:
+        return f"no static permittivity: {report['unstable_modes']} modes at Γ are unstable"
+    shown = " ".join(f"{tensor[axis][axis]:.2f}" for axis in range(3))
+    return f"static permittivity of harmonic ions at fixed cell, xx yy zz: {shown}"
 
 
 def _short(frequencies: list[float], most: int = 12) -> str:
