@@ -78,8 +78,10 @@ def main() -> None:
                 counts = [counted(n_structures, boundary, response, training) for training in (False, True)]
                 cells = " | ".join(f"{operators:,} | {waits}" for operators, waits in counts)
                 lines.append(f"| {boundary} | {response.replace('_', '-')} | {n_structures} | {cells} |")
-    counts = [counted(1, "periodic", "one_shot", training, "mesh") for training in (False, True)]
-    lines.append("| periodic, mesh | one-shot | 1 | " + " | ".join(f"{a:,} | {b}" for a, b in counts) + " |")
+    for n_structures in (1, 16, 64):
+        counts = [counted(n_structures, "periodic", "one_shot", training, "mesh") for training in (False, True)]
+        cells = " | ".join(f"{operators:,} | {waits}" for operators, waits in counts)
+        lines.append(f"| periodic, mesh | one-shot | {n_structures} | {cells} |")
     sys.stdout.write(HEAD + "\n".join(lines) + "\n" + TAIL)
 
 

@@ -15,11 +15,16 @@ from torch import Tensor
 
 from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
+from les_plugins.electrostatics.periodic.splines import Mesh
 
 #: Structures are summed together if that is at most this many times the work of each by itself …
 MOST_WASTE = 1.5
 #: … or if it is less than this, in products of atoms and grid points: what a group of its own costs in time.
 NEGLIGIBLE = 400_000.0
+#: Points of meshes that are summed together at most: of arrays of 32 MiB …
+MOST_POINTS = 1 << 22
+#: … and of 128 MiB on an accelerator.
+DEVICE_POINTS = 1 << 24
 
 
 class Facts(NamedTuple):
@@ -74,6 +79,15 @@ def groups_of_like_size(sizes: Sequence[tuple[int, tuple[int, int, int]]]) -> li
         else:
             groups.append(own)
     return [sorted(group.members) for group in groups]
+
+
+def groups_on_mesh(counts: Sequence[int], mesh: Mesh, device: torch.device) -> list[list[int]]:
+    """Places of structures, of so many atoms each, that are to be summed together on meshes of the same sizes."""
+    sizes = [(count, (mesh.spline - 1,) * 3) for count in counts]  # an atom has as many points
+    most = MOST_POINTS if device.type == "cpu" else DEVICE_POINTS
+    step = max(1, most // math.prod(mesh.sizes))
+    groups = groups_of_like_size(sizes)
+    return [group[start : start + step] for group in groups for start in range(0, len(group), step)]
 
 
 class _Group(NamedTuple):

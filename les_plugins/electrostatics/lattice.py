@@ -14,9 +14,9 @@ def dual_lattice(cell: Tensor) -> Tensor:
 
 
 def determinant(cell: Tensor) -> Tensor:
-    """(B,): volume of the cells, negative for left-handed ones."""
-    first, second, third = cell.unbind(1)
-    value: Tensor = (first * torch.linalg.cross(second, third)).sum(1)
+    """(…,): volume of cells (…, 3, 3), negative for left-handed ones."""
+    first, second, third = cell.unbind(-2)
+    value: Tensor = (first * torch.linalg.cross(second, third)).sum(-1)
     return value
 
 

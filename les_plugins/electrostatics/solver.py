@@ -1,7 +1,7 @@
 """Permanent energy, potential and field of a batch: each structure by the method of its own boundary conditions.
 
 Open structures are pairs in real space; periodic ones reciprocal sums, those of like size together; slabs the same and
-a correction. The mesh takes one structure at a time. `layer.py` calls it.
+a correction; those on meshes of the same sizes likewise. `layer.py` calls it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from les_plugins.electrostatics.groups import (
     atoms_of,
     facts_of,
     groups_of_like_size,
+    groups_on_mesh,
     joined,
     placed,
     places_of,
@@ -26,8 +27,9 @@ from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.pairs import refuse_too_many
 from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
-from les_plugins.electrostatics.periodic.mesh_size import takes_mesh
+from les_plugins.electrostatics.periodic.mesh_size import mesh_of_cell, takes_mesh
 from les_plugins.electrostatics.periodic.reciprocal import grid_extent, periodic_electrostatics, volume_of
+from les_plugins.electrostatics.periodic.splines import Mesh
 from les_plugins.electrostatics.results import PermanentResult
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.electrostatics.slab import slab_excess, slab_geometry
@@ -136,20 +138,19 @@ def _periodic_pieces(
     facts: Facts,
 ) -> list[Piece]:
     """Reciprocal sums; which method "auto" takes for a structure depends on nothing else in the batch."""
-    found: list[Piece] = []
-    direct, order = [], multipoles.order
+    direct: list[int] = []
+    on_mesh: list[int] = []
     for i in structures:
         volume_of(facts.cells[i])  # refuses what has none
         # no rank knows how many atoms there are
-        on_mesh = settings.method == "mesh"
+        takes = settings.method == "mesh"
         if ranks is None:
-            on_mesh = takes_mesh(facts.counts[i], facts.cells[i], order, settings)
-        if not on_mesh:
-            direct.append(i)
-            continue
-        some = take([i], facts, positions, cell, multipoles)
-        result = mesh_electrostatics(some.positions, some.cell[0], some.multipoles, settings, ranks, training)
-        found.append(Piece([i], result.energy[None], *result[1:]))
+            takes = takes_mesh(facts.counts[i], facts.cells[i], multipoles.order, settings)
+        (on_mesh if takes else direct).append(i)
+    if ranks is not None and ranks.size > 1:
+        found = [_on_ranks(i, positions, cell, multipoles, settings, ranks, training, facts) for i in on_mesh]
+    else:
+        found = _mesh_pieces(on_mesh, positions, cell, multipoles, settings, training, facts)
     sizes = [(facts.counts[i], grid_extent(facts.cells[i], settings.cutoff)[1]) for i in direct]
     # ranks have different numbers of atoms and must do the same
     groups = groups_of_like_size(sizes) if ranks is None else [[place] for place in range(len(direct))]
@@ -162,3 +163,45 @@ def _periodic_pieces(
         of_rows = periodic_electrostatics(rows.pad(some.positions), some.cell, padded, settings, cells, ranks, training)
         found.append(Piece(members, of_rows.energy, *(rows.atoms(values) for values in of_rows[1:])))
     return found
+
+
+def _mesh_pieces(
+    structures: list[int],
+    positions: Tensor,
+    cell: Tensor,
+    multipoles: Multipoles,
+    settings: ElectrostaticsSettings,
+    training: bool,
+    facts: Facts,
+) -> list[Piece]:
+    """Sums on meshes, those of one mesh together: its sizes follow from the structure's own cell alone."""
+    by_mesh: dict[Mesh, list[int]] = {}
+    for i in structures:
+        numbers = settings.sigma, settings.cutoff, multipoles.order, settings.mesh_tolerance
+        by_mesh.setdefault(mesh_of_cell(facts.cells[i], *numbers), []).append(i)
+    found = []
+    for mesh, alike in by_mesh.items():
+        for group in groups_on_mesh([facts.counts[i] for i in alike], mesh, positions.device):
+            members = [alike[place] for place in group]
+            some = take(members, facts, positions, cell, multipoles)
+            rows = Rows.of(some.counts, positions.device)
+            padded = rows.pad(some.positions), some.cell, rows.pad_moments(some.multipoles)
+            result = mesh_electrostatics(*padded, settings, None, training, mesh)
+            found.append(Piece(members, result.energy, *(rows.atoms(values) for values in result[1:])))
+    return found
+
+
+def _on_ranks(
+    structure: int,
+    positions: Tensor,
+    cell: Tensor,
+    multipoles: Multipoles,
+    settings: ElectrostaticsSettings,
+    ranks: Ranks,
+    training: bool,
+    facts: Facts,
+) -> Piece:
+    """The sum of one structure on a mesh that several ranks share out."""
+    some = take([structure], facts, positions, cell, multipoles)
+    result = mesh_electrostatics(some.positions, some.cell[0], some.multipoles, settings, ranks, training)
+    return Piece([structure], result.energy[None], *result[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,3 +38,33 @@ def mesh_frequencies(
         frequencies.append(n.to(device))
         influences.append(influence.to(device))
     return tuple(frequencies), tuple(influences)
+
+
+class MeshTables(NamedTuple):
+    """What |k|² and the splines' influence are made of, for every cell with a mesh of the same sizes.
+
+    Attributes:
+        coefficients: (9, 3·n₁·n₂) from the metric M of a cell, |k|² = n·M n, to what multiplies `powers`.
+        powers: (3, n₃/2 + 1) 1, n₃ and n₃².
+        in_plane: (n₁, n₂, 1) influence along the first two axes.
+        along_third: (n₃/2 + 1,) likewise.
+    """
+
+    coefficients: Tensor
+    powers: Tensor
+    in_plane: Tensor
+    along_third: Tensor
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def mesh_tables(sizes: tuple[int, int, int], spline: int, device: torch.device) -> MeshTables:
+    """Those of a mesh, in the order of the half-complex transform."""
+    (n_1, n_2, n_3), (w_1, w_2, w_3) = mesh_frequencies(sizes, spline, torch.device("cpu"))
+    first, second = n_1[:, None], n_2
+    table = torch.zeros(3, 3, len(n_1), len(n_2), 3, dtype=torch.float64)
+    table[0, 0, ..., 0], table[1, 1, ..., 0], table[0, 1, ..., 0] = first**2, second**2, 2.0 * first * second
+    table[0, 2, ..., 1], table[1, 2, ..., 1], table[2, 2, ..., 2] = 2.0 * first, 2.0 * second, 1.0
+    powers = torch.stack([torch.ones_like(n_3), n_3, n_3**2])
+    tables = (table.view(9, -1), powers, (w_1[:, None] * w_2)[:, :, None], w_3)
+    return MeshTables(*(one.to(device) for one in tables))

@@ -6,21 +6,23 @@ Spread, transform, multiply by the kernel, transform back, gather. `solver.py` c
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.lattice import determinant
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.electrostatics.parallel.routes import Routes
-from les_plugins.electrostatics.periodic.influence import mesh_frequencies, within
+from les_plugins.electrostatics.periodic.influence import mesh_tables, within
 from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
 from les_plugins.electrostatics.periodic.reciprocal import proper_lattice
 from les_plugins.electrostatics.periodic.reciprocal_energy import ReciprocalResult, reciprocal_energy
 from les_plugins.electrostatics.periodic.slabs import SlabFilter, SlabMesh, Waves
-from les_plugins.electrostatics.periodic.splines import Mesh
+from les_plugins.electrostatics.periodic.splines import AXES, Mesh
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 
 
@@ -31,16 +33,19 @@ def mesh_electrostatics(
     settings: ElectrostaticsSettings,
     ranks: Ranks | None = None,
     training: bool = False,
+    mesh: Mesh | None = None,
 ) -> ReciprocalResult:
-    """Energy and local fields of the permanent moments of one periodic structure.
+    """Energy and local fields of the permanent moments of a periodic structure, or of G with meshes of the same sizes.
 
     Args:
-        positions: (n, 3) Å, float64.
-        cell: (3, 3) Å, rows are lattice vectors; any handedness.
-        multipoles: moments of the n atoms.
+        positions: (n, 3) Å, float64; or (G, n, 3).
+        cell: (3, 3) Å, rows are lattice vectors; any handedness; or (G, 3, 3).
+        multipoles: moments of the atoms, (n, …) or (G, n, …); zero for rows that are no atoms.
         settings: of the sums; the tolerance of the mesh is against the direct sum.
-        ranks: the structure's other atoms are on the other ranks of this group, which share the mesh out in slabs.
+        ranks: the other atoms of the structure, which is one, are on the other ranks of this group, which share the
+            mesh out in slabs.
         training: see `reciprocal_energy`.
+        mesh: of every structure; None, of one structure: `mesh_of` its cell.
 
     Returns:
         As `reciprocal_energy`. All derivatives are those of the energy on the mesh, to rounding.
@@ -52,8 +57,9 @@ def mesh_electrostatics(
     120, 73 (2004), without their real-space part: the smearing is the physics here.
     """
     sigma, cutoff = settings.sigma, settings.cutoff
-    mesh = mesh_of(proper_lattice(cell), sigma, cutoff, multipoles.order, settings.mesh_tolerance)
-    inverse = torch.linalg.inv(cell)
+    if mesh is None:
+        mesh = mesh_of(proper_lattice(cell), sigma, cutoff, multipoles.order, settings.mesh_tolerance)
+    inverse = torch.linalg.inv_ex(cell).inverse  # without waiting for whether there is one, which is known
     if ranks is None or ranks.size == 1:
         mesh_filter = _MeshFilter(_kernel(cell, inverse, mesh, sigma, cutoff))
         return reciprocal_energy(positions, multipoles, inverse, mesh, mesh_filter, settings, None, training)
@@ -67,26 +73,29 @@ def mesh_electrostatics(
 
 
 def squared_lengths(inverse: Tensor, mesh: Mesh) -> Tensor:
-    """(n₁, n₂, n₃/2 + 1) Å⁻²: |k|² in the order of the half-complex transform, from the inverse of the cell, (3, 3)."""
-    (n_1, n_2, n_3), _ = mesh_frequencies(mesh.sizes, mesh.spline, inverse.device)
-    metric = (2.0 * math.pi) ** 2 * inverse.T @ inverse
-    plane = (
-        (metric[0, 0] * n_1.square())[:, None] + metric[1, 1] * n_2.square() + (2.0 * metric[0, 1] * n_1)[:, None] * n_2
-    )
-    slope = 2.0 * ((metric[0, 2] * n_1)[:, None] + metric[1, 2] * n_2)
-    return plane[:, :, None] + slope[:, :, None] * n_3 + metric[2, 2] * n_3.square()
+    """(…, n₁, n₂, n₃/2 + 1) Å⁻²: |k|² in the order of the half-complex transform, from inverses of cells (…, 3, 3)."""
+    tables = mesh_tables(mesh.sizes, mesh.spline, inverse.device)
+    metric = (2.0 * math.pi) ** 2 * (inverse.mT @ inverse)
+    in_plane = (metric.flatten(-2) @ tables.coefficients).unflatten(-1, (-1, 3))
+    squares: Tensor = (in_plane @ tables.powers).unflatten(-2, mesh.sizes[:2])
+    return squares
 
 
 def _kernel(cell: Tensor, inverse: Tensor, mesh: Mesh, sigma: float, cutoff: float) -> Tensor:
-    """(n₁, n₂, n₃/2 + 1): (C / V) exp(−σ²k²/2)/k² times the splines' influence; zero at k = 0 and beyond the cutoff."""
-    _, (w_1, w_2, w_3) = mesh_frequencies(mesh.sizes, mesh.spline, cell.device)
+    """(…, n₁, n₂, n₃/2 + 1): (C / V) exp(−σ²k²/2)/k² times the splines' influence.
+
+    Zero at k = 0 and beyond the cutoff.
+    """
+    tables = mesh_tables(mesh.sizes, mesh.spline, cell.device)
     k_squared = squared_lengths(inverse, mesh)
-    inside = within(k_squared, cutoff)
-    inside[0, 0, 0] = False
-    safe = torch.where(inside, k_squared, 1.0)
-    influence = (w_1[:, None] * w_2)[:, :, None] * w_3
-    volume = torch.linalg.det(cell).abs()
-    return smeared_coulomb_kernel(safe, volume, sigma) * (influence * inside)
+    inside = within(k_squared, cutoff) & (k_squared > 0.0)
+    kernel = smeared_coulomb_kernel(torch.where(inside, k_squared, 1.0), _volume(cell), sigma)
+    return kernel * torch.where(inside, tables.in_plane * tables.along_third, 0.0)
+
+
+def _volume(cell: Tensor) -> Tensor:
+    """(…, 1, 1, 1) Å³."""
+    return determinant(cell).abs()[..., None, None, None]
 
 
 class _MeshFilter(NamedTuple):
@@ -130,11 +139,9 @@ class _CrossSpectrum(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(a, b)
-        first = torch.view_as_real(torch.fft.rfftn(a))
-        second = first if a is b else torch.view_as_real(torch.fft.rfftn(b))
-        counts = torch.full((a.shape[2] // 2 + 1,), 4.0, dtype=a.dtype, device=a.device)
-        counts[0] = 2.0
-        return (first * second).sum(-1).mul_(counts)
+        first = torch.view_as_real(torch.fft.rfftn(a, dim=AXES))
+        second = first if a is b else torch.view_as_real(torch.fft.rfftn(b, dim=AXES))
+        return (first * second).sum(-1).mul_(_counts(first.shape[-2], a.device))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -147,6 +154,15 @@ class _CrossSpectrum(torch.autograd.Function):
 
 
 def _convolve(density: Tensor, kernel: Tensor) -> Tensor:
-    spectrum = torch.fft.rfftn(density).mul_(2.0 * kernel)
-    potential: Tensor = torch.fft.irfftn(spectrum, s=density.shape, norm="forward")
+    spectrum = torch.fft.rfftn(density, dim=AXES).mul_(2.0 * kernel)
+    potential: Tensor = torch.fft.irfftn(spectrum, s=density.shape[-3:], dim=AXES, norm="forward")
     return potential
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # it outlives the call that needed it first
+def _counts(width: int, device: torch.device) -> Tensor:
+    """Of the frequencies along the third axis: 4, and 2 at zero, which has both of ±k beside it."""
+    counts = torch.full((width,), 4.0, dtype=torch.float64)
+    counts[0] = 2.0
+    return counts.to(device)

@@ -46,12 +46,19 @@ def mesh_of(
     Raises:
         GeometryError: the cell needs more than MOST_MESH_POINTS.
     """
-    mesh = _mesh(vectors, sigma, cutoff, order, tolerance, spline or SPLINE_ORDER[order])
+    return mesh_of_cell(tuple(vectors.flatten().tolist()), sigma, cutoff, order, tolerance, spline)
+
+
+def mesh_of_cell(
+    cell: Cell, sigma: float, cutoff: float, order: int, tolerance: float, spline: int | None = None
+) -> Mesh:
+    """The same of nine numbers, the lattice vectors one after the other, Å."""
+    mesh = _mesh(cell, sigma, cutoff, order, tolerance, spline or SPLINE_ORDER[order])
     points = math.prod(map(float, mesh.sizes))
     if points > MOST_MESH_POINTS:
         sizes = " × ".join(f"{float(size):.4g}" for size in mesh.sizes)
         raise GeometryError(
-            f"the cell {vectors.tolist()} needs a mesh of {sizes} = {points:.3g} points at mesh_tolerance = "
+            f"the cell {_rows(cell)} needs a mesh of {sizes} = {points:.3g} points at mesh_tolerance = "
             f"{tolerance:g}; allowed: {MOST_MESH_POINTS}. Use a larger mesh_tolerance, a reduced "
             "cell, or an open boundary for an isolated molecule"
         )
@@ -76,8 +83,7 @@ def mesh_is_faster(n_atoms: int, cell: Cell, sigma: float, cutoff: float, order:
     direct = n_atoms * volume_of(cell) * cutoff**3 / (12.0 * math.pi**2)  # half of k-space
     if direct < CROSSOVER * n_atoms * SPLINE_ORDER[order] ** 3:
         return False
-    vectors = torch.tensor(cell, dtype=torch.float64).view(3, 3)
-    mesh = _mesh(vectors, sigma, cutoff, order, tolerance, SPLINE_ORDER[order])
+    mesh = _mesh(cell, sigma, cutoff, order, tolerance, SPLINE_ORDER[order])
     points = math.prod(mesh.sizes)
     return points <= MOST_MESH_POINTS and direct > CROSSOVER * (n_atoms * mesh.spline**3 + MESH_POINT_COST * points)
 
@@ -128,12 +134,14 @@ def estimated_error(
     return float(((weight * squared).mean() / weight.mean()).sqrt())
 
 
-def _mesh(vectors: Tensor, sigma: float, cutoff: float, order: int, tolerance: float, spline: int) -> Mesh:
-    lengths = torch.linalg.norm(vectors, dim=1)
-    stretch = lengths * torch.linalg.norm(torch.linalg.inv(vectors), dim=0)
-    sizes = []
-    for length, factor in zip(lengths.tolist(), stretch.tolist(), strict=True):
-        rounded = 1.1 ** math.ceil(math.log(factor) / math.log(1.1) - 1e-6)  # few values: each costs milliseconds once
+@lru_cache(maxsize=1024)
+def _mesh(cell: Cell, sigma: float, cutoff: float, order: int, tolerance: float, spline: int) -> Mesh:
+    sizes, rows, volume = [], _rows(cell), volume_of(cell)
+    for axis, vector in enumerate(rows):
+        (a, b, c), (d, e, f) = rows[axis - 2], rows[axis - 1]
+        length = math.hypot(*vector)
+        stretch = length * math.hypot(b * f - c * e, c * d - a * f, a * e - b * d) / volume
+        rounded = 1.1 ** math.ceil(math.log(stretch) / math.log(1.1) - 1e-6)  # few values: each costs milliseconds once
         spacing = mesh_spacing(sigma, cutoff, order, spline, rounded, tolerance)
         sizes.append(max(spline, math.ceil(length / spacing)))
     if math.prod(sizes) <= MOST_MESH_POINTS:  # products of small primes are far apart among large numbers
@@ -152,3 +160,7 @@ def _transformable(size: int) -> int:
         if rest == 1:
             return size
         size += 1
+
+
+def _rows(cell: Cell) -> list[list[float]]:
+    return [list(cell[row : row + 3]) for row in (0, 3, 6)]

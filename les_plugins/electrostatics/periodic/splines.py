@@ -7,6 +7,7 @@ their derivatives, are one small matrix product. A charge is p³ weights on the 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -14,10 +15,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.periodic.structure_factor import cubic
+from les_plugins.electrostatics.periodic.structure_factor import exponents
 
-#: Bytes of the patches of one chunk of atoms: small enough for the processor's cache, and larger on an accelerator.
-PATCH_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+#: Bytes of the patches of one chunk of atoms: small enough for the processor's cache …
+PATCH_BYTES = 2 << 20
+#: … and larger on an accelerator, where every operator has its price.
+DEVICE_PATCH_BYTES = 256 << 20
+#: Of a mesh, the last ones of meshes of several structures.
+AXES = (-3, -2, -1)
 
 
 @dataclass(frozen=True)
@@ -31,50 +36,46 @@ class Mesh:
         """Density on the mesh of point moments: what `gather` is the transpose of.
 
         Args:
-            fractional: (N, 3) fractional coordinates in [0, 1].
-            moments: (N, M) coefficient of every fractional derivative of `exponents(order)`.
+            fractional: (…, n, 3) fractional coordinates in [0, 1]; structures in a first axis have a mesh each.
+            moments: (…, n, M) coefficient of every fractional derivative of `exponents(order)`.
             order: highest rank of the moments.
 
         Returns:
-            (sizes), shifted by the same few points for all atoms, which a convolution does not see.
+            (…, sizes), shifted by the same few points for all atoms, which a convolution does not see.
         """
-        p, (_, second, third) = self.spline, self._padded
-        mesh = moments.new_zeros(math.prod(self._padded))
-        corner = torch.arange(p, device=mesh.device)
-        offsets = ((corner[:, None, None] * second + corner[:, None]) * third + corner).flatten()
-        cube = moments.new_zeros(len(moments), (order + 1) ** 3)
-        cube[:, list(cubic(order))] = moments
-        cube = cube.view(-1, order + 1, order + 1, order + 1)
-        for atoms in self._chunks(fractional):
-            start, (first, along_second, along_third) = self._weights(fractional[atoms], order)
-            moment, plane = cube[atoms], moments.new_empty(len(start), order + 1, p, p)
-            for rank in range(order + 1):
-                few = order + 1 - rank
-                line = torch.bmm(moment[:, rank, :few, :few], along_third[:, :few])
-                plane[:, rank] = torch.bmm(along_second[:, :few].transpose(1, 2), line)
-            patch = torch.bmm(first.transpose(1, 2), plane.flatten(2))
+        p, degrees, leading = self.spline, order + 1, fractional.shape[:-2]
+        mesh = moments.new_zeros(math.prod(leading) * math.prod(self._padded))
+        offsets, places = _offsets(self._padded, p, mesh.device), _places(order, mesh.device)
+        rows = moments.flatten(0, -2)
+        cubes = moments.new_zeros(len(rows), degrees**3).index_copy_(1, places, rows)
+        for atoms, start, (first, along_second, along_third) in self._patches(fractional, order):
+            n = len(start)
+            line = torch.bmm(cubes[atoms].view(n, degrees**2, degrees), along_third)
+            plane = torch.bmm(along_second.mT, line.view(n, degrees, degrees * p)).view(n, p, degrees, p)
+            patch = torch.bmm(first.mT, plane.transpose(1, 2).flatten(2))
             mesh.scatter_add_(0, (start[:, None] + offsets).flatten(), patch.flatten())
-        return self._folded(mesh.view(self._padded))
+        return self._folded(mesh.view(*leading, *self._padded))
 
     def gather(self, fractional: Tensor, values: Tensor, order: int) -> Tensor:
-        """(N, M): every fractional derivative of `exponents(order)` at the atoms, of the splines with given values."""
-        p, (_, second, third) = self.spline, self._padded
-        padded = self._unfolded(values)
+        """(…, n, M): every fractional derivative of `exponents(order)` at the atoms, of the splines with given values.
+
+        Args:
+            fractional: (…, n, 3), as for `spread`.
+            values: (…, sizes).
+            order: highest rank of the derivatives.
+        """
+        p, degrees, (_, second, third) = self.spline, order + 1, self._padded
+        places, padded = _places(order, values.device), self._unfolded(values)
         # every patch as one row of an overlapping view: no index of its points is ever made
-        along = self._starts
-        last = ((along[0] - 1) * second + along[1] - 1) * third + along[2]
+        last = padded.numel() - (p - 1) * ((second + 1) * third + 1)
         patches = padded.as_strided((last, p, p, p), (1, second * third, third, 1))
-        cube = values.new_empty(len(fractional), order + 1, order + 1, order + 1)
-        for atoms in self._chunks(fractional):
-            start, (first, along_second, along_third) = self._weights(fractional[atoms], order)
-            plane = torch.bmm(first, patches.index_select(0, start).flatten(2)).view(len(start), order + 1, p, p)
-            local = values.new_zeros(len(start), order + 1, order + 1, order + 1)
-            for rank in range(order + 1):
-                few = order + 1 - rank
-                line = torch.bmm(along_second[:, :few], plane[:, rank])
-                local[:, rank, :few, :few] = torch.bmm(line, along_third[:, :few].transpose(1, 2))
-            cube[atoms] = local
-        return cube.flatten(1)[:, list(cubic(order))]
+        local = values.new_empty(fractional.shape[:-1].numel(), len(places))
+        for atoms, start, (first, along_second, along_third) in self._patches(fractional, order):
+            n, patch = len(start), patches.index_select(0, start)
+            line = torch.bmm(torch.bmm(first, patch.flatten(2)).view(n, degrees * p, p), along_third.mT)
+            cube = torch.bmm(along_second, line.view(n, degrees, p, degrees).transpose(1, 2).flatten(2))
+            local[atoms] = cube.view(n, degrees**3).index_select(1, places)
+        return local.view(*fractional.shape[:-1], len(places))
 
     @property
     def _padded(self) -> tuple[int, int, int]:
@@ -91,32 +92,41 @@ class Mesh:
         """Where patches begin along the first axis of the padded mesh, by their first plane."""
         return corner
 
-    def _chunks(self, fractional: Tensor) -> tuple[Tensor, ...]:
-        """Indices of the atoms, by neighbourhood: a chunk finds its part of the mesh in the processor's cache."""
-        size = max(16, PATCH_BYTES.get(fractional.device.type, 2 << 20) // (8 * self.spline**3))
-        across = [points // self.spline + 1 for points in self.sizes]
-        first, second, third = (fractional * (fractional.new_tensor(self.sizes) / self.spline)).long().unbind(1)
-        neighbourhood = (first * across[1] + second) * across[2] + third
-        chunks: tuple[Tensor, ...] = torch.argsort(neighbourhood).split(size)
-        return chunks
+    def _patches(self, fractional: Tensor, order: int) -> Iterator[tuple[Tensor | slice, Tensor, Tensor]]:
+        """Chunks of atoms: which they are; where each one's patch begins in the flat padded meshes, (n,).
 
-    def _weights(self, fractional: Tensor, order: int) -> tuple[Tensor, Tensor]:
-        """Place of each atom's patch in the flat padded mesh, (n,), and its weights with derivatives, (3, n, D, p)."""
+        And its weights along each axis, with their derivatives, (3, n, D, p).
+        """
         table = _table(self.sizes, self.spline, order, fractional.device)
-        sizes = torch.tensor(self.sizes, dtype=fractional.dtype, device=fractional.device)
-        place = fractional * sizes
-        corner = torch.minimum(place.floor(), sizes - 1.0).clamp(min=0.0)
-        inside = (place - corner - 0.5).T  # (3, n) in [−½, ½]
-        powers = [torch.ones_like(inside)]
-        for _ in range(self.spline - 1):
-            powers.append(powers[-1] * inside)
-        weights = torch.bmm(torch.stack(powers, 2), table).view(3, len(fractional), order + 1, self.spline)
+        sizes, last = _ends(self.sizes, fractional.device)
+        place = fractional.reshape(-1, 3) * sizes
+        corner = torch.minimum(place.floor(), last).clamp(min=0.0)
+        inside = (place - corner - 0.5).T  # (3, N) in [−½, ½]
         first, second, third = corner.long().unbind(1)
-        return (self._first_start(first) * self._padded[1] + second) * self._padded[2] + third, weights
+        first = self._first_start(first)
+        if fractional.dim() > 2:
+            first = first + _meshes(*fractional.shape[:2], self._padded[0], fractional.device)
+        start = (first * self._padded[1] + second) * self._padded[2] + third
+        for atoms in self._chunks(first, second, third):
+            weights = torch.bmm(torch.linalg.vander(inside[:, atoms], N=self.spline), table)
+            yield atoms, start[atoms], weights.unflatten(2, (order + 1, self.spline))
+
+    def _chunks(self, first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor | slice, ...]:
+        """Indices of the atoms by neighbourhood of their patches' first points (N,) along each axis.
+
+        A chunk finds its part of the mesh in the processor's cache.
+        """
+        size = max(16, (PATCH_BYTES if first.is_cpu else DEVICE_PATCH_BYTES) // (8 * self.spline**3))
+        if len(first) <= size:
+            return (slice(None),)
+        across = [points // self.spline + 1 for points in self._padded]
+        along = [corner // self.spline for corner in (first, second, third)]
+        chunks: tuple[Tensor, ...] = torch.argsort((along[0] * across[1] + along[1]) * across[2] + along[2]).split(size)
+        return chunks
 
     def _folded(self, padded: Tensor) -> Tensor:
         """The periodic mesh: what lies beyond its end is added at its beginning."""
-        for axis, size in enumerate(self.sizes):
+        for axis, size in zip(AXES, self.sizes, strict=True):
             beyond = padded.narrow(axis, size, self.spline - 1)
             padded = padded.narrow(axis, 0, size)
             padded.narrow(axis, 0, self.spline - 1).add_(beyond)
@@ -124,18 +134,51 @@ class Mesh:
 
     def _unfolded(self, values: Tensor) -> Tensor:
         """The padded mesh: its beginning repeated beyond its end."""
-        padded = values.new_empty(self._padded)
-        padded[tuple(slice(size) for size in self.sizes)] = values
-        for axis, size in reversed(list(enumerate(self.sizes))):
+        padded = values.new_empty(*values.shape[:-3], *self._padded)
+        first, second, third = self.sizes
+        padded[..., :first, :second, :third] = values
+        for axis, size in zip(reversed(AXES), reversed(self.sizes), strict=True):
             block = padded
-            for other in range(axis):
-                block = block.narrow(other, 0, self.sizes[other])
+            for before, its_size in zip(AXES[: AXES.index(axis)], self.sizes, strict=False):
+                block = block.narrow(before, 0, its_size)
             block.narrow(axis, size, self.spline - 1).copy_(block.narrow(axis, 0, self.spline - 1))
         return padded
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # the table outlives the call that needed it first
+@torch.inference_mode(False)  # these outlive the call that needed them first
+def _offsets(padded: tuple[int, int, int], spline: int, device: torch.device) -> Tensor:
+    """(p³,): the points of a patch after its first one."""
+    corner = torch.arange(spline)
+    offsets = (corner[:, None, None] * padded[1] + corner[:, None]) * padded[2] + corner
+    return offsets.flatten().to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _ends(sizes: tuple[int, int, int], device: torch.device) -> Tensor:
+    """(2, 3): number of points along each axis, and of the last one."""
+    ends = torch.tensor(sizes, dtype=torch.float64)
+    return torch.stack([ends, ends - 1.0]).to(device)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _meshes(n_structures: int, n_atoms: int, planes: int, device: torch.device) -> Tensor:
+    """(G·n,): planes of the meshes before the one of each atom's structure."""
+    return (planes * torch.arange(n_structures)).repeat_interleave(n_atoms).to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _places(order: int, device: torch.device) -> Tensor:
+    """(M,): where the derivative (p, q, r) is in a flattened cube of q, p and r."""
+    degrees = order + 1
+    return torch.tensor([(q * degrees + p) * degrees + r for p, q, r in exponents(order)]).to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _table(sizes: tuple[int, int, int], spline: int, order: int, device: torch.device) -> Tensor:
     """(3, p, (order + 1)·p): from powers of the place in a grid interval to weights and derivatives along each axis."""
     pieces = torch.zeros(order + 1, spline, spline, dtype=torch.float64)  # derivative, point, power
