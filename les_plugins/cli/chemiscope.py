@@ -45,5 +45,6 @@ def chemiscope(
         data = dataset(calculator, progress(frames, len(frames), "frames"), f"{Path(model).name}: {file.name}", born)
     write_page(output, data, embed=not beside)
     Console(highlight=False, soft_wrap=True).print(
-        f"wrote {output}: {len(frames)} frames, {sum(map(len, frames))} atoms, {output.stat().st_size / 1e6:.1f} MB"
+        f"wrote {output}: {len(frames)} frame{'s' * (len(frames) > 1)}, {sum(map(len, frames))} atoms, "
+        f"{output.stat().st_size / 1e6:.2g} MB"
     )

@@ -358,8 +358,10 @@ def write_report(
         return
     console = Console(highlight=False, soft_wrap=True)
     facts = _facts(groups)
+    number = len(facts["trajectories"])
     console.print(
-        f"{len(facts['trajectories'])} trajectories, {facts['duration_ps']:.3g} ps at {facts['temperature_K']:.0f} K; "
+        f"{number} trajector{'ies' if number > 1 else 'y'}, {facts['duration_ps']:.3g} ps at "
+        f"{facts['temperature_K']:.0f} K; "
         f"{notes['blocks']} blocks of {notes['block_fs'] / 1000:.3g} ps, segments of {notes['segment_fs'] / 1000:.3g} "
         f"ps ({notes['window']}), Nyquist {notes['nyquist_cm-1']:.0f} cm⁻¹"
     )
