@@ -112,7 +112,7 @@ def test_the_command_writes_a_page(
     monkeypatch.setattr(command_module, "open_model", lambda *given, **named: (Tensors(), {}))
     done = les_plugins_command("chemiscope", "toy", source, "-o", page, "--beside")
     assert done.code == 0, done.errors
-    assert "1 frames, 3 atoms" in done.output
+    assert "1 frame, 3 atoms" in done.output
     assert page.is_file()
     done = les_plugins_command("chemiscope", "toy", source, "-o", tmp_path / "out.png")
     assert done.code != 0
