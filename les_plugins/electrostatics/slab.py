@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.lattice import determinant
 from les_plugins.electrostatics.local import LocalFields, contract
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.errors import GeometryError
@@ -41,9 +40,10 @@ class SlabGeometry(NamedTuple):
         cells: its values, nine numbers of each slab.
         in_plane: (G, 2, 3) which rows of the cell are the periodic ones, once for each component.
         normal: (G, 3) unit vectors.
+        area: (G, 1) Å² of the plane's vectors.
         height: (G, n) Å of the atoms above the middle.
-        length: (G,) of the cell along the normal, Å; without a graph, for the energy does not depend on it.
-        extent: (G,) of the atoms along the normal, Å; likewise.
+        length: (G, 1) of the cell along the normal, Å; without a graph, for the energy does not depend on it.
+        extent: (G, 1) of the atoms along the normal, Å; likewise.
         reach: largest index of a wave of the copies along the two periodic axes, of all slabs.
     """
 
@@ -51,6 +51,7 @@ class SlabGeometry(NamedTuple):
     cells: list[tuple[float, ...]]
     in_plane: Tensor
     normal: Tensor
+    area: Tensor
     height: Tensor
     length: Tensor
     extent: Tensor
@@ -83,7 +84,8 @@ def slab_geometry(
     plane = torch.gather(cell, 1, places)
     first, second = plane.unbind(1)
     normal = torch.linalg.cross(first, second)
-    normal = normal / normal.square().sum(1, keepdim=True).sqrt()
+    area = normal.square().sum(1, keepdim=True).sqrt()
+    normal = normal / area
     along = torch.bmm(positions, normal[:, :, None])[:, :, 0]
     if mask is not None:
         along = torch.where(mask, along, along[:, :1])
@@ -103,11 +105,11 @@ def slab_geometry(
         for place in range(2):
             bound = math.floor(largest * math.hypot(*row[3 * place : 3 * place + 3]) / (2.0 * math.pi))
             reach[place] = max(reach[place], bound)
-    both = torch.tensor([lengths, extents], dtype=cell.dtype).to(cell.device)
+    both = torch.tensor([lengths, extents], dtype=cell.dtype)[:, :, None].to(cell.device)
     length_of, extent_of = both.unbind()
     height = along - 0.5 * (low + high)
-    slab_cell = torch.cat([plane, (length_of[:, None] * normal)[:, None]], 1).gather(1, order)
-    return SlabGeometry(slab_cell, cells, places, normal, height, length_of, extent_of, (reach[0], reach[1]))
+    slab_cell = torch.cat([plane, (length_of * normal)[:, None]], 1).gather(1, order)
+    return SlabGeometry(slab_cell, cells, places, normal, area, height, length_of, extent_of, (reach[0], reach[1]))
 
 
 def slab_excess(
@@ -151,7 +153,7 @@ def slab_excess_matrix(positions: Tensor, slab: SlabGeometry, moments: slice, si
     slopes = [zero, normal, 2.0 * z * normal]
     parts = [torch.cat(both, 2)[..., moments].flatten(1) for both in zip(powers, slopes, strict=True)]
     one, first, second = (part[:, :, None] for part in parts)
-    constant = (sigma**2 + slab.length**2 / 6.0)[:, None, None]
+    constant = (sigma**2 + slab.length**2 / 6.0)[:, :, None]
     left = torch.cat([second + constant * one, -2.0 * first, one], 2)
     right = torch.cat([one, first, second], 2)
     return copies - torch.bmm(_parabola_factor(slab)[:, :, None] * left, right.mT)
@@ -186,17 +188,19 @@ def _parabola(slab: SlabGeometry, multipoles: Multipoles, sigma: float) -> Local
     """
     factor = _parabola_factor(slab)
     z, charge = slab.height, multipoles.charge
-    moment, square = charge * z, charge * z * z
+    moment = charge * z
+    square = moment * z
     if multipoles.dipole is not None:
         upright = torch.bmm(multipoles.dipole, slab.normal[:, :, None])[:, :, 0]
-        moment, square = moment + upright, square + 2.0 * upright * z
-    outer = slab.normal[:, None, :, None] * slab.normal[:, None, None, :]  # (G, 1, 3, 3)
+        moment, square = moment + upright, torch.addcmul(square, upright, z, value=2.0)
     if multipoles.quadrupole is not None:
+        outer = slab.normal[:, None, :, None] * slab.normal[:, None, None, :]  # (G, 1, 3, 3)
         square = square + (multipoles.quadrupole * outer).sum((-2, -1))
-    net, total = charge.sum(1, keepdim=True), moment.sum(1, keepdim=True)
-    constant = net * (sigma**2 + slab.length**2 / 6.0)[:, None] + square.sum(1, keepdim=True)
-    potential = factor * (net * z * z - 2.0 * total * z + constant)
-    gradient = (2.0 * factor * (net * z - total))[:, :, None] * slab.normal[:, None]
+    net, total, squares = torch.stack([charge, moment, square]).sum(2, keepdim=True).unbind()
+    constant = squares + net * (sigma**2 + slab.length**2 / 6.0)
+    slope = net * z - total
+    potential = factor * ((slope - total) * z + constant)
+    gradient = (2.0 * factor * slope)[:, :, None] * slab.normal[:, None]
     second = None
     if multipoles.quadrupole is not None:
         second = ((2.0 * factor * net)[:, :, None, None] * outer).expand(-1, z.shape[1], -1, -1)
@@ -205,7 +209,7 @@ def _parabola(slab: SlabGeometry, multipoles: Multipoles, sigma: float) -> Local
 
 def _parabola_factor(slab: SlabGeometry) -> Tensor:
     """(G, 1) V/(e·Å²)."""
-    return (-2.0 * math.pi * COULOMB_CONSTANT / determinant(slab.cell).abs())[:, None]
+    return (-2.0 * math.pi * COULOMB_CONSTANT) / (slab.area * slab.length)
 
 
 def _copies(positions: Tensor, slab: SlabGeometry, multipoles: Multipoles) -> LocalFields:
@@ -229,37 +233,40 @@ def _copies(positions: Tensor, slab: SlabGeometry, multipoles: Multipoles) -> Lo
 
 def _decaying_waves(positions: Tensor, slab: SlabGeometry) -> tuple[Tensor, Tensor, Tensor]:
     """Waves of both signs at the atoms (G, n, 2H), their gradients over their values (G, 2H, 3), weights (G, 2H)."""
-    half_plane, length, inside = _plane_waves(slab)
-    gap = (slab.length - slab.extent)[:, None]
-    area = (determinant(slab.cell).abs() / slab.length)[:, None]
-    decay = torch.exp(-length * gap) / (1.0 - torch.exp(-length * slab.length[:, None]))
+    index, sign = _plane_indices(slab.reach, positions.device)
+    dual = torch.linalg.inv_ex(slab.cell).inverse.mT.gather(1, slab.in_plane)
+    waves = _times_all(index, dual)
+    length = waves.square().sum(2).sqrt()
+    rate = length * sign
+    gap = slab.length - slab.extent
+    decay = torch.exp(-gap * length) / (1.0 - torch.exp(-slab.length * length))
+    inside = length.detach() <= DECAY / gap
     # 2 for the other half of the plane
-    weight = torch.where(inside, (4.0 * math.pi * COULOMB_CONSTANT / area) * decay / length, 0.0)
+    weight = torch.where(inside, (4.0 * math.pi * COULOMB_CONSTANT) * decay / (slab.area * length), 0.0)
 
-    waves, rate = half_plane.repeat(1, 2, 1), torch.cat([length, -length], 1)
-    lowest = 0.5 * slab.extent[:, None] * rate.abs()
-    magnitude = torch.exp(slab.height[:, :, None] * rate[:, None] - lowest[:, None])
+    lowest = (-0.5 * slab.extent * length)[:, None]
+    magnitude = torch.addcmul(lowest, slab.height[:, :, None], rate[:, None]).exp()
     values = torch.polar(magnitude, torch.bmm(positions, waves.mT))  # (G, n, 2H)
     gradient = torch.complex(rate[:, :, None] * slab.normal[:, None], waves)  # (G, 2H, 3): ∇ value = gradient · value
-    return values, gradient, weight.repeat(1, 2)
+    return values, gradient, weight
 
 
-def _plane_waves(slab: SlabGeometry) -> tuple[Tensor, Tensor, Tensor]:
-    """Half of the wave vectors of the plane, (G, H, 3) 1/Å, their lengths, and which copies reach across the gap."""
-    dual = 2.0 * math.pi * torch.linalg.inv_ex(slab.cell).inverse.mT
-    waves = _plane_indices(slab.reach, dual.device) @ dual.gather(1, slab.in_plane)
-    length = waves.square().sum(2).sqrt()
-    return waves, length, length.detach() <= (DECAY / (slab.length - slab.extent))[:, None]
+def _times_all(index: Tensor, dual: Tensor) -> Tensor:
+    """(G, 2H, 3): indices (2H, 2) times the reciprocal vectors (G, 2, 3) of every slab."""
+    flat: Tensor = index @ dual.transpose(0, 1).flatten(1)
+    return flat.view(len(index), len(dual), 3).transpose(0, 1)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _plane_indices(reach: tuple[int, int], device: torch.device) -> Tensor:
-    """(H, 2)."""
+def _plane_indices(reach: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """2π times the indices of half of the waves of the plane, once for each sign, (2H, 2); the signs, (2H,)."""
     first = torch.arange(0, reach[0] + 1, dtype=torch.float64)
     second = torch.arange(-reach[1], reach[1] + 1, dtype=torch.float64)
     index = torch.cartesian_prod(first, second)
-    return index[(index[:, 0] > 0) | (index[:, 1] > 0)].to(device)
+    index = 2.0 * math.pi * index[(index[:, 0] > 0) | (index[:, 1] > 0)]
+    sign = torch.ones(len(index), dtype=torch.float64)
+    return index.repeat(2, 1).to(device), torch.cat([sign, -sign]).to(device)
 
 
 def _amplitude(multipoles: Multipoles, gradient: Tensor) -> Tensor:

@@ -153,5 +153,5 @@ def test_operators_and_waits_of_energy_and_forces(
             torch.autograd.grad(result.energy.sum(), positions)
     assert there.waits <= waits
     if boundary == "slab":  # is two sums
-        operators = 800 if response == "one_shot" else 1400
+        operators = 650 if response == "one_shot" else 1300
     assert there.operators <= operators
