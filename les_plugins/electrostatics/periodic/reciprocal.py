@@ -27,8 +27,8 @@ from les_plugins.errors import GeometryError
 SMALLEST_RELATIVE_VOLUME = 1e-6
 #: A vector on the cutoff sphere belongs to it, however the rounding falls: |k| may exceed k_c by this fraction.
 ROUNDING = 1e-9
-#: Slabs of the grid are at least this thick and at most this many: thinner ones follow the sphere more closely.
-THINNEST_SLAB = 11
+#: Slabs of the grid are at most this thick, but for large grids: thin ones follow the sphere more closely.
+THICKEST_SLAB = 11
 MOST_SLABS = 8
 #: Nine numbers: the lattice vectors of a cell one after the other, Å.
 Cell = tuple[float, ...]
@@ -129,8 +129,9 @@ def grid_shape(cells: tuple[Cell, ...], cutoff: float) -> GridShape:
     axes = tuple(order for order, _ in each)
     longest = [max(extent[axis] for _, extent in each) for axis in range(3)]
     extent = (longest[0], longest[1], longest[2])
-    thickness = max(THINNEST_SLAB, math.ceil((extent[1] + 1) / MOST_SLABS))
-    if thickness > extent[1]:
+    n_slabs = min(math.ceil((extent[1] + 1) / THICKEST_SLAB), MOST_SLABS)
+    thickness = math.ceil((extent[1] + 1) / n_slabs)
+    if n_slabs == 1:
         box = Slab(extent[0] + 1, (0, extent[1] + 1), (-extent[2], extent[2] + 1), (0, 0))
         return GridShape(axes, extent, (_placed(box, 0),))
     vectors = torch.tensor(cells, dtype=torch.float64).view(-1, 3, 3)
@@ -276,7 +277,7 @@ class _Overlap(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(a, b)
-        even, odd = (a * b).sum((1, 3)), (a * _crossed(b)).sum((1, 3))
+        even, odd = _summed(a * b), _summed(a * _crossed(b))
         return 2.0 * torch.stack([even + odd, even - odd], 1)
 
     @staticmethod
@@ -287,6 +288,12 @@ class _Overlap(torch.autograd.Function):
         on_a = _Potential.apply(b, grad) if ctx.needs_input_grad[0] else None  # type: ignore[no-untyped-call]
         on_b = _Potential.apply(a, grad) if ctx.needs_input_grad[1] else None  # type: ignore[no-untyped-call]
         return on_a, on_b
+
+
+def _summed(products: Tensor) -> Tensor:
+    """(G, T) of (G, 2, T, 2): three additions take a tenth of the time of a sum over axes that are no neighbours."""
+    both = products[:, 0] + products[:, 1]
+    return both[..., 0] + both[..., 1]
 
 
 def _crossed(components: Tensor) -> Tensor:

@@ -85,12 +85,6 @@ def _raised(order: int, axis: int) -> tuple[int, ...]:
     return tuple(place[(p + step[0], q + step[1], r + step[2])] for p, q, r in exponents(order))
 
 
-@cache
-def cubic(order: int) -> tuple[int, ...]:
-    """Place of every derivative of exponents(order) in a flattened (order + 1)³ cube."""
-    return tuple((p * (order + 1) + q) * (order + 1) + r for p, q, r in exponents(order))
-
-
 def moments_to_grid(fractional: Tensor, moments: Tensor, grid: MomentTransform, order: int) -> Tensor:
     """Structure-factor components of point moments.
 
@@ -214,21 +208,18 @@ def _gather(fractional: Tensor, components: Tensor, grid: ReciprocalGrid, order:
     chunks, workspace = _chunks(fractional, grid, order)
     for structures, atoms in chunks:
         rows, second, third = _waves(_part(fractional, structures, atoms), grid, order)
-        local = third.new_zeros(len(third), degrees, degrees, third.shape[2]) if several else third
+        cubes = None
         for slab, matrix in zip(grid.slabs, matrices, strict=True):
             plane = _plane(slab, workspace, len(second), degrees)
             _product(rows[..., : 2 * slab.rows], _part(matrix, structures), _as_real(plane, rows, slab))
-            along_second = second[:, None, :, slice(*slab.second)].expand(-1, degrees, -1, -1).flatten(0, 1)
-            height, width_of_slab = along_second.shape[2], plane.shape[2]
-            by_order = plane.view(len(along_second), height, width_of_slab)
-            found = torch.bmm(along_second, by_order).view(len(second), degrees, degrees, width_of_slab)
-            if several:
-                local[..., _third(slab, grid)] += found
-            else:
-                local, third = found, third[..., _third(slab, grid)]
-        parts.append(torch.bmm(local.flatten(1, 2), third.mT).real)
-    cubes = (torch.cat(parts) if len(parts) > 1 else parts[0]).view(n_structures, width, degrees**3)
-    return cubes.to(fractional.dtype).index_select(2, _cubic_places(order, fractional.device))
+            line = torch.bmm(plane, third[..., _third(slab, grid)].mT).unflatten(1, (degrees, -1))
+            line = line.transpose(1, 2).flatten(2)  # (atoms, S, q·r)
+            along_second = second[..., slice(*slab.second)]
+            cubes = torch.bmm(along_second, line) if cubes is None else torch.baddbmm(cubes, along_second, line)
+        assert cubes is not None
+        parts.append(cubes.real)
+    cube = (torch.cat(parts) if len(parts) > 1 else parts[0]).reshape(n_structures, width, degrees**3)
+    return cube.to(fractional.dtype).index_select(2, _cubic_places(order, fractional.device))
 
 
 def _part(values: Tensor, structures: slice | None, atoms: slice | None = None) -> Tensor:
@@ -350,7 +341,9 @@ def _cube(order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _cubic_places(order: int, device: torch.device) -> Tensor:
-    return torch.tensor(cubic(order)).to(device)
+    """(M,): where the derivative (p, q, r) is in a flattened cube of q, p and r."""
+    degrees = order + 1
+    return torch.tensor([(q * degrees + p) * degrees + r for p, q, r in exponents(order)]).to(device)
 
 
 @lru_cache(maxsize=64)
