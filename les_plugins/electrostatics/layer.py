@@ -160,6 +160,7 @@ class LatentElectrostatics(torch.nn.Module):
         external_field: Tensor | None = None,
         periodic_field: str = "refuse",
         pair_softness: PairSoftness | None = None,
+        energy_scale: Tensor | None = None,
     ) -> ElectrostaticsResult:
         """Long-range energy, potential, field and total moments of a batch of structures.
 
@@ -179,6 +180,7 @@ class LatentElectrostatics(torch.nn.Module):
             pair_softness: of pairs of neighbours, in the place of `softness`; every edge in both directions. In a
                 process group `centre` counts this rank's atoms and `neighbor` those of all ranks, one rank after the
                 other.
+            energy_scale: () ≥ 0, by which the caller multiplies the energy. Read for the warning of a net charge alone.
 
         Returns:
             ElectrostaticsResult; computed in float64, returned in the dtype of `positions`.
@@ -210,15 +212,14 @@ class LatentElectrostatics(torch.nn.Module):
         coordinates, lattice, moments = positions.double(), cell.double(), multipoles.to(torch.float64)
         # read from the device once, for every sum of this call
         known = None if is_traced() or not len(cell) else facts_of(lattice, pbc, batch)
-        charge = self._neutralized(coordinates, lattice, pbc, batch, moments.charge, known)
+        charge = self._neutralized(coordinates, lattice, pbc, batch, moments.charge, known, energy_scale)
         moments = Multipoles(charge, moments.dipole, moments.quadrupole)  # torch 2.4 compiles no _replace
         if moments.charge.dim() == 2:
             if external_field is not None:
                 raise GeometryError("external_field with charge channels, shape (N, channels): give charge as (N,)")
             if softness is not None or polarizability is not None or pair_softness is not None:
                 raise GeometryError("charge channels, shape (N, channels), have no response: give charge as (N,)")
-            geometry = (coordinates, lattice, pbc, batch)
-            solver = self._solver_of(known)
+            geometry, solver = (coordinates, lattice, pbc, batch), self._solver_of(known)
             every = sum_channels([solver(*geometry, Multipoles(column)) for column in moments.charge.unbind(1)])
             energy = reduce_total(every.energy, self.ranks)
             values = [value.to(dtype) for value in (energy, *every[1:], moments.charge)]
@@ -230,17 +231,9 @@ class LatentElectrostatics(torch.nn.Module):
         flow = None if pair_softness is None else self._flow(pair_softness, batch, external_field)
         driving_potential, driving_field = potential, field
         if external_field is not None:
+            geometry, driving = (coordinates, lattice, pbc, batch), (potential, field)
             driving_potential, driving_field, work = in_external_field(
-                coordinates,
-                lattice,
-                pbc,
-                batch,
-                moments,
-                potential,
-                field,
-                softness,
-                external_field,
-                periodic_field,
+                *geometry, moments, *driving, softness, external_field, periodic_field
             )
             atomic = atomic + work
             energy = energy.index_add(0, batch, work)
@@ -319,18 +312,25 @@ class LatentElectrostatics(torch.nn.Module):
         return flow
 
     def _neutralized(
-        self, positions: Tensor, cell: Tensor, pbc: Tensor, batch: Tensor, charge: Tensor, facts: Facts | None
+        self,
+        positions: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        batch: Tensor,
+        charge: Tensor,
+        facts: Facts | None,
+        scale: Tensor | None,
     ) -> Tensor:
         """The charges by `neutralize`; raises and warns where values can be looked at."""
-        settings = self.settings
-        if settings.neutralize == "refuse":
+        settings, neutralize = self.settings, self.settings.neutralize
+        if neutralize == "refuse":
             refuse_net_charge(charge, pbc, batch, self.ranks)
         periodic = None if facts is None else all(axes == 3 for axes in facts.axes)
-        charge = neutralized(charge, pbc, batch, settings.neutralize, self.ranks, periodic)
-        silent = self.training or self._warned or is_traced() or self.ranks is not None
-        limit = None if silent or settings.neutralize == "shift" else settings.net_charge_warning
-        if limit is not None and warn_of_net_charge(positions, cell, pbc, batch, charge, settings.sigma, limit):
-            self._warned = True
+        charge = neutralized(charge, pbc, batch, neutralize, self.ranks, periodic)
+        silent = self.training or self._warned or is_traced() or self.ranks is not None or neutralize == "shift"
+        if not silent and (limit := settings.net_charge_warning) is not None:
+            counted = charge if scale is None else scale.detach().sqrt() * charge
+            self._warned = warn_of_net_charge(positions, cell, pbc, batch, counted, settings.sigma, limit)
         return charge
 
     def _solver_of(self, facts: Facts | None) -> Solver:

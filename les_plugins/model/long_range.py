@@ -183,6 +183,7 @@ class LongRange(nn.Module):
             external_field=external_field,
             # a third party's layer may not know pairs; it is refused where they are asked for
             **({} if latent.pair_softness is None else {"pair_softness": latent.pair_softness}),
+            **self._energy_scale(coupling),
         )
         flow: Transfers | None = getattr(result, "flow", None)
         energy, atomic, charge, dipole = result.energy, result.atomic_energy, result.charge, result.dipole
@@ -296,6 +297,11 @@ class LongRange(nn.Module):
     def flip_gauge(self) -> None:
         """Change the common sign of all latent moments; energy and forces do not change."""
         self.gauge.neg_()
+
+    def _energy_scale(self, coupling: Tensor | None) -> dict[str, Tensor]:
+        """What the layer is told of the coupling: until it is trained, no net charge of the moments acts on an atom."""
+        own = isinstance(self.electrostatics, LatentElectrostatics)
+        return {} if coupling is None or not own else {"energy_scale": coupling}
 
     def _magnitude(self) -> Tensor | None:
         """|x| with slope 1 at zero: a coupling that starts there moves whichever way it is pushed, heads get gradients.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import Any
 
 import pytest
@@ -103,6 +105,32 @@ def test_forces_are_the_slope_of_the_energy_in_every_boundary(section: dict[str,
             positions[atom, 0] += step
             energies.append(float(evaluate(part, positions).energy.sum()))
         assert (energies[1] - energies[0]) / 2e-4 == pytest.approx(float(gradient[atom, 0]), rel=1e-6)  # theory 12
+
+
+def warned(part: LongRange) -> list[tuple[float, float]]:
+    """Net charge, e, and its energy, meV an atom, of every warning of an evaluation."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluate(part)
+    found = [re.search(r"net charge of (\S+) e, (\S+) meV an atom", str(each.message)) for each in caught]
+    return [(float(match[1]), float(match[2])) for match in found if match]
+
+
+@pytest.mark.parametrize("section", [{}, {"neutralize": "keep"}])
+def test_the_warning_is_of_the_net_charge_that_the_coupling_lets_act(section: dict[str, Any]) -> None:
+    part = model({"zero_init": True, **section})
+    coupling = part.coupling
+    assert isinstance(coupling, Tensor)
+    assert float(evaluate(part).energy.abs().max()) == 0.0
+    assert warned(part) == []
+    coupling.data.fill_(1e-6)  # of some 1000 meV an atom
+    assert warned(part) == []
+    coupling.data.fill_(-0.25)
+    ((charge, energy),), ((full_charge, full_energy),) = warned(part), warned(model(section))
+    # 0.25 of the energy, and the charges that have it; four and three digits are said
+    assert charge == pytest.approx(0.5 * full_charge, rel=1e-3)
+    assert energy == pytest.approx(0.25 * full_energy, rel=1e-2)
+    assert warned(part) == []  # once
 
 
 def test_sections_of_before_read_as_the_default_energy() -> None:
