@@ -20,7 +20,7 @@ from torch.utils.data import Subset
 
 from les_plugins.data.frames import label_names, structure_of
 from les_plugins.data.given_charge import bare_with_charge
-from les_plugins.data.training import TrainedLabel, check_training_labels
+from les_plugins.data.training import TrainedLabel, by_use, check_training_labels
 from les_plugins.errors import ConfigError, DataError, raising
 from les_plugins.hosting.substitution import substituted
 from les_plugins.precision import default_dtype
@@ -130,14 +130,6 @@ def read_datasets(
     }
 
 
-def by_file(sets: Sequence[HostFrames]) -> dict[Path, HostFrames]:
-    """Sets by the file that they come from, which may be one for two of them."""
-    files: dict[Path, HostFrames] = {}
-    for frames in sets:
-        files[frames.path if frames.path not in files else Path(f"{frames.path} (again)")] = frames
-    return files
-
-
 def check_frames(sets: Mapping[str, Sequence[HostFrames]], compared: Mapping[str, Compared]) -> None:
     """Look for every label that NequIP compares with, in every frame of the sets.
 
@@ -152,7 +144,8 @@ def check_frames(sets: Mapping[str, Sequence[HostFrames]], compared: Mapping[str
             for name, ignores_nan in compared[kind].items()
             if name in _QUANTITIES or not ignores_nan
         ]
-        check_training_labels(by_file(some), labels, lambda atoms, quantity: float(len(atoms) > 0))
+        files = by_use((each.path, each) for each in some)
+        check_training_labels(files, labels, lambda atoms, quantity: float(len(atoms) > 0))
 
 
 def check_charge_field(frames: HostFrames) -> None:

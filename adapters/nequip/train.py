@@ -18,7 +18,6 @@ from les_plugins.adapters.nequip.builder import PRETRAINED, TARGET, checkpoint_s
 from les_plugins.adapters.nequip.data import (
     Compared,
     HostFrames,
-    by_file,
     check_batches,
     check_charge_field,
     check_frames,
@@ -33,7 +32,7 @@ from les_plugins.adapters.nequip.response_section import (
     response_overrides,
     section_beside,
 )
-from les_plugins.data.training import TrainingFiles
+from les_plugins.data.training import TrainingFiles, by_use
 from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, raising
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.process import run_module
@@ -105,7 +104,9 @@ class NequIPTraining(TrainingRun):
     def read_frames(self) -> list[Atoms]:
         """Some structures of the training set; every frame was looked at, and NequIP reads them again."""
         sets = self._checked_sets() if self.trains else {}
-        self.data = TrainingFiles(dict(by_file(sets.get("train", ()))), dict(by_file(sets.get("val", ()))))
+        self.data = TrainingFiles(
+            *(by_use((each.path, each) for each in sets.get(name, ())) for name in ("train", "val"))
+        )
         if self.response is not None:
             check_labels(sets, self.response, section_beside(self.settings))
         return spread(sets.get("train", ()), GAUGE_FRAMES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import inspect
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ _OF_THE_DATASET = set(inspect.signature(SevenNetGraphDataset.__init__).parameter
 #: Options that SevenNet does not hand to ASE's reader.
 _NOT_OF_ASE = {*_NAMES.values(), *_OF_THE_DATASET, "pbc", "tag", "transfer_info", "allow_unlabeled"}
 
-Files = dict[Path, Sequence[Atoms]]
+Files = Mapping[Path, Sequence[Atoms]]
 
 
 def literal_paths(data: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -49,6 +50,24 @@ def literal_paths(data: Mapping[str, Any], source: str) -> dict[str, Any]:
     if not graphs and "force_reload" not in options and data.get(keys.DATASET_TYPE, "graph") == "graph":
         changed[keys.DATA_FORMAT_ARGS] = {**options, "force_reload": True}
     return changed
+
+
+def forget_graphs(data: Mapping[str, Any], working: Path) -> None:
+    """Remove the graphs that SevenNet made in an earlier run and would read in place of the files of this one.
+
+    `literal_paths` cannot tell SevenNet to make them anew where one of the sets is a file of graphs.
+
+    Args:
+        data: SevenNet's reading of the section.
+        working: the folder of the run.
+    """
+    given = {key: [Path(name) for name in _names(data[key] or ())] for key in filter(_is_path_key, data)}
+    named = {path.resolve() for paths in given.values() for path in paths}
+    for key, paths in given.items():
+        made = working / "sevenn_data" / f"{key.removeprefix('load_').removesuffix('_path')}.pt"
+        as_it_is = len(paths) == 1 and paths[0].suffix == ".pt"
+        if paths and not as_it_is and made.resolve() not in named and "force_reload" not in data[keys.DATA_FORMAT_ARGS]:
+            made.unlink(missing_ok=True)
 
 
 def read_data(
@@ -81,7 +100,8 @@ def read_data(
             if not asks_for_stress and not options.get("stress_key"):
                 labels = [label for label in labels if label.quantity != "stress" or _any_has(label, some)]
             check_training_labels(some, labels)
-            (found.train if key == keys.LOAD_TRAINSET else found.valid).update(some)
+            files = found.train if key == keys.LOAD_TRAINSET else found.valid
+            files.update({path: [*files.get(path, ()), *frames] for path, frames in some.items()})
         if not options.get("energy_key"):
             _check_one_kind_of_energy(own)
         if name := options.get("stress_key"):
@@ -113,27 +133,27 @@ def _read(
     entries: Sequence[Any], options: Mapping[str, Any], where: str, unread: list[Path], long_range: bool
 ) -> tuple[Files, Files]:
     """Frames of structure files, and those of graphs and lists, by file."""
-    own: Files = {}
-    graphs: Files = {}
+    own: defaultdict[Path, list[Atoms]] = defaultdict(list)  # a file may be named twice, for other frames of it
+    graphs: defaultdict[Path, list[Atoms]] = defaultdict(list)
     for entry in entries:
         if isinstance(entry, Mapping):
             for path, named in _file_list(entry, options, where):
                 if named is None:
-                    graphs[path] = _graphs(path, long_range)
+                    graphs[path] += _graphs(path, long_range)
                 else:
-                    own[path] = _structures(path, named)
+                    own[path] += _structures(path, named)
             continue
         path = Path(entry)
         if path.suffix == ".pt":
-            graphs[path] = _graphs(path, long_range)
+            graphs[path] += _graphs(path, long_range)
         elif path.suffix == ".sevenn_data":
             if long_range:
                 raise _no_cell(path)
             unread.append(path)
         elif "structure_list" in str(path.absolute()):  # SevenNet looks for it in the whole path
-            graphs[path] = _listed(path)
+            graphs[path] += _listed(path)
         else:
-            own[path] = _structures(path, options)
+            own[path] += _structures(path, options)
     return own, graphs
 
 
@@ -158,6 +178,12 @@ def _file_list(
                 )
         for file in braceexpand(str(item["file"])):
             yield Path(file), None if item.get("data_format", "ase") == "graph" else named
+
+
+def _names(entries: Sequence[Any]) -> Iterator[str]:
+    """Every file that the entries of a set name."""
+    for entry in entries:
+        yield from (item["file"] for item in entry["file_list"]) if isinstance(entry, Mapping) else (str(entry),)
 
 
 def _structures(path: Path, options: Mapping[str, Any]) -> list[Atoms]:

@@ -25,7 +25,7 @@ from sevenn.nn.sequential import AtomGraphSequential
 from sevenn.util import unique_filepath
 from torch import nn
 
-from les_plugins.adapters.sevennet.data import energy_of, literal_paths, read_data
+from les_plugins.adapters.sevennet.data import energy_of, forget_graphs, literal_paths, read_data
 from les_plugins.adapters.sevennet.model import refuse_accelerators
 from les_plugins.adapters.sevennet.seam import open_checkpoint, training
 from les_plugins.adapters.sevennet.start import START, Start
@@ -87,6 +87,7 @@ class SevenNetTraining(TrainingRun):
         _check_continue(parsed["train"], self.long_range, self.config_file)
         asks_for_stress = keys.IS_TRAIN_STRESS in self.settings["train"]
         self.data = read_data(parsed, asks_for_stress, self.long_range is not None, str(self.config_file))
+        forget_graphs(parsed["data"], self.working)
         frames = self.data.training_set()
         if self.start is not None:
             energies = [energy_of(atoms, parsed["data"][keys.DATA_FORMAT_ARGS]) for atoms in frames]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,8 +89,8 @@ class TrainingFiles:
     unread: list[Path] = field(default_factory=list)
 
     def all(self) -> dict[Path, Sequence[Atoms]]:
-        """The files of every set."""
-        return {**self.train, **self.valid, **self.test}
+        """The files of every set; see `by_use`."""
+        return by_use(pair for some in (self.train, self.valid, self.test) for pair in some.items())
 
     def training_set(self) -> list[Atoms]:
         """The frames of the training set, file after file."""
@@ -113,6 +114,16 @@ class TrainingFiles:
         """
         for path, frames in self.all().items():
             check_elements(frames, known, f"{path} ({said_by})")
+
+
+def by_use(files: Iterable[tuple[Path, Sequence[Atoms]]]) -> dict[Path, Sequence[Atoms]]:
+    """Frames by file. A file that is used again, for other frames of it or in another set, has a name that says so."""
+    found: dict[Path, Sequence[Atoms]] = {}
+    uses: Counter[Path] = Counter()
+    for path, frames in files:
+        uses[path] += 1
+        found[path if uses[path] == 1 else Path(f"{path} (use {uses[path]})")] = frames
+    return found
 
 
 def numbered(files: Mapping[Path, Sequence[Atoms]]) -> Iterator[tuple[str, Atoms]]:

@@ -12,8 +12,8 @@ from les_plugins.errors import LesPluginsWarning
 
 #: What a licence says that restricts whoever uses a model: no commercial use, or no word that allows any.
 _RESTRICTS = re.compile(r"\bNC\b|non-?commercial|none stated", re.IGNORECASE)
-#: Licences that this process has named, each by the model that it was named with.
-_SAID: set[tuple[str, str]] = set()
+#: Licences that this process has named, each with the folder of the model that it was named with.
+_SAID: set[tuple[Path, str]] = set()
 
 
 def is_restricted(licence: str) -> bool:
@@ -29,7 +29,7 @@ def say_licence(folder: Path, config: Mapping[str, Any]) -> None:
         config: its config.json; `metadata.data_licence` is read.
     """
     licence = str(config.get("metadata", {}).get("data_licence") or "")
-    said = (folder.name, licence)
+    said = (folder.resolve(), licence)
     if said in _SAID or not is_restricted(licence):
         return
     _SAID.add(said)

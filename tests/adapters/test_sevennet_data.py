@@ -186,6 +186,55 @@ def test_a_file_changed_since_the_last_run_is_read_again(tmp_path, monkeypatch):
     assert kept[0]["total_energy"].item() == pytest.approx(some[0].calc.results["energy"], rel=1e-5)  # float32
 
 
+def frames_of(config: Path) -> list[Atoms]:
+    """The training set as it was read."""
+    run = training.SevenNetTraining(config)
+    with pytest.raises(SevenNetStartsError):
+        run.run()
+    return list(run.frames)
+
+
+def energies(some: list[Atoms]) -> list[float]:
+    return [atoms.get_potential_energy() for atoms in some]
+
+
+def test_a_file_that_is_rewritten_or_of_another_folder_is_read_as_it_is_now(work, monkeypatch):
+    first, second, third = (labelled_waters(4, seed=seed) for seed in (1, 2, 3))
+    for some in (first, second):
+        assert energies(frames_of(write(some))) == pytest.approx(energies(some))
+    other = work / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    ase.io.write("valid.extxyz", labelled_waters(2, seed=100))
+    assert energies(frames_of(write(third))) == pytest.approx(energies(third))
+
+
+def test_a_file_that_is_named_twice_for_other_frames_counts_twice(work):
+    some = labelled_waters(5)
+    items = [{"file": "train.extxyz", "index": index} for index in (":2", "2:")]
+    listed = {"load_trainset_path": [{"data_modality": "a", "file_list": items}]}
+    assert energies(frames_of(write(some, listed))) == pytest.approx(energies(some))
+    del some[1].calc.results["forces"]
+    with pytest.raises(DataError, match=r"train\.extxyz: 1 of 5 frames \(frame 1\) without forces"):
+        start(write(some, listed))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_graphs_of_an_earlier_run_are_made_anew_beside_graphs_that_are_given(work, kept):
+    some = labelled_waters(4)
+    ase.io.write("train.extxyz", some)
+    with training_of(LongRangeConfig()):
+        for name, root in (("trainset", "given"), ("validset", "out")):
+            SevenNetGraphDataset(cutoff=3.5, root=root, files=["train.extxyz"], processed_name=name, log=False)
+    data = {"load_trainset_path": "given/sevenn_data/trainset.pt"}
+    if kept:  # it is the user's own
+        data["load_validset_path"] = "out/sevenn_data/validset.pt"
+    with pytest.raises(SevenNetStartsError):
+        training.train(write(some, data), ["-w", "out"])
+    assert Path("given/sevenn_data/trainset.pt").exists()
+    assert Path("out/sevenn_data/validset.pt").exists() == kept
+
+
 def test_odd_names_of_files_and_folders_train(tmp_path, monkeypatch):
     place = tmp_path / "a=b, [c] {d} (e) 'f' $h %i #j *k @ Größe 水 n.."
     place.mkdir()

@@ -35,6 +35,8 @@ def test_loading_says_the_licence_once_for_each_model(tmp_path, with_plugins, mo
     monkeypatch.setattr(licences, "_SAID", set())
     with_plugins(toy=ToyHost())
     given = {"bought": NON_COMMERCIAL, "other": NON_COMMERCIAL, "free": "MIT", "silent": None}
+    given["elsewhere/other"] = NON_COMMERCIAL  # another model of the same name
+    (tmp_path / "elsewhere").mkdir()
     for name, licence in given.items():
         facts = {} if licence is None else {"data_licence": licence}
         les_plugins.save(nn.Linear(3, 1), tmp_path / f"{name}.les", "toy", facts)
@@ -46,5 +48,5 @@ def test_loading_says_the_licence_once_for_each_model(tmp_path, with_plugins, mo
     texts = [str(one.message) for one in caught if one.category is LesPluginsWarning]
     assert texts == [
         f"{name}.les was trained on data under a licence that may restrict its use: {NON_COMMERCIAL}"
-        for name in ("bought", "other")
+        for name in ("bought", "other", "other")
     ]
