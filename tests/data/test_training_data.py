@@ -180,3 +180,12 @@ def test_the_cell_that_a_host_made_up_for_an_open_structure_is_not_taken() -> No
     periodic = structure_of([[8]], [[0, 0, 0]], 5 * np.eye(3)[None], [[True, True, False]])
     assert periodic.cell.rank == 3
     assert list(periodic.pbc) == [True, True, False]
+
+
+@pytest.mark.parametrize("place", ["train", "valid", "test"])
+def test_a_file_in_several_sets_is_looked_at_in_each(place: str) -> None:
+    files = TrainingFiles(*({FILE: full(2)} for _ in range(3)))
+    getattr(files, place)[FILE][1].pbc = (True, False, False)
+    use = {"train": "", "valid": r" \(use 2\)", "test": r" \(use 3\)"}[place]
+    with pytest.raises(DataError, match=rf"train\.xyz{use}, frame 1: pbc is T F F"):
+        files.check_boundaries()
