@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,11 @@ collect_ignore_glob = [f"adapters/test_{host}*.py" for host in _MISSING]
 def pytest_report_header() -> list[str]:
     """Say what is left out."""
     return [f"{host} is not installed: tests/adapters/test_{host}*.py are left out" for host in _MISSING]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported now stays: no later collection of garbage looks through it."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -70,14 +70,6 @@ def test_a_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         RemoteCalculator(sys.executable, "nothing")
 
 
-def test_the_end_of_the_process_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    _toys(monkeypatch)
-    found = RemoteCalculator(sys.executable, "0.3")
-    with pytest.raises(HostError, match=r"computing 0\.3 ended"):
-        found.calculate(Atoms("O"))
-    found.close()
-
-
 def test_no_program_of_that_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LES_PLUGINS_PYTHON_NEQUIP", str(tmp_path))
     with pytest.raises(HostError, match="LES_PLUGINS_PYTHON_NEQUIP"):
@@ -88,3 +80,9 @@ def test_no_program_of_that_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert remote.python_of("nequip") is None
     with pytest.raises(HostError, match="cannot be started"):
         RemoteCalculator(os.fspath(tmp_path / "python"), "0.3")
+
+
+def test_the_end_of_the_process_is_an_error(calculator: RemoteCalculator) -> None:
+    """The last test: the process is gone."""
+    with pytest.raises(HostError, match=r"computing 0\.3 ended"):
+        calculator.calculate(Atoms("O"))

@@ -42,18 +42,29 @@ def test_labels_are_the_teachers(starts, tmp_path):
     assert not (tmp_path / "out.xyz.parts").exists()
 
 
+def whole_teacher():
+    return Teacher("t", argon.teacher(), "1", None, "MIT", (18,))
+
+
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory):
+    """Bytes of a distillation that nothing stops."""
+    folder = tmp_path_factory.mktemp("whole")
+    starts = argon.crystals(folder / "starts.xyz")
+    distill(job(starts, folder / "parts.xyz", whole_teacher(), growth=Growth.of(**GROWTH)))
+    return (folder / "parts.xyz").read_bytes()
+
+
 @pytest.mark.parametrize("after", [3, 30, 50, 69])  # warm-up, first walker, second walker, labels
-def test_stopped_and_called_again_it_gives_the_same_bytes(starts, tmp_path, after):
-    growth = Growth.of(**GROWTH)
-    whole = Teacher("t", argon.teacher(), "1", None, "MIT", (18,))
-    distill(job(starts, tmp_path / "whole.xyz", whole, growth=growth))
+def test_stopped_and_called_again_it_gives_the_same_bytes(starts, tmp_path, after, at_once):
+    growth, whole = Growth.of(**GROWTH), whole_teacher()
     argon.Stopped.left = after
     stopping = Teacher("t", argon.Stopped(sigma=3.4, epsilon=0.0104, rc=5.0, smooth=True), "1", None, "MIT", (18,))
     with pytest.raises(KeyboardInterrupt):
         distill(job(starts, tmp_path / "parts.xyz", stopping, growth=growth))
     assert not (tmp_path / "parts.xyz").exists()
     distill(job(starts, tmp_path / "parts.xyz", whole, growth=growth))
-    assert (tmp_path / "parts.xyz").read_bytes() == (tmp_path / "whole.xyz").read_bytes()
+    assert (tmp_path / "parts.xyz").read_bytes() == at_once
 
 
 def test_another_distillation_does_not_go_on_with_the_parts_of_this_one(starts, tmp_path):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from one_projection import first_derivatives_hold, second_derivatives_hold
 
 from les_plugins.electrostatics.observables import (
     born_effective_charges,
@@ -105,8 +105,8 @@ def test_second_derivatives_of_a_slab_in_a_field(make_system, solve):
 
     values = [getattr(system, name).clone().requires_grad_() for name in names]
     strength = torch.ones((), dtype=torch.float64, requires_grad=True)
-    assert gradcheck(outputs, (strength, *values), fast_mode=True)
-    assert gradgradcheck(outputs, (strength, *values), fast_mode=True)
+    assert first_derivatives_hold(outputs, (strength, *values))
+    assert second_derivatives_hold(outputs, (strength, *values))
 
 
 def test_a_slab_lifted_in_a_field_gains_its_charge_times_the_way(make_system, solve):

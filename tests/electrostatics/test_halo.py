@@ -1,25 +1,16 @@
 """Values of ghosts on three processes, one without atoms: their owners', and derivatives that go back to these."""
 
-import multiprocessing
-
 import halo_worker
 import pytest
 import torch
 from halo_worker import GHOSTS, OWN, values_of
+from rank_processes import run_ranks
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("halo")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "les_plugins", "pytest"])
-    processes = [context.Process(target=halo_worker.work, args=(rank, str(folder))) for rank in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(300)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0] * 3
+    run_ranks(halo_worker.work, 3, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(3)]
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from one_projection import first_derivatives_hold, second_derivatives_hold
 
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.electrostatics import ElectrostaticsSettings
@@ -184,14 +184,14 @@ def test_gradients_of_every_output_in_every_input(order, make_system, solve):
     system = make_system(n_atoms=3, order=order, size=4.5)
     outputs = ("energy", "atomic_energy", "potential", "field", "charge", "dipole")
     evaluate, values = differentiable(system, solve, outputs)
-    assert gradcheck(evaluate, values, fast_mode=True)  # a random projection of the Jacobian, at gradcheck's defaults
+    assert first_derivatives_hold(evaluate, values)
 
 
 @pytest.mark.parametrize(("order", "output"), [(0, "energy"), (1, "energy"), (2, "energy"), (2, "field")])
 def test_second_derivatives(order, output, make_system, solve):
     system = make_system(n_atoms=3, order=order, size=4.5)
     evaluate, values = differentiable(system, solve, (output,))
-    assert gradgradcheck(evaluate, values, fast_mode=True)
+    assert second_derivatives_hold(evaluate, values)
 
 
 def test_gradients_do_not_depend_on_which_outputs_are_used_beside_the_energy(make_system, solve):

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from torch._decomp import core_aten_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
+from tracing import trace
 
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.errors import ConfigError, GeometryError, LesPluginsWarning
@@ -189,20 +188,17 @@ def test_channels_are_warned_of_by_the_sum_of_their_energies(make_system):
 def test_traced_code_shifts_and_refuses_to_refuse(make_system, recwarn):
     system = charged(make_system)
 
-    def trace(function):
-        return make_fx(function, decomposition_table=core_aten_decompositions())(system.charge)
-
     def energy(settings):
         layer = LatentElectrostatics(static_cell=(9.0, 9.0, 9.0), **settings).eval()
         return lambda charge: layer(system.positions, system.cell, system.pbc, system.batch, Multipoles(charge)).energy
 
     shifted = energy({"neutralize": "shift"})
-    traced = trace(shifted)
+    traced = trace(shifted)(system.charge)
     other = system.charge.flip(0) + 0.1
     torch.testing.assert_close(traced(other), shifted(other), rtol=1e-10, atol=1e-10)  # other sums
     with pytest.raises(GeometryError, match=r"neutralize: refuse looks at the charges.*allowed in traced.* shift"):
-        trace(energy({"neutralize": "refuse"}))
-    trace(energy({}))
+        trace(energy({"neutralize": "refuse"}))(system.charge)
+    trace(energy({}))(system.charge)
     assert not recwarn.list
 
 

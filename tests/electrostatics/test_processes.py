@@ -1,12 +1,12 @@
 """Atoms of one structure on 2 and 4 processes: the same numbers as on one, and no more bytes than stated."""
 
 import copy
-import multiprocessing
 import pickle
 
 import pytest
 import rank_worker
 import torch
+from rank_processes import run_ranks
 from rank_worker import ANSWERS, COUNTED, PAIRS, SETTINGS, atoms_of, two_structures
 
 from les_plugins import LatentElectrostatics
@@ -22,15 +22,7 @@ PARTS = ("virial_part", "loss in strain, part")  # sum up over the ranks
 def found(tmp_path_factory):
     """What every rank found, by the number of ranks: four processes that start once."""
     folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "les_plugins", "pytest"])
-    processes = [context.Process(target=rank_worker.work, args=(rank, str(folder))) for rank in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(600)  # seconds on an idle machine, minutes on a crowded one
-        process.kill()
-    assert [process.exitcode for process in processes] == [0] * 4
+    run_ranks(rank_worker.work, 4, str(folder))
     return {
         size: [torch.load(folder / f"{size}-{rank}.pt", weights_only=True) for rank in range(size)] for size in (2, 4)
     }

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from one_projection import first_derivatives_hold, second_derivatives_hold
 from self_consistent_cases import TIGHT, TOTALS, stronger
-from torch.autograd import gradcheck, gradgradcheck
 
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.electrostatics.multipoles import traceless
@@ -129,11 +129,10 @@ def test_gradients_of_every_output_in_every_input(total_charge, make_system, sol
     system = stronger(make_system(n_atoms=3, size=4.5), 3.0)
     outputs = ("energy", "atomic_energy", "charge", "dipole")
     evaluate, values = function_of(system, solve, outputs, total_charge=total_charge)
-    # a random projection of the Jacobian, at gradcheck's own defaults, eps 1e-6, atol 1e-5, rtol 1e-3
-    assert gradcheck(evaluate, values, fast_mode=True)
+    assert first_derivatives_hold(evaluate, values)
 
 
 def test_second_derivatives_of_the_moments(make_system, solve):
     system = stronger(make_system(n_atoms=2, size=4.5), 3.0)  # those of the energy are in test_modes.py
     evaluate, values = function_of(system, solve, ("charge", "dipole"), total_charge="fixed")
-    assert gradgradcheck(evaluate, values, fast_mode=True)
+    assert second_derivatives_hold(evaluate, values)

@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from torch._decomp import core_aten_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
+from tracing import trace
 
 from les_plugins import LatentElectrostatics, Multipoles
 from les_plugins.config import LongRangeConfig
@@ -29,11 +28,6 @@ BATCH = torch.tensor([0] * 7 + [2] * 6 + [1] * 5)
 PERIODIC = torch.ones(3, 3, dtype=torch.bool)
 FULL_RESPONSE = {"charge": True, "dipole": "anisotropic"}
 RESPONSE = torch.linspace(0.1, 0.5, 18, dtype=torch.float64)
-
-
-def trace(function):
-    """As NequIP traces; without the decompositions outputs that autograd saved come back detached."""
-    return make_fx(function, decomposition_table=core_aten_decompositions())
 
 
 def structure(order: int):
@@ -81,8 +75,9 @@ def test_one_trace_serves_every_cell_that_the_grid_covers():
         torch.testing.assert_close(mine, reference, rtol=0, atol=ROUNDING * float(reference.detach().abs().max()))
 
 
-@pytest.mark.parametrize("change", ["too long", "zero cell", "open", "slab"])
-def test_what_the_grid_does_not_cover_is_nan_when_traced_and_an_error_when_not(change):
+@pytest.fixture(scope="module")
+def energy_and_slope():
+    """A function of boundaries, positions, cell and moments, and what was traced of it for a batch of crystals."""
     positions, cell, multipoles = structure(1)
     layer = LatentElectrostatics(static_cell=(10.0, 10.0, 10.0))
 
@@ -90,8 +85,13 @@ def test_what_the_grid_does_not_cover_is_nan_when_traced_and_an_error_when_not(c
         energy = layer(positions, cell, pbc, BATCH, Multipoles(*moments)).atomic_energy
         return energy, torch.autograd.grad(energy.sum(), positions, create_graph=True)[0]
 
-    moments = multipoles[:2]
-    traced = trace(run)(PERIODIC, positions, cell, *moments)
+    return run, trace(run)(PERIODIC, positions, cell, *multipoles[:2])
+
+
+@pytest.mark.parametrize("change", ["too long", "zero cell", "open", "slab"])
+def test_what_the_grid_does_not_cover_is_nan_when_traced_and_an_error_when_not(change, energy_and_slope):
+    positions, cell, multipoles = structure(1)
+    (run, traced), moments = energy_and_slope, multipoles[:2]
     other, pbc = cell.detach().clone(), PERIODIC.clone()
     if change == "too long":
         other[1, 2, 2] = 10.9  # the grid for 10 Å ends at n = 8, this cell needs 9

@@ -1,8 +1,9 @@
-"""The ASE calculator under torchrun: the numbers of one process that knows no domains."""
+"""The ASE calculator on ranks as torchrun starts them: the numbers of one process that knows no domains."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from ase.stress import full_3x3_to_voigt_6_stress
+from rank_processes import run_ranks
 from tiny_domains import SECTIONS, TinyDomain, Whole, water
-from work_under_torchrun import TOTAL_CHARGE
+from work_under_torchrun import TOTAL_CHARGE, as_by_torchrun
 
 from les_plugins.engines.ranks.calculator import meet_torchrun
 from les_plugins.engines.ranks.partition import partition
@@ -43,7 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> dict[str, Any]:
-    return found_by(2, folder)
+    """With torchrun's variables, but without its start of three Pythons; the slow test has torchrun itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run_ranks(as_by_torchrun, 2, 2, port, str(folder))
+    with np.load(folder / "2.npz") as file:
+        return dict(file)
 
 
 def whole(name: str, positions: Any = None, count: int = 24) -> Whole:
@@ -91,7 +99,7 @@ def test_what_ranks_cannot_take_is_refused_by_all_of_them(two: dict[str, Any]) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [1, 2, 3])
 def test_any_number_of_ranks_gives_the_same(size: int, two: dict[str, Any], folder: Path) -> None:
     found = found_by(size, folder)
     for key, value in two.items():

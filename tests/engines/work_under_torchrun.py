@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,14 @@ def refusal(calculator: RankCalculator, atoms: Any) -> str:
     return ""
 
 
-def main() -> None:
+def as_by_torchrun(rank: int, size: int, port: int, folder: str) -> None:
+    """`main` in a process with the variables that torchrun sets."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    main(Path(folder))
+
+
+def main(folder: Path) -> None:
     """All cases."""
     torch.set_num_threads(1)
     meeting, found = meet_torchrun(), dict[str, Any]()
@@ -63,10 +71,10 @@ def main() -> None:
     found["slab"] = refusal(calculator, slab)
     found["other"] = refusal(calculator, water(4 + 2 * meeting.rank))
     if meeting.rank == 0:
-        np.savez(Path(sys.argv[1]) / f"{meeting.size}.npz", **found)
+        np.savez(folder / f"{meeting.size}.npz", **found)
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

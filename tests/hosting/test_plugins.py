@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -50,23 +51,35 @@ def evaluate(part: LongRange) -> Any:
     return part(features(), positions, torch.zeros(1, 3, 3), flags, torch.zeros(3, dtype=torch.long))
 
 
-def test_importing_the_package_or_its_command_imports_no_host() -> None:
-    heavy = ("mace", "nequip", "matgl", "sevenn", "metatrain", "chgnet", "e3nn")
-    code = f"import les_plugins, les_plugins.cli, sys; print([m for m in {heavy} if m in sys.modules])"
+#: What a process has imported after each of these, one after the other.
+STEPS = {
+    "package": "import les_plugins",
+    "command": "import les_plugins.cli",
+    "hosts": "from les_plugins.hosting import registry; registry.hosts()",
+    "mesh": "from les_plugins import LongRangeConfig; "
+    "registry.solvers()['mesh'].factory(LongRangeConfig.parse({'method': 'mesh'}))",
+}
+HOSTS = {"mace", "nequip", "matgl", "sevenn", "metatrain", "chgnet", "e3nn"}
+
+
+@pytest.fixture(scope="module")
+def imported() -> dict[str, set[str]]:
+    """Modules of a new process after every step."""
+    lines = [f"{code}; found[{name!r}] = list(sys.modules)" for name, code in STEPS.items()]
+    code = "\n".join(["import json, sys; found = {}", *lines, "print(json.dumps(found))"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return {name: set(modules) for name, modules in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
-def test_importing_the_package_imports_no_ase() -> None:
-    code = "import les_plugins, sys; print('ase' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+@pytest.mark.parametrize("step", ["package", "command", "hosts"])
+def test_importing_the_package_or_its_command_or_listing_hosts_imports_no_host(
+    step: str, imported: dict[str, set[str]]
+) -> None:
+    assert not imported[step] & HOSTS
 
 
-def test_listing_hosts_imports_none_of_them() -> None:
-    code = "from les_plugins import plugins; import sys; plugins.hosts(); print('mace' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+def test_importing_the_package_imports_no_ase(imported: dict[str, set[str]]) -> None:
+    assert "ase" not in imported["package"]
 
 
 @pytest.mark.usefixtures("no_distribution")
@@ -265,12 +278,6 @@ def test_the_method_nvalchemi_has_no_mutual_polarization() -> None:
         build_long_range(LAYOUT, LongRangeConfig.parse(section))
 
 
-def test_no_other_method_imports_the_module_of_nvalchemi() -> None:
-    code = (
-        "import sys; from les_plugins import LongRangeConfig; from les_plugins.hosting.registry import solvers;"
-        "solvers()['mesh'].factory(LongRangeConfig.parse({'method': 'mesh'}));"
-        "ours = 'les_plugins.electrostatics.nvalchemi';"
-        "print([m for m in ('warp', 'nvalchemiops', ours) if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_no_other_method_imports_the_module_of_nvalchemi(imported: dict[str, set[str]]) -> None:
+    assert "les_plugins.electrostatics.layer" in imported["mesh"]
+    assert not imported["mesh"] & {"warp", "nvalchemiops", "les_plugins.electrostatics.nvalchemi"}

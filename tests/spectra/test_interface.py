@@ -94,19 +94,21 @@ def test_a_symmetric_slab_has_no_step_and_the_surface_potential_of_its_layers() 
 
 def test_density_adds_up_and_the_thickness_is_that_of_the_middle() -> None:
     random = np.random.default_rng(0)
-    positions = random.uniform([0, 0, -10], [12, 12, 10], (20000, 3))
+    positions = random.uniform([0, 0, -10], [120, 120, 10], (20000, 3))
     positions[:, 2] -= positions[:, 2].mean()
-    one = Atoms("Ar4000", positions[:4000], **SLAB)
-    frames = [Atoms("Ar4000", part, **SLAB) for part in positions.reshape(5, 4000, 3)]
+    slab = {"cell": [120.0, 120.0, 30.0], "pbc": [True, True, False]}  # as wide as gases are: few pairs are bonds
+    area = 100.0 * AREA
+    one = Atoms("Ar4000", positions[:4000], **slab)
+    frames = [Atoms("Ar4000", part, **slab) for part in positions.reshape(5, 4000, 3)]
     found = interface(frames, width=0.5)
-    exact = one.get_masses().sum() / (AREA * 20.0) * 1.66053907
+    exact = one.get_masses().sum() / (area * 20.0) * 1.66053907
     assert found.density == pytest.approx(exact, rel=0.02)
     assert found.thickness == pytest.approx(20.0, rel=0.02)
     number = found.profiles["density of Ar"]
-    assert number.value.sum() * 0.5 * AREA == pytest.approx(4000)
+    assert number.value.sum() * 0.5 * area == pytest.approx(4000)
     inside = np.abs(found.height) < 8.0
     assert number.error is not None
-    off = (number.value - 4000 / (AREA * 20.0))[inside] / number.error[inside]
+    off = (number.value - 4000 / (area * 20.0))[inside] / number.error[inside]
     assert 0.4 < np.sqrt((off**2).mean()) < 2.5
     assert not found.values
 
