@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -20,7 +20,9 @@ from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, in_one
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.section_name import SECTION, refuse_near_misses
 from les_plugins.io.documents import read_yaml
+from les_plugins.model.frozen import freeze
 from les_plugins.model.long_range import LongRange
+from les_plugins.model.outputs import section_of
 from les_plugins.model.response_config import RESPONSE_SECTION, ResponseLossConfig
 from les_plugins.storage.checkpoint import check_target
 from les_plugins.storage.training import check_keys, file_facts, fitting, plain_options, saving
@@ -49,6 +51,7 @@ class TrainingRun(ABC):
         data: what the structure files hold; for a host that reads several.
         frames: the training set, or structures from all over it.
         facts: what the checkpoint keeps of the training beside the options, such as the last errors.
+        folder: where the host keeps what it writes; the checkpoint is put beside it, see `target`.
         temporary: a folder that is gone afterwards, for files that the host is to read in place of the user's.
         stopped: what the host failed with after it had trained the model.
     """
@@ -69,7 +72,7 @@ class TrainingRun(ABC):
         self.data = TrainingFiles()
         self.frames: Sequence[Atoms] = ()
         self.facts: dict[str, Any] = {}
-        self.temporary = Path()
+        self.folder = self.temporary = Path()
         self.stopped: Exception | None = None
 
     @classmethod
@@ -172,9 +175,31 @@ class TrainingRun(ABC):
         if self.keys is not None:
             check_keys(self.settings, (*self.keys, SECTION), str(self.config_file))
 
-    @abstractmethod
     def target(self) -> Path:
-        """The checkpoint folder to write."""
+        """The checkpoint folder to write; by default `folder` with `.les` behind its name."""
+        return self.folder.with_name(f"{self.folder.name}.les")
+
+    def with_long_range(
+        self, model: nn.Module, last_layer: Callable[[Any], Iterable[nn.Module]], where: str
+    ) -> nn.Module:
+        """A new or loaded model with the part of the section, frozen as the section says.
+
+        Args:
+            model: of the host, with a long-range part or without.
+            last_layer: the modules of such a model that count as its last layer.
+            where: what the model was loaded by, for the message.
+
+        Raises:
+            ConfigError: the model has a part of another section, or the file has no section for it.
+        """
+        own = section_of(model)
+        if own is None and self.long_range is not None:
+            model = api.attach(model, self.long_range)
+        elif own is not None and not own.same_model(self.long_range):
+            raise ConfigError(f"{where} has a long-range part of another {SECTION} section: {own.to_dict()}")
+        if self.long_range is not None:
+            freeze(model, self.long_range.run.train_only, last_layer(model))
+        return model
 
     @abstractmethod
     def read_frames(self) -> Sequence[Atoms]:

@@ -14,7 +14,9 @@ from toy_host import ToyHost
 
 from les_plugins import LongRangeConfig, api
 from les_plugins.errors import CheckpointError, ConfigError, DataError, HostError
+from les_plugins.hosting.build import build_long_range
 from les_plugins.hosting.types import HostState
+from les_plugins.model.features import FeatureLayout, LayerLayout
 from les_plugins.storage.checkpoint import read_config, sha256
 from les_plugins.training import TrainingRun
 
@@ -210,3 +212,56 @@ def test_elements_of_the_training_set_are_kept(config: Callable[..., Path], monk
     path = Training.train(config())
     assert path is not None
     assert read_config(path)["metadata"]["training"]["elements"] == ["Cl", "H", "Na", "O"]
+
+
+class Attached(nn.Module):
+    """A map with a long-range part, as a host's model has one."""
+
+    def __init__(self, inner: nn.Module, section: LongRangeConfig) -> None:
+        super().__init__()
+        self.first, self.last = inner, nn.Linear(1, 1)
+        self.long_range = build_long_range(FeatureLayout((LayerLayout(4, 2),)), section)
+
+
+class Attaches(ShortRange):
+    def attach(self, model: nn.Module, config: LongRangeConfig) -> nn.Module | None:
+        return Attached(model, config) if isinstance(model, nn.Linear) else None
+
+
+@pytest.mark.parametrize("train_only", ["all", "last_layer", "long_range"])
+def test_a_part_is_attached_or_kept_and_the_rest_frozen_as_the_section_says(
+    train_only: str, config: Callable[..., Path], with_plugins: Callable[..., None]
+) -> None:
+    with_plugins(toy=Attaches())
+    run = Training(config())
+    run.long_range = LongRangeConfig.parse({"sigma": 1.5, "run": {"train_only": train_only}})
+    new = run.with_long_range(nn.Linear(3, 1), lambda model: [model.last], "model.load")
+    assert isinstance(new, Attached)
+    assert run.with_long_range(new, lambda model: [model.last], "model.load") is new
+    moved = {name.partition(".")[0] for name, value in new.named_parameters() if value.requires_grad}
+    assert (
+        moved
+        == {
+            "all": {"first", "last", "long_range"},
+            "last_layer": {"last", "long_range"},
+            "long_range": {"long_range"},
+        }[train_only]
+    )
+
+
+@pytest.mark.parametrize("section", [None, LongRangeConfig(sigma=1.3)])
+def test_a_loaded_part_of_another_section_is_an_error(section: LongRangeConfig | None) -> None:
+    run = Training(Path("toy.yaml"))
+    run.long_range = section
+    loaded = Attached(nn.Linear(3, 1), LongRangeConfig())
+    with pytest.raises(ConfigError, match=r"model\.load has a long-range part of another long_range section: "):
+        run.with_long_range(loaded, lambda model: [], "model.load")
+    short = nn.Linear(3, 1)
+    run.long_range = None
+    assert run.with_long_range(short, lambda model: [], "model.load") is short
+
+
+def test_the_checkpoint_is_beside_the_folder_of_the_host() -> None:
+    run = Training(Path("toy.yaml"))
+    run.folder = Path("runs/a.b")
+    assert TrainingRun.target(run) == Path("runs/a.b.les")

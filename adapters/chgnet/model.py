@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +20,6 @@ from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range, parse_section
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 
-#: Atoms per Å³ of condensed matter: CHGNet keeps no mean number of neighbours, by which sums over edges are normalised.
-TYPICAL_DENSITY = 0.08
 #: GPa in eV/Å³, as CHGNet has it.
 EV_PER_A3 = 160.21766208
 
@@ -156,9 +153,8 @@ def last_layer(model: Any) -> list[nn.Module]:
 def feature_layout(model: Any) -> FeatureLayout:
     """Scalars of the layer that CHGNet reads its magnetic moments from, its edges and elements."""
     cutoff = float(model.graph_converter.atom_graph_cutoff)
-    neighbors = TYPICAL_DENSITY * 4.0 / 3.0 * math.pi * cutoff**3
     elements = tuple(chemical_symbols[1 : model.atom_embedding.embedding.num_embeddings + 1])
-    return FeatureLayout((LayerLayout(model.atom_fea_dim),), cutoff, neighbors, elements)
+    return FeatureLayout.in_matter((LayerLayout(model.atom_fea_dim),), cutoff, elements)
 
 
 def _inputs(

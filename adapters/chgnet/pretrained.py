@@ -12,8 +12,8 @@ from chgnet.model.model import CHGNet
 
 from les_plugins.adapters.chgnet.calculator import LesCHGNetCalculator
 from les_plugins.adapters.chgnet.model import LongRangeCHGNet, quiet
-from les_plugins.errors import HostError, did_you_mean, raising
-from les_plugins.hosting.pretrained import Pretrained
+from les_plugins.errors import HostError, raising
+from les_plugins.hosting.pretrained import Pretrained, check_one_level, is_packaged
 
 #: Their names in CHGNet.
 IN_PACKAGE = ("0.3.0", "0.2.0", "r2scan")
@@ -30,8 +30,7 @@ def pretrained(name: str, device: str, modality: str | None = None) -> Pretraine
     Raises:
         HostError: neither a name nor a file; a modality.
     """
-    if modality is not None:
-        raise HostError(f"--modality is {modality!r}, but models of chgnet have one level of theory")
+    check_one_level("chgnet", modality)
     model, path = open_model(name)
     # as the package's own metadata state it
     licence = importlib.metadata.metadata("chgnet")["License"] if name.lower() in IN_PACKAGE else None
@@ -44,13 +43,8 @@ def open_model(name: str) -> tuple[Any, Path]:
     Raises:
         HostError: neither a name nor a file of CHGNet's trainer.
     """
-    inside = name.lower() in IN_PACKAGE
+    inside = is_packaged("chgnet", name, IN_PACKAGE, "a file of CHGNet")
     path = _file(name.lower()) if inside else Path(name)
-    if not path.is_file():
-        raise HostError(
-            f"chgnet has no model {name!r}{did_you_mean(name, IN_PACKAGE)}; allowed: {', '.join(IN_PACKAGE)}, or the "
-            "path of a file of CHGNet; nothing is downloaded"
-        )
     with raising(HostError, f"{name}: CHGNet cannot load it"), quiet():
         if inside:
             return CHGNet.load(model_name=name.lower(), use_device="cpu", verbose=False), path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,49 +20,46 @@ from chgnet.utils import determine_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from les_plugins import api
 from les_plugins.adapters.chgnet.graphs import graph_of
-from les_plugins.adapters.chgnet.model import LongRangeCHGNet, last_layer, precise, quiet
+from les_plugins.adapters.chgnet.model import last_layer, precise, quiet
 from les_plugins.adapters.chgnet.pretrained import open_model
-from les_plugins.data.frames import read_frames
-from les_plugins.data.training import TrainedLabel, check_training_labels
+from les_plugins.data.training import named_labels
 from les_plugins.data.zero_of_energy import fitted_change
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError, raising
-from les_plugins.hosting.section_name import SECTION
-from les_plugins.model.frozen import freeze
-from les_plugins.model.outputs import section_of
+from les_plugins.storage import checks
 from les_plugins.storage.states import dtype_of
-from les_plugins.storage.training import check_cutoff, check_keys, check_number, check_section
 from les_plugins.training import TrainingRun
 
 #: Letter of `targets` → quantity.
 LABELS = {"e": "energy", "f": "forces", "s": "stress", "m": "magmoms"}
-_ARGUMENTS = {kind: inspect.signature(kind).parameters for kind in (CHGNet, Trainer)}
-#: What CHGNet's classes take by **kwargs, what the command decides itself, and what it does not offer.
-_UNLISTED = ("weight_decay", "momentum", "scheduler_params", "delta")
-_NOT_OFFERED = ("model", "kwargs", "version", "starting_epoch", "check_cuda_mem", "allow_missing_labels")
-_KEYS = {
-    "data": ("train", "valid", "batch_size", *(f"{name}_key" for name in LABELS.values())),
-    "model": ("load", "dtype", "atom_ref", *(name for name in _ARGUMENTS[CHGNet] if name not in _NOT_OFFERED)),
-    "trainer": (
-        *(name for name in _ARGUMENTS[Trainer] if name not in _NOT_OFFERED and not name.endswith(("kwargs", "config"))),
-        *_UNLISTED,
-        *("save_dir", "train_composition_model"),
-    ),
+_NOT_OFFERED = ("model", "version", "starting_epoch", "check_cuda_mem", "allow_missing_labels", "*kwargs", "*config")
+_SECTIONS: Mapping[str, Mapping[str, checks.Check]] = {
+    "data": {
+        **dict.fromkeys(("train", "valid"), checks.structure_file),
+        **dict.fromkeys((f"{name}_key" for name in LABELS.values()), checks.anything),
+        "batch_size": checks.WHOLE,
+    },
+    "model": {
+        "load": checks.anything,
+        "dtype": checks.one_of("float32", "float64"),
+        "atom_ref": checks.one_of("keep", "fit"),
+        **checks.arguments_of(CHGNet, *_NOT_OFFERED),
+        "composition_model": checks.one_of("MPtrj", "MPF", "MP-r2SCAN"),
+    },
+    "trainer": {
+        **checks.arguments_of(Trainer, *_NOT_OFFERED),
+        **dict.fromkeys(("epochs", "print_freq"), checks.WHOLE),
+        **dict.fromkeys(("weight_decay", "momentum", "delta"), checks.NOT_NEGATIVE),  # by **kwargs
+        **dict.fromkeys(("scheduler_params", "save_dir", "train_composition_model"), checks.anything),
+        "targets": checks.one_of(*get_args(chgnet.TrainTask)),
+        "optimizer": checks.one_of("Adam", "AdamW", "RAdam", "SGD"),
+        "scheduler": checks.one_of("CosLR", "CosRestartLR", "ExponentialLR", "MultiStepLR"),
+        "criterion": checks.one_of("MSE", "MAE", "Huber"),
+    },
 }
-_CHOICES: Mapping[str, tuple[Any, ...]] = {
-    "targets": get_args(chgnet.TrainTask),
-    "optimizer": ("Adam", "AdamW", "RAdam", "SGD"),
-    "scheduler": ("CosLR", "CosRestartLR", "ExponentialLR", "MultiStepLR"),
-    "criterion": ("MSE", "MAE", "Huber"),
-    "dtype": ("float32", "float64"),
-    "atom_ref": ("keep", "fit"),
-    "composition_model": ("MPtrj", "MPF", "MP-r2SCAN"),
-}
-_WHOLE = ("epochs", "batch_size", "print_freq")
-_FROM_ONE = " without a fraction, 1 or more", lambda number: number >= 1.0 and number.is_integer()
-_NUMBERS = ("weight_decay", "momentum", "delta")
+#: A file has its architecture in it.
+_BESIDE_LOAD = ("load", "dtype", "atom_ref")
 
 
 class CHGNetTraining(TrainingRun):
@@ -84,22 +80,14 @@ class CHGNetTraining(TrainingRun):
             raise ConfigError(
                 f"argument {self.arguments[0]!r}: CHGNet has no options; write it into {self.config_file}"
             )
-        for name, allowed in _KEYS.items():
-            where, section = f"{self.config_file}: {name}", self.settings.setdefault(name, {})
-            check_section(section, where)
-            # a file has its architecture in it
-            check_keys(section, allowed[:3] if name == "model" and "load" in section else allowed, where)
-            _check_values(section, where)
-        for name in ("train", "valid"):
-            if not isinstance(self.settings["data"].get(name), str):
-                raise ConfigError(f"{self.config_file}: data.{name} is missing: give an extended XYZ file")
+        for name, allowed in _SECTIONS.items():
+            section = self.settings.setdefault(name, {})
+            if name == "model" and isinstance(section, dict) and "load" in section:
+                allowed = {key: allowed[key] for key in _BESIDE_LOAD}
+            checks.check_options(section, allowed, f"{self.config_file}: {name}")
         self.trainer = {"targets": "ef", "torch_seed": 0, **self.settings["trainer"]}
         self.trainer["use_device"] = str(check_device(determine_device(self.trainer.get("use_device"))))
-
-    def target(self) -> Path:
-        """Beside the folder of CHGNet's own checkpoints."""
         self.folder = Path(str(self.trainer.pop("save_dir", "chgnet_model")))
-        return self.folder.with_name(f"{self.folder.name}.les")
 
     def kept(self) -> Iterable[Path]:
         """CHGNet's own checkpoints."""
@@ -107,16 +95,11 @@ class CHGNetTraining(TrainingRun):
 
     def read_frames(self) -> Sequence[Atoms]:
         """Training set; every frame has every label, but for magnetic moments, which CHGNet may miss."""
-        data = self.settings["data"]
-        self.labels = {}
-        for letter in self.trainer["targets"]:
-            name, without = LABELS[letter], "" if letter in "ef" else "trainer.targets: ef"
-            key = str(data.get(f"{name}_key", name))
-            self.labels[letter] = TrainedLabel(name, key, f"data.{name}_key", without, left_out=letter == "m")
-        for name in ("train", "valid"):
-            files = {Path(data[name]): read_frames(data[name])}
-            check_training_labels(files, list(self.labels.values()))
-            getattr(self.data, name).update(files)
+        data, quantities = self.settings["data"], [LABELS[letter] for letter in self.trainer["targets"]]
+        without = dict.fromkeys(("stress", "magmoms"), "trainer.targets: ef")
+        labels = named_labels(data, "data", quantities, without, left_out="magmoms")
+        self.labels = dict(zip(self.trainer["targets"], labels.values(), strict=True))
+        self.data.read_sets(data, list(labels.values()))
         return self.data.training_set()
 
     def fit(self) -> nn.Module:
@@ -155,13 +138,7 @@ class CHGNetTraining(TrainingRun):
                 model = CHGNet(**section)
         model.composition_model = precise(model.composition_model)
         model.to(dtype)
-        if self.long_range is not None and not isinstance(model, LongRangeCHGNet):
-            model = api.attach(model, self.long_range)
-        elif (own := section_of(model)) is not None and not own.same_model(self.long_range):
-            raise ConfigError(f"{where}.load has a part of another {SECTION} section: {model.model_args[SECTION]}")
-        if self.long_range is not None:
-            freeze(model, self.long_range.run.train_only, last_layer(model))
-        return model
+        return self.with_long_range(model, last_layer, f"{where}.load")
 
     def _item(self, atoms: Atoms, model: Any) -> tuple[Any, dict[str, Tensor | None]]:
         """A graph and its labels in CHGNet's units: eV an atom, eV/Å, GPa and µ_B without sign."""
@@ -224,20 +201,3 @@ def _collate(items: Sequence[tuple[Any, dict[str, Any]]]) -> tuple[list[Any], di
     graphs, targets = zip(*items, strict=True)
     found = {letter: [target[letter] for target in targets] for letter in targets[0]}
     return list(graphs), {**found, "e": torch.stack(found["e"])}
-
-
-def _check_values(section: dict[str, Any], where: str) -> None:
-    """Values that CHGNet stumbles over without saying where, or trains with."""
-    defaults = {name: item.default for kind in _ARGUMENTS.values() for name, item in kind.items()}
-    for key, value in section.items():
-        if key in _CHOICES and value not in _CHOICES[key]:
-            raise ConfigError(f"{where}.{key} is {value!r}; allowed: {', '.join(_CHOICES[key])}")
-        if key.endswith("_cutoff"):
-            check_cutoff(value, f"{where}.{key}")
-        elif key in _WHOLE:
-            section[key] = check_number(value, f"{where}.{key}", *_FROM_ONE)
-        elif isinstance(defaults.get(key), bool):
-            if not isinstance(value, bool):
-                raise ConfigError(f"{where}.{key} is {value!r}; allowed: true, false")
-        elif isinstance(defaults.get(key, 0.0 if key in _NUMBERS else None), float | int):
-            section[key] = check_number(value, f"{where}.{key}", " from 0 on", lambda number: number >= 0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,9 +12,6 @@ from torch import Tensor, nn
 from les_plugins.electrostatics.multipoles import cartesian_to_spherical
 from les_plugins.errors import HostError
 from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout
-
-#: Atoms per Å³ of condensed matter: MatGL's models keep no mean number of neighbours, by which sums are normalised.
-TYPICAL_DENSITY = 0.08
 
 
 class Architecture(NamedTuple):
@@ -65,7 +61,7 @@ def last_layer(model: Any) -> list[nn.Module]:
 
 def _tensornet_layout(model: Any) -> FeatureLayout:
     units = int(model.units)
-    return FeatureLayout((LayerLayout(3 * units, units, units),), float(model.cutoff), _mean_neighbors(model))
+    return FeatureLayout.in_matter((LayerLayout(3 * units, units, units),), float(model.cutoff))
 
 
 def _tensornet_layers(model: Any, graph: Any) -> list[LayerFeatures]:
@@ -93,7 +89,7 @@ def _tensornet_energy(model: Any) -> Tensor:
 
 def _m3gnet_layout(model: Any) -> FeatureLayout:
     layers = (LayerLayout(int(model.embedding.dim_node_embedding)),) * int(model.n_blocks)
-    return FeatureLayout(layers, float(model.cutoff), _mean_neighbors(model))
+    return FeatureLayout.in_matter(layers, float(model.cutoff))
 
 
 def _m3gnet_layers(model: Any, graph: Any) -> list[LayerFeatures]:
@@ -103,10 +99,6 @@ def _m3gnet_layers(model: Any, graph: Any) -> list[LayerFeatures]:
 def _m3gnet_energy(model: Any) -> Tensor:
     energy: Tensor = model.feature_dict["readout"].view(-1)
     return energy
-
-
-def _mean_neighbors(model: Any) -> float:
-    return TYPICAL_DENSITY * 4.0 / 3.0 * math.pi * float(model.cutoff) ** 3
 
 
 ARCHITECTURES = {

@@ -18,13 +18,17 @@ from matgl.utils.constants import EV_PER_ANG3_TO_GPA
 from numpy.typing import NDArray
 
 from les_plugins.adapters.matgl.graphs import Converter
-from les_plugins.data.frames import check_elements, check_no_slabs, read_frames
+from les_plugins.data.frames import check_elements, check_no_slabs
 from les_plugins.data.given_charge import bare_with_charge
-from les_plugins.data.training import TrainedLabel, TrainingFiles, check_training_labels
+from les_plugins.data.training import TrainedLabel, TrainingFiles, check_training_labels, named_labels
 from les_plugins.errors import ConfigError, LesPluginsWarning
+from les_plugins.storage.checks import Check, anything, structure_file
 
 #: Files, and the names of the labels in them, with MatGL's own names and defaults (MGLDatasetLoader.from_extxyz).
-DATASET_KEYS = ("train", "valid", "test", "energy_key", "forces_key", "stress_key")
+DATASET_KEYS: Mapping[str, Check] = {
+    **dict.fromkeys(("test", "energy_key", "forces_key", "stress_key"), anything),
+    **dict.fromkeys(("train", "valid"), structure_file),
+}
 
 
 @dataclass
@@ -45,19 +49,9 @@ class DatasetFiles(TrainingFiles):
             DataError: frames that cannot be used; names file and frame.
         """
         without = {"stress": "trainer.stress_weight: 0"}
-        labels = {
-            kind: TrainedLabel(
-                kind, str(section.get(f"{kind}_key", kind)), f"dataset.{kind}_key", without.get(kind, "")
-            )
-            for kind in ("energy", "forces", "stress")
-        }
-        found = cls(labels=labels)
-        for name in filter(section.get, ("train", "valid", "test")):
-            path = Path(section[name])
-            files = {path: read_frames(path)}
-            check_no_slabs(files[path], str(path))  # MatGL takes a slab for a molecule
-            check_training_labels(files, [labels["energy"], labels["forces"]])
-            getattr(found, name).update(files)
+        found = cls(labels=named_labels(section, "dataset", ("energy", "forces", "stress"), without))
+        # MatGL takes a slab for a molecule
+        found.read_sets(section, [found.labels["energy"], found.labels["forces"]], check_no_slabs)
         return found
 
     def train_on_stress(self, asked_for: bool, named: bool) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
-from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.hosting.types import Host, PackagedHost
+from les_plugins.hosting.hookspecs import brings
+from les_plugins.hosting.types import PackagedHost
 
 
 class MatGLHost(PackagedHost):
@@ -29,7 +29,4 @@ class MatGLHost(PackagedHost):
     }
 
 
-@hookimpl
-def les_hosts() -> Sequence[Host]:
-    """MatGL."""
-    return [MatGLHost()]
+les_hosts = brings(MatGLHost())

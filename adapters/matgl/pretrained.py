@@ -9,7 +9,7 @@ from matgl.apps.pes import Potential
 
 from les_plugins.adapters.matgl.calculator import LesMatGLCalculator
 from les_plugins.errors import HostError, raising
-from les_plugins.hosting.pretrained import Pretrained
+from les_plugins.hosting.pretrained import Pretrained, check_one_level
 
 #: What MatGL saves in a folder; of a folder without one of them it would ask the network.
 FILES = ("model.json", "model.pt", "state.pt")
@@ -26,8 +26,7 @@ def pretrained(name: str, device: str, modality: str | None = None) -> Pretraine
     Raises:
         HostError: no such folder, one without a file of MatGL's, or one that MatGL cannot load; a modality.
     """
-    if modality is not None:
-        raise HostError(f"--modality is {modality!r}, but models of matgl have one level of theory")
+    check_one_level("matgl", modality)
     folder = Path(name)
     missing = [file for file in FILES if not (folder / file).is_file()]
     if missing:

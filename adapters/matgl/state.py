@@ -17,7 +17,7 @@ from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
 from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes
-from les_plugins.storage.states import check_agreement, dtype_name, dtype_of, rebuilt, state_of
+from les_plugins.storage.states import check_agreement, dtype_name, dtype_of, known_name, rebuilt, state_of
 
 #: Options of a Potential that are kept; what it scales and shifts by is among the tensors.
 _OPTIONS = ("calc_forces", "calc_stresses", "calc_hessian")
@@ -102,9 +102,7 @@ def _options(potential: Any) -> dict[str, Any]:
 
 def _problem(model: Mapping[str, Any]) -> str | None:
     """What in a description cannot be used, in words; None when all can."""
-    architecture = model.get("architecture")
-    if architecture not in ARCHITECTURES:
-        return f"architecture is {quoted(architecture)}; allowed: {', '.join(ARCHITECTURES)}"
+    architecture = known_name("architecture", model.get("architecture"), ARCHITECTURES)
     allowed = set(inspect.signature(ARCHITECTURES[architecture].kind).parameters)
     arguments = model.get("arguments")
     if not isinstance(arguments, Mapping) or (strange := sorted(set(arguments) - allowed)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -25,15 +25,12 @@ from torch import nn
 from les_plugins.adapters.matgl.architectures import ARCHITECTURES, last_layer
 from les_plugins.adapters.matgl.calculator import LesMatGLCalculator
 from les_plugins.adapters.matgl.data import DATASET_KEYS, DatasetFiles
-from les_plugins.adapters.matgl.model import LongRangeModel, attach_long_range
 from les_plugins.data.frames import check_elements
 from les_plugins.data.zero_of_energy import fitted_change
 from les_plugins.errors import ConfigError, raising
-from les_plugins.hosting.section_name import SECTION
 from les_plugins.io.documents import parse_yaml
-from les_plugins.model.frozen import freeze
-from les_plugins.storage import checkpoint
-from les_plugins.storage.training import check_cutoff, check_keys, check_number, check_section, saving
+from les_plugins.storage import checkpoint, checks
+from les_plugins.storage.training import check_cutoff, check_keys, check_section, saving
 from les_plugins.training import TrainingRun
 
 _LOSSES = ("huber_loss", "mse_loss", "smooth_l1_loss", "l1_loss")
@@ -42,19 +39,19 @@ _PATHS = ("dataset.train", "dataset.valid", "dataset.test", "model.load", "train
 #: Keys of the model section that are no arguments of the host's class.
 _MODEL_KEYS = ("architecture", "load")
 #: What of MGLPotentialTrainer this command decides itself.
-_NOT_OURS_TO_SET = {"model", "magmom_weight", "charge_weight"}
-_ANY = ("", lambda value: True)
-_NOT_NEGATIVE, _ABOVE = (" from 0 on", lambda value: value >= 0.0), (" above 0", lambda value: value > 0.0)
-_WHOLE = (" without a fraction, 1 or more", lambda value: value >= 1.0 and value.is_integer())
-#: Numbers of the trainer section, which MatGL and torch stumble over later, or train with.
-_NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
-    **dict.fromkeys(("energy_weight", "force_weight"), _NOT_NEGATIVE),
-    **dict.fromkeys(("lr", "data_std"), _ABOVE),
-    **dict.fromkeys(("batch_size", "max_epochs", "decay_steps"), _WHOLE),
-    **dict.fromkeys(("stress_weight", "data_mean", "seed"), _ANY),
+_NOT_OURS_TO_SET = ("model", "magmom_weight", "charge_weight")
+#: Of the trainer section, which MatGL and torch stumble over later, or train with.
+_TRAINER: Mapping[str, checks.Check] = {
+    **dict.fromkeys(checks.arguments_of(MGLPotentialTrainer, *_NOT_OURS_TO_SET), checks.anything),
+    **dict.fromkeys(("element_refs", "save_path", "ckpt_path"), checks.anything),
+    **dict.fromkeys(("energy_weight", "force_weight"), checks.NOT_NEGATIVE),
+    **dict.fromkeys(("batch_size", "max_epochs", "decay_steps"), checks.WHOLE),
+    **dict.fromkeys(("stress_weight", "seed"), checks.number(words=(None,))),
+    "lr": checks.POSITIVE,
+    "data_std": checks.number(" above 0", lambda value: value > 0.0, words=("forces",)),
+    "data_mean": checks.number(),
+    "loss": checks.one_of(*_LOSSES),  # MatGL takes the last one for every name that it does not know
 }
-#: What stands in the place of a number.
-_WORDS = {"data_std": ("forces",), "stress_weight": (None,), "seed": (None,)}
 #: What the best epoch is chosen by.
 _LOSS = "val_Total_Loss"
 #: Warnings of Lightning about its own insides and about small training sets.
@@ -89,18 +86,11 @@ class MatGLTraining(TrainingRun):
         dataset, model, trainer = (
             check_section(self.settings.setdefault(name, {}), f"{self.config_file}: {name}") for name in self.keys
         )
-        check_keys(dataset, DATASET_KEYS, f"{self.config_file}: dataset")
-        for name in ("train", "valid"):
-            if not isinstance(dataset.get(name), str):
-                raise ConfigError(f"{self.config_file}: dataset.{name} is missing: give an extended XYZ file")
+        checks.check_options(dataset, DATASET_KEYS, f"{self.config_file}: dataset")
         _check_model(model, f"{self.config_file}: model")
         _check_trainer(trainer, f"{self.config_file}: trainer")
         self.trainer = {**_DEFAULTS, **trainer}
         self.folder = Path(self.trainer["save_path"])
-
-    def target(self) -> Path:
-        """Beside MatGL's own folder."""
-        return self.folder.with_name(f"{self.folder.name}.les")
 
     def kept(self) -> Iterable[Path]:
         """Lightning's checkpoints."""
@@ -197,14 +187,8 @@ class MatGLTraining(TrainingRun):
     def _with_section(self, model: nn.Module) -> nn.Module:
         if self.long_range is None:
             return model
-        if not isinstance(model, LongRangeModel):
-            model = attach_long_range(model, self.long_range)
-        elif not model.long_range.config.same_model(self.long_range):
-            raise ConfigError(
-                f"{self.config_file}: the loaded model has a long-range part already, of another {SECTION} section"
-            )
-        freeze(model, self.long_range.run.train_only, last_layer(model.base))
-        return model
+        where = f"{self.config_file}: model.load"
+        return self.with_long_range(model, lambda attached: last_layer(attached.base), where)
 
 
 train = MatGLTraining.train
@@ -258,14 +242,7 @@ def _check_model(section: dict[str, Any], where: str) -> None:
 
 def _check_trainer(section: dict[str, Any], where: str) -> None:
     """Keys and values of the trainer section; numbers that YAML took for text are made numbers."""
-    own = [name for name in _parameters(MGLPotentialTrainer) if name not in _NOT_OURS_TO_SET]
-    check_keys(section, (*own, "element_refs", "save_path", "ckpt_path"), where)
-    loss = section.get("loss", _LOSSES[0])
-    if loss not in _LOSSES:  # MatGL takes the last one for every name that it does not know
-        raise ConfigError(f"{where}.loss is {loss!r}; allowed: {', '.join(_LOSSES)}")
-    for key, (allowed, holds) in _NUMBERS.items():
-        if key in section and section[key] not in _WORDS.get(key, ()):
-            section[key] = check_number(section[key], f"{where}.{key}", allowed, holds)
+    checks.check_options(section, _TRAINER, where)
     save_path = section.get("save_path", _DEFAULTS["save_path"])
     if not isinstance(save_path, str) or Path(save_path).name in ("", ".."):
         raise ConfigError(f"{where}.save_path is {save_path!r}; allowed: the name of a folder")

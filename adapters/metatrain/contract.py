@@ -13,6 +13,7 @@ from ase import Atoms
 from metatrain.utils.architectures import get_default_hypers, import_architecture
 from metatrain.utils.data import DatasetInfo
 from metatrain.utils.data.target_info import get_energy_target_info
+from omegaconf import OmegaConf
 from torch import nn
 
 from les_plugins.adapters.metatrain.calculator import evaluate
@@ -91,13 +92,9 @@ def tiny_model(architecture: str, seed: int = 0, elements: Sequence[int] = (1, 8
 
 def tiny_hypers(architecture: str, cutoff: float) -> dict[str, Any]:
     """metatrain's own hyperparameters of a model, those of `TINY` and the cutoff over them."""
-    hypers = get_default_hypers(architecture)["model"]
-    tiny = {**TINY[architecture], **({"cutoff": cutoff} if architecture == "pet" else {})}
-    for key, value in tiny.items():
-        hypers[key] = {**hypers[key], **value} if isinstance(value, dict) else value
-    if architecture == "soap_bpnn":
-        hypers["soap"]["cutoff"] = {"radius": cutoff, "width": 0.5}
-    return hypers  # type: ignore[no-any-return]
+    own = {"cutoff": cutoff} if architecture == "pet" else {"soap": {"cutoff": {"radius": cutoff, "width": 0.5}}}
+    merged = OmegaConf.merge(get_default_hypers(architecture)["model"], TINY[architecture], own)
+    return OmegaConf.to_container(merged)  # type: ignore[return-value]
 
 
 def training_settings(architecture: str) -> dict[str, Any]:

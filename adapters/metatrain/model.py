@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,6 @@ from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 
-#: Atoms per Å³ of condensed matter: metatrain's models keep no mean number of neighbours, by which sums are normalised.
-TYPICAL_DENSITY = 0.08
 #: Name of an architecture → channels of the output "feature" of its models.
 ARCHITECTURES: dict[str, Callable[[Any], int]] = {
     "pet": lambda model: model.num_readout_layers * (model.d_node + model.d_pet),
@@ -43,8 +40,7 @@ class LongRangeModel(nn.Module):
         width = ARCHITECTURES[architecture_of(model)](model)
         self.base, self.target = model, energy_target(model)
         self.cutoff = float(model.requested_nl.cutoff)
-        neighbors = TYPICAL_DENSITY * 4.0 / 3.0 * math.pi * self.cutoff**3
-        layout = FeatureLayout((LayerLayout(width),), self.cutoff, neighbors)
+        layout = FeatureLayout.in_matter((LayerLayout(width),), self.cutoff)
         self.long_range = build_long_range(layout, config).to(next(model.parameters()))
         self.train(model.training)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
-from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.hosting.types import Host, PackagedHost
+from les_plugins.hosting.hookspecs import brings
+from les_plugins.hosting.types import PackagedHost
 
 
 class MetatrainHost(PackagedHost):
@@ -27,7 +27,4 @@ class MetatrainHost(PackagedHost):
     }
 
 
-@hookimpl
-def les_hosts() -> Sequence[Host]:
-    """metatrain."""
-    return [MetatrainHost()]
+les_hosts = brings(MetatrainHost())

@@ -17,7 +17,7 @@ from les_plugins.errors import CheckpointError, HostError, quoted
 from les_plugins.hosting.types import HostState
 from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes
-from les_plugins.storage.states import as_json, dtype_name, dtype_of, rebuilt, state_of
+from les_plugins.storage.states import as_json, dtype_name, dtype_of, known_name, rebuilt, state_of
 
 #: What sizes follow from among the hyperparameters.
 _SIZES = {
@@ -50,9 +50,7 @@ def take_apart(model: nn.Module) -> HostState:
 def rebuild(state: HostState) -> nn.Module:
     """The model of a state; refuses names that are not listed and tensors that do not fit."""
     description = dict(state.model)
-    if description.get("architecture") not in list(ARCHITECTURES):
-        given, allowed = quoted(description.get("architecture")), ", ".join(ARCHITECTURES)
-        raise CheckpointError(f"config.json: architecture is {given}; allowed: {allowed}")
+    architecture = import_architecture(known_name("architecture", description.get("architecture"), ARCHITECTURES))
     if not isinstance(description.get("hypers"), dict):
         raise CheckpointError(f"config.json: hypers is {quoted(description.get('hypers'))}; expected a section")
     WeightSizes(state.tensors).settings(description["hypers"], _SIZES)
@@ -64,7 +62,7 @@ def rebuild(state: HostState) -> nn.Module:
     def build() -> nn.Module:
         targets = {name: _target(target) for name, target in description["targets"].items()}
         info = DatasetInfo(description["length_unit"], types, targets)
-        base = import_architecture(description["architecture"]).__model__(description["hypers"], info).to(dtype)
+        base = architecture.__model__(description["hypers"], info).to(dtype)
         for name, buffer in base.named_buffers():  # a trainer leaves composition and scale in float64
             saved = state.tensors.get(name if state.long_range is None else f"base.{name}")
             if saved is not None and not state.cast:

@@ -72,10 +72,6 @@ class MetatrainTraining(TrainingRun):
             raise ConfigError(f"{self.config_file}: training.distributed is asked for; allowed: one process")
         self.folder = Path(self.config_file.stem)
 
-    def target(self) -> Path:
-        """In the working directory."""
-        return self.folder.with_name(f"{self.folder.name}.les")
-
     def read_frames(self) -> Sequence[Atoms]:
         """Every structure file of the training and validation sets is read, and its labels looked for."""
         for name, found in (("training_set", self.data.train), ("validation_set", self.data.valid)):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.hosting.types import Host, PackagedHost
+from les_plugins.hosting.hookspecs import brings
+from les_plugins.hosting.types import PackagedHost
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,4 @@ class NequIPHost(PackagedHost):
         return hasattr(model, "is_graph_model")
 
 
-@hookimpl
-def les_hosts() -> Sequence[Host]:
-    """NequIP and its extension Allegro."""
-    return [NequIPHost()]
+les_hosts = brings(NequIPHost())

@@ -13,7 +13,7 @@ from les_plugins.adapters.nequip.calculator import CalculatorOfTypes, LesNequIPC
 from les_plugins.adapters.nequip.compiled import LesCompiledCalculator
 from les_plugins.adapters.nequip.model import initialize_nequip
 from les_plugins.errors import HostError, raising
-from les_plugins.hosting.pretrained import Pretrained
+from les_plugins.hosting.pretrained import Pretrained, check_one_level
 
 #: Ends of the names of the files that NequIP writes.
 SAVED, COMPILED = (".nequip.zip", ".ckpt"), (".nequip.pt2", ".nequip.pth")
@@ -30,8 +30,7 @@ def pretrained(name: str, device: str, modality: str | None = None) -> Pretraine
     Raises:
         HostError: no such file, one of another kind, or one that NequIP cannot load; a modality.
     """
-    if modality is not None:
-        raise HostError(f"--modality is {modality!r}, but models of nequip have one level of theory")
+    check_one_level("nequip", modality)
     path = Path(name)
     if not path.name.endswith((*SAVED, *COMPILED)):
         raise HostError(f"nequip: {name} is no file of NequIP; allowed: files *{', *'.join((*SAVED, *COMPILED))}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
-from les_plugins.hosting.hookspecs import hookimpl
-from les_plugins.hosting.types import Host, PackagedHost
+from les_plugins.hosting.hookspecs import brings
+from les_plugins.hosting.types import PackagedHost
 
 
 class SevenNetHost(PackagedHost):
@@ -30,7 +30,4 @@ class SevenNetHost(PackagedHost):
     }
 
 
-@hookimpl
-def les_hosts() -> Sequence[Host]:
-    """SevenNet."""
-    return [SevenNetHost()]
+les_hosts = brings(SevenNetHost())

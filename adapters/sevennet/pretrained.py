@@ -10,8 +10,8 @@ from sevenn import util
 from sevenn.calculator import SevenNetCalculator
 from sevenn.checkpoint import SevenNetCheckpoint
 
-from les_plugins.errors import HostError, did_you_mean, raising
-from les_plugins.hosting.pretrained import Pretrained
+from les_plugins.errors import HostError, raising
+from les_plugins.hosting.pretrained import Pretrained, is_packaged
 
 #: Their names in SevenNet, and those of the files in its wheel. Other names of SevenNet's are downloaded by it.
 IN_WHEEL = ("7net-0", "7net-0_11jul2024", "7net-0_22may2024", "7net-l3i5", "7net-mf-0")
@@ -28,12 +28,7 @@ def pretrained(name: str, device: str, modality: str | None = None) -> Pretraine
     Raises:
         HostError: neither a name nor a file; a fidelity that the model has not.
     """
-    inside = name.lower() in IN_WHEEL
-    if not inside and not Path(name).is_file():
-        raise HostError(
-            f"sevennet has no model {name!r}{did_you_mean(name, IN_WHEEL)}; allowed: {', '.join(IN_WHEEL)}, or the "
-            "path of a checkpoint of SevenNet; nothing is downloaded"
-        )
+    inside = is_packaged("sevennet", name, IN_WHEEL, "a checkpoint of SevenNet")
     path = Path(util.pretrained_name_to_path(name)) if inside else Path(name)
     with raising(HostError, f"{path}: SevenNet cannot load it"):
         known = SevenNetCheckpoint(str(path)).config.get("_modal_map") or {}

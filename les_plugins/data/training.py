@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -88,6 +89,29 @@ class TrainingFiles:
     test: dict[Path, Sequence[Atoms]] = field(default_factory=dict)
     unread: list[Path] = field(default_factory=list)
 
+    def read_sets(
+        self,
+        section: Mapping[str, Any],
+        labels: Sequence[TrainedLabel],
+        check: Callable[[Sequence[Atoms], str], object] = lambda frames, where: None,
+    ) -> None:
+        """Read the structure files that a section names under "train", "valid" and "test".
+
+        Args:
+            section: of the host's file.
+            labels: what the host trains on.
+            check: what else is wrong with frames; called with those of a file and its name.
+
+        Raises:
+            DataError: frames that cannot be used; names file and frame.
+        """
+        for name in filter(section.get, ("train", "valid", "test")):
+            path = Path(section[name])
+            files = {path: read_frames(path)}
+            check(files[path], str(path))
+            check_training_labels(files, labels)
+            getattr(self, name).update(files)
+
     def all(self) -> dict[Path, Sequence[Atoms]]:
         """The files of every set; see `by_use`."""
         return by_use(pair for some in (self.train, self.valid, self.test) for pair in some.items())
@@ -114,6 +138,30 @@ class TrainingFiles:
         """
         for path, frames in self.all().items():
             check_elements(frames, known, f"{path} ({said_by})")
+
+
+def named_labels(
+    section: Mapping[str, Any], where: str, quantities: Iterable[str], without: Mapping[str, str], left_out: str = ""
+) -> dict[str, TrainedLabel]:
+    """Labels under the names that a section gives with `energy_key` and its like, or under those of the quantities.
+
+    Args:
+        section: of the host's file.
+        where: its name in the file.
+        quantities: what the host trains on.
+        without: quantity → option that trains without it.
+        left_out: the quantity that the host leaves out of the loss of frames without it.
+    """
+    return {
+        name: TrainedLabel(
+            name,
+            str(section.get(f"{name}_key", name)),
+            f"{where}.{name}_key",
+            without.get(name, ""),
+            left_out=name == left_out,
+        )
+        for name in quantities
+    }
 
 
 def by_use(files: Iterable[tuple[Path, Sequence[Atoms]]]) -> dict[Path, Sequence[Atoms]]:

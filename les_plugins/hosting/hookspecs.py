@@ -38,6 +38,12 @@ def les_hosts() -> Sequence[Host]:
     raise NotImplementedError
 
 
+def brings(*hosts: Host) -> Callable[[], Sequence[Host]]:
+    """The hook `les_hosts` of a plugin that brings these hosts: `les_hosts = brings(MyHost())`."""
+    hook: Callable[[], Sequence[Host]] = hookimpl(lambda: hosts)
+    return hook
+
+
 @hookspec
 def les_heads() -> Mapping[str, HeadsFactory]:
     """Bring heads, selected by `heads: NAME`; called once a process.

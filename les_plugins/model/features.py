@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,6 +16,10 @@ class LayerLayout(NamedTuple):
     scalars: int
     vectors: int = 0
     tensors: int = 0
+
+
+#: Atoms per Å³ of condensed matter.
+_TYPICAL_DENSITY = 0.08
 
 
 class FeatureLayout(NamedTuple):
@@ -31,6 +36,13 @@ class FeatureLayout(NamedTuple):
     cutoff: float | None = None
     mean_neighbors: float = 1.0
     elements: tuple[str, ...] | None = None
+
+    @classmethod
+    def in_matter(
+        cls, layers: tuple[LayerLayout, ...], cutoff: float, elements: tuple[str, ...] | None = None
+    ) -> FeatureLayout:
+        """With the number of neighbours in condensed matter, for hosts that keep no mean of their data."""
+        return cls(layers, cutoff, _TYPICAL_DENSITY * 4.0 / 3.0 * math.pi * cutoff**3, elements)
 
     @property
     def has_vectors(self) -> bool:

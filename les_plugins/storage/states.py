@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -116,6 +116,20 @@ def dtype_of(name: object) -> torch.dtype:
     Raises:
         CheckpointError: another one than float32 and float64.
     """
-    if not isinstance(name, str) or name not in _DTYPES:
-        raise CheckpointError(f"config.json: dtype is {quoted(name)}; allowed: {', '.join(_DTYPES)}")
-    return _DTYPES[name]
+    return _DTYPES[known_name("dtype", name, _DTYPES)]
+
+
+def known_name(key: str, name: object, allowed: Collection[str]) -> str:
+    """A name of a description, such as that of an architecture.
+
+    Args:
+        key: of the description.
+        name: what stands there.
+        allowed: the names in a list of the adapter's own; no code comes from a checkpoint.
+
+    Raises:
+        CheckpointError: another name.
+    """
+    if not isinstance(name, str) or name not in allowed:
+        raise CheckpointError(f"config.json: {key} is {quoted(name)}; allowed: {', '.join(allowed)}")
+    return name

@@ -220,7 +220,7 @@ def test_a_model_of_matgl_is_loaded_and_gets_a_long_range_part_that_starts_at_it
     settings["model"], settings["trainer"]["save_path"] = {"load": "tuned"}, "again"
     settings["long_range"] = FULL
     tuned.write_text(yaml.safe_dump(settings))
-    with pytest.raises(ConfigError, match="has a long-range part already, of another long_range section"):
+    with pytest.raises(ConfigError, match="has a long-range part of another long_range section"):
         train(tuned)
 
 

@@ -15,6 +15,7 @@ from les_plugins.data.training import (
     TrainingFiles,
     check_training_labels,
     fixed_atoms,
+    named_labels,
     read_labelled_frames,
 )
 from les_plugins.errors import DataError, LesPluginsWarning
@@ -189,3 +190,20 @@ def test_a_file_in_several_sets_is_looked_at_in_each(place: str) -> None:
     use = {"train": "", "valid": r" \(use 2\)", "test": r" \(use 3\)"}[place]
     with pytest.raises(DataError, match=rf"train\.xyz{use}, frame 1: pbc is T F F"):
         files.check_boundaries()
+
+
+def test_sets_are_read_with_labels_under_the_names_that_the_section_gives(tmp_path: Path) -> None:
+    for name, count in (("a.xyz", 3), ("b.xyz", 2)):
+        ase.io.write(tmp_path / name, [frame(E=-1.0 - number, REF_forces=np.ones((2, 3))) for number in range(count)])
+    section = {"train": str(tmp_path / "a.xyz"), "valid": str(tmp_path / "b.xyz"), "energy_key": "E"}
+    labels = named_labels(section, "data", ("energy", "magmoms"), {"magmoms": "targets: ef"}, left_out="magmoms")
+    assert labels["magmoms"] == TrainedLabel("magmoms", "magmoms", "data.magmoms_key", "targets: ef", left_out=True)
+    files, seen = TrainingFiles(), []
+    files.read_sets(section, [labels["energy"]], lambda frames, where: seen.append((len(frames), Path(where).name)))
+    assert seen == [(3, "a.xyz"), (2, "b.xyz")]
+    assert [labels["energy"].value(atoms) for atoms in files.training_set()] == [-1.0, -2.0, -3.0]
+    assert [len(frames) for frames in files.valid.values()] == [2]
+    with pytest.raises(
+        DataError, match=r"a\.xyz: none of 3 frames has energy under the name 'energy' \(data.energy_key"
+    ):
+        TrainingFiles().read_sets(section, list(named_labels({}, "data", ("energy",), {}).values()))

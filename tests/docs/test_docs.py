@@ -102,7 +102,7 @@ def test_the_adapter_that_is_shown_is_the_one_that_is_tested() -> None:
     adapter = "".join(
         read(f"examples/adapter_template/les_tiny_schnet/{name}.py") for name in ("adapter", "plugin", "contract")
     )
-    starts = "@hookimpl|def |class LongRange|class Calculator|class Training|class TinySchNetHost"
+    starts = "les_hosts|def |class LongRange|class Calculator|class Training|class TinySchNetHost"
     blocks = re.findall(rf"^    (?:{starts})(?:.*\n|\n)+?(?=\S)", page, re.MULTILINE)
     lines = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
     tested = {line.strip() for line in adapter.splitlines()}

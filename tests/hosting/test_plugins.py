@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -21,7 +22,7 @@ from les_plugins.electrostatics.response.one_shot import Response
 from les_plugins.errors import ConfigError, HostError, how_to_install
 from les_plugins.hosting import registry as plugins
 from les_plugins.hosting.build import build_long_range, parse_section, parts_of
-from les_plugins.hosting.hookspecs import hookimpl
+from les_plugins.hosting.hookspecs import brings, hookimpl
 from les_plugins.hosting.types import METHODS, HostInfo, PackagedHost, Part
 from les_plugins.model.features import FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.heads import LatentVariables
@@ -126,6 +127,13 @@ def test_a_version_in_the_range_is_available(monkeypatch: pytest.MonkeyPatch, ve
 def test_an_unknown_host_is_refused_with_the_names_of_those_found() -> None:
     with pytest.raises(HostError, match=r"no adapter for the host 'mcae'; found: .*mace"):
         plugins.host("mcae")
+
+
+def test_brings_is_the_hook_of_a_plugin_with_these_hosts(with_plugins: Any) -> None:
+    hosts = BareHost(), BareHost()
+    hosts[1].name = "other"
+    with_plugins(third=SimpleNamespace(les_hosts=brings(*hosts)))
+    assert (plugins.host("toy"), plugins.host("other")) == hosts
 
 
 class BringsParts:

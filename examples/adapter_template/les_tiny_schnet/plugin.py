@@ -1,6 +1,6 @@
 """TinySchNet as a host of les-plugins; imports nothing of it: `parts` says where each method lies."""
 
-from les_plugins.hosting.hookspecs import hookimpl
+from les_plugins.hosting.hookspecs import brings
 from les_plugins.hosting.types import PackagedHost
 
 
@@ -19,6 +19,4 @@ class TinySchNetHost(PackagedHost):
     }
 
 
-@hookimpl
-def les_hosts():
-    return [TinySchNetHost()]
+les_hosts = brings(TinySchNetHost())

@@ -1,6 +1,6 @@
 """TinyForces as a host of les-plugins; imports nothing of it."""
 
-from les_plugins.hosting.hookspecs import hookimpl
+from les_plugins.hosting.hookspecs import brings
 from les_plugins.hosting.types import PackagedHost
 
 
@@ -19,6 +19,4 @@ class TinyForcesHost(PackagedHost):
     }
 
 
-@hookimpl
-def les_hosts():
-    return [TinyForcesHost()]
+les_hosts = brings(TinyForcesHost())
