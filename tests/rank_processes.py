@@ -6,6 +6,15 @@ import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
+#: What the ranks of all tests import.
+PRELOADED = [
+    "torch.distributed",
+    "ase.md.verlet",
+    "les_plugins.hosting.build",
+    "les_plugins.engines.ranks.calculator",
+    "pytest",
+]
+
 
 def run_ranks(work: Callable[..., None], size: int, *arguments: Any, patience: float = 600.0) -> None:
     """`work(rank, *arguments)` in `size` new processes, each of which has to end well within `patience` seconds.
@@ -13,7 +22,7 @@ def run_ranks(work: Callable[..., None], size: int, *arguments: Any, patience: f
     Seconds on an idle machine, minutes on a crowded one.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "les_plugins", "pytest"])
+    context.set_forkserver_preload(PRELOADED)
     processes = [context.Process(target=work, args=(rank, *arguments)) for rank in range(size)]
     for process in processes:
         process.start()
