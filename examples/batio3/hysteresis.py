@@ -11,6 +11,7 @@ to it from no field, is left out. P has no origin in a crystal: zero is midway b
 """
 
 import argparse
+import sys
 
 import matplotlib as mpl
 import numpy as np
@@ -31,9 +32,13 @@ def main() -> None:
     parser.add_argument("picture")
     given = parser.parse_args()
     run = Trajectory.open(given.trajectory)
+    if "field" not in run.names or run.polarization_source != "transfers":
+        sys.exit(f"{given.trajectory}: has no field, or no polarization of conserved charges: see the commands above")
     field, volume = run["field"][:, 2], np.linalg.det(run["cell"][0])
     polarization = MICROCOULOMB * run["dipole"][:, 2] / volume
     turned = np.flatnonzero(np.diff(np.sign(field[1:]))) + 1  # the field passes zero
+    if len(turned) < 2:
+        sys.exit(f"{given.trajectory}: the field along z passes zero {len(turned)} times; a loop needs two")
     first, last = turned[0], turned[0] + 2 * (turned[1] - turned[0])
     whole = slice(first, min(last + 1, len(field)))
 
