@@ -36,10 +36,11 @@ def card(metrics: dict, facts: dict) -> str:
         found = "a result of the training" if facts.get("trained_on_born") else "an input, not a result"
         lines.append(f"- ε_∞ = {metrics['epsilon_infinity']:.4g} scales dipoles and Born charges; {found}.")
     if metrics["sigma"] not in (None, DEFAULT_SIGMA):
-        lines.append(
-            f"- σ = {metrics['sigma']} Å was chosen by the slope of Z* on the frames that Z* is scored on below, so their slope is no "
-            f"test; no weight was trained on any Z*. {facts['born_other']}"
+        by_slope = (
+            "was chosen by the slope of Z* on the frames that Z* is scored on below, so their slope is no test; no weight was trained on any Z*. "
+            + facts["born_other"]
         )
+        lines.append(f"- σ = {metrics['sigma']} Å {facts.get('sigma_note', by_slope)}")
     lines += [
         f"- Weights: SHA-256 {metrics['weights_sha256']}",
         "",
