@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +21,7 @@ from les_plugins.electrostatics.observables import Carriers
 from les_plugins.errors import HostError
 from les_plugins.hosting.current import CURRENT, CurrentEvaluation
 from les_plugins.hosting.results import check_finite, exact
+from les_plugins.model.carriers import keeps_charge, latent_total_charge
 from les_plugins.model.long_range import LongRange, LongRangeResult, as_result
 from les_plugins.model.physical import (
     LatentStructure,
@@ -348,7 +348,8 @@ class LongRangeCalculator(CurrentEvaluation):
         if not self._long_waves_seen and output.softness is not None and bool(pbc.all()):
             self._long_waves_seen = warn_of_long_waves(output.softness, cell[0])
         positions = positions if observation.leaf is None else observation.leaf
-        total = observation.total_charge = _total_charge(module, output, self.screening_of(output, cell, pbc))
+        screening = self.screening_of(output, cell, pbc)
+        total = observation.total_charge = latent_total_charge(module, output, screening, batch, len(pbc))
         susceptibility = self.susceptibility_for(output, cell, pbc)
         structure = LatentStructure(output, positions, cell, pbc, self.epsilon_infinity, susceptibility, total)
         derived, wanted = observation.derived, set(observation.wanted)
@@ -374,17 +375,3 @@ def trained_elements(config: Mapping[str, Any]) -> tuple[str, ...]:
     training = (config.get("metadata") or {}).get("training")
     found = training.get("elements") if isinstance(training, Mapping) else None
     return tuple(str(symbol) for symbol in found) if isinstance(found, list | tuple) else ()
-
-
-def keeps_charge(part: nn.Module) -> bool:
-    """Whether open structures of a long-range part may be charged (`neutralize: keep`, `total_charge: given`)."""
-    section = getattr(part, "config", None)
-    return getattr(section, "neutralize", None) == "keep" or getattr(section, "total_charge", None) == "given"
-
-
-def _total_charge(part: nn.Module, latent: LongRangeResult, screening: float) -> Tensor | None:
-    """(1,) e, latent: what was given; what the heads say where `neutralize: keep` asks for it; else None for zero."""
-    given: Tensor | None = getattr(latent, "total_charge", None)  # packaged models have a class of before
-    if given is not None:
-        return given.double() / math.sqrt(screening)
-    return None if not keeps_charge(part) else latent.permanent.charge.double().sum().reshape(1)

@@ -1,17 +1,61 @@
-"""Decides with what a model's polarization is made: transfers of charge between neighbours, or phases (theory 8.6).
+"""Decides what total charge a structure has, and with what its polarization is made: transfers or phases (theory 8.6).
 
-`model.physical` and compiled targets ask here, and nowhere else.
+`model.physical`, calculators, the training on response and compiled targets ask here, and nowhere else.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from les_plugins.electrostatics.checks import is_traced
+from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.observables.carriers import Carriers, charge_of_total
-from les_plugins.electrostatics.parallel.reduction import Ranks
+from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
 from les_plugins.model.long_range import LongRangeResult
+
+
+def keeps_charge(part: nn.Module) -> bool:
+    """Whether structures of a long-range part may be charged (`neutralize: keep`, `total_charge: given`).
+
+    By attribute: a packaged model has a class of its own, and no section to look at.
+    """
+    return getattr(part, "neutralize", "background") == "keep"
+
+
+def latent_total_charge(
+    part: nn.Module,
+    latent: LongRangeResult,
+    screening: float | Tensor,
+    batch: Tensor,
+    n_structures: int,
+    ranks: Ranks | None = None,
+) -> Tensor | None:
+    """(B,) e, latent, what the charges of each structure are made to add up to (`charge_of_total`); None for zero.
+
+    What was given, where it is given; what the heads say, with its graph, where `neutralize: keep` asks for it.
+
+    Args:
+        part: the model's long-range part.
+        latent: its result.
+        screening: ε_e, or (B,), that physical charges are over; of a model with `total_charge: given` alone.
+        batch: (N,) integer, the structure of each atom.
+        n_structures: B.
+        ranks: over which the atoms of each structure are spread, if they are; all of them call this.
+
+    Source: theory 8.1.
+    """
+    given: Tensor | None = getattr(latent, "total_charge", None)  # packaged models have a class of before
+    if given is not None:
+        return given.double() / torch.as_tensor(screening, dtype=torch.float64, device=given.device).sqrt()
+    if not keeps_charge(part):
+        return None
+    # not the induced charge: that of atoms adds up to no particular number; and transfers add up to zero
+    charge = latent.permanent.charge.double()
+    if latent.transfers is not None and latent.element_charges is not None:
+        charge = latent.element_charges.double()
+    charges = charge if charge.dim() == 1 else charge.sum(1)
+    return reduce_sum(to_structures(charges, batch, n_structures), ranks)
 
 
 def carriers_of(
@@ -31,7 +75,7 @@ def carriers_of(
         latent: result of the long-range part.
         batch: (N,) integer, the structure of each atom.
         n_structures: B.
-        total_charge: (B,) e, latent, as for `charge_of_total`.
+        total_charge: (B,) e, of `latent_total_charge`.
         ranks: over which the atoms of each structure are spread, if they are; all of them call this.
 
     Source: theory 8.6.

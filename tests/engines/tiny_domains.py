@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from les_plugins import LongRangeConfig
 from les_plugins.hosting.build import build_long_range
 from les_plugins.hosting.domains import DomainGraph, DomainModel
+from les_plugins.model.carriers import latent_total_charge
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 from les_plugins.model.physical import LatentStructure
 
@@ -43,6 +44,12 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "epsilon_infinity": EPSILON,
     },
     "given": {"multipoles": ["charge"], "total_charge": "given", "epsilon_infinity": EPSILON},
+    "kept": {
+        "multipoles": ["charge"],
+        "neutralize": "keep",
+        "response": {"charge": "onsite"},
+        "epsilon_infinity": EPSILON,
+    },
 }
 
 
@@ -133,7 +140,7 @@ class Whole:
         slope, on_strain = torch.autograd.grad(total, (own, strain), retain_graph=True)
         self.energy, self.energies = float(total.detach()), (short + latent.atomic_energy).detach().numpy()
         self.forces, self.virial = -slope.numpy(), -on_strain.numpy()
-        charge = None if given is None else given / EPSILON**0.5
+        charge = latent_total_charge(model.long_range, latent, EPSILON, batch, 1)
         self.structure = LatentStructure(latent, own, cell[None], pbc, EPSILON, SUSCEPTIBILITY, charge)
 
 

@@ -19,8 +19,7 @@ from les_plugins.electrostatics.observables import (
 from les_plugins.engines.ranks.domain import Domain
 from les_plugins.engines.ranks.engine import Evaluation
 from les_plugins.errors import HostError
-from les_plugins.hosting.calculator import keeps_charge
-from les_plugins.model.carriers import carriers_of
+from les_plugins.model.carriers import carriers_of, latent_total_charge
 from les_plugins.model.long_range import LongRange, LongRangeResult
 
 
@@ -94,12 +93,8 @@ class Moments:
 
     def _total(self, domain: Domain, latent: LongRangeResult) -> Tensor | None:
         """(1,) e, latent, that charges are made to add up to; None for zero."""
-        if latent.total_charge is not None:
-            return latent.total_charge.double() / self._screening(domain, latent).sqrt()
-        if not keeps_charge(self._part):
-            return None
-        net: Tensor = self._ranks.sum(_charge(latent).detach().double().sum().reshape(1))
-        return net
+        screening = self._screening(domain, latent) if latent.total_charge is not None else 1.0
+        return latent_total_charge(self._part, latent, screening, domain.batch, 1, self._ranks)
 
     def _screening(self, domain: Domain, latent: LongRangeResult) -> Tensor:
         """() ε_e."""
