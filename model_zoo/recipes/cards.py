@@ -4,6 +4,7 @@ import limits
 
 from les_plugins.config import LongRangeConfig
 from les_plugins.data.labels import BORN
+from les_plugins.storage import checkpoint, zoo
 from les_plugins.storage.licences import is_restricted
 
 DEFAULT_SIGMA = LongRangeConfig().sigma
@@ -28,6 +29,7 @@ def card(metrics: dict, facts: dict) -> str:
         f"- Data: {data['functional']}. {data['source']}.",
         *([] if before is None else [f"- In an earlier stage: {before['functional']}; {before['source']}."]),
         *([] if teacher is None else [f"- In a later stage also: {teacher['functional']}; {teacher['source']}."]),
+        *teacher_lines(teachers_of(metrics["name"])),
         licence_line(data["licence"]),
         f"- Valid for: {data['validity']}",
         f"- Versions: {', '.join(f'{name} {version}' for name, version in sorted(metrics['versions'].items()))}",
@@ -110,6 +112,27 @@ def card(metrics: dict, facts: dict) -> str:
             + f"; bonds broken: {test['broken_bonds']}.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def teachers_of(name: str) -> list[dict]:
+    """What labelled the frames of the last stage of a checkpoint in the zoo, as its training read it from them."""
+    metadata = checkpoint.read_config(zoo.root() / name)["metadata"]
+    found: list[dict] = metadata.get("training", {}).get("teachers", [])
+    return found
+
+
+def teacher_lines(teachers: list[dict]) -> list[str]:
+    """A line for each teacher: its name, version, hash, licence and the number of its frames."""
+    lines = []
+    for each in teachers:
+        parts = [f"`{each['teacher']}`"]
+        if "teacher_version" in each:
+            parts.append(each["teacher_version"])
+        if "teacher_sha256" in each:
+            parts.append(f"SHA-256 {each['teacher_sha256']}")
+        parts.append(f"licence {each.get('teacher_licence', 'not stated')}")
+        lines.append(f"- Teacher of {each['frames']} frames: {', '.join(parts)}.")
+    return lines
 
 
 def licence_line(licence: str) -> str:

@@ -62,6 +62,29 @@ def test_cards_name_pretraining_data_and_all_licences():
     assert facts["pretraining"]["functional"] in card
 
 
+def test_cards_name_version_hash_and_licence_of_teachers():
+    cards = script("cards")
+    teachers = [
+        {"teacher": "a:b", "teacher_version": "a 1.2", "teacher_sha256": "7f", "teacher_licence": "MIT", "frames": 9},
+        {"teacher": "own:model", "frames": 2},
+    ]
+    assert cards.teacher_lines(teachers) == [
+        "- Teacher of 9 frames: `a:b`, a 1.2, SHA-256 7f, licence MIT.",
+        "- Teacher of 2 frames: `own:model`, licence not stated.",
+    ]
+    systems = json.loads((RECIPES / "data.json").read_text(encoding="utf-8"))
+    metrics = json.loads((zoo.root() / "water-free" / zoo.METRICS).read_text(encoding="utf-8"))
+    (teacher,) = cards.teachers_of("water-free")
+    assert f"SHA-256 {teacher['teacher_sha256']}, licence MIT." in cards.card(metrics, systems["water-free"])
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_licence_of_a_model_names_those_of_its_teachers(name):
+    metrics = json.loads((zoo.root() / name / zoo.METRICS).read_text(encoding="utf-8"))
+    for teacher in script("cards").teachers_of(name):
+        assert teacher.get("teacher_licence", "not stated") in metrics["data"]["licence"]
+
+
 def test_cesium_becomes_nitrogen_and_the_mean_energy_that_of_mapbi3(tmp_path, monkeypatch):
     module, frames = script("cesium_as_nitrogen"), []
     for shift in (-0.5, 0.5):
