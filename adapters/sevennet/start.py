@@ -28,7 +28,7 @@ from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.model import build_model
 from les_plugins.adapters.sevennet.seam import LongRangeSection, open_checkpoint
 from les_plugins.config import LongRangeConfig
-from les_plugins.data.zero_of_energy import fitted_change
+from les_plugins.data.zero_of_energy import fitted_change, representative
 from les_plugins.errors import CheckpointError, ConfigError, DataError, LesPluginsWarning, quoted, raising
 from les_plugins.hosting.section_name import SECTION
 from les_plugins.model.outputs import section_of
@@ -39,7 +39,7 @@ from les_plugins.storage.training import check_keys, check_section
 START = "start_from"
 #: What becomes of the energy of each element (`shift`): the model's own, or fitted to the training set.
 SHIFTS = ("keep", "fit")
-#: Frames of the training set that the energies are compared on, at most, where the shift is kept.
+#: Frames of the training set that the energies are compared on, where the shift is kept.
 COMPARED = 4
 #: Mean difference of energies, eV an atom, above which another zero of energy is suspected.
 OFFSET = 0.1
@@ -117,7 +117,8 @@ class Start:
             DataError: the shift is to be fitted, and no frame has an energy.
 
         Warns:
-            LesPluginsWarning: the shift is kept, and the energies have another zero.
+            LesPluginsWarning: the shift is kept, and the energies have another zero; it is fitted, and no frame with an
+                energy has one of the elements.
         """
         facts: dict[str, Any] = {START: Path(self.checkpoint).name, "shift": self.shift}
         labelled = [(atoms, energy) for atoms, energy in zip(frames, energies, strict=True) if energy is not None]
@@ -130,10 +131,18 @@ class Start:
         if self.shift == "fit":
             chosen, labels = zip(*labelled, strict=True)
             facts["shift_change"] = fitted_change(chosen, labels, predicted)
+            left = {symbol for atoms in frames for symbol in atoms.symbols} - set(facts["shift_change"])
+            if left:
+                warnings.warn(
+                    f"{self.where}.shift is fit, and no frame with an energy has {', '.join(sorted(left))}, whose "
+                    f"energies stay those of {self.checkpoint}",
+                    LesPluginsWarning,
+                    2,
+                )
             add_to_shift(self.model, facts["shift_change"])
             write_checkpoint(self.model, self.file)
             return facts
-        few = labelled[:: max(1, -(-len(labelled) // COMPARED))]
+        few = [labelled[index] for index in representative([atoms for atoms, _ in labelled], COMPARED)]
         offset = float(np.mean([(energy - predicted(atoms)) / len(atoms) for atoms, energy in few]))
         if abs(offset) > OFFSET:
             warnings.warn(

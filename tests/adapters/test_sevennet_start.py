@@ -16,6 +16,7 @@ import numpy as np
 import sevenn._keys as keys
 import torch
 import yaml
+from ase import Atoms
 
 import les_plugins
 from les_plugins import api
@@ -122,6 +123,14 @@ def test_a_fit_needs_energies(base):
     start.model = base
     with pytest.raises(DataError, match="no frame of the training set has an energy"):
         start.set_zero_of_energy([waters()], [None])
+
+
+def test_elements_without_an_energy_are_named(base):
+    start = Start.parse({"checkpoint": "base.pth", "shift": "fit"}, "start_from")
+    start.model, start.file = base, Path("started.pth")
+    with pytest.warns(LesPluginsWarning, match="no frame with an energy has C, Cl, whose energies stay"):
+        facts = start.set_zero_of_energy([waters(), Atoms("CH3Cl")], [-12.0, None])
+    assert set(facts["shift_change"]) == {"H", "O"}
 
 
 @pytest.mark.parametrize("train_only", ["long_range", "last_layer"])
