@@ -144,19 +144,21 @@ class MetatomicMACE(nn.Module):
         result: dict[str, TensorMap] = {}
         for name, how in outputs.items():
             by_atom = name != "les_plugins::long_range_energy" and (name != "energy" or how.sample_kind == "atom")
-            values = self._values(found, name, by_atom).to(places.dtype)
+            values = self._values(found, name, by_atom, data["batch"], len(systems)).to(places.dtype)
             kept = atoms if by_atom else structures
             if by_atom and selected_atoms is not None:
                 chosen = atoms.select(selected_atoms)
                 values, kept = values[chosen], Labels(["system", "atom"], atoms.values[chosen])
             elif name == "energy" and selected_atoms is not None:
                 chosen = atoms.select(selected_atoms)
-                part = self._values(found, name, True).to(places.dtype)[chosen]
+                part = self._values(found, name, True, data["batch"], len(systems)).to(places.dtype)[chosen]
                 values = torch.zeros_like(values).index_add(0, data["batch"][chosen], part)
             result[name] = self._map(values, kept, name)
         return result
 
-    def _values(self, found: dict[str, Tensor | None], name: str, by_atom: bool) -> Tensor:
+    def _values(
+        self, found: dict[str, Tensor | None], name: str, by_atom: bool, batch: Tensor, n_structures: int
+    ) -> Tensor:
         if name == "energy":
             key = "node_energy" if by_atom else "energy"
         elif name == "les_plugins::long_range_energy":
@@ -170,7 +172,12 @@ class MetatomicMACE(nn.Module):
         if name == "les_plugins::latent_dipole":
             return values[:, :, None]
         if name == "charge":
-            values = values * self.scale
+            carried = found["latent_polarization_charges"]
+            assert carried is not None
+            # the carried ones add up to the structure's total charge: the mean of what does not is taken off
+            counts = torch.bincount(batch, minlength=n_structures).to(values.dtype)
+            excess = torch.zeros_like(counts).index_add(0, batch, values - carried) / counts
+            values = self.scale * (values - excess[batch])
         return values.reshape(values.shape[0], 1)
 
     def _map(self, values: Tensor, samples: Labels, name: str) -> TensorMap:

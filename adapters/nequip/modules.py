@@ -20,7 +20,7 @@ from les_plugins.electrostatics.checks import is_traced
 from les_plugins.electrostatics.multipoles import cartesian_to_spherical, traceless
 from les_plugins.electrostatics.observables import born_of_carriers
 from les_plugins.errors import ConfigError, HostError
-from les_plugins.model.carriers import carriers_of
+from les_plugins.model.carriers import carriers_of, latent_total_charge
 from les_plugins.model.features import Edges, NodeFeatures
 from les_plugins.model.irreps import layer_features
 from les_plugins.model.long_range import LongRange, LongRangeResult
@@ -156,7 +156,9 @@ class LongRangeEnergy(GraphModuleMixin, nn.Module):  # type: ignore[misc]
         energy = data[AtomicDataDict.PER_ATOM_ENERGY_KEY]
         data[AtomicDataDict.PER_ATOM_ENERGY_KEY] = energy + result.atomic_energy[:, None].to(energy.dtype)
         if ALL_LATENT in data:  # the derivatives cost three to nine times a gradient
-            carriers = carriers_of(result, batch, cell.shape[0])
+            n_structures = cell.shape[0]
+            total = latent_total_charge(self.long_range, result, batch, n_structures)
+            carriers = carriers_of(result, batch, n_structures, total)
             data.update(every_latent_output(result))
             data.update(carried_outputs(carriers))
             data[LATENT_BORN_CHARGES] = born_of_carriers(carriers, positions, cell, pbc, batch)

@@ -349,7 +349,7 @@ class LongRangeCalculator(CurrentEvaluation):
             self._long_waves_seen = warn_of_long_waves(output.softness, cell[0])
         positions = positions if observation.leaf is None else observation.leaf
         screening = self.screening_of(output, cell, pbc)
-        total = observation.total_charge = latent_total_charge(module, output, screening, batch, len(pbc))
+        total = observation.total_charge = latent_total_charge(module, output, batch, len(pbc), screening)
         susceptibility = self.susceptibility_for(output, cell, pbc)
         structure = LatentStructure(output, positions, cell, pbc, self.epsilon_infinity, susceptibility, total)
         derived, wanted = observation.derived, set(observation.wanted)

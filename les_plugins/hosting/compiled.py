@@ -108,7 +108,9 @@ class CompiledCalculator(LongRangeCalculator):
         """
         latent = compiled_result(output)
         positions, cell, pbc = self.geometry(atoms)
-        self.add_latent(latent, positions, cell, pbc, self.energy_unit, carriers=read_carriers(output))
+        carriers = read_carriers(output)
+        total = None if carriers is None else carriers.charge.sum().reshape(1)
+        self.add_latent(latent, positions, cell, pbc, self.energy_unit, total, carriers)
         if born is not None:
             screening = self.screening_of(latent, cell, pbc)
             self.results["born_effective_charges"] = screening**0.5 * born.detach().cpu().double()

@@ -26,9 +26,9 @@ def keeps_charge(part: nn.Module) -> bool:
 def latent_total_charge(
     part: nn.Module,
     latent: LongRangeResult,
-    screening: float | Tensor,
     batch: Tensor,
     n_structures: int,
+    screening: float | Tensor | None = None,
     ranks: Ranks | None = None,
 ) -> Tensor | None:
     """(B,) e, latent, what the charges of each structure are made to add up to (`charge_of_total`); None for zero.
@@ -38,15 +38,15 @@ def latent_total_charge(
     Args:
         part: the model's long-range part.
         latent: its result.
-        screening: ε_e, or (B,), that physical charges are over; of a model with `total_charge: given` alone.
         batch: (N,) integer, the structure of each atom.
         n_structures: B.
+        screening: ε_e, or (B,), of the material, which a charge that is given is over; None: the model's own.
         ranks: over which the atoms of each structure are spread, if they are; all of them call this.
 
     Source: theory 8.1.
     """
     given: Tensor | None = getattr(latent, "total_charge", None)  # packaged models have a class of before
-    if given is not None:
+    if given is not None and screening is not None:
         return given.double() / torch.as_tensor(screening, dtype=torch.float64, device=given.device).sqrt()
     if not keeps_charge(part):
         return None

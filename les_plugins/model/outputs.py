@@ -25,9 +25,6 @@ CARRIED_CHARGES, CARRIED_MOMENTS = "latent_polarization_charges", "latent_polari
 #: Charge of an atom, e, below which it is a rounding error of float32 charges that add up to zero.
 ROUNDING = 1e-6
 
-#: Charge of an atom, e, below which it is a rounding error of float32 charges that add up to zero.
-_ROUNDING = 1e-6
-
 
 def long_range_part(model: nn.Module) -> LongRange | None:
     """The long-range part of a model, None without one; by name: classes of a packaged model are copies."""
@@ -89,8 +86,8 @@ def carried_outputs(carriers: Carriers) -> dict[str, Tensor]:
 def read_carriers(output: Mapping[str, Tensor]) -> Carriers | None:
     """What carries the polarization of one structure, from what compiled code returned; None of files without it.
 
-    Fixed charges are not the charges of the atoms, of which a part is in the moments; where nothing is exchanged
-    both are the same and so is their polarization.
+    Its charges add up to the structure's total charge. Fixed charges are not the charges of the atoms, of which a part
+    is in the moments; where nothing is exchanged both are the same and so is their polarization.
 
     Args:
         output: latent_charges (N,) or (N, 1) among them.
@@ -100,5 +97,6 @@ def read_carriers(output: Mapping[str, Tensor]) -> Carriers | None:
     charge, own = (output[name].detach().cpu().double().view(-1) for name in (CARRIED_CHARGES, LATENT_CHARGES))
     moment = output[CARRIED_MOMENTS].detach().cpu().double().view(-1, 3)
     batch = torch.zeros(len(charge), dtype=torch.long)
-    is_fixed = not torch.allclose(charge, charge_of_total(own, batch, 1), rtol=0.0, atol=_ROUNDING)
+    of_atoms = charge_of_total(own, batch, 1, charge.sum().reshape(1))
+    is_fixed = not torch.allclose(charge, of_atoms, rtol=0.0, atol=ROUNDING)
     return Carriers(charge, moment, is_fixed)

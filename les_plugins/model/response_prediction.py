@@ -15,7 +15,7 @@ from torch import Tensor
 
 from les_plugins.electrostatics.observables import Carriers, system_polarizability
 from les_plugins.errors import HostError
-from les_plugins.model.carriers import carriers_of
+from les_plugins.model.carriers import carriers_of, latent_total_charge
 from les_plugins.model.long_range import LongRange, LongRangeResult
 from les_plugins.model.response_support import FREE, ON_SITE, SCREENING
 from les_plugins.units import VACUUM_PERMITTIVITY
@@ -83,8 +83,8 @@ def predict_response(
     screening = screening_in_training(part, pbc)
     root = screening.sqrt()
     still = Geometry(positions.detach(), cell.detach(), pbc, batch)
-    latent_charge = None if result.total_charge is None else result.total_charge.double() / root
-    carriers = carriers_of(result, batch, len(pbc), latent_charge)
+    total_charge = latent_total_charge(part, result, batch, len(pbc), screening)
+    carriers = carriers_of(result, batch, len(pbc), total_charge)
     fixed, moment = _apart(carriers, positions.double())
     total = born = directions = alpha = None
     if "dipole" in quantities or "polarization" in quantities:

@@ -81,6 +81,18 @@ def test_charges_dipoles_and_the_long_range_energy_are_those_of_the_model(model,
     np.testing.assert_allclose(found["les_plugins::long_range_energy"], [[right["long_range_energy"]]], **ROUNDING)
 
 
+@pytest.mark.parametrize("neutralize", ["background", "keep"])
+def test_charges_that_heads_leave_free_add_up_to_the_total_charge_of_each_structure(neutralize, tmp_path):
+    section = {"multipoles": ["charge"], "dl": 2.0, "neutralize": neutralize, "run": SECTION["run"]}
+    model = amplify(les_plugins.attach(tiny_mace(), section)).requires_grad_(False)
+    path = host("mace").compile(model, tmp_path / "free.pt", None, "cpu", {"susceptibility": None}, target="metatomic")
+    frames, expected = [waters(2), skew(3, 1)], LesMACECalculator(model)
+    found = MetatomicCalculator(path).run_model(frames, {"charge": ModelOutput(sample_kind="atom")})
+    charges = np.concatenate([expected.get_property("charges", atoms).copy() for atoms in frames])
+    np.testing.assert_allclose(found["charge"].block().values.detach().numpy()[:, 0], charges, **ROUNDING)
+    assert (abs(charges[:6].sum()) > 0.01) == (neutralize == "keep")
+
+
 def test_a_batch_and_selected_atoms(model, metatomic):
     frames = [waters(2), skew(3, 1)]
     batch = metatomic.compute_energy(frames, compute_forces_and_stresses=True)

@@ -20,6 +20,7 @@ from mace_models import amplify, batch_of, tiny_mace, waters
 from safetensors.torch import load_file, save_file
 
 import les_plugins
+from les_plugins.adapters.mace import torchscript
 from les_plugins.adapters.mace.calculator import LesMACECalculator
 from les_plugins.adapters.mace.compiled import LesCompiledCalculator
 from les_plugins.adapters.mace.model import LongRangeMACE
@@ -216,6 +217,32 @@ def test_a_file_of_a_model_with_conserved_charges_makes_its_polarization_with_tr
     currents = [calc.current(velocities, atoms) for calc in (compiled, eager)]
     np.testing.assert_allclose(*currents, rtol=ROUNDING, atol=ROUNDING)
     assert np.abs(compiled.get_property("born_effective_charges", atoms).sum(0)).max() < ROUNDING
+
+
+@pytest.mark.parametrize("total_charge", ["conserved", "free"])
+def test_a_file_keeps_the_charge_that_a_model_keeps(total_charge, tmp_path):
+    elements = {"initial_charges": {"H": 0.3, "O": -0.5}, "element_charges": "fixed"}
+    section = {"multipoles": ["charge"], "dl": 2.0, "static_cell": [9.0, 9.0, 9.0], "neutralize": "keep", **elements}
+    eager = LesMACECalculator(long_range_model({**section, "total_charge": total_charge}, num_interactions=1))
+    path = compile_model(eager.models[0], tmp_path / "model.pt", None, "cpu", {})
+    compiled, atoms = LesCompiledCalculator.from_compiled_model(path), waters(3, seed=8)
+    for name in ("charges", "dipole", "born_effective_charges"):
+        found, expected = (calc.get_property(name, atoms) for calc in (compiled, eager))
+        np.testing.assert_allclose(found, expected, rtol=ROUNDING, atol=ROUNDING, err_msg=name)
+    total = compiled.results["charges"].sum()
+    if total_charge == "conserved":
+        assert total == pytest.approx(3 * (2 * 0.3 - 0.5), abs=1e-6)  # the section's numbers in float32
+        born = compiled.get_property("born_effective_charges", atoms)
+        np.testing.assert_allclose(born.sum(0), total * np.eye(3), rtol=0, atol=ROUNDING)
+    assert abs(total) > 0.01
+
+
+def test_a_file_with_other_born_charges_than_the_calculators_is_found_out(monkeypatch):
+    monkeypatch.setattr(torchscript, "latent_total_charge", lambda *_: None)
+    section = {"multipoles": ["charge"], "dl": 2.0, "static_cell": [8.0, 8.0, 8.0], "neutralize": "keep"}
+    model = long_range_model({**section, "initial_charges": {"O": 0.5}}, num_interactions=1)
+    with pytest.raises(HostError, match="compiled model's charges deviates"):
+        compile_model(model, Path("never"), None, "cpu", {})
 
 
 def test_what_the_grid_does_not_cover_is_refused_by_the_compiled_code_itself(compiled, column):

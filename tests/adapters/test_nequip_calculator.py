@@ -7,12 +7,15 @@ import pytest
 pytest.importorskip("nequip", reason="nequip is not installed: nox -s tests-nequip")
 
 import numpy as np
+import torch
 from ase.calculators.calculator import PropertyNotImplementedError
 from nequip.data.transforms import NeighborListTransform
 from nequip_models import batch_of, tiny_host, tiny_long_range, waters
 
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
+from les_plugins.adapters.nequip.modules import ALL_LATENT, LATENT_BORN_CHARGES
 from les_plugins.errors import DataError, HostError
+from les_plugins.model.outputs import read_carriers
 
 FULL = {"response": {"charge": True, "dipole": "anisotropic"}}
 
@@ -77,6 +80,26 @@ def test_born_charges_of_a_molecule_are_the_derivative_of_its_dipole(model):
             dipoles.append(moved_dipole - moved_charge * moved.positions.sum(0))
         difference = (dipoles[1] - dipoles[0]) / (2 * step)
         np.testing.assert_allclose(born[atom, :, axis], difference, atol=1e-6 * np.abs(born).max())  # step² d³P/dr³
+
+
+@pytest.mark.parametrize("total_charge", ["conserved", "free"])
+def test_what_the_compiled_target_returns_keeps_the_charge_that_the_calculators_does(total_charge):
+    elements = {"initial_charges": {"H": 0.3, "O": -0.5}, "element_charges": "fixed"}
+    section = {"multipoles": ["charge"], "neutralize": "keep", "total_charge": total_charge, **elements}
+    model = tiny_long_range("nequip", {**section, "net_charge_warning": None}, num_layers=1)
+    calculator, atoms = LesNequIPCalculator(model), waters(2)
+    output = model({**batch_of([atoms]), ALL_LATENT: torch.ones(1, 1)})
+    expected = calculator.get_property("born_effective_charges", atoms)
+    np.testing.assert_allclose(output[LATENT_BORN_CHARGES].detach(), expected, rtol=0, atol=1e-10)  # rounding
+    carried = read_carriers(output)
+    assert carried is not None
+    total = float(calculator.results["charges"].sum())
+    assert abs(total) > 0.01
+    if total_charge == "conserved":
+        assert total == pytest.approx(2 * (2 * 0.3 - 0.5), abs=1e-6)  # the section's numbers in float32
+    assert float(carried.charge.sum()) == pytest.approx(total, abs=1e-10)
+    moment = carried.total(torch.tensor(atoms.positions), torch.zeros(6, dtype=torch.long), 1)[0]
+    np.testing.assert_allclose(moment, calculator.results["dipole"], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("wanted", ["energy", "born_effective_charges"])

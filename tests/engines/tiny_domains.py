@@ -140,7 +140,7 @@ class Whole:
         slope, on_strain = torch.autograd.grad(total, (own, strain), retain_graph=True)
         self.energy, self.energies = float(total.detach()), (short + latent.atomic_energy).detach().numpy()
         self.forces, self.virial = -slope.numpy(), -on_strain.numpy()
-        charge = latent_total_charge(model.long_range, latent, EPSILON, batch, 1)
+        charge = latent_total_charge(model.long_range, latent, batch, 1, EPSILON)
         self.structure = LatentStructure(latent, own, cell[None], pbc, EPSILON, SUSCEPTIBILITY, charge)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from one_projection import first_derivatives_hold, second_derivatives_hold
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from les_plugins import LongRangeConfig
 from les_plugins.electrostatics.observables import electronic_susceptibility
 from les_plugins.errors import ConfigError, DataError
+from les_plugins.model.carriers import latent_total_charge
+from les_plugins.model.physical import LatentStructure, born_results, latent_results
 from les_plugins.model.response_config import QUANTITIES, ResponseLossConfig
 from les_plugins.model.response_loss import ResponseLabels, nearest_branch, response_loss, squared_errors
 from les_plugins.model.response_prediction import Geometry, Response, observing, predict_response
@@ -53,6 +56,25 @@ def test_born_charges_are_the_derivatives_of_the_polarization(periodic):
         torch.testing.assert_close(born[atom, :, axis], (ends[0] - ends[1]) / (2 * STEP), rtol=0, atol=1e-6)
     # a neutral structure that moves as a whole has the same polarization
     torch.testing.assert_close(born.sum(0), torch.zeros(3, 3, dtype=torch.float64), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("total_charge", ["conserved", "free"])
+def test_a_model_that_keeps_its_net_charge_is_trained_on_the_response_that_calculators_report(total_charge):
+    elements = {"initial_charges": {"H": 0.5, "O": -0.4}, "total_charge": total_charge, "neutralize": "keep"}
+    host = TinyHost({**TRAINED, **elements, "response": {}, "net_charge_warning": None})
+    geometry, species = crystal(periodic=False)
+    _, result = host(geometry, species)
+    total = latent_total_charge(host.long_range, result, geometry.batch, 1)
+    places = geometry.positions, geometry.cell, geometry.pbc
+    structure = LatentStructure(result, *places, 1.0, total_charge=total)
+    response = predict_response(host.long_range, result, geometry, QUANTITIES)
+    net = float(total.detach())
+    assert abs(net) > 0.01
+    np.testing.assert_allclose(response.born.detach(), born_results(structure), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(response.polarization[0].detach(), latent_results(structure)["dipole"], atol=1e-12)
+    if total_charge == "conserved":
+        assert net == pytest.approx(4 * (0.5 - 0.4), abs=1e-6)  # the section's numbers in float32
+        np.testing.assert_allclose(response.born.detach().sum(0), net * np.eye(3), rtol=0, atol=1e-12)
 
 
 def test_projections_of_born_charges_are_products_with_the_tensor_and_as_large_on_average():

@@ -93,8 +93,8 @@ class Moments:
 
     def _total(self, domain: Domain, latent: LongRangeResult) -> Tensor | None:
         """(1,) e, latent, that charges are made to add up to; None for zero."""
-        screening = self._screening(domain, latent) if latent.total_charge is not None else 1.0
-        return latent_total_charge(self._part, latent, screening, domain.batch, 1, self._ranks)
+        screening = self._screening(domain, latent) if latent.total_charge is not None else None
+        return latent_total_charge(self._part, latent, domain.batch, 1, screening, self._ranks)
 
     def _screening(self, domain: Domain, latent: LongRangeResult) -> Tensor:
         """() ε_e."""
