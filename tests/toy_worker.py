@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from ase import Atoms
+from charged_toys import ChargedToy
 from toy_calculator import Toy
 
 from les_plugins import api
@@ -33,10 +34,20 @@ class RemoteToy(Toy):
         return self.results["charges"] @ velocities
 
 
+class RemoteIons(ChargedToy):
+    """A toy that reads charges and says what it does not read."""
+
+    def calculate(self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = ()) -> None:
+        assert atoms is not None
+        self.caution(atoms)
+        super().calculate(atoms, properties, system_changes)
+
+
 def load(path: str, device: str = "cpu", head: str | None = None, dtype: str | None = None) -> Any:
-    """A toy whose spring is the name of its checkpoint."""
+    """A toy whose spring is the name of its checkpoint, one that reads charges with that word before it."""
     try:
-        return RemoteToy(spring=float(path))
+        kind = RemoteIons if path.startswith("charged ") else RemoteToy
+        return kind(spring=float(path.removeprefix("charged ")))
     except ValueError:
         raise CheckpointError(f"{path} is not a checkpoint") from None
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from les_plugins.adapters.mace.accelerated import OPTIONS, accelerated, wanted
 from les_plugins.adapters.mace.graphs import OneGraph, batch_of
-from les_plugins.data.given_charge import NAMES, charge_under
+from les_plugins.data.given_charge import NAMES
+from les_plugins.data.structure_reading import trained_charge_key
 from les_plugins.devices import check_device
 from les_plugins.errors import DataError, HostError
 from les_plugins.hosting.calculator import LongRangeCalculator
@@ -51,6 +52,7 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
             default_dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         model = accelerated(model, wanted({option: kwargs.pop(option, False) for option in OPTIONS}), device)
         kwargs["head"] = head_of(model, kwargs.get("head", (metadata or {}).get("head")))
+        key = (kwargs.get("info_keys") or {}).get("total_charge") or trained_charge_key(metadata or {}, kwargs["head"])
         root = logging.getLogger()
         level = root.level
         root.setLevel(logging.WARNING)
@@ -62,7 +64,10 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         read = getattr(model, "embedding_specs", None) or {}
         self.takes_total_charge, self.takes_spin = "total_charge" in read, "total_spin" in read
         self.adopt(long_range_part(self.models[0]), self.z_table.zs, metadata, epsilon_infinity)
-        self._charge_key = self.info_keys.setdefault("total_charge", "charge")
+        self.total_charge_key = key
+        self.info_keys = {**self.info_keys, "total_charge": key or NAMES[0]}
+        others = [self.info_keys[name] for name in read if name != "total_charge" and name in self.info_keys]
+        self.read_names = tuple(others)
 
     keeps_force_graph = True
 
@@ -100,14 +105,8 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
                 raise DataError(f"structure: info[{key!r}] is {value!r}, which this model reads; allowed: a number")
         found.arrays.pop(self.charges_key, None)
         if self.takes_total_charge:
-            found.info[self._charge_key] = self.total_charge_of(atoms)
+            found.info[self.info_keys["total_charge"]] = self.total_charge_of(atoms)
         return found
-
-    def total_charge_of(self, atoms: Atoms, where: str = "structure") -> float:
-        """Under the name that MACE is told to look for too."""
-        if self._charge_key in atoms.info and self._charge_key not in NAMES:
-            return charge_under(self._charge_key, atoms, where)
-        return super().total_charge_of(atoms, where)
 
     def host_batch(self, frames: Sequence[Atoms], stress: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """MACE's own batch; none of a compiled model, which MACE pads for one structure."""

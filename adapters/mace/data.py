@@ -29,7 +29,7 @@ from les_plugins.adapters.mace.heads import (
     replayed,
 )
 from les_plugins.data import frames
-from les_plugins.data.given_charge import NAMES, charge_under, total_charge_of
+from les_plugins.data.given_charge import NAMES, total_charge_of
 from les_plugins.data.training import TrainingFiles, check_training_labels, numbered
 from les_plugins.errors import ConfigError, DataError, raising
 from les_plugins.hosting.substitution import substituted
@@ -41,9 +41,11 @@ class Found(TrainingFiles):
 
     Attributes:
         keys: the names of labels that the user gave, where MACE is given others.
+        charge_keys: of every head whose total charges have a name of their own, that name.
     """
 
     keys: dict[str, str] = field(default_factory=dict)
+    charge_keys: dict[str, str] = field(default_factory=dict)
 
 
 def read_data(args: Any, source: Path, reads_charge: bool = False) -> Found:
@@ -64,6 +66,8 @@ def read_data(args: Any, source: Path, reads_charge: bool = False) -> Found:
         own = _read_head(head, found)
         if reads_charge:
             _name_total_charges(head, own)
+            if (key := head.key("total_charge")) not in NAMES:
+                found.charge_keys[head.name] = key
         _check_head(head, own)
     _check_elements(args, found)
     found.keys = give_readable_names(args, heads)
@@ -119,9 +123,7 @@ def _name_total_charges(head: Head, own: TrainingFiles) -> None:
     key = head.key("total_charge")
     for files in (own.train, own.valid, own.test):
         for place, atoms in numbered(files):
-            has_own = key not in NAMES and key in atoms.info
-            charge = charge_under(key, atoms, place) if has_own else total_charge_of(atoms, place)
-            atoms.info.update(dict.fromkeys((key, *NAMES), charge))
+            atoms.info.update(dict.fromkeys((key, *NAMES), total_charge_of(atoms, place, key)))
 
 
 def _check_head(head: Head, own: TrainingFiles) -> None:

@@ -70,6 +70,8 @@ class MACETraining(TrainingRun):
     def read_frames(self) -> Sequence[Atoms]:
         """Of every head, with the keys that MACE reads."""
         self.data = read_data(self.args, self.config_file, self.reads_total_charge())
+        if self.data.charge_keys:
+            self.facts["total_charge_key"] = self.data.charge_keys
         check_foundation(self.args, self.settings, self.data, self.config_file)
         if self.response is not None and self.long_range is not None:
             check_labels(self.data, self.response, self.long_range)

@@ -10,7 +10,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
 
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.data.given_charge import charge_read
+from les_plugins.data.structure_reading import StructureReading
+from les_plugins.errors import ConfigError, DataError, HostError
 
 #: Results whose standard deviation over the members is a result too, as `std_of(name)`.
 SPREAD = (
@@ -28,7 +30,7 @@ def std_of(name: str) -> str:
     return f"{name}_std"
 
 
-class Committee(Calculator):
+class Committee(StructureReading, Calculator):
     """Mean over several models, and their standard deviation (n − 1 in the denominator) for what `SPREAD` names.
 
     The mean of forces is the derivative of the mean energy: the committee is a potential, and its dynamics conserve
@@ -47,7 +49,6 @@ class Committee(Calculator):
     """
 
     takes_external_field = False
-    takes_spin = False
     is_committee = True
 
     def __init__(self, members: Sequence[Any], names: Sequence[str] | None = None) -> None:
@@ -84,11 +85,47 @@ class Committee(Calculator):
     def epsilon_infinity(self, value: float) -> None:
         for member in self.members:
             member.epsilon_infinity = value
+        self.reset()  # type: ignore[no-untyped-call]
+
+    @property
+    def total_charge(self) -> float | None:
+        """As of `StructureReading`, that of every member; setting it sets that of each.
+
+        Raises:
+            HostError: the members have different ones.
+        """
+        found = [getattr(member, "total_charge", None) for member in self.members]
+        if len(set(found)) > 1:
+            told = ", ".join(f"{name} {charge}" for name, charge in zip(self.names, found, strict=True))
+            raise HostError(f"total_charge of the members differs: {told}; set that of the committee")
+        return found[0]
+
+    @total_charge.setter
+    def total_charge(self, charge: float | None) -> None:
+        checked = self.checked_total_charge(charge)
+        for member in self.members:
+            member.total_charge = checked
+        self.reset()  # type: ignore[no-untyped-call]
 
     def total_charge_of(self, atoms: Atoms, where: str = "structure") -> float:
-        """Total charge that the members read from a structure, e."""
-        found: float = self.members[0].total_charge_of(atoms, where)
-        return found
+        """Total charge, e, that the members evaluate a structure with.
+
+        Raises:
+            DataError: no total charge, or not the same for all members.
+        """
+        found = [charge_read(member, atoms, where) for member in self.members]
+        if len(set(found)) > 1:
+            told = ", ".join(f"{name} {charge:g} e" for name, charge in zip(self.names, found, strict=True))
+            raise DataError(
+                f"{where}: the members of the committee read different total charges: {told}; allowed: one, under "
+                "info['charge'] or as total_charge of the committee"
+            )
+        return found[0]
+
+    def read_of(self, atoms: Atoms) -> tuple[Any, ...]:
+        """What all members read of a structure."""
+        members = [member.read_of(atoms) for member in self.members if isinstance(member, StructureReading)]
+        return (*super().read_of(atoms), *members)
 
     def calculate(
         self,
@@ -102,16 +139,17 @@ class Committee(Calculator):
             LesPluginsError: what a member refuses, with its name.
         """
         structure: Any = self.atoms if atoms is None else atoms
-        super().calculate(structure, list(properties or _CHEAP), list(system_changes))  # type: ignore[no-untyped-call]
         asked = {name.removesuffix("_std") if name in self._std_names else name for name in properties or ()}
         found = []
-        for name, member in zip(self.names, self.members, strict=True):
-            try:
-                member.calculate(structure, sorted({*_CHEAP, *asked}), list(all_changes))
-            except HostError as error:
-                raise HostError(f"{name}: {error}") from None
-            found.append(dict(member.results))
-        self.results = self._combined(found)
+        with self.results_of(structure):
+            Calculator.calculate(self, structure, list(properties or _CHEAP), list(system_changes))
+            for name, member in zip(self.names, self.members, strict=True):
+                try:
+                    member.calculate(structure, sorted({*_CHEAP, *asked}), list(all_changes))
+                except HostError as error:
+                    raise HostError(f"{name}: {error}") from None
+                found.append(dict(member.results))
+            self.results = self._combined(found)
 
     def current(self, velocities: Any, atoms: Atoms | None = None) -> NDArray[Any]:
         """J = Σ Z* v, (3,) e times the unit of velocities: the mean over the members."""

@@ -17,6 +17,8 @@ from les_plugins.errors import HostError
 _LENGTH = struct.Struct("<Q")
 #: Largest message, bytes: Z* of a million atoms are 72 MB.
 _LARGEST = 2**32
+#: Kinds of NumPy's types that are sent.
+_NUMBERS = "biuf"
 
 
 def send(stream: BinaryIO, header: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> None:
@@ -50,21 +52,39 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def packed(atoms: Atoms) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """A structure as header and arrays: geometry, what lies on the atoms, and numbers and words of `info`."""
-    info = {key: value for key, value in atoms.info.items() if isinstance(value, (bool, int, float, str))}
-    arrays = {f"atoms:{name}": value for name, value in atoms.arrays.items() if value.dtype.kind in "biuf"}
+    """A structure as header and arrays: geometry, what lies on the atoms, and numbers, words and arrays of `info`."""
+    info: dict[str, Any] = {}
+    arrays = {f"atoms:{name}": value for name, value in atoms.arrays.items() if value.dtype.kind in _NUMBERS}
+    for key, value in atoms.info.items():
+        plain = value.item() if isinstance(value, np.generic | np.ndarray) and value.size == 1 else value
+        if isinstance(plain, bool | int | float | str):
+            info[key] = plain
+        elif isinstance(value, np.ndarray | list | tuple) and (array := _array(value)) is not None:
+            arrays[f"info:{key}"] = array
     return {"info": info}, {**arrays, "cell": atoms.cell.array, "pbc": atoms.pbc}
 
 
 def unpacked(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Atoms:
     """The structure that `packed` took apart."""
-    prefix = "atoms:"
-    own = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+    own, info = _named("atoms:", arrays), _named("info:", arrays)
     atoms = Atoms(own.pop("numbers"), own.pop("positions"), cell=arrays["cell"], pbc=arrays["pbc"])
     for name, value in own.items():
         atoms.set_array(name, value)
-    atoms.info.update(header["info"])
+    atoms.info.update({**header["info"], **info})
     return atoms
+
+
+def _named(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _array(value: Any) -> NDArray[Any] | None:
+    """Numbers as an array; None for what is none."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of several lengths
+        return None
+    return array if array.dtype.kind in _NUMBERS else None
 
 
 def _exactly(stream: BinaryIO, length: int) -> bytes:

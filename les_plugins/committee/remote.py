@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 
 from les_plugins import errors
 from les_plugins.committee.messages import packed, receive, send
+from les_plugins.data.cautions import place_of_structure
+from les_plugins.data.structure_reading import StructureReading
 from les_plugins.errors import HostError, LesPluginsError, LesPluginsWarning, quoted
 
 #: Module that `python -m` runs for a member.
 WORKER = "les_plugins.engines.worker"
 #: Of an attribute of the calculator that a message carries.
 SHARED = ("implemented_properties", "known_elements", "has_long_range", "takes_total_charge", "epsilon_infinity")
+#: Likewise, of those that earlier versions do not send.
+NEWER = ("takes_spin", "total_charge_key", "read_names")
 
 
 def python_variable(host: str) -> str:
@@ -43,7 +47,7 @@ def python_of(host: str) -> str | None:
     return given
 
 
-class RemoteCalculator(Calculator):
+class RemoteCalculator(StructureReading, Calculator):
     """ASE calculator of a checkpoint, computed by another Python that has its host and les-plugins.
 
     Args:
@@ -79,6 +83,8 @@ class RemoteCalculator(Calculator):
         self.implemented_properties = list(facts["implemented_properties"])
         self.known_elements = [int(number) for number in facts["known_elements"]]
         self.has_long_range, self.takes_total_charge = facts["has_long_range"], facts["takes_total_charge"]
+        self.takes_spin, self.total_charge_key = bool(facts.get("takes_spin")), facts.get("total_charge_key")
+        self.read_names = tuple(facts.get("read_names") or ())
         self._epsilon_infinity = float(facts["epsilon_infinity"])
 
     @property
@@ -90,6 +96,7 @@ class RemoteCalculator(Calculator):
     def epsilon_infinity(self, value: float) -> None:
         self._ask({"do": "epsilon_infinity", "value": value})
         self._epsilon_infinity = value
+        self.reset()  # type: ignore[no-untyped-call]
 
     def calculate(
         self,
@@ -103,25 +110,21 @@ class RemoteCalculator(Calculator):
             LesPluginsError: what that one raises; HostError where its process has ended.
         """
         structure: Any = self.atoms if atoms is None else atoms
-        super().calculate(structure, list(properties or ("energy",)), list(system_changes))  # type: ignore[no-untyped-call]
-        header, arrays = packed(structure)
-        wanted = {"properties": list(properties or ("energy",)), "always": list(self.always)}
-        words, found = self._ask({**header, "do": "calculate", **wanted}, arrays)
-        self.results = {name: value if value.ndim else value.item() for name, value in found.items()}
-        self.results.update(words["texts"])
+        where, wanted = place_of_structure(), list(properties or ("energy",))
+        with self.results_of(structure):
+            Calculator.calculate(self, structure, wanted, list(system_changes))
+            header, arrays = packed(self.with_total_charge(structure, where))
+            asked = {"do": "calculate", "where": where, "properties": wanted, "always": list(self.always)}
+            words, found = self._ask({**header, **asked}, arrays)
+            self.results = {name: value if value.ndim else value.item() for name, value in found.items()}
+            self.results.update(words["texts"])
 
     def current(self, velocities: Any, atoms: Atoms | None = None) -> NDArray[Any]:
         """J = Σ Z* v, (3,) e times the unit of velocities, of the structure that was last computed."""
-        if atoms is not None and self.check_state(atoms):  # type: ignore[no-untyped-call]
+        if atoms is not None and self.check_state(atoms):
             self.calculate(atoms, ["forces", "current"])
         _, found = self._ask({"do": "current"}, {"velocities": velocities})
         return found["current"]
-
-    def total_charge_of(self, atoms: Atoms, where: str = "structure") -> float:
-        """Total charge that the model reads from a structure, e."""
-        header, arrays = packed(atoms)
-        answer, _ = self._ask({**header, "do": "total_charge", "where": where}, arrays)
-        return float(answer["total_charge"])
 
     def close(self) -> None:
         """End the process."""

@@ -45,7 +45,15 @@ class Cautions:
         self._said: set[str] = set()
         self._searched: tuple[object, ...] | None = None
 
-    def look(self, atoms: Atoms, where: str, screened: bool, reads_charge: bool, reads_spin: bool = False) -> None:
+    def look(
+        self,
+        atoms: Atoms,
+        where: str,
+        screened: bool,
+        reads_charge: bool,
+        reads_spin: bool = False,
+        key: str | None = None,
+    ) -> None:
         """Warn of what is new.
 
         Args:
@@ -54,10 +62,11 @@ class Cautions:
             screened: whether moments of periodic structures are scaled by an ε_∞ above 1.
             reads_charge: whether the model reads the total charge of a structure.
             reads_spin: likewise, the spin.
+            key: as of `given_charge.total_charge_of`.
         """
         if not reads_charge and "charge" not in self._said and (given := given_charge(atoms)) is not None:
             self._say("charge", ignored_charge(given, where))
-        if reads_charge and "charge" not in self._said and (initial := unread_initial_charges(atoms)) is not None:
+        if reads_charge and "charge" not in self._said and (initial := unread_initial_charges(atoms, key)) is not None:
             self._say("charge", f"{where}: has {initial}")
         if not reads_spin and "spin" not in self._said and (spin := unread_spin(atoms)) is not None:
             self._say("spin", ignored_spin(spin, where))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import math
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -25,7 +28,7 @@ CLOSED_SHELL = {"spin": (0.0, 1.0), "total_spin": (0.0, 1.0), "multiplicity": (1
 SMALLEST_CHARGE = 0.01
 
 
-def total_charge_of(atoms: Atoms, where: str = "structure") -> float:
+def total_charge_of(atoms: Atoms, where: str = "structure", key: str | None = None) -> float:
     """The total charge, e, that a structure brings in `info['charge']` or `info['total_charge']`; 0 without either.
 
     It need not be a whole number.
@@ -33,12 +36,13 @@ def total_charge_of(atoms: Atoms, where: str = "structure") -> float:
     Args:
         atoms: the structure.
         where: its name in messages.
+        key: a third name that it may stand under, as `total_charge_key` of MACE.
 
     Raises:
         DataError: no finite real number, two that differ, more than `MOST_PER_ATOM` an atom, or a charge under another
             spelling of these names alone.
     """
-    found = {name: charge_under(name, atoms, where) for name in NAMES if atoms.info.get(name) is not None}
+    found = {name: charge_under(name, atoms, where) for name in _names(key) if atoms.info.get(name) is not None}
     if len(set(found.values())) > 1:
         both = " and ".join(f"info[{name!r}] = {value:g}" for name, value in found.items())
         raise DataError(f"{where}: {both} are two total charges of one structure; allowed: one, or the same twice")
@@ -66,6 +70,51 @@ def misspelt_charge(atoms: Atoms) -> str | None:
     return None
 
 
+def charge_read(calculator: object, atoms: Atoms, where: str = "structure") -> float:
+    """The total charge, e, that a calculator evaluates a structure with: its own where the structure brings none.
+
+    That which the structure brings, where the calculator does not read any.
+
+    Raises:
+        DataError: as `total_charge_of`, of a calculator that reads it.
+    """
+    if not getattr(calculator, "takes_total_charge", False):
+        return charge_for_graph(atoms)
+    return float(getattr(calculator, "total_charge_of", total_charge_of)(atoms, where))
+
+
+def charge_to_keep(calculator: object, atoms: Atoms) -> dict[str, float]:
+    """`info` of a copy that is to have the total charge which a structure was evaluated with; empty where none is said.
+
+    Args:
+        calculator: that has evaluated it.
+        atoms: the structure.
+    """
+    charge = charge_read(calculator, atoms)
+    said = charge != 0.0 or brings_charge(atoms, getattr(calculator, "total_charge_key", None))
+    return {NAMES[0]: charge} if said else {}
+
+
+def said_of_charge(atoms: Atoms) -> dict[str, Any]:
+    """What `info` says of total charge and spin, as it stands there: for copies that shed the rest of it."""
+    names = (*NAMES, *CLOSED_SHELL, misspelt_charge(atoms))
+    return {name: copy.deepcopy(atoms.info[name]) for name in names if name is not None and name in atoms.info}
+
+
+def repeated(atoms: Atoms, counts: Sequence[int]) -> Atoms:
+    """`atoms.repeat`, with the total charge of all copies together.
+
+    Args:
+        atoms: the structure.
+        counts: copies along each lattice vector.
+    """
+    found: Atoms = atoms.repeat(counts)
+    for name in NAMES:
+        if atoms.info.get(name) is not None:
+            found.info[name] = charge_under(name, atoms) * math.prod(counts)
+    return found
+
+
 def charge_of_results(calculator: object) -> float:
     """Q, e, that the Born charges of a calculator's last structure add up to by the acoustic sum rule.
 
@@ -85,10 +134,10 @@ def refuse_charge_of_engine(atoms: Atoms, calculator: object, engine: str) -> No
         calculator: that it evaluates.
         engine: its name, for the message.
     """
-    said = brings_charge(atoms) or misspelt_charge(atoms) is not None
+    said = brings_charge(atoms, getattr(calculator, "total_charge_key", None)) or misspelt_charge(atoms) is not None
     if not getattr(calculator, "takes_total_charge", False) or not said:
         return
-    charge, known = total_charge_of(atoms), getattr(calculator, "total_charge", None) or 0.0
+    charge, known = charge_read(calculator, atoms), getattr(calculator, "total_charge", None) or 0.0
     if charge != known:
         raise DataError(
             f"structure: has a total charge of {charge:g} e, which {engine} does not hand on to the calculator, whose "
@@ -120,10 +169,15 @@ def charge_under(name: str, atoms: Atoms, where: str = "structure") -> float:
         DataError: there is something else, or more than `MOST_PER_ATOM` an atom.
     """
     value = atoms.info[name]
-    number = None if isinstance(value, bool | np.bool_ | str) else _number(value)
+    number = number_of_charge(value)
     if number is None:
         raise DataError(f"{where}: info[{name!r}] is {quoted(value)}; allowed: a finite number of e")
     return check_size(number, atoms, f"{where}: info[{name!r}]")
+
+
+def number_of_charge(value: object) -> float | None:
+    """A value as a number of e; None for what is no finite real number, as text, T and F are."""
+    return None if isinstance(value, bool | np.bool_ | str) else _number(value)
 
 
 def check_size(charge: float, atoms: Atoms, what: str) -> float:
@@ -140,12 +194,16 @@ def check_size(charge: float, atoms: Atoms, what: str) -> float:
     return charge
 
 
-def unread_initial_charges(atoms: Atoms) -> str | None:
+def unread_initial_charges(atoms: Atoms, key: str | None = None) -> str | None:
     """Initial charges of a structure that brings no total charge and is charged by them; None where there are none.
 
     They may be partial charges of a force field: no model takes their sum for the total charge.
+
+    Args:
+        atoms: the structure.
+        key: as of `total_charge_of`.
     """
-    if brings_charge(atoms) or (given := given_charge(atoms)) is None:
+    if brings_charge(atoms, key) or (given := given_charge(atoms)) is None:
         return None
     return f"{given} e, which are not read as its total charge: give info['charge']"
 
@@ -159,9 +217,9 @@ def unread_spin(atoms: Atoms) -> str | None:
     return None
 
 
-def brings_charge(atoms: Atoms) -> bool:
-    """Whether a structure says what its total charge is, be it zero."""
-    return any(atoms.info.get(name) is not None for name in NAMES)
+def brings_charge(atoms: Atoms, key: str | None = None) -> bool:
+    """Whether a structure says what its total charge is, be it zero; `key` as of `total_charge_of`."""
+    return any(atoms.info.get(name) is not None for name in _names(key))
 
 
 def any_charged(frames: Iterable[Atoms]) -> bool:
@@ -266,6 +324,10 @@ class ChargedFrames:
             f"{self._charged} of {self._frames} frames have a total charge ({self._first} e), which the model does not "
             "read"
         )
+
+
+def _names(key: str | None) -> tuple[str, ...]:
+    return NAMES if key is None or key in NAMES else (*NAMES, key)
 
 
 def _number(value: object) -> float | None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from les_plugins import api
 from les_plugins.committee.messages import receive, send, unpacked
-from les_plugins.committee.remote import SHARED
+from les_plugins.committee.remote import NEWER, SHARED
+from les_plugins.data.cautions import coming_from
 from les_plugins.errors import HostError, LesPluginsError, LesPluginsWarning, in_one_line
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def _facts(calculator: Any) -> dict[str, Any]:
-    facts = {name: getattr(calculator, name, None) for name in SHARED}
+    facts = {name: getattr(calculator, name, None) for name in (*SHARED, *NEWER)}
     facts["known_elements"] = [int(number) for number in calculator.known_elements]
     facts["takes_total_charge"] = bool(facts["takes_total_charge"])
     return facts
@@ -57,7 +58,8 @@ def _facts(calculator: Any) -> dict[str, Any]:
 
 def _calculate(calculator: Any, header: Mapping[str, Any], arrays: Arrays) -> Answer:
     calculator.always = tuple(header["always"])
-    calculator.calculate(unpacked(header, arrays), header["properties"], list(all_changes))
+    with coming_from(header.get("where", "structure")):
+        calculator.calculate(unpacked(header, arrays), header["properties"], list(all_changes))
     values = {name: np.asarray(value) for name, value in calculator.results.items()}
     texts = {name: str(value) for name, value in values.items() if value.dtype.kind == "U"}
     return {"texts": texts}, {name: value for name, value in values.items() if value.dtype.kind in "biuf"}
@@ -65,10 +67,6 @@ def _calculate(calculator: Any, header: Mapping[str, Any], arrays: Arrays) -> An
 
 def _current(calculator: Any, _: Mapping[str, Any], arrays: Arrays) -> Answer:
     return {}, {"current": calculator.current(arrays["velocities"])}
-
-
-def _total_charge(calculator: Any, header: Mapping[str, Any], arrays: Arrays) -> Answer:
-    return {"total_charge": calculator.total_charge_of(unpacked(header, arrays), header["where"])}, {}
 
 
 def _epsilon_infinity(calculator: Any, header: Mapping[str, Any], _: Arrays) -> Answer:
@@ -79,7 +77,6 @@ def _epsilon_infinity(calculator: Any, header: Mapping[str, Any], _: Arrays) -> 
 _ACTIONS: dict[str, Callable[[Any, Mapping[str, Any], Arrays], Answer]] = {
     "calculate": _calculate,
     "current": _current,
-    "total_charge": _total_charge,
     "epsilon_infinity": _epsilon_infinity,
 }
 

@@ -13,9 +13,10 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from torch import Tensor, nn
 
-from les_plugins.data.cautions import Cautions, place_of_structure
+from les_plugins.data.cautions import place_of_structure
 from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.data.near_origin import near_origin
+from les_plugins.data.structure_reading import trained_charge_key
 from les_plugins.electrostatics.long_waves import warn_of_long_waves
 from les_plugins.electrostatics.observables import Carriers
 from les_plugins.errors import HostError
@@ -114,19 +115,16 @@ class LongRangeCalculator(CurrentEvaluation):
         DeviceError: a device that this machine does not have.
 
     Attributes:
-        takes_spin: whether the model reads the spin of a structure.
         always: properties to compute with every structure, asked for or not; molecular dynamics sets the
             current for the steps that it records.
     """
 
-    takes_spin: bool = False
     implemented_properties: list[str]
     known_elements: list[int]
     atoms: Any
     results: dict[str, Any]
     always: tuple[str, ...] = ()
     _observation: Observation | None = None
-    _cautions: Cautions | None = None
     _long_waves_seen: bool = False
 
     def adopt(
@@ -146,16 +144,17 @@ class LongRangeCalculator(CurrentEvaluation):
         """
         self.metadata = dict(metadata or {})
         self.known_elements = [int(number) for number in elements]
+        self.total_charge_key = trained_charge_key(self.metadata)
         self.has_long_range = part is not None
+        if part is not None:
+            self._part = part.eval()  # no head has a dropout: it says that this is no training
+            self.takes_total_charge |= part.config.total_charge == "given"  # type: ignore[union-attr]
         # by attribute: the class of a packaged model's part is a copy that came with it
         own = 1.0 if part is None else part.config.epsilon_infinity  # type: ignore[union-attr]
         self.epsilon_infinity = float(own if epsilon_infinity is None else epsilon_infinity)  # type: ignore[arg-type]
         every = (*LONG_RANGE_PROPERTIES, *PERIODIC_PROPERTIES, *NAMES)
         offered = every if part is not None else SHORT_RANGE_PROPERTIES
         self.implemented_properties = [*self.implemented_properties, *offered]
-        if part is not None:
-            self._part = part.eval()  # no head has a dropout: it says that this is no training
-            self.takes_total_charge |= part.config.total_charge == "given"  # type: ignore[union-attr]
 
     @final
     def calculate(
@@ -170,16 +169,17 @@ class LongRangeCalculator(CurrentEvaluation):
             DataError: a structure that the model cannot take (`check`), or whose energy or forces are not finite.
         """
         structure: Atoms = self.atoms if atoms is None else atoms
-        self.check(structure, place_of_structure())
-        with self.observing(properties):
-            self.evaluate_host(structure, list(properties or ("energy",)), list(system_changes))
-        self.atoms = structure.copy()  # a host keeps what it was given, which may be a copy by the origin
-        if self._part is not None:
-            self.finish(*self.geometry(structure), self.energy_unit)
-        elif self.has_long_range:
-            self.settle(bool(structure.pbc.all()))  # of compiled code, whose outputs the adapter has read
-        else:
-            self.finish_short_range(bool(structure.pbc.all()))
+        with self.results_of(structure):
+            self.check(structure, place_of_structure())
+            with self.observing(properties):
+                self.evaluate_host(structure, list(properties or ("energy",)), list(system_changes))
+            self.atoms = structure.copy()  # a host keeps what it was given, which may be a copy by the origin
+            if self._part is not None:
+                self.finish(*self.geometry(structure), self.energy_unit)
+            elif self.has_long_range:
+                self.settle(bool(structure.pbc.all()))  # of compiled code, whose outputs the adapter has read
+            else:
+                self.finish_short_range(bool(structure.pbc.all()))
 
     def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
         """The host's own evaluation of a checked structure, once, into `results`; by default its `calculate`."""
@@ -214,12 +214,7 @@ class LongRangeCalculator(CurrentEvaluation):
         """
         check_frame(atoms, where)
         check_elements_of(atoms, self.known_elements, where)
-        if self._cautions is None:
-            self._cautions = Cautions()
-        screened = self.has_long_range and self.epsilon_infinity > 1.0
-        self._cautions.look(atoms, where, screened, self.takes_total_charge, self.takes_spin)
-        if self.has_long_range and (trained := trained_elements(getattr(self, "metadata", {}))):
-            self._cautions.look_for_elements(atoms, where, trained)
+        self.caution(atoms, where)
         if self.takes_total_charge:
             self.total_charge_of(atoms, where)
 
@@ -368,10 +363,3 @@ class LongRangeCalculator(CurrentEvaluation):
             derived.update(field_energy=energy, field_forces=forces, field_dipole=dipole)
         # the last derivative before the host's own
         return self.keep_current(structure, derived) if CURRENT in wanted else None
-
-
-def trained_elements(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Chemical symbols in the training set, by the config of a checkpoint; empty where it does not say."""
-    training = (config.get("metadata") or {}).get("training")
-    found = training.get("elements") if isinstance(training, Mapping) else None
-    return tuple(str(symbol) for symbol in found) if isinstance(found, list | tuple) else ()

@@ -2,49 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from ase import Atoms
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from les_plugins.data.given_charge import NAMES, brings_charge, check_size, misspelt_charge, total_charge_of
+from les_plugins.data.structure_reading import StructureReading
 from les_plugins.electrostatics.observables import electronic_screening
 from les_plugins.errors import ConfigError, HostError, quoted
 from les_plugins.model.long_range import LongRangeResult
 from les_plugins.model.physical import susceptibility_of
 
 
-class Material:
+class Material(StructureReading):
     """Base of `LongRangeCalculator`: what scales its results, and the field that they are in.
 
     Attributes:
-        has_long_range: whether the model has a long-range part; set by the adapter.
         metadata: config.json of the checkpoint.
-        takes_total_charge: whether the model reads the total charge of a structure.
     """
 
-    has_long_range: bool
     atoms: Any
     metadata: Mapping[str, Any]
     _epsilon_infinity: float = 1.0
     _susceptibility: float | None = None
     _external_field: NDArray[Any] | None = None
     _part: nn.Module | None = None
-    _total_charge: float | None = None
-    takes_total_charge: bool = False
 
     @property
     def epsilon_infinity(self) -> float:
-        """ε_∞ of the material; results are cleared when it is set."""
+        """ε_∞ of the material; results are cleared when it is set.
+
+        That of a model with `total_charge: given` is in its weights: another one is an error.
+        """
         return self._epsilon_infinity
 
     @epsilon_infinity.setter
     def epsilon_infinity(self, value: float) -> None:
-        self._epsilon_infinity = _at_least(1.0, value, "epsilon_infinity", "a number of at least 1")
+        self._epsilon_infinity = checked_epsilon_infinity(value, self._part)
         self.reset()  # type: ignore[attr-defined]
 
     @property
@@ -67,58 +65,12 @@ class Material:
     @reference_susceptibility.setter
     def reference_susceptibility(self, value: float | None) -> None:
         allowed = "a number of at least 0, or None"
-        self._susceptibility = None if value is None else _at_least(0.0, value, "reference_susceptibility", allowed)
+        found = None if value is None else _at_least(0.0, value, "reference_susceptibility", allowed)
+        given = getattr(self._part, "total_charge", None)
+        if found is not None and given is not None:
+            _check_trained("reference_susceptibility", found, float(given.mean_susceptibility))
+        self._susceptibility = found
         self.reset()  # type: ignore[attr-defined]
-
-    @property
-    def total_charge(self) -> float | None:
-        """Total charge, e, of structures that bring none; None, the default, for zero.
-
-        For engines that hand structures over without their `info`. What a structure brings itself is taken first.
-        Results are cleared when it is set.
-        """
-        return self._total_charge
-
-    @total_charge.setter
-    def total_charge(self, charge: float | None) -> None:
-        if charge is not None:
-            allowed = "a finite number of e, or None"
-            found = finite_numbers(charge, "total_charge", allowed)
-            if found.shape != () or isinstance(charge, bool):
-                raise ConfigError(f"total_charge is {quoted(charge)}; allowed: {allowed}")
-            if not self.takes_total_charge:
-                raise HostError(
-                    "total_charge: this model does not read total charges; allowed: a model that was trained with "
-                    "long_range: {total_charge: given}"
-                )
-            charge = float(found)
-        self._total_charge = charge
-        self.reset()  # type: ignore[attr-defined]
-
-    def total_charge_of(self, atoms: Atoms, where: str = "structure") -> float:
-        """The total charge, e, of a structure, or else that of the calculator, for a model that reads it.
-
-        Raises:
-            DataError: as `data.given_charge.total_charge_of`.
-        """
-        if self.total_charge is None or brings_charge(atoms) or misspelt_charge(atoms) is not None:
-            return total_charge_of(atoms, where)
-        return check_size(self.total_charge, atoms, f"{where}: total_charge of the calculator")
-
-    def with_total_charge(self, atoms: Atoms) -> Atoms:
-        """For an adapter whose graphs are made of the structure alone: a copy that brings the charge which is read."""
-        if not self.takes_total_charge:
-            return atoms
-        found: Atoms = atoms.copy()
-        found.info.update(dict.fromkeys(NAMES, self.total_charge_of(atoms)))
-        return found
-
-    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """As ASE's, which does not look at `info`: another total charge is another structure."""
-        changes: list[str] = super().check_state(atoms, tol)  # type: ignore[misc]
-        if not changes and self.takes_total_charge and self.total_charge_of(atoms) != self.total_charge_of(self.atoms):
-            return ["total charge"]
-        return changes
 
     @property
     def takes_external_field(self) -> bool:
@@ -170,6 +122,31 @@ class Material:
         batch = torch.zeros(len(latent.charge), dtype=torch.long, device=latent.charge.device)
         alpha = latent.dipolar
         return float(electronic_screening(self.epsilon_infinity, alpha, cell.double(), pbc, batch, chi)[0].detach())
+
+
+def checked_epsilon_infinity(value: Any, part: nn.Module | None) -> float:
+    """What a user gives for ε_∞, as a number.
+
+    Args:
+        value: the number.
+        part: the model's long-range part, or None.
+
+    Raises:
+        ConfigError: no number of at least 1, or another one than is in the weights of a model with `total_charge:
+            given`: its latent charges add up to Q/sqrt(ε_e) of the ε_∞ that it was trained with (theory 5.4).
+    """
+    found = _at_least(1.0, value, "epsilon_infinity", "a number of at least 1")
+    if (given := getattr(part, "total_charge", None)) is not None:
+        _check_trained("epsilon_infinity", found, float(given.epsilon_infinity))
+    return found
+
+
+def _check_trained(name: str, found: float, trained: float) -> None:
+    if not math.isclose(found, trained, rel_tol=1e-6, abs_tol=1e-9):  # numbers of a file, and of weights in float32
+        raise ConfigError(
+            f"{name} is {found:g}; allowed: {trained:g}, which is in the weights of this model: it was trained with "
+            "total_charge: given; another one takes another training"
+        )
 
 
 def finite_numbers(value: Any, name: str, allowed: str) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from les_plugins.adapters.mace.data import read_data
 from les_plugins.adapters.mace.torchscript import compile_model
 from les_plugins.adapters.mace.train import parse_arguments
 from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
+from les_plugins.testing.training import train_in
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,33 @@ def test_training_files_have_the_charge_under_either_name_or_the_one_that_mace_i
     found = read_data(args, Path("config.yaml"), reads_charge=True).training_set()
     assert [atoms.info[args.total_charge_key] for atoms in found] == [-1.0, 0.0]
     assert [atoms.info["charge"] for atoms in found] == [-1.0, 0.0]
+
+
+def test_a_checkpoint_keeps_the_name_that_its_training_data_had_the_charge_under(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frames = [waters(2, seed=seed) for seed in range(4)]
+    for number, atoms in enumerate(frames):
+        atoms.info["Q"] = number % 3 - 1
+        atoms.calc = SinglePointCalculator(atoms, energy=0.1 * number, forces=0.0 * atoms.positions)
+    files = {"train_file": "train.extxyz", "valid_file": "valid.extxyz", "total_charge_key": "Q"}
+    folder = train_in(tmp_path, "mace", frames, {**SETTINGS, **files, "long_range": {"total_charge": "given"}})
+    calculator = les_plugins.load(folder)
+    assert calculator.total_charge_key == "Q"
+    energies = {}
+    for charge in (0, -1):
+        bringing = [waters(1, pbc=False) for _ in range(3)]
+        for atoms, name in zip(bringing, ("Q", "charge", "total_charge"), strict=True):
+            atoms.info[name] = charge
+        found = [calculator.get_property("energy", atoms) for atoms in bringing]
+        assert found == pytest.approx([found[0]] * 3, abs=1e-12)
+        assert calculator.get_property("charges", bringing[0]).sum() == pytest.approx(charge, abs=1e-9)
+        energies[charge] = found[0]
+    assert abs(energies[0] - energies[-1]) > 1e-6
+    bringing[0].info["charge"] = 1
+    with pytest.raises(DataError, match=r"info\['charge'\] = 1 and info\['Q'\] = -1 are two total charges"):
+        calculator.get_property("energy", bringing[0])
 
 
 def test_a_total_charge_is_set_on_a_calculator_that_reads_it_alone(model: torch.nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
+from les_plugins.data.cautions import place_of_structure
 from les_plugins.data.frames import check_elements_of, check_frame
-from les_plugins.data.given_charge import total_charge_of
 from les_plugins.data.labels import BORN
 from les_plugins.data.metrics import Floats
+from les_plugins.data.structure_reading import StructureReading
 from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.engines.ranks.domain import SKIN
 from les_plugins.engines.ranks.engine import Evaluation, Evaluator
@@ -28,16 +29,17 @@ from les_plugins.engines.ranks.partition import Partition, partition
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.hosting.current import CURRENT
 from les_plugins.hosting.domains import DomainModel
+from les_plugins.model.material import checked_epsilon_infinity
 
 _ALWAYS = ("energy", "forces", "stress", "energies")
 _ELECTROSTATIC = ("charges", "dipole", "polarizability", BORN)
 
 
-class RankCalculator(Calculator):
+class RankCalculator(StructureReading, Calculator):
     """Energy, forces, stress and Born charges of one structure whose atoms are spread over the ranks.
 
     Every rank runs the same script on the same structure, and every rank has all results. Memory and time of a rank are
-    those of its part. The geometry of rank 0 counts for all.
+    those of its part. The geometry and the total charge of rank 0 count for all.
 
     Args:
         model: checkpoint folder or name of the zoo, of a host with domains: MACE, NequIP, Allegro, SevenNet.
@@ -55,7 +57,7 @@ class RankCalculator(Calculator):
 
     always: tuple[str, ...] = ()
     takes_external_field = False
-    takes_spin = False
+    metadata: Mapping[str, Any] = {}
 
     def __init__(self, model: str | Path, dtype: str | None = None, head: str | None = None) -> None:
         from les_plugins import api
@@ -72,6 +74,7 @@ class RankCalculator(Calculator):
         self._set_up(
             host.domain_model(built, metadata), meeting, whole.epsilon_infinity, whole.reference_susceptibility
         )
+        self.metadata, self.total_charge_key = config, whole.total_charge_key
 
     @classmethod
     def of(
@@ -89,7 +92,7 @@ class RankCalculator(Calculator):
         part = model.long_range
         self.has_long_range = part is not None
         self.takes_total_charge = part is not None and part.total_charge is not None
-        self.epsilon_infinity = epsilon
+        self._epsilon_infinity = epsilon
         self.implemented_properties = [*_ALWAYS, *(_ELECTROSTATIC if self.has_long_range else ())]
         self._evaluator: Evaluator | None = None
         self._charge = 0.0
@@ -100,9 +103,16 @@ class RankCalculator(Calculator):
         self._count = -1
         self._found: Evaluation | None = None
 
-    def total_charge_of(self, atoms: Atoms, where: str = "structure") -> float:
-        """Total charge that the model reads from a structure, e."""
-        return total_charge_of(atoms, where)
+    @property
+    def epsilon_infinity(self) -> float:
+        """ε_∞ that charges, dipole and Born charges are scaled with; results are cleared when it is set."""
+        return self._epsilon_infinity
+
+    @epsilon_infinity.setter
+    def epsilon_infinity(self, value: float) -> None:
+        self._epsilon_infinity = checked_epsilon_infinity(value, self.model.long_range)
+        self._moments = self._found = None
+        self.reset()  # type: ignore[no-untyped-call]
 
     def calculate(
         self,
@@ -117,14 +127,33 @@ class RankCalculator(Calculator):
                 model cannot take.
         """
         structure: Any = self.atoms if atoms is None else atoms
-        super().calculate(structure, list(properties or _ALWAYS), list(system_changes))  # type: ignore[no-untyped-call]
         wanted = {*(properties or ()), *self.always}
-        self._check(structure)
-        positions, cell = self._shared(structure)
-        evaluator = self._evaluator_for(structure)
+        with self.results_of(structure):
+            super().calculate(structure, list(properties or _ALWAYS), list(system_changes))  # type: ignore[no-untyped-call]
+            self._check(structure, place_of_structure())
+            self._evaluate(structure, wanted)
+
+    def current(self, velocities: Any, atoms: Atoms | None = None) -> NDArray[Any]:
+        """J = Σ Z* v = dP/dt, (3,) e times the unit of velocities (N, 3); called by all ranks."""
+        structure: Any = self.atoms if atoms is None else atoms
+        if self._found is None or self.check_state(structure):
+            self.calculate(structure, ["forces", CURRENT])
+        if self._moments is None or self._found is None or self._partition is None:
+            raise HostError("current: this model has no long-range part")
+        own = self._partition.atom[: self._partition.own]
+        found, self._found = self._found, None  # its graph serves once
+        return self._moments.current(found, np.ascontiguousarray(np.asarray(velocities, dtype=np.float64)[own]))
+
+    def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
+        """(N, 3, 3) e, first index polarization, second displacement."""
+        return self.get_property(BORN, atoms)  # type: ignore[no-untyped-call]
+
+    def _evaluate(self, atoms: Atoms, wanted: Collection[str]) -> None:
+        positions, cell, charge = self._shared(atoms)
+        evaluator = self._evaluator_for(charge)
         parts = self._parts(positions, cell)
-        keep = bool({BORN, CURRENT} & wanted)
-        ids, numbers = parts.atom + 1, structure.numbers[parts.atom]
+        keep = bool({BORN, CURRENT} & {*wanted})
+        ids, numbers = parts.atom + 1, atoms.numbers[parts.atom]
         found = evaluator.evaluate(parts.own, ids, numbers, parts.positions(positions, cell), cell, keep)
         forces = self._of_all(found.forces, parts)
         if not np.isfinite(found.energy) or not np.isfinite(forces).all():
@@ -141,21 +170,6 @@ class RankCalculator(Calculator):
         if self._moments is not None:
             self._electrostatics(found, parts, positions[parts.atom[: parts.own]], BORN in wanted)
 
-    def current(self, velocities: Any, atoms: Atoms | None = None) -> NDArray[Any]:
-        """J = Σ Z* v = dP/dt, (3,) e times the unit of velocities (N, 3); called by all ranks."""
-        structure: Any = self.atoms if atoms is None else atoms
-        if self._found is None or self.check_state(structure):  # type: ignore[no-untyped-call]
-            self.calculate(structure, ["forces", CURRENT])
-        if self._moments is None or self._found is None or self._partition is None:
-            raise HostError("current: this model has no long-range part")
-        own = self._partition.atom[: self._partition.own]
-        found, self._found = self._found, None  # its graph serves once
-        return self._moments.current(found, np.ascontiguousarray(np.asarray(velocities, dtype=np.float64)[own]))
-
-    def get_born_effective_charges(self, atoms: Atoms | None = None) -> Any:
-        """(N, 3, 3) e, first index polarization, second displacement."""
-        return self.get_property(BORN, atoms)  # type: ignore[no-untyped-call]
-
     def _electrostatics(self, found: Evaluation, parts: Partition, own_positions: Floats, born: bool) -> None:
         assert self._moments is not None
         if born:
@@ -168,32 +182,35 @@ class RankCalculator(Calculator):
             self.results["polarizability"] = alpha
         self.results["polarization_source"] = self._moments.source(found)
 
-    def _check(self, atoms: Atoms) -> None:
+    def _check(self, atoms: Atoms, where: str) -> None:
         ranks = self.meeting.ranks
         count = torch.tensor(float(len(atoms)), dtype=torch.float64)
         if float(ranks.maximum(count)) != -float(ranks.maximum(-count)):
             raise DataError(f"the ranks have structures of other numbers of atoms; here are {len(atoms)}")
-        check_frame(atoms, "structure")
-        check_elements_of(atoms, self.known_elements, "structure")
+        check_frame(atoms, where)
+        check_elements_of(atoms, self.known_elements, where)
         if not atoms.pbc.all():
             raise DataError(
                 f"pbc is {atoms.pbc.tolist()}; allowed on ranks: periodic along three axes; les_plugins.load takes "
                 "slabs and molecules in one process"
             )
+        if self.meeting.rank == 0:  # in one voice
+            self.caution(atoms, where)
 
-    def _shared(self, atoms: Atoms) -> tuple[Floats, Floats]:
-        """Positions and cell of rank 0, to the last bit the same everywhere: else lists would differ."""
-        both = torch.from_numpy(np.concatenate([atoms.positions, atoms.cell.array]))
-        dist.broadcast(both, src=0, group=self.meeting.ranks.group)
-        array: Floats = both.numpy()
-        return array[:-3], array[-3:]
+    def _shared(self, atoms: Atoms) -> tuple[Floats, Floats, float]:
+        """Positions, cell and total charge of rank 0, to the last bit the same everywhere: else lists would differ."""
+        charge = self.total_charge_of(atoms, place_of_structure()) if self.takes_total_charge else 0.0
+        all_of_it = torch.from_numpy(np.concatenate([atoms.positions, atoms.cell.array, [[charge, 0.0, 0.0]]]))
+        dist.broadcast(all_of_it, src=0, group=self.meeting.ranks.group)
+        array: Floats = all_of_it.numpy()
+        return array[:-4], array[-4:-1], float(array[-1, 0])
 
-    def _evaluator_for(self, atoms: Atoms) -> Evaluator:
-        charge = total_charge_of(atoms) if self.takes_total_charge else 0.0
+    def _evaluator_for(self, charge: float) -> Evaluator:
         if self._evaluator is None or charge != self._charge:
             self._evaluator, self._charge = Evaluator(self.model, self.meeting, charge), charge
-            if self.model.long_range is not None:
-                self._moments = Moments(self.model.long_range, self.epsilon_infinity, self._susceptibility)
+        part = self.model.long_range
+        if self._moments is None and part is not None:
+            self._moments = Moments(part, self.epsilon_infinity, self._susceptibility)
         return self._evaluator
 
     def _parts(self, positions: Floats, cell: Floats) -> Partition:
