@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from les_plugins.distillation.growth import Growth
     from les_plugins.distillation.job import Distilled
     from les_plugins.distillation.teachers import Teacher
+    from les_plugins.distillation.training_file import Written
 
 Zero = Enum("Zero", {"least-squares": "least-squares", "isolated": "isolated"}, type=str)
 _LEAST_SQUARES = Zero("least-squares")
@@ -100,14 +101,16 @@ def distill(
 ) -> None:
     """Label structures with TEACHER: energy, forces and stress, with the teacher's name, version, hash and licence."""
     from les_plugins.distillation import job as jobs
-    from les_plugins.distillation import student as students
     from les_plugins.distillation.growth import Growth
+    from les_plugins.distillation.parts import PARTS
     from les_plugins.distillation.teachers import open_teacher
+    from les_plugins.distillation.training_file import TrainingFile
 
     if output.suffix not in jobs.SUFFIXES:
         raise typer.BadParameter(f"{output} must end in {' or '.join(jobs.SUFFIXES)}", param_hint="--output")
+    training_file = None
     if write_config is not None:
-        students.check_host(write_config[0])
+        training_file = TrainingFile(*write_config, epsilon_infinity, zero_of_energy.value, valid_fraction, seed)
     growth = None
     if grow is not None:
         growth = Growth.of(
@@ -133,7 +136,7 @@ def distill(
         return progress(numbers, len(numbers), text)
 
     def kept() -> str:
-        return f"what is done stays in {output}{jobs.PARTS}; to go on: {command_line()}"
+        return f"what is done stays in {output}{PARTS}; to go on: {command_line()}"
 
     with quiet_host(), says_what_was_kept(kept):
         opened = open_teacher(teacher, device, modality, licence)
@@ -150,14 +153,10 @@ def distill(
             judges,
             sees,
             largest_force,
+            training_file,
         )
         done = jobs.distill(job, track)
-        config = None
-        if write_config is not None:
-            config = _write_config(
-                write_config, opened, done, output, zero_of_energy, valid_fraction, epsilon_infinity, seed
-            )
-    _report(opened, done, output, config, as_json)
+    _report(opened, done, output, as_json)
 
 
 def _check_combination(
@@ -186,46 +185,7 @@ def _say_of_code(*names: str) -> None:
             )
 
 
-def _write_config(
-    asked: tuple[str, Path],
-    teacher: Teacher,
-    done: Distilled,
-    output: Path,
-    zero: Any,
-    valid_fraction: float,
-    epsilon_infinity: float,
-    seed: int,
-) -> dict[str, Any]:
-    from les_plugins.distillation import student as students
-    from les_plugins.distillation.energies import zero_of_energy
-
-    host, path = asked
-    (train, frames), (valid, others) = students.split(done.frames, output, valid_fraction, seed)
-    found = zero_of_energy(frames, zero.value, teacher)
-    stress = all("stress" in atoms.calc.results for atoms in done.frames)
-    student = students.Student(path.stem, train, valid, frames, found, stress, epsilon_infinity, seed + 1)
-    header = [
-        f"student of {teacher.name} ({teacher.version}; licence of its weights: {teacher.licence})",
-        f"train: les-plugins train {host} --config {path.name}",
-        str(found),
-    ]
-    if epsilon_infinity == 1.0:
-        header.append(
-            "epsilon_infinity is not known to the teacher: give that of the material, it scales dipoles and Z*"
-        )
-    students.write_config(host, path, student, header)
-    return {
-        "host": host,
-        "path": str(path),
-        "train": {"path": str(train), "frames": len(frames)},
-        "valid": {"path": str(valid), "frames": len(others)},
-        "E0s": found.energies,
-        "zero_of_energy": found.how,
-        "text": str(found),
-    }
-
-
-def _report(teacher: Teacher, done: Distilled, output: Path, config: dict[str, Any] | None, as_json: bool) -> None:
+def _report(teacher: Teacher, done: Distilled, output: Path, as_json: bool) -> None:
     labels = [name for name in ("energy", "forces", "stress") if all(name in a.calc.results for a in done.frames)]
     summary = {
         "teacher": teacher.provenance(),
@@ -233,9 +193,11 @@ def _report(teacher: Teacher, done: Distilled, output: Path, config: dict[str, A
         "frames": len(done.frames),
         "atoms": sum(map(len, done.frames)),
         "candidates": done.candidates,
+        "asked": done.asked,
+        "repeated": done.repeated,
         "left_out": done.left_out,
         "labels": labels,
-        "config": None if config is None else {key: value for key, value in config.items() if key != "text"},
+        "config": None if done.student is None else _described(done.student),
     }
     if as_json:
         typer.echo(json.dumps(summary, indent=1, ensure_ascii=False))
@@ -245,16 +207,34 @@ def _report(teacher: Teacher, done: Distilled, output: Path, config: dict[str, A
         f"{output}: {summary['frames']} frames of {done.candidates} candidates, {summary['atoms']} atoms, "
         f"with {', '.join(labels)}"
     )
+    if done.repeated:
+        console.print(f"structures that were there more than once: {done.repeated} left out")
+    if done.asked is not None and done.asked > done.candidates:
+        console.print(f"note: {done.asked} frames were asked for, and there are no more than {done.candidates}")
     if done.left_out:
         console.print(f"left out for their large forces: {done.left_out}")
+    if "stress" not in labels and any("stress" in atoms.calc.results for atoms in done.frames):
+        console.print("stress is a label of the frames that are periodic along all three axes")
     console.print(
         f"labelled by {teacher.name}, {teacher.version}, licence {teacher.licence}"
         + (f", SHA-256 {teacher.sha256[:16]}…" if teacher.sha256 else "")
     )
-    if config is not None:
-        console.print(
-            f"{config['path']}: trains on {config['train']['path']} ({config['train']['frames']} frames), validates on "
-            f"{config['valid']['path']} ({config['valid']['frames']})"
-        )
-        console.print(config["text"])
-        console.print(f"next: les-plugins train {config['host']} --config {config['path']}")
+    if (student := done.student) is not None:
+        (train, count), (valid, others) = student.train, student.valid
+        console.print(f"{student.path}: trains on {train} ({count} frames), validates on {valid} ({others})")
+        console.print(str(student.zero))
+        for note in student.notes:
+            console.print(f"note: {note}")
+        console.print(f"next: {student.command}")
+
+
+def _described(student: Written) -> dict[str, Any]:
+    return {
+        "host": student.host,
+        "path": str(student.path),
+        "train": {"path": str(student.train[0]), "frames": student.train[1]},
+        "valid": {"path": str(student.valid[0]), "frames": student.valid[1]},
+        "E0s": student.zero.energies,
+        "zero_of_energy": student.zero.how,
+        "notes": list(student.notes),
+    }

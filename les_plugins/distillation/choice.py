@@ -12,7 +12,8 @@ from ase.neighborlist import neighbor_list
 
 from les_plugins.data.evaluation import predict
 from les_plugins.data.metrics import Floats
-from les_plugins.errors import HostError
+from les_plugins.distillation.teachers import Teacher
+from les_plugins.errors import ConfigError, HostError
 
 #: Å: reach of the fingerprint, distance between its points, width of their Gaussians.
 REACH, STEP, WIDTH = 6.0, 0.25, 0.2
@@ -41,9 +42,7 @@ def student_features(frames: Sequence[Atoms], student: Any) -> Floats:
     Raises:
         HostError: the calculator has no such part.
     """
-    part = getattr(student, "_part", None)
-    if part is None:
-        raise HostError("--features: the model has no long-range part in this process, whose features could be read")
+    part = check_features(student)
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     seen: list[Any] = []
     handle = part.heads.register_forward_pre_hook(lambda heads, given: seen.append(given[0].layers))
@@ -57,6 +56,24 @@ def student_features(frames: Sequence[Atoms], student: Any) -> Floats:
     finally:
         handle.remove()
     return _scaled(np.array(raw))
+
+
+def check_features(student: Any) -> Any:
+    """The long-range part that features are read off; HostError where a calculator has none."""
+    part = getattr(student, "_part", None)
+    if part is None:
+        raise HostError("--features: the model has no long-range part in this process, whose features could be read")
+    return part
+
+
+def check_members(committee: Sequence[Teacher]) -> None:
+    """Raise ConfigError where two models of a committee are one and the same, which do not disagree."""
+    seen: dict[str, str] = {}
+    for model in committee:
+        key = model.sha256 or model.name
+        if key in seen:
+            raise ConfigError(f"--committee: {model.name} and {seen[key]} are the same model, which has no spread")
+        seen[key] = model.name
 
 
 def _of_elements(of_atoms: Floats, numbers: Any, elements: Sequence[int]) -> Floats:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from les_plugins.data.trajectory import Trajectory
 from les_plugins.distillation.displacements import moved_ions, of_atoms_in_molecules, rattled, with_waves
 from les_plugins.dynamics import Settings, run
+from les_plugins.dynamics.restart import load_state, state_path
+from les_plugins.dynamics.run import HOTTEST
 from les_plugins.dynamics.stability import CRUSHED
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 
@@ -78,13 +80,36 @@ class Growth(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Growth:
-        if not self.temperatures or not all(0 < t < 1e5 for t in self.temperatures):
-            raise ValueError(f"--temperature is {self.temperatures}; allowed: numbers above 0 K")
+        if not self.temperatures or not all(0 < t < HOTTEST for t in self.temperatures):
+            given = ", ".join(f"{t:g}" for t in self.temperatures)
+            raise ValueError(f"--temperature is {given or 'empty'}; allowed: above 0 and below {HOTTEST:g} K")
         if self.rattled + self.waves > 1:
             raise ValueError(
                 f"--rattled {self.rattled} and --waves {self.waves} are parts of all; allowed: up to 1 together"
             )
         return self
+
+    def check(self, starts: Sequence[Atoms]) -> None:
+        """See whether these structures can be starts.
+
+        Raises:
+            ConfigError: waves in structures that are not periodic along all axes, or that have constraints.
+
+        Warns:
+            LesPluginsWarning: slabs or wires, whose cells are not strained.
+        """
+        if self.waves and not all(atoms.pbc.all() for atoms in starts):
+            raise ConfigError("--waves needs structures that are periodic along all three axes; allowed otherwise: 0")
+        if self.waves and any(atoms.constraints for atoms in starts):
+            raise ConfigError("--waves displaces all atoms, and a structure has constraints; allowed with those: 0")
+        some = sum(bool(atoms.pbc.any() and not atoms.pbc.all()) for atoms in starts)
+        if self.strain and some:
+            warnings.warn(
+                f"--strain {self.strain:g} is left out for {some} of {len(starts)} structures, which are not periodic "
+                "along all three axes",
+                LesPluginsWarning,
+                2,
+            )
 
     def walkers_of(self, starts: int) -> int:
         """How many simulations there are."""
@@ -118,18 +143,17 @@ def grow(
 
     Raises:
         DataError: no walker gave any candidate.
-        ConfigError: waves in structures that are not periodic along all axes.
+        ConfigError: constraints of a start that dynamics cannot have.
 
     Warns:
         LesPluginsWarning: a simulation came apart; the candidates before it are kept.
     """
-    if growth.waves and not all(atoms.pbc.all() for atoms in starts):
-        raise ConfigError("--waves needs structures that are periodic along all three axes; allowed otherwise: 0")
     found = []
     for walker in range(count := growth.walkers_of(len(starts))):
         start, bar = starts[walker % len(starts)], _bar(track, f"walker {walker + 1} of {count}")
         for number, atoms in enumerate(_walk(driver, start, growth, len(starts), walker, folder, facts, bar)):
             candidate = _varied(atoms, growth, walker, number)
+            candidate.set_constraint()
             if is_sane(candidate):
                 found.append(candidate)
     if not found:
@@ -172,7 +196,7 @@ def _walk(
                 thermostat_time=WARM_UP_TIME,
             )
             path = folder / f"warm-up-{walker:04d}.h5"
-            run(driver, atoms, path, settings, facts, resume=True, save_every=0.0, track=track)
+            _run(driver, atoms, path, settings, facts, track)
             atoms = Trajectory.open(path).atoms(-1)
         settings = Settings.of(
             **common,
@@ -182,7 +206,7 @@ def _walk(
             thermostat_time=THERMOSTAT_TIME,
         )
         path = folder / f"walker-{walker:04d}.h5"
-        run(driver, atoms, path, settings, facts, resume=True, save_every=0.0, track=track)
+        _run(driver, atoms, path, settings, facts, track)
     except DataError as error:
         if "came apart" not in str(error):
             raise
@@ -193,6 +217,24 @@ def _walk(
         return []
     trajectory = Trajectory.open(path)
     return [_bare(trajectory.atoms(number)) for number in range(1, trajectory.frames)]
+
+
+def _run(
+    driver: Any,
+    atoms: Atoms,
+    path: Path,
+    settings: Settings,
+    facts: Mapping[str, Any],
+    track: Callable[[range], Iterable[int]],
+) -> None:
+    """Go on with a simulation, or begin it; from its start again where its files are damaged."""
+    try:
+        load_state(path, settings, facts, atoms)
+    except DataError as error:
+        warnings.warn(f"{error}; it is run again from its start", LesPluginsWarning, 2)
+        path.unlink(missing_ok=True)
+        state_path(path).unlink(missing_ok=True)
+    run(driver, atoms, path, settings, facts, resume=True, save_every=0.0, track=track)
 
 
 def _begun(start: Atoms, growth: Growth, walker: int) -> Atoms:
@@ -217,7 +259,7 @@ def _varied(atoms: Atoms, growth: Growth, walker: int, number: int) -> Atoms:
         name += ", waves"
     elif kind < growth.waves + growth.rattled:
         whole = rattled(atoms, random, of_atoms_in_molecules(growth.rattle), 0.0)
-        atoms = moved_ions(whole, random, growth.rattle)
+        atoms.set_positions(moved_ions(whole, random, growth.rattle).positions)  # as far as constraints let them go
         name += ", rattled"
     temperature = growth.temperatures[walker % len(growth.temperatures)]
     atoms.info["origin"] = f"{name}, {temperature:g} K, frame {number}"
@@ -225,7 +267,8 @@ def _varied(atoms: Atoms, growth: Growth, walker: int, number: int) -> Atoms:
 
 
 def _bare(atoms: Atoms) -> Atoms:
-    """The structure alone, with its masses and velocities."""
+    """The structure alone, with its masses, velocities and constraints."""
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, masses=atoms.get_masses())
     bare.set_velocities(atoms.get_velocities())
+    bare.set_constraint(atoms.constraints)
     return bare

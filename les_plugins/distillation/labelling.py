@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from les_plugins.data.evaluation import predict
 from les_plugins.data.frames import check_elements
+from les_plugins.data.given_charge import charge_for_graph
+from les_plugins.data.labels import shaped
 from les_plugins.data.metrics import Floats
 from les_plugins.distillation.teachers import Teacher
 from les_plugins.errors import DataError
@@ -33,7 +37,8 @@ def label_frames(
     Args:
         teacher: what labels.
         frames: the structures.
-        folder: where labels are kept meanwhile; those that are there are not computed again.
+        folder: where labels are kept meanwhile, each under the `key_of` its structure: what is there and can be read
+            is not computed again.
         source: where the frames are from, for messages.
         track: wraps the numbers of the frames.
 
@@ -44,29 +49,48 @@ def label_frames(
         check_elements(frames, teacher.elements, source)
     found = []
     for number in track(range(len(frames))):
-        path = folder / f"label-{number:06d}.npz"
-        if not path.exists():
-            labels = _computed(teacher, frames[number], f"{source}, frame {number}")
+        atoms = frames[number]
+        path = folder / f"label-{key_of(atoms)}.npz"
+        labels = _kept(path, len(atoms))
+        if labels is None:
+            labels = computed(teacher, atoms, f"{source}, frame {number}")
             with whole_file(path, "wb") as file:
                 np.savez(file, **labels)  # type: ignore[arg-type]  # a name such as allow_pickle is no label
-        with np.load(path, allow_pickle=False) as kept:
-            found.append(labelled(frames[number], {name: kept[name] for name in kept.files}, teacher))
+        found.append(labelled(atoms, labels, teacher))
     return found
+
+
+def key_of(atoms: Atoms) -> str:
+    """What a structure is told by: the same elements, positions, cell, boundaries and total charge, to the last bit."""
+    parts = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, charge_for_graph(atoms))
+    # adding zero makes -0.0 the same as 0.0
+    return hashlib.sha256(b"".join((np.asarray(part, dtype=float) + 0.0).tobytes() for part in parts)).hexdigest()[:32]
+
+
+def without_repeats(frames: Sequence[Atoms]) -> list[Atoms]:
+    """The structures, each the first time that it occurs."""
+    found: dict[str, Atoms] = {}
+    for atoms in frames:
+        found.setdefault(key_of(atoms), atoms)
+    return list(found.values())
 
 
 def labelled(atoms: Atoms, labels: dict[str, Floats], teacher: Teacher) -> Atoms:
     """A copy without anything but the structure, its origin, labels and the teacher's provenance."""
     new = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    new.info = {"origin": atoms.info.get("origin", "given"), **teacher.provenance()}
+    # ASE writes a line break as it is, and no reader takes the frame after that
+    said = {"origin": atoms.info.get("origin", "given"), **teacher.provenance()}
+    new.info = {key: " ".join(str(value).split()) for key, value in said.items()}
     results = {name: float(value) if np.ndim(value) == 0 else value for name, value in labels.items()}
     new.calc = SinglePointCalculator(new, **results)
     return new
 
 
-def write_frames(path: Path, frames: Sequence[Atoms]) -> None:
-    """Extended XYZ, whole or not at all."""
-    with whole_file(path) as file:
-        ase.io.write(file, frames, format="extxyz")
+def text_of(frames: Sequence[Atoms]) -> str:
+    """Frames as extended XYZ."""
+    text = io.StringIO()
+    ase.io.write(text, frames, format="extxyz")
+    return text.getvalue()
 
 
 def within(frames: Sequence[Atoms], largest_force: float) -> list[Atoms]:
@@ -74,7 +98,12 @@ def within(frames: Sequence[Atoms], largest_force: float) -> list[Atoms]:
     return [atoms for atoms in frames if np.linalg.norm(atoms.get_forces(), axis=1).max() <= largest_force]
 
 
-def _computed(teacher: Teacher, atoms: Atoms, where: str) -> dict[str, Floats]:
+def computed(teacher: Teacher, atoms: Atoms, where: str) -> dict[str, Floats]:
+    """The teacher's labels of one structure.
+
+    Raises:
+        DataError: one that is not finite; names the teacher and `where`.
+    """
     wanted = [name for name in LABELS if name != "stress" or atoms.pbc.all()]
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     try:
@@ -82,3 +111,13 @@ def _computed(teacher: Teacher, atoms: Atoms, where: str) -> dict[str, Floats]:
     except DataError as error:
         raise DataError(f"{teacher.name}: {error}") from None
     return {name: value for name, value in found.items() if name in LABELS}
+
+
+def _kept(path: Path, atoms: int) -> dict[str, Floats] | None:
+    """Labels that were kept; None where there are none, or the file is damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            found = {name: shaped(name, kept[name], atoms, name) for name in kept.files}
+    except Exception:  # zip, zlib and NumPy raise whatever the damage makes them
+        return None
+    return found if {"energy", "forces"} <= found.keys() <= set(LABELS) else None

@@ -1,4 +1,4 @@
-"""The training file of a student, in its host's own format, with a `long_range:` section; files of both sets."""
+"""The training file of a student, in its host's own format, with a `long_range:` section. `training_file` fills it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from ase.neighborlist import neighbor_list
 
 from les_plugins.config import LongRangeConfig
 from les_plugins.distillation.energies import ZeroOfEnergy
-from les_plugins.distillation.labelling import write_frames
-from les_plugins.errors import ConfigError, DataError, did_you_mean
-from les_plugins.io.files import whole_file
+from les_plugins.errors import ConfigError, did_you_mean
 
 #: Å, of the host's network.
 CUTOFF = 4.5
@@ -34,7 +32,9 @@ class Student:
         train, valid: files of the two sets.
         frames: of the training set.
         zero: energies of the elements.
-        stress: whether all frames have labels of stress.
+        stress: whether there are labels of stress.
+        some_without_stress: whether some frames have none.
+        charged: whether there are frames with a total charge.
         epsilon_infinity: of the material.
         seed: of the weights.
     """
@@ -45,68 +45,44 @@ class Student:
     frames: Sequence[Atoms]
     zero: ZeroOfEnergy
     stress: bool
+    some_without_stress: bool = False
+    charged: bool = False
     epsilon_infinity: float = 1.0
     seed: int = 1
 
-    def long_range(self) -> dict[str, Any]:
-        """The section: all moments, induced dipoles, charges that add up to zero."""
-        section = {
-            "multipoles": ["charge", "dipole", "quadrupole"],
-            "response": {"charge": False, "dipole": "anisotropic"},
-            "sigma": 1.0,
-            "dl": 1.2,
-            "epsilon_infinity": self.epsilon_infinity,
-            "total_charge": "conserved",
-        }
-        LongRangeConfig.parse(section, "long_range")
-        return section
+    def text(self, host: str, header: Sequence[str] = ()) -> str:
+        """The file.
+
+        Args:
+            host: "mace" or "nequip".
+            header: lines of comment at its top.
+
+        Raises:
+            ConfigError: another host.
+        """
+        check_host(host)
+        comment = "".join(f"# {' '.join(line.split())}\n" for line in header)
+        return comment + yaml.safe_dump(
+            _WRITERS[host](self), sort_keys=False, allow_unicode=True, width=160, default_flow_style=None
+        )
 
 
-def split(
-    frames: Sequence[Atoms], output: Path, valid_fraction: float, seed: int
-) -> tuple[tuple[Path, list[Atoms]], tuple[Path, list[Atoms]]]:
-    """Write the two sets beside the output, each in the order of the frames.
-
-    Args:
-        frames: all of them.
-        output: the file that holds them all; the sets are `<name>-train.xyz` and `<name>-valid.xyz`.
-        valid_fraction: part of the frames for validation, at least one frame.
-        seed: of the draw.
+def long_range_section(epsilon_infinity: float, charged: bool = False) -> dict[str, Any]:
+    """The `long_range:` section: all moments, induced dipoles, charges that add up to what each structure has.
 
     Raises:
-        DataError: fewer than two frames.
-        ConfigError: a part that leaves no frame to train on.
+        ConfigError: an ε_∞ that no material has.
     """
-    if len(frames) < 2:
-        raise DataError(f"{output}: has {len(frames)} frame; two sets need at least two")
-    count = max(1, round(valid_fraction * len(frames)))
-    if not 0 < valid_fraction < 1 or count >= len(frames):
-        raise ConfigError(f"--valid-fraction is {valid_fraction}; allowed: above 0 and below 1, with frames left over")
-    of_valid = set(np.random.default_rng(seed).permutation(len(frames))[:count].tolist())
-    sets: dict[str, list[Atoms]] = {"train": [], "valid": []}
-    for number, atoms in enumerate(frames):
-        sets["valid" if number in of_valid else "train"].append(atoms)
-    paths = {kind: output.with_name(f"{output.stem}-{kind}{output.suffix}") for kind in sets}
-    for kind, path in paths.items():
-        write_frames(path, sets[kind])
-    return (paths["train"], sets["train"]), (paths["valid"], sets["valid"])
-
-
-def write_config(host: str, path: Path, student: Student, header: Sequence[str] = ()) -> None:
-    """Write the file.
-
-    Args:
-        host: "mace" or "nequip".
-        path: the file.
-        student: what goes into it.
-        header: lines of comment at its top.
-    """
-    check_host(host)
-    text = yaml.safe_dump(
-        _WRITERS[host](student), sort_keys=False, allow_unicode=True, width=160, default_flow_style=None
-    )
-    with whole_file(path) as file:
-        file.write("".join(f"# {line}\n" for line in header) + text)
+    section = {
+        "multipoles": ["charge", "dipole", "quadrupole"],
+        "response": {"charge": False, "dipole": "anisotropic"},
+        "sigma": 1.0,
+        "dl": 1.2,
+        "epsilon_infinity": epsilon_infinity,
+        "total_charge": "given" if charged else "conserved",
+    }
+    LongRangeConfig.parse(section, "long_range")
+    return section
 
 
 def check_host(host: str) -> None:
@@ -149,8 +125,7 @@ def _mace(student: Student) -> dict[str, Any]:
         "error_table": "PerAtomRMSEstressvirials" if student.stress else "PerAtomRMSE",
         "pin_memory": False,
         "plot": False,
-        "restart_latest": True,
-        "long_range": student.long_range(),
+        "long_range": long_range_section(student.epsilon_infinity, student.charged),
     }
 
 
@@ -167,6 +142,10 @@ def _nequip(student: Student) -> dict[str, Any]:
         },
         {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": CUTOFF},
     ]
+    masked: dict[str, Any] = {}
+    if student.stress and student.some_without_stress:
+        transforms.append({"_target_": "nequip.data.transforms.AddNaNStressTransform"})
+        masked = {"ignore_nan": {"stress": True}}
     checkpoints = {
         "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
         "monitor": "val0_epoch/weighted_sum",
@@ -195,6 +174,7 @@ def _nequip(student: Student) -> dict[str, Any]:
             "seed": student.seed,
             "train_file_path": str(student.train),
             "val_file_path": str(student.valid),
+            **({"include_keys": ["charge"]} if student.charged else {}),
             "transforms": transforms,
             "train_dataloader": {**loader, "batch_size": 1, "shuffle": True},
             "val_dataloader": {**loader, "batch_size": 4},
@@ -214,8 +194,9 @@ def _nequip(student: Student) -> dict[str, Any]:
                 "_target_": f"nequip.train.{terms}Loss",
                 "per_atom_energy": True,
                 "coeffs": {"total_energy": ENERGY, "forces": FORCES, **stress},
+                **masked,
             },
-            "val_metrics": {"_target_": f"nequip.train.{terms}Metrics", "coeffs": {"forces_rmse": 1.0}},
+            "val_metrics": {"_target_": f"nequip.train.{terms}Metrics", "coeffs": {"forces_rmse": 1.0}, **masked},
             "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
             "lr_scheduler": {
                 "scheduler": {
@@ -229,7 +210,7 @@ def _nequip(student: Student) -> dict[str, Any]:
             "model": {
                 "_target_": "les_plugins.adapters.nequip.LongRangeModel",
                 "model": network,
-                "long_range": student.long_range(),
+                "long_range": long_range_section(student.epsilon_infinity, student.charged),
             },
         },
     }

@@ -13,7 +13,7 @@ from les_plugins import api
 from les_plugins.committee import Member
 from les_plugins.data.evaluation import known_elements
 from les_plugins.devices import check_device
-from les_plugins.errors import ConfigError, HostError, did_you_mean, in_one_line
+from les_plugins.errors import ConfigError, HostError, did_you_mean, in_one_line, quoted
 from les_plugins.hosting import registry
 from les_plugins.storage import checkpoint, zoo
 
@@ -48,6 +48,10 @@ class Teacher:
         found = {"teacher": self.name, "teacher_version": self.version, "teacher_licence": self.licence}
         return found if self.sha256 is None else {**found, "teacher_sha256": self.sha256}
 
+    def identity(self) -> dict[str, str]:
+        """What tells it from other models: its provenance without the licence, which a user may state later."""
+        return {key: value for key, value in self.provenance().items() if key != "teacher_licence"}
+
     @property
     def has_stress(self) -> bool:
         """Whether it labels stress."""
@@ -73,6 +77,8 @@ def open_teacher(
         CheckpointError, HostError, DeviceError: the model cannot be opened.
     """
     check_device(device)
+    if licence is not None and len((licence := licence.strip()).splitlines()) != 1:
+        raise ConfigError(f"--licence is {quoted(licence)}; allowed: one line, which every frame carries")
     before, colon, after = name.partition(":")
     if colon and before in _hosts():
         return _of_host(name, before, after, device, modality, licence)

@@ -13,9 +13,15 @@ from ase.build import bulk
 
 TEACHER = """
 from ase.calculators.lj import LennardJones
+class Argon(LennardJones):
+    def calculate(self, atoms, *args, **kwargs):
+        if len(atoms) == 1:
+            raise ValueError("too few atoms")
+        super().calculate(atoms, *args, **kwargs)
 def argon():
-    return LennardJones(sigma=3.4, epsilon=0.0104, rc=5.0, smooth=True)
+    return Argon(sigma=3.4, epsilon=0.0104, rc=5.0, smooth=True)
 """
+STUDENT = ["--write-config", "mace", "s.yaml"]
 
 
 @pytest.fixture
@@ -64,6 +70,15 @@ def test_the_summary_is_one_object(starts, les_plugins_command):
         (["-o", "d.xyz", "--write-config", "nequp", "s.yaml"], 1, "did you mean 'nequip'?"),
         (["-o", "d.xyz", "--grow", 4, "--strain", 3], 1, "--strain is 3"),
         (["-o", "no/d.xyz"], 1, "no/d.xyz: cannot be written"),
+        (["-o", "d.xyz", "--largest-force", "nan"], 1, "--largest-force is nan; allowed: above 0"),
+        (["-o", "d.xyz", "--licence", "MIT\nof them"], 1, "allowed: one line"),
+        (["-o", "d.xyz", "--choose", 1, "--features", "my_teacher:argon"], 1, "no long-range part"),
+        (["-o", "d.xyz", *STUDENT, "--valid-fraction", 0], 1, "--valid-fraction is 0"),
+        (["-o", "d.xyz", *STUDENT, "--epsilon-infinity", 0.5], 1, "--epsilon-infinity is 0.5"),
+        (["-o", "d.xyz", "--write-config", "mace", "nodir/s.yaml"], 1, "nodir/s.yaml: cannot be written"),
+        (["-o", "d.xyz", *STUDENT, "--choose", 1], 1, "there is 1 frame; two sets need at least two"),
+        (["-o", "d.xyz", *STUDENT, "--zero-of-energy", "isolated"], 1, "an atom of Ar alone: ValueError: too few"),
+        (["-o", "d.xyz", "--choose", 1, "--committee", "my_teacher:argon"] * 2, 1, "are the same model"),
     ],
 )
 def test_wrong_options_are_errors_before_anything_is_computed(starts, les_plugins_command, options, code, said):
@@ -74,3 +89,22 @@ def test_wrong_options_are_errors_before_anything_is_computed(starts, les_plugin
         "my_teacher.py",
         "starts.xyz",
     ]
+
+
+def test_frames_that_are_fewer_than_asked_for_or_there_twice_are_told(starts, les_plugins_command):
+    ase.io.write("twice.xyz", [bulk("Ar", "fcc", a, cubic=True) for a in (5.3, 5.4, 5.3)])
+    done = les_plugins_command(
+        "distill", "my_teacher:argon", "--structures", "twice.xyz", "-o", "data.xyz", "--choose", 50
+    )
+    assert "data.xyz: 2 frames of 2 candidates" in done.output
+    assert "structures that were there more than once: 1 left out" in done.output
+    assert "note: 50 frames were asked for, and there are no more than 2" in done.output
+
+
+def test_a_student_that_was_written_before_is_kept(starts, les_plugins_command):
+    command = ["distill", "my_teacher:argon", "--structures", starts, *STUDENT]
+    assert les_plugins_command(*command, "-o", "data.xyz").code == 0
+    Path("s.yaml").write_text("edited", encoding="utf-8")
+    done = les_plugins_command(*command, "-o", "more.xyz")
+    assert (done.code, Path("s.yaml").read_text(encoding="utf-8")) == (1, "edited")
+    assert "s.yaml: exists" in done.errors

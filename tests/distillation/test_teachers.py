@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 
 import argon
+import ase.io
 import numpy as np
 import pytest
 from toy_host import BareHost
 
 from les_plugins.data.teachers import infos_of_files, licence_of, teachers_of
-from les_plugins.distillation.labelling import labelled, write_frames
-from les_plugins.distillation.teachers import open_teacher
+from les_plugins.distillation.labelling import labelled, text_of
+from les_plugins.distillation.teachers import Teacher, open_teacher
 from les_plugins.errors import CheckpointError, ConfigError, HostError
 from les_plugins.hosting.pretrained import Pretrained
 
@@ -95,9 +96,17 @@ def test_provenance_of_frames_is_read_back_by_teacher(weights):
 
 def test_provenance_is_read_from_files_without_their_frames(tmp_path):
     frames = [labelled(argon.crystal(), {"energy": np.float64(1.0)}, open_teacher("argon:teacher")) for _ in range(3)]
-    write_frames(tmp_path / "three.xyz", frames)
+    (tmp_path / "three.xyz").write_text(text_of(frames), encoding="utf-8")
     found = infos_of_files([tmp_path / "three.xyz", tmp_path / "three.xyz"])
     assert teachers_of(found) == [{**open_teacher("argon:teacher").provenance(), "frames": 6}]
     (tmp_path / "other.xyz").write_bytes(b"\x89HDF\xff\n")
     assert infos_of_files([tmp_path / "three.xyz", tmp_path / "other.xyz"]) is None
     assert infos_of_files([tmp_path / "none.xyz"]) is None
+
+
+def test_a_licence_of_several_lines_is_an_error_and_no_frame_is_unreadable(tmp_path):
+    with pytest.raises(ConfigError, match=r"--licence is 'MIT\\nsee file'; allowed: one line"):
+        open_teacher("argon:teacher", licence="MIT\nsee file")
+    of_weights = Teacher("t", argon.teacher(), "1", None, 'MIT\nof "weights"')
+    (tmp_path / "one.xyz").write_text(text_of([labelled(argon.crystal(), {}, of_weights)]), encoding="utf-8")
+    assert ase.io.read(tmp_path / "one.xyz").info["teacher_licence"] == 'MIT of "weights"'
