@@ -178,7 +178,8 @@ class _Run:
             observers.append(AtomProperties(moments))
             if self.path is not None:
                 facts = {**self.facts, "epsilon_infinity": self.calculator.epsilon_infinity}
-                recorder = Recorder(self.path, self.every, moments, elements, self.meeting.rank, facts, self.sum_rule)
+                place = self.path, self.every, moments, elements, self.meeting.rank
+                recorder = Recorder(*place, facts, self.sum_rule, self.total_charge)
                 observers.append(recorder)
                 self.recorders.append(recorder)
         elif self.path is not None:

@@ -127,15 +127,24 @@ def charge_of_results(calculator: object) -> float:
 
 
 def refuse_charge_of_engine(atoms: Atoms, calculator: object, engine: str) -> None:
-    """Raise DataError where an engine would leave a structure's total charge behind, for a model that reads it.
+    """What becomes of a structure's total charge in an engine that leaves it behind.
 
     Args:
         atoms: the structure that the engine is given.
         calculator: that it evaluates.
         engine: its name, for the message.
+
+    Raises:
+        DataError: the model reads charges, and the calculator's own is another one.
+
+    Warns:
+        LesPluginsWarning: a calculator of ours that does not read it.
     """
+    reads = getattr(calculator, "takes_total_charge", None)
+    if reads is False and (given := given_charge(atoms)) is not None:
+        warnings.warn(ignored_charge(given), LesPluginsWarning, stacklevel=3)
     said = brings_charge(atoms, getattr(calculator, "total_charge_key", None)) or misspelt_charge(atoms) is not None
-    if not getattr(calculator, "takes_total_charge", False) or not said:
+    if not reads or not said:
         return
     charge, known = charge_read(calculator, atoms), getattr(calculator, "total_charge", None) or 0.0
     if charge != known:

@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from les_plugins.data.evaluation import predict
+from les_plugins.data.given_charge import brings_charge, charge_to_keep
 from les_plugins.data.labels import BORN
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import HostError
@@ -55,7 +56,10 @@ def write_predictions(
             if getattr(calculator, "is_committee", False):
                 properties += [f"{name}{_STD}" for name in properties]
             found = predict(calculator, atoms, properties, f"{source}, frame {number}")
-            ase.io.write(file, predicted_frame(atoms, found), format="extxyz")
+            frame = predicted_frame(atoms, found)
+            if not brings_charge(atoms, getattr(calculator, "total_charge_key", None)):
+                frame.info.update(charge_to_keep(calculator, atoms))
+            ase.io.write(file, frame, format="extxyz")
             for name in found:
                 written[name] = written.get(name, 0) + 1
     return written

@@ -68,7 +68,7 @@ class Trajectory:
         degrees_of_freedom: that temperatures are counted with.
         constraints_text: constraints of the start, as `described_constraints` writes them.
         run: what the run that made the file is told by; "" in files of older versions.
-        total_charge: e, that the start brought; None in files of older versions.
+        total_charge: e, that the calculator gave the start; None in files of older versions.
         polarization_source: "transfers" or "phases", what the dipole is made with; "" where the model does not say it.
         susceptibility: χ that fields inside the material were scaled with, where the model has one.
     """

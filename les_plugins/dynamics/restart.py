@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from les_plugins.data.given_charge import charge_for_graph
 from les_plugins.data.trajectory import Trajectory, described_constraints
 from les_plugins.dynamics.settings import Settings
 from les_plugins.dynamics.writer import is_empty
@@ -46,9 +45,16 @@ def write_description(output: Path, settings: Settings, facts: Mapping[str, Any]
 
 
 def load_state(
-    output: Path, settings: Settings, facts: Mapping[str, Any], start: Atoms
+    output: Path, settings: Settings, facts: Mapping[str, Any], start: Atoms, total_charge: float = 0.0
 ) -> tuple[Trajectory, dict[str, Any]] | None:
     """The trajectory so far and the last saved state of its run; None where it has not begun.
+
+    Args:
+        output: the trajectory.
+        settings: the simulation that is asked for.
+        facts: of model and start.
+        start: the structure.
+        total_charge: e, that the calculator gives it.
 
     Raises:
         ConfigError: it was run with other settings, another model or another start.
@@ -76,7 +82,7 @@ def load_state(
             return None
         raise DataError(f"{path}: is not the state of {output}, but of another run; {_from_last_frame(output)}")
     _check_description(output, before)
-    _check_same(output, before, settings, facts, start)
+    _check_same(output, before, settings, facts, start, total_charge)
     _check_together(path, before, state)
     if int(state["step"]) > settings.steps:
         raise ConfigError(f"{output}: has run {int(state['step'])} steps; --steps {settings.steps} is less")
@@ -137,7 +143,9 @@ def _check_description(output: Path, before: Trajectory) -> None:
         )
 
 
-def _check_same(output: Path, before: Trajectory, settings: Settings, facts: Mapping[str, Any], start: Atoms) -> None:
+def _check_same(
+    output: Path, before: Trajectory, settings: Settings, facts: Mapping[str, Any], start: Atoms, total_charge: float
+) -> None:
     """Raise ConfigError where another simulation is asked for than the one so far."""
     problems = settings.differences(before.settings)
     problems += [
@@ -150,8 +158,8 @@ def _check_same(output: Path, before: Trajectory, settings: Settings, facts: Map
             problems.append(f"{name} of the start are others than before")
     if before.run and described_constraints(start) != before.constraints_text:
         problems.append("constraints of the start are others than before")
-    if before.total_charge is not None and charge_for_graph(start) != before.total_charge:
-        problems.append(f"the total charge was {before.total_charge:g} and is {charge_for_graph(start):g} e")
+    if before.total_charge is not None and total_charge != before.total_charge:
+        problems.append(f"the total charge was {before.total_charge:g} and is {total_charge:g} e")
     if problems:
         raise ConfigError(f"{output}: cannot be resumed with other settings: {'; '.join(problems)}")
 

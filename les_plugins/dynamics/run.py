@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
-from les_plugins.data.given_charge import charge_for_graph, charge_of_results
+from les_plugins.data.given_charge import charge_of_results, charge_read
 from les_plugins.data.labels import BORN
 from les_plugins.data.metrics import Floats
 from les_plugins.data.trajectory import ALWAYS, SERIES, Trajectory, described_constraints
@@ -96,7 +96,7 @@ def run(
     if output.is_symlink():
         output = output.resolve()  # the state lies beside the file itself, and a longer copy takes its place
     with only_run(output), _given_back(calculator):
-        found = load_state(output, settings, facts, start) if resume else None
+        found = load_state(output, settings, facts, start, charge_read(calculator, start)) if resume else None
         began = time.monotonic()
         if found is None:
             writer, recorder, velocities = _begun(atoms, output, settings, facts)
@@ -131,7 +131,7 @@ def _begun(atoms: Atoms, output: Path, settings: Settings, facts: Mapping[str, A
         "degrees_of_freedom": recorder.integrator.degrees_of_freedom,
         "constraints": constraints,
         "run": run_name,
-        "total_charge": charge_for_graph(atoms),
+        "total_charge": charge_read(atoms.calc, atoms),
     }
     if (susceptibility := getattr(atoms.calc, "reference_susceptibility", None)) is not None:
         attributes["susceptibility"] = float(susceptibility)

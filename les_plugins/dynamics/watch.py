@@ -12,6 +12,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from les_plugins.data.given_charge import charge_to_keep
 from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
 from les_plugins.io.files import whole_file
 
@@ -68,7 +69,8 @@ def spread_of_forces(results: Mapping[str, Any]) -> Any:
 def stopped(output: Path, atoms: Atoms, why: str) -> DataError:
     """The error that ends a run, after its last structure was written to `<output stem>-stopped.xyz`."""
     place = output.with_name(f"{output.stem}-stopped.xyz")
-    last = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    info = charge_to_keep(atoms.calc, atoms)
+    last = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=info)
     last.set_array("forces_std", np.asarray(atoms.calc.results[FORCES_STD]))
     with whole_file(place) as file:
         ase.io.write(file, last, format="extxyz")

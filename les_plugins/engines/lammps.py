@@ -20,12 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from les_plugins.data.evaluation import known_elements
 from les_plugins.data.frames import check_elements_of, check_frame
+from les_plugins.data.given_charge import refuse_charge_of_engine
 from les_plugins.data.metrics import Floats
 from les_plugins.engines.evaluation import StructureResult, check_born, evaluate_structure, field_forces
 from les_plugins.errors import ConfigError, GeometryError, HostError, how_to_install
 
 #: Methods of LAMMPS that run steps. An exception cannot pass through its C++ code: they raise it when they return.
 _RUNNING = ("command", "commands_list", "commands_string", "file")
+#: Attribute of an instance with the structure that `create_atoms` put there: LAMMPS has no place for its total charge.
+_STRUCTURE = "les_plugins_structure"
 #: Space around a molecule in its box, which LAMMPS then shrinks and grows with the atoms, Å.
 _PADDING = 1.0
 #: A mass is that of an element within this relative difference; other isotopes lie further off.
@@ -147,7 +150,8 @@ def attach(
 
     Raises:
         ConfigError: units, elements, masses, field or the fix's id that cannot be used; no box.
-        DataError: an element that the model does not know.
+        DataError: an element that the model does not know; `create_atoms` was given a total charge other than
+            `calculator.total_charge`.
         HostError: several MPI ranks; a field on a model without Born charges.
     """
     if (ranks := lmp.extract_setting("world_size")) != 1:
@@ -165,6 +169,8 @@ def attach(
     known = known_elements(calculator)
     if known is not None:
         check_elements_of(Atoms(list(elements)), known, "LAMMPS: elements")
+    if (structure := getattr(lmp, _STRUCTURE, None)) is not None:
+        refuse_charge_of_engine(structure, calculator, "LAMMPS")
     if lmp.has_id("fix", fix):
         raise ConfigError(f"LAMMPS: there is a fix {fix} already; give another id")
     vector = None if field is None else np.asarray(field, dtype=float)
@@ -298,6 +304,7 @@ def create_atoms(lmp: Any, atoms: Atoms, elements: Sequence[str]) -> Floats:
     )
     if made != len(atoms):
         raise GeometryError(f"LAMMPS: took {made} of {len(atoms)} atoms")
+    setattr(lmp, _STRUCTURE, atoms.copy())
     return rotation
 
 

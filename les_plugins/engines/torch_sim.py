@@ -127,13 +127,21 @@ def momenta_of(frames: Sequence[Atoms], model: CalculatorModel) -> Tensor:
 
 
 def atoms_of(state: Any) -> list[Atoms]:
-    """The systems of a `torch_sim.SimState` as structures of ASE with positions, numbers, cell and pbc."""
+    """The systems of a `torch_sim.SimState` as structures of ASE with positions, numbers, cell and pbc.
+
+    A total charge other than zero, which states have in newer versions, is in `info`.
+    """
     positions, cells = (_array(value) for value in (state.positions, state.row_vector_cell))
     numbers, system = _array(state.atomic_numbers), _array(state.system_idx)
     borders = np.flatnonzero(np.diff(system)) + 1
     pieces = zip(np.split(numbers, borders), np.split(positions, borders), cells, strict=True)
     pbc = np.array(np.broadcast_to(_array(torch.as_tensor(state.pbc)), 3))  # one flag in 0.3, three since 0.4
-    return [Atoms(number, place, cell=cell, pbc=pbc) for number, place, cell in pieces]
+    found = [Atoms(number, place, cell=cell, pbc=pbc) for number, place, cell in pieces]
+    if (charges := getattr(state, "charge", None)) is not None:
+        for atoms, charge in zip(found, np.broadcast_to(_array(charges).reshape(-1), len(found)), strict=True):
+            if charge:  # zero is what a state has that was told nothing
+                atoms.info["charge"] = float(charge)
+    return found
 
 
 def _array(value: Tensor) -> Any:

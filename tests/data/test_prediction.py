@@ -5,6 +5,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from charged_toys import ChargedToy, ion, toy_energy
 from toy_calculator import Toy, labelled, molecule
 
 from les_plugins.data.labels import LabelKeys, labels_of
@@ -43,6 +44,17 @@ def test_old_labels_make_room_and_other_facts_stay(tmp_path: Path) -> None:
     assert found.info["note"] == "kept"
     assert "born_effective_charges" not in found.calc.results
     assert "born_effective_charges" not in found.arrays
+
+
+def test_a_frame_has_the_total_charge_that_it_was_evaluated_with(tmp_path: Path) -> None:
+    calculator, frames = ChargedToy(), [ion(-1), ion()]
+    calculator.total_charge = 1.0
+    write_predictions(calculator, frames, tmp_path / "out.xyz")
+    back = ase.io.read(tmp_path / "out.xyz", ":")
+    assert [found.info["charge"] for found in back] == [-1, 1]
+    for found in back:
+        charge = float(found.info["charge"])
+        assert found.get_potential_energy() == pytest.approx(toy_energy(ion(), charge), rel=1e-13)
 
 
 def test_a_run_that_fails_leaves_no_file(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from charged_toys import ChargedToy, toy_energy
 from toy_calculator import Toy, molecule
 
 from les_plugins.dynamics import Settings, Trajectory, run
@@ -293,3 +294,18 @@ def test_a_trajectory_keeps_the_total_charge_of_its_start_and_is_not_resumed_wit
     ion.info["charge"] = 1
     run(Toy(), ion, output, Settings.of(steps=8, **SETTINGS), {"model": "toy"}, resume=True, save_every=0.0)
     assert simulate(tmp_path / "neutral.h5", 4).atoms().info == {}
+
+
+def test_a_trajectory_keeps_the_calculator_s_own_charge_and_is_not_resumed_with_another(tmp_path: Path) -> None:
+    output, calculator = tmp_path / "md.h5", ChargedToy()
+    calculator.total_charge = 1.0
+    assert simulate(output, 4, calculator=calculator).atoms().info == {"charge": 1.0}
+    for other in (-1.0, None):
+        calculator.total_charge = other
+        with pytest.raises(ConfigError, match=f"the total charge was 1 and is {other or 0:g} e"):
+            simulate(output, 8, resume=True, calculator=calculator)
+    calculator.total_charge = 1.0
+    found = simulate(output, 8, resume=True, calculator=calculator)
+    atoms = found.atoms()
+    # of what ChargedToy says of the frame with its charge
+    assert found["potential_energy"][-1] == pytest.approx(toy_energy(atoms, 1.0), rel=1e-12)

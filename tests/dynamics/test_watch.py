@@ -9,6 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from charged_toys import ChargedToy
 from toy_calculator import Toy
 
 from les_plugins.committee import Committee
@@ -64,6 +65,18 @@ def test_run_stops_at_the_first_step_above_and_goes_on_above_it(tmp_path: Path) 
     whole = Trajectory.open(reference)["positions"][::2]
     # the state of the last step is kept to the last bit
     np.testing.assert_allclose(Trajectory.open(output)["positions"], whole, rtol=1e-13)
+
+
+def test_the_structure_that_a_run_stopped_at_has_its_total_charge(tmp_path: Path) -> None:
+    committee = Committee([ChargedToy(spring=0.2), ChargedToy(spring=0.4)])
+    start, settings = leaving(), Settings.of(timestep=1.0, steps=40, every=2, current=False)
+    for number, (brought, own) in enumerate(((-1, None), (None, 0.5))):
+        committee.total_charge = own
+        start.info = {} if brought is None else {"charge": brought}
+        with pytest.raises(DataError, match=r"stopped\.xyz"):
+            run(committee, start, tmp_path / f"{number}.h5", settings, watch=Watch(100.0, 0.15))
+        last = ase.io.read(tmp_path / f"{number}-stopped.xyz")
+        assert last.info["charge"] == (own if brought is None else brought)
 
 
 def test_only_committees_are_watched(tmp_path: Path) -> None:

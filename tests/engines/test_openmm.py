@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase import units as ase_units
+from charged_toys import ChargedToy, ion, toy_energy
 from rigid_ions import RigidIons, rock_salt
 from toy_calculator import Toy, molecule
 
+from les_plugins.committee import Committee
 from les_plugins.engines import openmm as engine
 from les_plugins.errors import DataError, GeometryError, HostError
 
@@ -263,3 +265,13 @@ class TestRefused:
         at = context(engine.system_from_atoms(molecule(0), Refusing()))
         with pytest.raises(openmm.OpenMMException, match="in its own words"):
             energy_and_forces(at)
+
+
+def test_a_charged_structure_has_the_committee_s_charge_or_is_an_error() -> None:
+    calculator = Committee([ChargedToy(), ChargedToy()])
+    with pytest.raises(DataError, match=r"which OpenMM does not hand on .* set calculator.total_charge = -1"):
+        engine.system_from_atoms(ion(-1), calculator)
+    calculator.total_charge = -1
+    energy, _ = energy_and_forces(context(engine.system_from_atoms(ion(-1), calculator)))
+    # OpenMM's nm and kJ/mol and back
+    assert energy == pytest.approx(toy_energy(ion(), -1.0), rel=1e-9)

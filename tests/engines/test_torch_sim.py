@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.lj import LennardJones
+from charged_toys import ChargedToy, ion, toy_energy
 from rigid_ions import RigidIons, rock_salt
 from toy_calculator import Toy, molecule
 
@@ -90,6 +92,18 @@ def test_any_calculator_serves_one_system_after_the_other(shape: Any) -> None:
 def test_torch_sims_own_check_of_a_model_passes() -> None:
     calculator = LennardJones(sigma=2.0, epsilon=0.01, rc=5.0)  # knows the silicon and iron of that check
     validate_model_outputs(CalculatorModel(calculator), torch.device("cpu"), torch.float64)
+
+
+def test_the_total_charge_of_a_system_is_that_of_its_state_or_the_calculators_own() -> None:
+    calculator = ChargedToy()
+    calculator.total_charge = 0.5
+    model = CalculatorModel(calculator, compute_stress=False)
+    state = state_from_atoms([ion(), ion()], model)
+    names = ("positions", "row_vector_cell", "atomic_numbers", "system_idx", "pbc")
+    newer = SimpleNamespace(**{name: getattr(state, name) for name in names}, charge=torch.tensor([-1.0, 0.0]))
+    energies = [calculator.get_property("energy", atoms) for atoms in atoms_of(newer)]
+    assert energies == pytest.approx([toy_energy(ion(), -1.0), toy_energy(ion(), 0.5)], rel=1e-12)
+    assert model(state)["energy"].tolist() == pytest.approx([toy_energy(ion(), 0.5)] * 2, rel=1e-12)
 
 
 def test_a_state_gives_back_the_structures_it_was_made_of() -> None:

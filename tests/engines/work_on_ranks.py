@@ -59,7 +59,8 @@ def case(lmp: Any, meeting: Any, folder: Path, name: str, **changes: Any) -> dic
     charge = TOTAL_CHARGE if name == "given" else 0.0
     evaluator = Evaluator(model, meeting, charge)
     moments = Moments(model.long_range, EPSILON, SUSCEPTIBILITY)
-    recorder = Recorder(folder / f"{name}-{meeting.size}.h5", 1, moments, ELEMENTS, meeting.rank, {})
+    place = folder / f"{name}-{meeting.size}.h5"
+    recorder = Recorder(place, 1, moments, ELEMENTS, meeting.rank, {}, total_charge=charge)
     observers: list[Observer] = [AtomProperties(moments), *([recorder] if len(atoms) > 2 else [])]
     attach_ranks(lmp, evaluator, ELEMENTS, observers=observers)
     lmp.commands_list(["compute each all pe/atom", "compute sum all reduce sum c_each", THERMO])

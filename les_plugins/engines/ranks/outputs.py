@@ -74,7 +74,8 @@ class Recorder(Observer):
         elements: chemical symbol of every type.
         rank: this one.
         facts: what identifies the model.
-        sum_rule: take the mean of Z* off every atom in J.
+        sum_rule: take the mean of Z* off every atom in J, but for Q/N of a total charge Q.
+        total_charge: e, that the model was given.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class Recorder(Observer):
         rank: int,
         facts: Mapping[str, Any],
         sum_rule: bool = True,
+        total_charge: float = 0.0,
     ) -> None:
+        self._total_charge = total_charge
         self._path, self._every, self._moments, self._rank = path, every, moments, rank
         self._elements, self._facts, self._sum_rule = tuple(elements), dict(facts), sum_rule
         self._writer: Writer | None = None
@@ -111,9 +114,10 @@ class Recorder(Observer):
         positions, velocities, masses, types = self._atoms(len(ids), forces, in_a_run)
         cell = box_of(self._lmp)[0]
         kinetic = 0.5 * float((masses * np.square(velocities).sum(1)).sum()) / units.fs**2  # eV
-        sums = self._moments.sum_over_ranks(np.array([float(len(ids)), kinetic, *velocities.sum(0)]))
-        count, kinetic, mean = int(sums[0]), float(sums[1]), sums[2:] / sums[0]
-        moving = velocities - mean if self._sum_rule else velocities
+        charge = float(self._moments.of_atoms(found).charge.sum())
+        sums = self._moments.sum_over_ranks(np.array([float(len(ids)), kinetic, charge, *velocities.sum(0)]))
+        count, kinetic, charge, mean = int(sums[0]), float(sums[1]), float(sums[2]), sums[3:] / sums[0]
+        current = self._moments.current(found, velocities - mean if self._sum_rule else velocities)
         values: dict[str, Any] = {
             "time": step * self._step_length(),
             "potential_energy": found.energy,
@@ -121,7 +125,7 @@ class Recorder(Observer):
             "field_work": 0.0,
             "cell": cell,
             "dipole": self._moments.polarization(found, positions),
-            "current": self._moments.current(found, moving),
+            "current": current + charge * mean if self._sum_rule else current,  # Σ Z* = Q
         }
         freedom = max(3 * count - 3, 1)
         values["conserved_energy"] = values["potential_energy"] + values["kinetic_energy"]
@@ -179,7 +183,7 @@ class Recorder(Observer):
             atoms = Atoms(numbers, positions, cell=values["cell"], pbc=True, masses=masses)
             names = tuple(name for name in SERIES if name in ALWAYS or name in values)
             attributes: dict[str, Any] = {"degrees_of_freedom": freedom, "constraints": "[]", "run": uuid.uuid4().hex}
-            attributes |= {"polarization_source": source, "total_charge": 0.0}
+            attributes |= {"polarization_source": source, "total_charge": self._total_charge}
             if self._moments.susceptibility is not None:
                 attributes["susceptibility"] = self._moments.susceptibility
             self._settings = {
