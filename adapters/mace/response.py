@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -48,16 +48,12 @@ def check_labels(files: TrainingFiles, response: ResponseLossConfig, section: Lo
         raise ConfigError(f"{unread}: holds no response labels; allowed with {RESPONSE_SECTION}: structure files")
     for kind in ("train", "valid"):
         some = getattr(files, kind)
-        places = list(numbered(some))
-        found = [response_labels(atoms, place) for place, atoms in places]
-        labelled = zip(places, found, strict=True)
-        check_frames(section, response, ((place, atoms.pbc, labels) for (place, atoms), labels in labelled))
+        found = [(place, atoms.pbc, response_labels(atoms, place)) for place, atoms in numbered(some)]
+        check_frames(section, response, found)
         if found:
-            counts = {name: sum(name in labels for labels in found) for name in QUANTITIES}
-            where, named = ", ".join(map(str, some)), response.named
-            check_response_labels(
-                counts, counts, len(found), response.quantities, named, where, is_training_set=kind == "train"
-            )
+            mentions = {name: sum(name in labels for _, _, labels in found) for name in QUANTITIES}
+            where, quantities = ", ".join(map(str, some)), response.quantities
+            check_response_labels(found, mentions, quantities, response.named, where, is_training_set=kind == "train")
 
 
 @contextmanager
@@ -108,7 +104,7 @@ class ResponseTerms(nn.Module):
     def forward(self, ref: Any, pred: Mapping[str, Tensor], ddp: bool | None = None) -> Tensor:
         """The loss of a batch."""
         assert self.observed.response is not None
-        errors = squared_errors(self.observed.response, _labels_of(ref))
+        errors = squared_errors(self.observed.response, _labels_of(ref, self.weights))
         for name, error in errors.items():
             sums = SquaredError(error.sum.detach(), error.components)
             before = self.errors.get(name)
@@ -118,12 +114,10 @@ class ResponseTerms(nn.Module):
         return own + response_loss(shared, self.weights).to(own.dtype)
 
     def root_mean_squares(self) -> dict[str, float]:
-        """RMSE of each quantity since the last call, by names of MACE's log."""
+        """RMSE of each quantity that a label counted for since the last call, by names of MACE's log."""
         errors, self.errors = self.errors, {}
-        means = {
-            name: _sum_of_ranks(error.sum) / _sum_of_ranks(error.components) for name, error in sorted(errors.items())
-        }
-        return {f"rmse_{name}": float(mean.sqrt()) for name, mean in means.items()}
+        sums = {name: SquaredError(*map(_sum_of_ranks, error)) for name, error in sorted(errors.items())}
+        return {f"rmse_{name}": float(error.mean.sqrt()) for name, error in sums.items() if error.components > 0}
 
 
 def among_ranks(error: SquaredError) -> SquaredError:
@@ -142,7 +136,8 @@ def _evaluating(evaluate: Any) -> Any:
         loss, metrics = evaluate(model=model, loss_fn=loss_fn, **named)
         found = loss_fn.root_mean_squares()
         metrics.update(found)
-        logging.info("Response: %s", ", ".join(f"{name.upper()}={value:.5f}" for name, value in found.items()))
+        if found:
+            logging.info("Response: %s", ", ".join(f"{name.upper()}={value:.5f}" for name, value in found.items()))
         return loss, metrics
 
     return evaluate_with_response
@@ -161,8 +156,8 @@ def _labelled_data(config: Any, **named: Any) -> Any:
     return item
 
 
-def _labels_of(batch: Any) -> ResponseLabels:
-    return ResponseLabels(**{name: batch[_FIELD.format(name)] for name in QUANTITIES})
+def _labels_of(batch: Any, quantities: Iterable[str]) -> ResponseLabels:
+    return ResponseLabels(**{name: batch[_FIELD.format(name)] for name in quantities})
 
 
 def _sum_of_ranks(value: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -210,14 +211,14 @@ def _progress(built: Built) -> Iterator[None]:
 
 
 def _last_validation(args: Any) -> dict[str, float]:
-    """The last line that MACE wrote about the validation set."""
+    """The last line that MACE wrote about the validation set, without errors of labels that it has not."""
     path = Path(args.results_dir) / f"{get_tag(name=args.name, seed=args.seed)}_train.txt"
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError):  # the model is to be saved with or without
         return {}
     last: dict[str, Any] = next((line for line in reversed(lines) if line.get("mode") == "eval"), {})
-    return {key: float(value) for key, value in last.items() if isinstance(value, int | float)}
+    return {key: float(value) for key, value in last.items() if isinstance(value, int | float) and isfinite(value)}
 
 
 def _files(path: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
+from math import isnan
 from typing import Any
 
 import torch
@@ -59,6 +60,13 @@ class ResponseLightningModule(NequIPLightningModule):  # type: ignore[misc]
         for name, error in squared_errors(observed.response, labels).items():
             output[_ERROR.format(name)] = torch.stack(error) if self.training else torch.stack(error).detach()
         return output
+
+    def log_dict(self, dictionary: Mapping[str, Any], *given: Any, **named: Any) -> None:
+        """Lightning's, without errors of a quantity that no frame of the set has a label of."""
+        names = () if self.response is None else self.response.quantities
+        ours = tuple(f"{self.logging_delimiter}{_entry_name(name, root=True)}" for name in names)
+        known = {key: value for key, value in dictionary.items() if not (key.endswith(ours) and isnan(value))}
+        super().log_dict(known, *given, **named)
 
     def training_step(self, *given: Any, **named: Any) -> torch.Tensor:
         """NequIP's loss.
@@ -136,4 +144,8 @@ def _with_entries(section: Any, response: ResponseLossConfig, kind: str) -> Any:
 def _entry(quantity: str, weight: float | None) -> Mapping[str, Any]:
     root = weight is None
     metric = {"_target_": f"{__name__}.ResponseError", "quantity": quantity, "root": root}
-    return {"name": f"{quantity}_{'rmse' if root else 'mse'}", "metric": metric, "coeff": weight}
+    return {"name": _entry_name(quantity, root), "metric": metric, "coeff": weight}
+
+
+def _entry_name(quantity: str, root: bool) -> str:
+    return f"{quantity}_{'rmse' if root else 'mse'}"

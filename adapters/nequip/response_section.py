@@ -11,7 +11,7 @@ from ase import Atoms
 
 from les_plugins.adapters.nequip.data import HostFrames
 from les_plugins.config import LongRangeConfig
-from les_plugins.data.response_labels import NAMES, check_response_labels
+from les_plugins.data.response_labels import NAMES, LabelledFrame, check_response_labels
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.hosting.section_name import SECTION
 from les_plugins.model.response_config import QUANTITIES, RESPONSE_SECTION, ResponseLossConfig
@@ -126,24 +126,23 @@ def check_labels(
         section: of the model; None where it is not known.
 
     Raises:
-        DataError: no frame of the training set has a label, a frame has it under two names, or the model has no such
-            response of it.
+        DataError: no frame of the training set has a label that counts, a frame has it under two names, or the model
+            has no such response of it.
     """
     for kind, some in sets.items():
         used = [atoms for frames in some for atoms in frames if len(atoms)]
         for frames in some:
             for number, names in enumerate(frames.names):
                 _refuse_two_names(names, f"{frames.path}, frame {number}", response)
-            if section is not None:
-                check_frames(section, response, _labelled(frames))
-        counts = {name: sum(_has(atoms, name) for atoms in used) for name in QUANTITIES}
+        labelled = [item for frames in some for item in _labelled(frames)]
+        if section is not None:
+            check_frames(section, response, labelled)
         mentions = {name: sum(any(key in atoms.info for key in NAMES[name]) for atoms in used) for name in QUANTITIES}
         where = ", ".join(str(frames.path) for frames in some)
-        quantities, named = response.quantities, response.named
-        check_response_labels(counts, mentions, len(used), quantities, named, where, kind == "train")
+        check_response_labels(labelled, mentions, response.quantities, response.named, where, kind == "train")
 
 
-def _labelled(frames: HostFrames) -> Iterator[tuple[str, Any, list[str]]]:
+def _labelled(frames: HostFrames) -> Iterator[LabelledFrame]:
     """Place, pbc and labels of each frame of a set."""
     for number in sorted(frames.used):
         atoms = frames[number]

@@ -24,6 +24,15 @@ NAMES: dict[str, tuple[str, ...]] = {
     "polarizability": ("REF_polarizability", "polarizability"),
 }
 _DENSITY = "polarization"
+#: Of labels that count for some structures alone: which, and what serves the others.
+_COUNTS_FOR = {
+    "dipole": "a dipole is one of open structures and slabs; the label of periodic ones is polarization",
+    "polarization": "a polarization is one of structures that are periodic along three axes; the label of slabs and "
+    "open ones is dipole",
+}
+
+#: File and frame, pbc (3,), and which labels it has.
+LabelledFrame = tuple[str, ArrayLike, Collection[str]]
 
 
 def response_labels(atoms: Atoms, where: str) -> dict[str, Floats]:
@@ -53,10 +62,22 @@ def response_labels(atoms: Atoms, where: str) -> dict[str, Floats]:
     return found
 
 
+def label_counts(quantity: str, pbc: ArrayLike) -> bool:
+    """Whether a label is of what a structure has: dipoles of open directions, polarization of crystals, others of all.
+
+    Args:
+        quantity: of `NAMES`.
+        pbc: (3,) bool, of the structure.
+
+    Source: theory 9.3.
+    """
+    periodic = bool(np.asarray(pbc, dtype=bool).all())
+    return {"dipole": not periodic, "polarization": periodic}.get(quantity, True)
+
+
 def check_response_labels(
-    counts: Mapping[str, int],
+    frames: Collection[LabelledFrame],
     mentions: Mapping[str, int],
-    frames: int,
     quantities: Iterable[str],
     named: Collection[str],
     where: str,
@@ -65,32 +86,44 @@ def check_response_labels(
     """Say what is missing from a set, and what of it is not used.
 
     Args:
-        counts: frames that have each label.
-        mentions: frames that have it in the file, read or not.
-        frames: number of frames.
+        frames: of the set.
+        mentions: number of frames that have each label in the file, read or not.
         quantities: what has a weight above zero.
         named: what the section names, with whatever weight.
         where: files of the set, for messages.
         is_training_set: and not one to validate with.
 
     Raises:
-        DataError: no frame of a training set has a label with a weight.
+        DataError: no frame of a training set has a label with a weight, or of those that have it none counts
+            (`label_counts`).
 
     Warns:
-        LesPluginsWarning: no frame of another set has it; a training set holds a label that the section does not name.
+        LesPluginsWarning: no frame of another set has it, or none that counts; some labels of a set count and others
+            do not; a training set holds a label that the section does not name.
     """
     for name in quantities:
-        if not counts.get(name):
+        labelled = [pbc for _, pbc, labels in frames if name in labels]
+        counted = sum(label_counts(name, pbc) for pbc in labelled)
+        if counted and counted < len(labelled):
+            text = f"{where}: of {len(labelled)} frames with {name} {len(labelled) - counted} do not count"
+            warnings.warn(f"{text}: {_COUNTS_FOR[name]}", LesPluginsWarning, 4)
+        if counted:
+            continue
+        text = (
+            f"{where}: none of {len(frames)} frames has {name} (looked for {', '.join(NAMES[name])}), which "
+            "response_loss has a weight for"
+        )
+        if labelled:
             text = (
-                f"{where}: none of {frames} frames has {name} (looked for {', '.join(NAMES[name])}), which "
-                "response_loss has a weight for"
+                f"{where}: response_loss has a weight for {name}, and none of {len(labelled)} frames with it counts: "
+                f"{_COUNTS_FOR[name]}"
             )
-            if is_training_set:
-                raise DataError(f"{text}; set response_loss.{name}: 0 to train without")
-            warnings.warn(f"{text}: its error is not validated", LesPluginsWarning, 4)
+        if is_training_set:
+            raise DataError(f"{text}; set response_loss.{name}: 0 to train without")
+        warnings.warn(f"{text}; its error is not validated", LesPluginsWarning, 4)
     for name, count in mentions.items() if is_training_set else ():
         if count and name not in named:
-            text = f"{where}: {count} of {frames} frames have {name}, which response_loss does not name"
+            text = f"{where}: {count} of {len(frames)} frames have {name}, which response_loss does not name"
             warnings.warn(f"{text}: it is not trained on", LesPluginsWarning, 4)
 
 

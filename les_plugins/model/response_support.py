@@ -5,12 +5,13 @@ Adapters' trainers call it. `response_prediction` decides the same for each batc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from les_plugins.config import LongRangeConfig
+from les_plugins.data.response_labels import LabelledFrame, label_counts
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.model.response_config import RESPONSE_SECTION, ResponseLossConfig
 
@@ -41,8 +42,7 @@ def unsupported(section: LongRangeConfig, quantity: str, pbc: ArrayLike) -> str 
     Source: theory 9.3.
     """
     periodic = np.asarray(pbc, dtype=bool)
-    counts = {"dipole": not periodic.all(), "polarization": bool(periodic.all())}.get(quantity, True)
-    if not counts or section.heads not in _OWN_HEADS:
+    if not label_counts(quantity, periodic) or section.heads not in _OWN_HEADS:
         return None
     if quantity != "polarizability" and periodic.any():
         if section.response.charge == "onsite":
@@ -70,14 +70,14 @@ def check_section(section: LongRangeConfig, response: ResponseLossConfig, source
 def check_frames(
     section: LongRangeConfig,
     response: ResponseLossConfig,
-    frames: Iterable[tuple[str, ArrayLike, Collection[str]]],
+    frames: Iterable[LabelledFrame],
 ) -> None:
     """Raise DataError for a frame with a label that its weight counts and that the model has no such response of.
 
     Args:
         section: `long_range:` beside it.
         response: the section.
-        frames: file and frame, pbc (3,) and names of the labels of each.
+        frames: of a set.
     """
     for where, pbc, labels in frames:
         for quantity in response.quantities:

@@ -40,7 +40,7 @@ def write(
     Args:
         folder: made if needed; an existing checkpoint or link in its place is replaced.
         state: the model, taken apart by its host.
-        metadata: JSON-compatible facts to keep.
+        metadata: JSON-compatible facts to keep; NaN and infinity, which JSON has not, are written as null.
         parts: heads, solver and response of its section, and who provides them; empty for a short-range model.
         susceptibility: mean electronic susceptibility of the training set, or None.
 
@@ -63,7 +63,7 @@ def write(
         "susceptibility": susceptibility,
         "parts": {kind: asdict(part) for kind, part in parts.items()},
         "model": dict(state.model),
-        "metadata": {**state.extra, **metadata},
+        "metadata": _with_null({**state.extra, **metadata}),
     }
     try:
         text = json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True)
@@ -188,6 +188,15 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if value.dtype != own[name].dtype:
             raise CheckpointError(f"weights: {name!r} is {value.dtype}, expected {own[name].dtype}")
     model.load_state_dict({**made, **tensors})
+
+
+def _with_null(value: Any) -> Any:
+    """A value with null in the place of numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _with_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_null(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _check_format(document: dict[str, Any], path: Path) -> None:

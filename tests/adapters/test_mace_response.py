@@ -13,13 +13,17 @@ pytest.importorskip("mace", reason="mace-torch is not installed: nox -s tests-ma
 
 import ase.io
 import numpy as np
+import torch
 import yaml
 from response_frames import LONG_RANGE, labelled
 
 import les_plugins
 from les_plugins.adapters.mace import contract
+from les_plugins.adapters.mace.response import ResponseTerms
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 from les_plugins.hosting import registry
+from les_plugins.model.response_config import ResponseLossConfig
+from les_plugins.model.response_prediction import Geometry, Observed, Response, Undefined
 
 RESPONSE = {"born_effective_charges": 100.0, "polarizability": 100.0, "polarization": 1.0}
 
@@ -51,6 +55,9 @@ def test_training_on_response_lowers_its_errors_and_ends_with_epsilon_infinity_a
     errors = [line["rmse_born_effective_charges"] for line in lines if line["mode"] == "eval"]
     assert errors[-1] < errors[0]
     assert all(np.isfinite(line["rmse_polarizability"]) for line in lines if line["mode"] == "eval")
+    config = (folder / "config.json").read_text(encoding="utf-8")
+    assert "NaN" not in config
+    assert "nan" not in log.read_text()
     calculator = les_plugins.load(folder)
     found, references = [], []
     for atoms in ase.io.read("valid.extxyz", ":"):
@@ -84,6 +91,36 @@ def test_sections_and_labels_that_cannot_be_used_are_errors_that_say_what_to_do(
     ase.io.write("train.extxyz", frames)
     with pytest.raises(DataError, match="frame 2: has its polarizability under 'REF_polarizability' and"):
         train()
+
+
+def test_labels_that_never_count_are_an_error_and_some_that_do_not_a_warning(work):
+    frames = ase.io.read("train.extxyz", ":")
+    for atoms in frames:
+        atoms.info["dipole"] = np.ones(3)
+    ase.io.write("train.extxyz", frames)
+    with pytest.raises(DataError, match=r"dipole, and none of 6 frames with it counts: .* is polarization;"):
+        train({"dipole": 1e6})
+    ase.io.write("train.extxyz", [*frames, labelled(8, pbc=False)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train({"dipole": 1e6}, dry_run=True)
+    assert any("train.extxyz: of 7 frames with dipole 6 do not count" in str(item.message) for item in caught)
+
+
+def test_errors_without_a_label_and_without_a_weight_are_not_logged():
+    place, cell = torch.zeros(2, 3).double(), torch.eye(3).double()[None]
+    geometry = Geometry(place, cell, torch.ones(1, 3, dtype=torch.bool), torch.zeros(2, dtype=torch.long))
+    known = Undefined(torch.zeros(1, dtype=torch.bool), "")
+    observed = Observed()
+    observed.response = Response(geometry, place[:1], torch.zeros(2, 3, 3).double(), None, None, known, known)
+    weights = ResponseLossConfig.parse({"dipole": 1.0, "born_effective_charges": 2.0})
+    terms = ResponseTerms(lambda **_: torch.ones(()), weights, observed)
+    sizes = {"dipole": (1, 3), "polarization": (1, 3), "born_effective_charges": (2, 3, 3)}
+    batch = {f"les_response_{name}": torch.ones(size) for name, size in sizes.items()}
+    assert float(terms(batch, {})) == pytest.approx(1.0 + 2.0)  # MACE's loss, and 2 × 1 e²
+    # a periodic structure has no dipole, and polarization has no weight
+    assert terms.root_mean_squares() == {"rmse_born_effective_charges": pytest.approx(1.0)}
+    assert terms.root_mean_squares() == {}
 
 
 def test_labels_that_the_section_does_not_name_are_warned_of(work):

@@ -13,6 +13,7 @@ import ase.io
 import numpy as np
 import torch
 import yaml
+from nequip.train import NequIPLightningModule
 from nequip_models import HOST_SECTIONS, batch_of, training_settings
 from response_frames import LONG_RANGE, labelled
 
@@ -112,6 +113,26 @@ def test_validation_keeps_no_graph_of_the_response_and_gives_roots_of_means(work
     assert not total.requires_grad
     assert float(components) == 12 * 9
     assert metrics["born_effective_charges_rmse"].item() == pytest.approx((total / components).sqrt().item())
+
+
+def test_an_error_of_a_label_that_no_frame_has_is_not_logged(work, monkeypatch):
+    logged = {}
+    monkeypatch.setattr(NequIPLightningModule, "log_dict", lambda self, found: logged.update(found))
+    module = module_of(settings({"born_effective_charges": 1.0, "polarization": 1.0})).eval()
+    batch = batch_with_labels()  # without a polarization
+    module.val_metrics[0](module(batch), batch)
+    module.on_validation_epoch_end()
+    assert np.isfinite(float(logged["val0_epoch/born_effective_charges_rmse"]))
+    assert "val0_epoch/polarization_rmse" not in logged
+
+
+def test_labels_that_never_count_are_an_error(work):
+    frames = ase.io.read("train.extxyz", ":")
+    for atoms in frames:
+        atoms.info["dipole"] = np.ones(3)
+    ase.io.write("train.extxyz", frames)
+    with pytest.raises(DataError, match="weight for dipole, and none of 4 frames with it counts"):
+        train(written(settings({"dipole": 1.0})), [])
 
 
 def test_a_model_section_with_response_is_an_error_in_a_training_module_that_does_not_read_it():

@@ -286,6 +286,17 @@ def test_a_head_is_refused_by_hosts_without_heads(saved: Path) -> None:
         les_plugins.load(saved, head="pbe")
 
 
+def test_numbers_of_the_metadata_that_json_has_not_are_null(tmp_path: Path, model: nn.Module) -> None:
+    facts = {"training": {"rmse": float("nan"), "rest": [1.5, float("inf")]}}
+    folder = les_plugins.save(model, tmp_path / "a.les", "toy", facts)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    found = json.loads((folder / "config.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert found["metadata"]["training"] == {"rmse": None, "rest": [1.5, None]}
+
+
 def test_a_model_with_nan_is_not_saved(tmp_path: Path, model: nn.Module) -> None:
     model.weight.data[0, 0] = float("nan")
     with pytest.raises(CheckpointError, match="'weight' holds NaN or infinity"):
