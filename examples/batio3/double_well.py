@@ -10,6 +10,7 @@ E·ΔP + ½ E·Δα·E.
 
 import argparse
 import sys
+from pathlib import Path
 
 import ase.io
 import matplotlib as mpl
@@ -81,22 +82,21 @@ def main() -> None:
     sys.stdout.write(f"P {spontaneous:.1f} μC/cm², barrier {-1e3 * float(spline[0](1.0)):.1f} meV\n")
     sys.stdout.write(f"field that turns the whole crystal over: {reversal:.4f} V/Å\n")
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, curves = plt.subplots(figsize=(5.4, 3.8), layout="constrained")
     axis = MICROCOULOMB * polarization / volume
-    left.plot(axis, 1e3 * energy, color="C0")
-    left.set(xlabel="P, μC/cm²", ylabel="energy, meV a formula unit")
     for field in FIELDS:
         booked = field * polarization + 0.5 * field**2 * (alpha - alpha[len(parts) // 2])
-        right.plot(axis, 1e3 * (energy - booked), label=f"{field:g} V/Å")
+        curves.plot(axis, 1e3 * (energy - booked), label=f"{field:g} V/Å")
         if field:
             work = work_of_the_field(calculator, frames, ways, field)
             deviation = np.abs((work - work[0]) - (booked - booked[0])).max() / np.ptp(booked)
             sys.stdout.write(
                 f"field {field} V/Å: work of the forces and E·ΔP + ½ E·Δα·E agree to {100 * deviation:.3f} %\n"
             )
-            right.plot(axis[::5], 1e3 * (energy - work + work[len(parts) // 2])[::5], "k.", ms=4)
-    right.set(xlabel="P, μC/cm²", ylabel="energy in a field, meV a formula unit")
-    right.legend(title="dots: work of the forces", fontsize="small")
+            curves.plot(axis[::5], 1e3 * (energy - work + work[len(parts) // 2])[::5], "k.", ms=4)
+    curves.set(xlabel="P, μC/cm²", ylabel="energy, meV a formula unit")
+    curves.set_title(f"{Path(given.model).name}: BaTiO$_3$, cell of 5 atoms", fontsize="medium")
+    curves.legend(title="field along z\ndots: by the work of its forces", fontsize="small", title_fontsize="small")
     figure.savefig(given.picture, dpi=150)
 
 
