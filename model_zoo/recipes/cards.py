@@ -96,8 +96,8 @@ def card(metrics: dict, facts: dict) -> str:
             "",
             f"{facts['born_order']} In the other order of indices: RMSE {other['rmse']:.4f} e, R² {other['r2']:.4f}.",
         ]
-    if metrics.get("limits"):
-        lines += ["", "## Where it stops", "", *limits.lines(metrics["limits"])]
+    if metrics.get("limits") is not None:
+        lines += ["", "## Where it stops", "", *limits.lines(metrics["limits"], facts)]
     lines += ["", "## Stability", ""]
     if metrics["stability"] is None:
         lines.append(

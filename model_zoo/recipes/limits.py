@@ -1,6 +1,6 @@
 """What a model must not be used for, each with the number that shows it. `add.py` writes them on the cards.
 
-Everything is computed from the model alone, but for the measured values that it is compared with.
+What `limits` finds is computed from the model alone; what holds for all models of a set of data stands in data.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def limits(calculator: Any, system: str, structure: str, long_range: bool) -> di
     atoms = read_frames(zoo.structure(structure))[0]
     found: dict[str, float] = {}
     if long_range:
-        found["net_charge_e"] = float(np.sum(calculator.get_property("charges", atoms)))
+        # of `charges` the mean is taken off
+        found["net_charge_e"] = float(np.sum(calculator.get_property("latent_charges", atoms)))
         small = calculator.get_property(BORN, atoms)
         doubled = calculator.get_property(BORN, atoms * (2, 1, 1))[: len(atoms)]
         found["doubled_cell_slope"] = float((doubled * small).sum() / (small**2).sum())
@@ -54,8 +55,8 @@ def _pulled(calculator: Any, water: Atoms) -> float:
     return float(calculator.get_property("energy", away) - calculator.get_property("energy", water))
 
 
-def lines(found: dict[str, float]) -> list[str]:
-    """The section of the card."""
+def lines(found: dict[str, float], facts: dict[str, Any]) -> list[str]:
+    """The section of the card: numbers of `limits`, and what data.json says of the system's data."""
     written = []
     if "net_charge_e" in found:
         net = found["net_charge_e"]
@@ -65,11 +66,12 @@ def lines(found: dict[str, float]) -> list[str]:
             + (
                 "charges always sum to zero."
                 if fixed
-                else f"no charge can be given, and charges sum to {net:+.3f} e here."
+                else "no charge can be given; latent charges of the packaged structure, with the induced ones, sum to "
+                f"{net:+.2f} e."
             )
         )
         slope, largest = found["doubled_cell_slope"], found["doubled_cell_largest_e"]
-        if abs(slope - 1) > 0.01:
+        if largest > 1e-3:
             written.append(
                 f"- Cells larger than the packaged structure: Z* of the doubled cell are {slope:.3f} times its own, "
                 f"up to {largest:.3f} e apart."
@@ -87,4 +89,7 @@ def lines(found: dict[str, float]) -> list[str]:
             f"- Dissociation: to pull one hydrogen {FAR:g} Å off a lone molecule takes {found['water_bond_eV']:.1f} eV, "
             f"measured {WATER_BOND:.1f} eV to take it away."
         )
+    if "stress" not in facts.get("labels", ""):
+        written.append(f"- Pressure, and runs at constant pressure: no stress was trained. {facts['pressure']}")
+    written.append(f"- Zero-point motion, as in path integrals: {facts['zero_point']}")
     return written

@@ -184,12 +184,31 @@ def test_the_first_stage_with_a_teacher_makes_its_frames_and_the_next_reads_them
     first = add.command("x-first", "nequip", Path("x-first.yaml"), facts, [])
     made = "runs/mapbi3-teacher.extxyz"
     script_of_teacher = "${MACE_PYTHON:-python} model_zoo/recipes/frames_of_teacher.py"
-    assert first.startswith(f"{script_of_teacher} mapbi3-mace $DATA/mapbi3/train.extxyz {made} && ")
+    assert first.startswith(f"{script_of_teacher} {facts['teacher']['model']} $DATA/mapbi3/train.extxyz {made} && ")
     second = add.command("x-second", "nequip", Path("x-second.yaml"), facts, [])
     assert "frames_of_teacher" not in second
     for stage in (first, second):
         assert f"data.train_file_path={made} data.val_file_path=$DATA/mapbi3/valid.extxyz" in stage
     assert made not in add.command("x-third", "nequip", Path("x-third.yaml"), facts, [])
+
+
+def test_the_teacher_of_the_card_is_a_stage_that_the_card_of_mapbi3_mace_trains():
+    commands = {name: zoo.entry(name).metrics["training"]["command"] for name in ("mapbi3-mace", "mapbi3-nequip")}
+    teacher = commands["mapbi3-nequip"].split("frames_of_teacher.py ")[1].split()[0]
+    assert Path(teacher).suffix == ".les"
+    assert f"--config model_zoo/recipes/{Path(teacher).stem}.yaml" in commands["mapbi3-mace"]
+    assert zoo.entry("mapbi3-nequip").config["metadata"]["command"] == commands["mapbi3-nequip"]
+
+
+def test_every_card_says_where_the_model_stops():
+    facts = json.loads((RECIPES / "data.json").read_text(encoding="utf-8"))
+    for entry in zoo.entries():
+        metrics = entry.metrics
+        system = next(each for each in facts.values() if each["system"] == metrics["data"]["system"])
+        section = entry.card.split("## Where it stops\n\n")[1].split("\n\n## ")[0]
+        assert section.splitlines() == script("limits").lines(metrics["limits"], system)
+        assert ("no stress was trained" in section) == ("stress" not in system.get("labels", ""))
+        assert "Zero-point motion" in section
 
 
 def test_a_student_of_a_teacher_is_made_from_its_start_on():
@@ -264,7 +283,7 @@ def test_frames_of_rare_volumes_are_repeated_and_none_is_lost():
 class Ions(Calculator):
     """A dipole and an energy of molecules that are known, Z* that depend on the cell as it is told."""
 
-    implemented_properties = ("energy", "forces", "charges", "dipole", "born_effective_charges")
+    implemented_properties = ("energy", "forces", "latent_charges", "dipole", "born_effective_charges")
 
     def __init__(self, doubled: float) -> None:
         super().__init__()
@@ -276,7 +295,7 @@ class Ions(Calculator):
         born = np.tile(factor * np.eye(3), (len(atoms), 1, 1))
         reach = np.linalg.norm(atoms.positions[1] - atoms.positions[0])
         self.results = {"energy": 2.0 * (reach > 2.9), "forces": np.zeros((len(atoms), 3))}
-        self.results |= {"charges": np.zeros(len(atoms)), "dipole": np.array([0.0, 0.0, 0.2081943])}
+        self.results |= {"latent_charges": np.full(len(atoms), -0.5 / 192), "dipole": np.array([0.0, 0.0, 0.2081943])}
         self.results |= {"born_effective_charges": born}
 
 
@@ -284,8 +303,9 @@ def test_limits_are_the_numbers_of_the_model():
     found = script("limits").limits(Ions(0.9), "liquid water", "water-64", long_range=True)
     assert found["water_dipole_D"] == pytest.approx(1.0, rel=1e-6)  # 0.2081943 e·Å are one debye
     assert found["water_bond_eV"] == 2.0
-    assert found["net_charge_e"] == 0.0
+    assert found["net_charge_e"] == pytest.approx(-0.5)  # what `charges`, made to add up to zero, do not show
     assert found["doubled_cell_slope"] == pytest.approx(0.9)
     assert found["doubled_cell_largest_e"] == pytest.approx(0.1)
+    assert "sum to -0.50 e" in script("limits").lines(found, {"labels": "stress", "zero_point": ""})[0]
     short = script("limits").limits(Ions(1.0), "liquid water", "water-64", long_range=False)
     assert set(short) == {"water_bond_eV"}
