@@ -121,9 +121,9 @@ def draw(path: Path, volumes: Floats, curves: dict[str, tuple[Floats, Floats, Fl
         right.plot(volumes, pressures, style, markersize=4)
     right.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
     left.set(xlabel="volume, Å³/atom", ylabel="energy less its mean, meV/atom")
-    right.set(xlabel="volume, Å³/atom", ylabel="pressure, GPa")
+    right.set(xlabel="volume, Å³/atom", ylabel="pressure by the stress, GPa")
     left.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

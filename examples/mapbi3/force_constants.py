@@ -20,6 +20,10 @@ import les_plugins
 from les_plugins.data.frames import read_frames
 from les_plugins.data.metrics import errors
 
+#: eV/Å²: the axes are linear within it, logarithmic beyond.
+LINEAR = 0.1
+TICKS = (-10, -1, -0.1, 0.1, 1, 10)
+
 
 def main() -> None:
     """Read, predict, print, plot."""
@@ -76,10 +80,10 @@ def draw(shown: dict[str, tuple[np.ndarray, np.ndarray]], model: str, out: str) 
         axis.plot(ends, ends, color="0.6", lw=0.8, zorder=0)
         name = crystal.removeprefix("mapbi3_").replace("_", " × ")
         axis.set_title(f"{name}: {len(reference):,} elements", fontsize=7)
-        axis.set_xscale("symlog", linthresh=0.1)
-        axis.set_yscale("symlog", linthresh=0.1)
-        axis.set_xticks([-10, 0, 10])
-        axis.set_yticks([-10, 0, 10])
+        axis.set_xscale("symlog", linthresh=LINEAR)
+        axis.set_yscale("symlog", linthresh=LINEAR)
+        axis.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
         axis.tick_params(direction="in", top=True, right=True, labelsize=7, labelbottom=True)
     figure.supxlabel("force constant, DFT (eV/Å²)", fontsize=9)
     figure.supylabel("force constant, predicted (eV/Å²)", fontsize=9)
