@@ -14,7 +14,7 @@ from torch import nn
 
 from les_plugins import api
 from les_plugins.config import LongRangeConfig
-from les_plugins.data.teachers import infos_of_files, licence_of, teachers_of
+from les_plugins.data.teachers import NOT_STATED, infos_of_files, licences_of, teachers_of
 from les_plugins.data.training import TrainingFiles
 from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, in_one_line
 from les_plugins.hosting.build import parse_section
@@ -25,10 +25,8 @@ from les_plugins.model.long_range import LongRange
 from les_plugins.model.outputs import section_of
 from les_plugins.model.response_config import RESPONSE_SECTION, ResponseLossConfig
 from les_plugins.storage.checkpoint import check_target
+from les_plugins.storage.licences import joined, with_start
 from les_plugins.storage.training import check_keys, file_facts, fitting, plain_options, saving
-
-#: What a command says of the licence of data when nobody gave one.
-NOT_STATED = "not stated"
 
 
 class TrainingRun(ABC):
@@ -112,7 +110,7 @@ class TrainingRun(ABC):
         if self.is_long_range():
             self.data.check_boundaries()
         self.data.check_total_charges(self.reads_total_charge())
-        self._note_teachers()
+        self._note_licence()
         if self.frames and not self.data.unread:
             self.facts["elements"] = sorted({symbol for atoms in self.frames for symbol in atoms.symbols})
         files = file_facts(*self.files())
@@ -134,14 +132,22 @@ class TrainingRun(ABC):
             ) from self.stopped
         return path
 
-    def _note_teachers(self) -> None:
-        """What labelled the frames, and its licence in the place of one that nobody stated."""
+    def _note_licence(self) -> None:
+        """What labelled the frames, and the licences of all that the model comes from: nothing takes the place of one.
+
+        What the user states is the licence of frames without a teacher.
+        """
         infos = infos_of_files(self.files()[0]) or [atoms.info for atoms in self.frames]
         if teachers := teachers_of(infos):
             self.facts["teachers"] = teachers
-        licence = licence_of(infos)
-        if licence is not None and self.metadata.get("data_licence") in (None, NOT_STATED):
-            self.metadata["data_licence"] = licence
+        own, taught, starts = self.metadata.get("data_licence"), licences_of(infos), self.begins_with()
+        if own is None and not taught and not starts:
+            return
+        all_taught = taught and all(info.get("teacher") for info in infos)
+        licence = joined([*([] if all_taught and own in (None, NOT_STATED) else [own or NOT_STATED]), *taught])
+        for name, of_start in starts.items():
+            licence = with_start(licence, name, of_start)
+        self.metadata["data_licence"] = licence
 
     def _check_screening(self) -> None:
         """Energies and forces do not see it: without labels of response it would stay where it began."""
@@ -225,6 +231,10 @@ class TrainingRun(ABC):
     def reads_total_charge(self) -> bool:
         """Whether the model that is trained reads the total charge of a structure."""
         return self.long_range is not None and self.long_range.total_charge == "given"
+
+    def begins_with(self) -> Mapping[str, str | None]:
+        """Models that the training begins with: name → its licence, or None where nothing states it."""
+        return {}
 
     def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
         """Files of the training set and of the validation set, whose hashes the checkpoint keeps."""

@@ -179,8 +179,10 @@ def test_a_trainer_that_fails_after_its_end_keeps_the_model_and_says_where_it_is
     [
         ({}, [TAUGHT, TAUGHT], "MIT"),
         ({"data_licence": "not stated"}, [TAUGHT], "MIT"),
-        ({"data_licence": "mine"}, [TAUGHT], "mine"),
-        ({"data_licence": "not stated"}, [TAUGHT, {}], "not stated"),
+        ({"data_licence": "mine"}, [TAUGHT], "mine; MIT"),
+        ({"data_licence": "not stated"}, [TAUGHT, {}], "not stated; MIT"),
+        ({"data_licence": "CC0"}, [TAUGHT, {}], "CC0; MIT"),
+        ({}, [TAUGHT, {}], "not stated; MIT"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*the sign of the charges")
@@ -189,6 +191,22 @@ def test_the_checkpoint_says_who_labelled_its_data_and_under_what_licence(config
     metadata = read_config(Training.train(config(), metadata=given))["metadata"]
     assert metadata["training"]["teachers"] == [{**TAUGHT, "frames": infos.count(TAUGHT)}]
     assert metadata["data_licence"] == licence
+
+
+@pytest.mark.parametrize(
+    ("given", "starts", "licence"),
+    [
+        ({}, {}, None),
+        ({"data_licence": "CC0"}, {"big": "CC BY-NC 4.0"}, "CC0; CC BY-NC 4.0 (big)"),
+        ({"data_licence": "not stated"}, {"big": "MIT"}, "not stated; MIT (big)"),
+        ({}, {"file.pth": None}, "not stated; not stated (file.pth)"),
+        ({"data_licence": "MIT"}, {"big": "MIT"}, "MIT"),
+    ],
+)
+def test_the_licence_of_a_model_that_the_training_begins_with_goes_on(config, monkeypatch, given, starts, licence):
+    monkeypatch.setattr(Training, "begins_with", lambda self: starts)
+    metadata = read_config(Training.train(config(), metadata=given))["metadata"]
+    assert metadata.get("data_licence") == licence
 
 
 class HostWithAKeyOfOurName(Training):

@@ -32,9 +32,12 @@ def pretrained(name: str, device: str, modality: str | None = None) -> Pretraine
     """
     check_one_level("chgnet", modality)
     model, path = open_model(name)
-    # as the package's own metadata state it
-    licence = importlib.metadata.metadata("chgnet")["License"] if name.lower() in IN_PACKAGE else None
-    return Pretrained(LesCHGNetCalculator(model, device), path, licence)
+    return Pretrained(LesCHGNetCalculator(model, device), path, licence_of(name))
+
+
+def licence_of(name: str) -> str | None:
+    """Of a model in the package, as its own metadata state it; None of a file."""
+    return importlib.metadata.metadata("chgnet")["License"] if name.lower() in IN_PACKAGE else None
 
 
 def open_model(name: str) -> tuple[Any, Path]:

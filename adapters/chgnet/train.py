@@ -22,12 +22,13 @@ from torch.utils.data import DataLoader
 
 from les_plugins.adapters.chgnet.graphs import graph_of
 from les_plugins.adapters.chgnet.model import last_layer, precise, quiet
-from les_plugins.adapters.chgnet.pretrained import open_model
+from les_plugins.adapters.chgnet.pretrained import licence_of, open_model
 from les_plugins.data.training import named_labels
 from les_plugins.data.zero_of_energy import fitted_change
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError, raising
 from les_plugins.storage import checks
+from les_plugins.storage.licences import licence_of_checkpoint
 from les_plugins.storage.states import dtype_of
 from les_plugins.training import TrainingRun
 
@@ -101,6 +102,14 @@ class CHGNetTraining(TrainingRun):
         self.labels = dict(zip(self.trainer["targets"], labels.values(), strict=True))
         self.data.read_sets(data, list(labels.values()))
         return self.data.training_set()
+
+    def begins_with(self) -> Mapping[str, str | None]:
+        """The loaded model, if it is none of this very run, with which an interrupted training goes on."""
+        given = self.settings["model"].get("load")
+        if given is None or Path(str(given)).parent == self.folder:
+            return {}
+        beside = f"{Path(str(given)).parent}.les"
+        return {Path(str(given)).name: licence_of(str(given)) or licence_of_checkpoint(beside)}
 
     def fit(self) -> nn.Module:
         """CHGNet's trainer; the model of the best epoch."""

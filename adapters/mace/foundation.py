@@ -18,9 +18,34 @@ from les_plugins.adapters.mace.heads import replays
 from les_plugins.adapters.mace.model import LongRangeMACE
 from les_plugins.data.training import TrainingFiles
 from les_plugins.errors import ConfigError, HostError, quoted, raising
+from les_plugins.storage.licences import licence_of_checkpoint
 
 #: Options of a config file that MACE takes from the foundation model, where they say what that model says.
 _ARCHITECTURE = ("r_max", "num_interactions", "max_ell", "correlation", "hidden_irreps")
+
+#: What MACE says of the models that it fetches by these names.
+_MIT = ("small", "medium", "large", "medium-mpa-0")
+_MIT_SERIES = ("-0b", "-0b2", "-0b3")
+_ACADEMIC = ("small_off", "medium_off", "large_off", "mace_omol", "small-omat-0", "medium-omat-0")
+_ACADEMIC_SERIES = ("mace-matpes-",)
+
+
+def licence_of_foundation(name: str) -> str | None:
+    """Licence of a foundation model: as MACE states it of its names, of a file as the checkpoint beside it does.
+
+    Args:
+        name: a name that MACE fetches, or a file.
+
+    Returns:
+        None where neither does.
+    """
+    if Path(name).is_file():
+        return licence_of_checkpoint(Path(name).with_suffix(".les"))
+    if name in _MIT or name.endswith(_MIT_SERIES):
+        return "MIT"
+    if name in _ACADEMIC or name.startswith(_ACADEMIC_SERIES):
+        return "Academic Software License"
+    return None
 
 
 def check_foundation(args: Any, settings: Mapping[str, Any], data: TrainingFiles, source: Path) -> None:

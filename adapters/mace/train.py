@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from les_plugins.adapters.mace.accelerated import wanted
 from les_plugins.adapters.mace.data import Found, read_data, reading
-from les_plugins.adapters.mace.foundation import check_foundation
+from les_plugins.adapters.mace.foundation import check_foundation, licence_of_foundation
 from les_plugins.adapters.mace.heads import literal, replays
 from les_plugins.adapters.mace.processes import check_launcher, several_processes
 from les_plugins.adapters.mace.response import check_labels, response_seam
@@ -31,6 +31,7 @@ from les_plugins.errors import ConfigError, HostError, did_you_mean
 from les_plugins.hosting.section_name import SECTION, is_near_miss
 from les_plugins.model.response_config import RESPONSE_SECTION, ResponseLossConfig
 from les_plugins.model.response_support import check_section
+from les_plugins.storage.licences import licence_of_checkpoint
 from les_plugins.training import TrainingRun
 
 
@@ -82,6 +83,13 @@ class MACETraining(TrainingRun):
         """MACE's own embedding of total charges reads them too."""
         own = literal(self.args.embedding_specs or {}, dict, f"{self.config_file}: embedding_specs")
         return super().reads_total_charge() or "total_charge" in own
+
+    def begins_with(self) -> Mapping[str, str | None]:
+        """`start_from`, or a foundation model."""
+        if self.start is not None:
+            return {Path(self.start).name: licence_of_checkpoint(self.start)}
+        name = self.args.foundation_model
+        return {} if name is None else {Path(name).name: licence_of_foundation(name)}
 
     def files(self) -> tuple[Iterable[Path], Iterable[Path]]:
         """Files, and those of folders that MACE has prepared."""

@@ -30,6 +30,7 @@ from les_plugins.data.zero_of_energy import fitted_change
 from les_plugins.errors import ConfigError, raising
 from les_plugins.io.documents import parse_yaml
 from les_plugins.storage import checkpoint, checks
+from les_plugins.storage.licences import licence_of_checkpoint
 from les_plugins.storage.training import check_cutoff, check_keys, check_section, saving
 from les_plugins.training import TrainingRun
 
@@ -108,6 +109,11 @@ class MatGLTraining(TrainingRun):
         on_stress = weight != 0.0 and self.data.train_on_stress(bool(weight), "stress_key" in dataset)
         self.trainer["stress_weight"] = (0.1 if weight is None else weight) if on_stress else 0.0
         return self.data.training_set()
+
+    def begins_with(self) -> Mapping[str, str | None]:
+        """The loaded model, whose checkpoint may stand beside it."""
+        given = self.settings["model"].get("load")
+        return {} if given is None else {Path(str(given)).name: licence_of_checkpoint(f"{given}.les")}
 
     def fit(self) -> nn.Module | None:
         """MatGL's trainer; None in all but the first process of a distributed training."""

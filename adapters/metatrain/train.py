@@ -84,6 +84,12 @@ class MetatrainTraining(TrainingRun):
                     check_training_labels({path: found[path]}, list(_labels(energy, found[path])))
         return self.data.training_set()
 
+    def begins_with(self) -> Mapping[str, str | None]:
+        """The checkpoint of `finetune`, about which metatrain states no licence."""
+        strategy = self.settings["architecture"].get("training", {}).get("finetune") or {}
+        given = strategy.get("read_from")
+        return {} if given is None else {Path(given).name: None}
+
     def _files(self, name: str) -> Iterator[tuple[Path, Any]]:
         """Structure files of a set, each with the target that is an energy, as metatrain completes the section."""
         where = f"{self.config_file}: {name}"

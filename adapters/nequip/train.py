@@ -37,6 +37,7 @@ from les_plugins.errors import ConfigError, HostError, LesPluginsWarning, raisin
 from les_plugins.hosting.build import parse_section
 from les_plugins.hosting.process import run_module
 from les_plugins.hosting.section_name import SECTION, refuse_near_misses
+from les_plugins.storage.licences import licence_of_checkpoint
 from les_plugins.storage.training import saving
 from les_plugins.training import TrainingRun
 
@@ -48,6 +49,12 @@ _FOLDER = "LES_PLUGINS_RUN_FOLDER"
 _CLOCK = 2.0
 #: Our two functions, by every path that imports them.
 _TARGETS = (TARGET, PRETRAINED, *(f"{__package__}.builder.{n}" for n in ("LongRangeModel", "PretrainedModel")))
+#: Functions of model sections that open a file, each with its key for that.
+_STARTS = {
+    "PretrainedModel": "checkpoint",
+    "ModelFromCheckpoint": "checkpoint_path",
+    "ModelFromPackage": "package_path",
+}
 #: What of a training module's metrics needs labels, and of which set.
 _METRICS = {"train": ("loss", "train_metrics"), "val": ("val_metrics",)}
 
@@ -115,6 +122,11 @@ class NequIPTraining(TrainingRun):
         """Where they are files."""
         train, valid = super().files()
         return filter(Path.is_file, train), filter(Path.is_file, valid)
+
+    def begins_with(self) -> Mapping[str, str | None]:
+        """Checkpoints and packages that the model section names."""
+        given = _starts(self.composed.resolved("training_module"))
+        return {Path(name).name: _licence_of_start(name) for name in given}
 
     def fit(self) -> nn.Module | None:
         """The model of the best epoch; None where the file asks for no training, and in all but the first process."""
@@ -252,6 +264,23 @@ def _type_names(config: ComposedConfig, settings: Mapping[str, Any]) -> list[str
             return [str(name) for name in names] if isinstance(names, list) else []
         path, section = f"{path}.model", section.get("model")
     return []
+
+
+def _starts(section: Any) -> Iterator[str]:
+    """What a resolved section begins with: values of the keys of our function and of NequIP's two."""
+    if isinstance(section, Mapping):
+        name = str(section.get("_target_")).rpartition(".")[2]
+        if name in _STARTS and section.get(_STARTS[name]) is not None:
+            yield str(section[_STARTS[name]])
+    for item in section.values() if isinstance(section, Mapping) else section if isinstance(section, list) else ():
+        yield from _starts(item)
+
+
+def _licence_of_start(name: str) -> str | None:
+    """Of a checkpoint of ours, or of the one that was made of NequIP's and stands in the same folder."""
+    path = Path(name)
+    beside = [licence_of_checkpoint(folder, path.name) for folder in path.parent.glob("*.les")]
+    return next((licence for licence in beside if licence is not None), licence_of_checkpoint(name))
 
 
 def _our_sections(settings: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -37,7 +37,14 @@ def pretrained(name: str, device: str, modality: str | None = None) -> Pretraine
             warnings.filterwarnings("ignore", message="No tensor product accelerator is enabled")
             calculator = SevenNetCalculator(str(path), device=device, modal=modality)
     calculator.known_elements = tuple(sorted(calculator.type_map))
-    return Pretrained(calculator, path, _licence() if inside else None)
+    return Pretrained(calculator, path, licence_of(name))
+
+
+def licence_of(name: str) -> str | None:
+    """Of a model in the wheel, as the package's own metadata state it, in one line; None of anything else."""
+    if name.lower() not in IN_WHEEL or Path(name).exists():
+        return None
+    return str(importlib.metadata.metadata("sevenn")["License"]).splitlines()[0].removesuffix(" License")
 
 
 def _check_modality(name: str, modality: str | None, known: list[str]) -> None:
@@ -46,8 +53,3 @@ def _check_modality(name: str, modality: str | None, known: list[str]) -> None:
         raise HostError(f"{name} has several levels of theory and {given}; allowed: {', '.join(known)}")
     if modality is not None and not known:
         raise HostError(f"--modality is {modality!r}, but {name} has one level of theory")
-
-
-def _licence() -> str:
-    """As the package's own metadata state it, in one line."""
-    return str(importlib.metadata.metadata("sevenn")["License"]).splitlines()[0].removesuffix(" License")

@@ -27,12 +27,14 @@ from torch import nn
 
 from les_plugins.adapters.sevennet.data import energy_of, forget_graphs, literal_paths, read_data
 from les_plugins.adapters.sevennet.model import refuse_accelerators
+from les_plugins.adapters.sevennet.pretrained import licence_of
 from les_plugins.adapters.sevennet.seam import open_checkpoint, training
 from les_plugins.adapters.sevennet.start import START, Start
 from les_plugins.config import LongRangeConfig
 from les_plugins.devices import check_device
 from les_plugins.errors import CheckpointError, ConfigError, HostError, raising
 from les_plugins.hosting.section_name import SECTION
+from les_plugins.storage.licences import licence_of_checkpoint
 from les_plugins.storage.training import OptionParser, check_cutoff, check_keys, check_section
 from les_plugins.training import TrainingRun
 
@@ -93,6 +95,15 @@ class SevenNetTraining(TrainingRun):
             energies = [energy_of(atoms, parsed["data"][keys.DATA_FORMAT_ARGS]) for atoms in frames]
             self.facts.update(self.start.set_zero_of_energy(frames, energies))
         return frames
+
+    def begins_with(self) -> Mapping[str, str | None]:
+        """`start_from`, or a model of SevenNet's wheel in `continue`; what else that names is a run of one's own."""
+        if self.start is not None:
+            given = self.start.checkpoint
+            return {Path(given).name: licence_of(given) or licence_of_checkpoint(given)}
+        given = str((self.settings["train"].get(keys.CONTINUE) or {}).get(keys.CHECKPOINT))
+        licence = licence_of(given)
+        return {} if licence is None else {given: licence}
 
     def fit(self) -> nn.Module | None:
         """The best model of the run where SevenNet kept one, else the last; None in all but the first process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from les_plugins.cli.interruption import command_line, says_what_was_kept
 from les_plugins.cli.shared import progress, quiet_host
-from les_plugins.errors import ConfigError
+from les_plugins.errors import ConfigError, LesPluginsWarning
 
 if TYPE_CHECKING:
     from les_plugins.distillation.growth import Growth
@@ -140,6 +141,7 @@ def distill(
 
     with quiet_host(), says_what_was_kept(kept):
         opened = open_teacher(teacher, device, modality, licence)
+        _say_of_licence(opened)
         drives = None if driver == "teacher" else open_teacher(driver, device, role="--driver")
         judges = [open_teacher(name, device, role="--committee") for name in committee or ()]
         sees = None if features is None else open_teacher(features, device, role="--features")
@@ -183,6 +185,20 @@ def _say_of_code(*names: str) -> None:
             Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(
                 f"note: {file} is opened as its host does it; such a file may be a pickle, which can run any code"
             )
+
+
+def _say_of_licence(teacher: Teacher) -> None:
+    """Labels come under the licence of the weights, and so do students."""
+    from les_plugins.data.teachers import NOT_STATED
+    from les_plugins.storage.licences import is_restricted
+
+    if is_restricted(teacher.licence):
+        way = ": --licence states it" if teacher.licence == NOT_STATED else ""
+        warnings.warn(
+            f"the licence of {teacher.name}, which goes on to its labels and to students, is {teacher.licence}{way}",
+            LesPluginsWarning,
+            2,
+        )
 
 
 def _report(teacher: Teacher, done: Distilled, output: Path, as_json: bool) -> None:

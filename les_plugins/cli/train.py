@@ -56,18 +56,24 @@ def _command(host: str) -> Callable[..., None]:
             Path, typer.Option("--config", help="The host's own config file, with a long_range: section.")
         ],
         data_licence: Annotated[
-            str, typer.Option(help="Licence of the training data, kept in the checkpoint.")
-        ] = "not stated",
+            str | None,
+            typer.Option(
+                help="Licence of the frames that no teacher labelled, kept in the checkpoint.",
+                show_default="not stated",
+            ),
+        ] = None,
         as_json: Annotated[
             bool, typer.Option("--json", help="Print a JSON summary on standard output, the host's log on the other.")
         ] = False,
     ) -> None:
         """Train; options that are not listed here go to the host as they are."""
+        from les_plugins.data.teachers import NOT_STATED
+
         metadata = {
             "command": " ".join(
                 ["les-plugins train", host, "--config", config.name, *map(_without_path, context.args)]
             ),
-            "data_licence": data_licence,
+            "data_licence": data_licence or NOT_STATED,
         }
         with quiet_host(sys.stderr if as_json else sys.stdout):
             path = _trained(host, config, tuple(context.args), metadata)

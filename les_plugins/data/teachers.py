@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from ase.io.extxyz import key_val_str_to_dict
 
 #: Keys of `atoms.info`, as `distillation.teachers.Teacher.provenance` writes them.
 KEYS = ("teacher", "teacher_version", "teacher_sha256", "teacher_licence")
+#: What stands for a licence about which nothing says it.
+NOT_STATED = "not stated"
 
 
 def teachers_of(infos: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -29,11 +31,14 @@ def teachers_of(infos: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def licence_of(infos: Sequence[Mapping[str, Any]]) -> str | None:
-    """Licence of a training set whose frames all have a teacher, "; " between several; None for any other set."""
-    if not infos or not all(info.get("teacher") for info in infos):
-        return None
-    return "; ".join(sorted({str(info.get("teacher_licence", "not stated")) for info in infos}))
+def licences_of(infos: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Licences of the teachers of a training set, sorted, whatever its other frames are; "not stated (TEACHER)" too."""
+    found = set()
+    for info in infos:
+        if teacher := info.get("teacher"):
+            licence = str(info.get("teacher_licence") or NOT_STATED)
+            found.add(f"{NOT_STATED} ({teacher})" if licence == NOT_STATED else licence)
+    return sorted(found)
 
 
 def infos_of_files(paths: Iterable[Path]) -> list[dict[str, Any]] | None:

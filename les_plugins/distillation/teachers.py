@@ -12,13 +12,12 @@ from typing import Any
 from les_plugins import api
 from les_plugins.committee import Member
 from les_plugins.data.evaluation import known_elements
+from les_plugins.data.teachers import NOT_STATED
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError, did_you_mean, in_one_line, quoted
 from les_plugins.hosting import registry
 from les_plugins.storage import checkpoint, zoo
 
-#: Licence of weights about which nothing says it.
-NOT_STATED = "not stated"
 #: Properties that a teacher must have; stress is a label where it has that too.
 NEEDED = ("energy", "forces")
 

@@ -27,6 +27,7 @@ from les_plugins.api import load_model
 from les_plugins.distillation.teachers import open_teacher
 from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsError, LesPluginsWarning
 from les_plugins.io.documents import read_yaml
+from les_plugins.storage.checkpoint import read_config
 from les_plugins.testing import waters
 
 SECTION = {"multipoles": ["charge", "dipole"], "total_charge": "conserved"}
@@ -211,6 +212,7 @@ def test_what_is_frozen_stays_bit_for_bit_and_the_rest_is_trained(train_only, wo
             moved.add(id(own[name]))
     assert moved == (trained if train_only == "last_layer" else set())
     assert config["long_range"]["run"]["train_only"] == train_only
+    assert config["metadata"]["data_licence"] == "not stated"  # as of the checkpoint beside the file, base.les
 
 
 @pytest.mark.filterwarnings("ignore:.*the sign of the charges is not certain:les_plugins.errors.LesPluginsWarning")
@@ -229,6 +231,8 @@ def test_atom_ref_fit_begins_with_the_zero_of_energy_of_the_labels(work):
     assert found["keep"]["e"] > 90.0
     assert found["fit"]["e"] < 1.0
     assert found["fit"]["f"] == found["keep"]["f"]  # it moves no force
+    licences = {read_config(Path(f"{choice}.les"))["metadata"]["data_licence"] for choice in found}
+    assert licences == {"not stated; Modified BSD (0.3.0)"}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from mace_models import tiny_mace
 import les_plugins
 from les_plugins import api
 from les_plugins.adapters.mace import contract
+from les_plugins.adapters.mace.foundation import licence_of_foundation
 from les_plugins.adapters.mace.model import last_layer
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.hosting import registry
@@ -72,6 +73,22 @@ def test_training_starts_exactly_at_the_foundation_model(base):
     np.testing.assert_allclose(forces_of(model), forces_of(base), rtol=0, atol=1e-10)
     assert model.long_range.config.zero_init
     assert config["metadata"]["training"]["host_options"]["foundation_model"] == "foundation.model"
+    assert config["metadata"]["data_licence"] == "not stated; not stated (foundation.model)"
+
+
+@pytest.mark.parametrize(
+    ("name", "licence"),
+    [
+        ("medium-mpa-0", "MIT"),
+        ("small-0b2", "MIT"),
+        ("medium_off", "Academic Software License"),
+        ("mace-matpes-r2scan-0", "Academic Software License"),
+        ("mh-1", None),
+        ("foundation.model", None),
+    ],
+)
+def test_the_licence_of_a_foundation_model_is_what_mace_says_of_its_name(name, licence, base):
+    assert licence_of_foundation(name) == licence
 
 
 @pytest.mark.filterwarnings(SMALL_CHARGES)

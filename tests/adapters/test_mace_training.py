@@ -270,6 +270,7 @@ def test_fine_tuning_begins_with_the_weights_of_a_checkpoint_and_the_zero_of_the
     shift = after.get_potential_energy(atoms) - before.get_potential_energy(atoms)
     assert shift == pytest.approx(5.0 * len(atoms), abs=1e-2)
     assert checkpoint.read_config(second)["metadata"]["training"]["start_from"] == "first.les"
+    assert checkpoint.read_config(second)["metadata"]["data_licence"] == "none"
 
 
 def test_fine_tuning_under_another_width_keeps_the_weights(work):

@@ -214,6 +214,7 @@ def test_a_model_of_matgl_is_loaded_and_gets_a_long_range_part_that_starts_at_it
     tuned.write_text(yaml.safe_dump(settings))
     after = les_plugins.load(train(tuned, ["trainer.max_epochs=1"]))
     assert after.has_long_range
+    assert after.metadata["metadata"]["data_licence"] == "not stated"  # as of the checkpoint beside the folder, run.les
     assert after.potential.data_std.item() == before.potential.data_std.item() != 1.0
     for atoms in (waters(2), waters(2, pbc=False)):
         assert after.get_potential_energy(atoms) == pytest.approx(before.get_potential_energy(atoms), abs=1e-5)

@@ -181,6 +181,33 @@ def test_a_checkpoint_of_ours_trains_on_with_the_zero_of_other_data(work):
     expected = sum(5.0 - zero[symbol] for symbol in atoms.symbols)
     shift = after.get_potential_energy(atoms) - before.get_potential_energy(atoms)
     assert shift == pytest.approx(expected, abs=1e-4)
+    assert after.metadata["metadata"]["data_licence"] == "not stated"  # as of the first
+
+
+def test_a_training_begins_with_what_its_model_section_opens_and_its_licence(work):
+    (work / "first").mkdir()
+    facts = {"data_licence": "MIT", "training": {"host_checkpoint": "best.ckpt"}}
+    api.save(LongRangeModel(HOST_SECTIONS["nequip"]), work / "first" / "water.les", "nequip", facts)
+    config = write_config()
+    settings = yaml.safe_load(config.read_text())
+
+    def begins_with(model: dict[str, Any]) -> dict[str, str | None]:
+        settings["training_module"]["model"] = model
+        config.write_text(yaml.safe_dump({**settings, "place": f"{work}/first"}))
+        run = training.NequIPTraining(config)
+        run.settings = yaml.safe_load(config.read_text())
+        run.split()
+        return run.begins_with()
+
+    of_nequip = {"_target_": "nequip.model.ModelFromCheckpoint", "checkpoint_path": "${place}/best.ckpt"}
+    ours = {"_target_": "les_plugins.adapters.nequip.PretrainedModel", "checkpoint": "${place}/water.les"}
+    inside = {"_target_": "les_plugins.adapters.nequip.LongRangeModel", "long_range": {}, "model": of_nequip}
+    assert begins_with(inside) == {"best.ckpt": "MIT"}
+    assert begins_with({**of_nequip, "checkpoint_path": "${place}/last.ckpt"}) == {"last.ckpt": None}
+    assert begins_with(ours) == {"water.les": "MIT"}
+    modified = {"_target_": "nequip.model.modify", "modifiers": [], "model": ours}
+    assert begins_with(modified) == {"water.les": "MIT"}
+    assert begins_with(yaml.safe_load(write_config().read_text())["training_module"]["model"]) == {}
 
 
 def test_a_pretrained_model_has_its_weights_under_another_width():

@@ -24,7 +24,7 @@ from les_plugins.adapters.sevennet.calculator import LesSevenNetCalculator
 from les_plugins.adapters.sevennet.contract import tiny_model, training_settings
 from les_plugins.adapters.sevennet.model import last_layer
 from les_plugins.adapters.sevennet.start import Start, add_to_shift, completed, read_model, write_checkpoint
-from les_plugins.adapters.sevennet.train import load_checkpoint
+from les_plugins.adapters.sevennet.train import SevenNetTraining, load_checkpoint
 from les_plugins.data.zero_of_energy import fitted_change
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 from les_plugins.hosting import registry
@@ -80,6 +80,17 @@ def test_a_training_without_a_model_section_starts_exactly_at_the_model(base):
     assert long_range_part(tuned).coupling.item() != 0.0
     assert not np.array_equal(numbers(tuned)[1], forces)
     assert config["metadata"]["training"]["start_from"] == "base.pth"
+    assert config["metadata"]["data_licence"] == "not stated; not stated (base.pth)"
+
+
+def test_the_licence_of_a_model_in_the_wheel_goes_on():
+    training = SevenNetTraining(Path("tuned.yaml"))
+    training.settings, training.start = {"train": {}}, Start.parse("7net-0", "start_from")
+    assert training.begins_with() == {"7net-0": "MIT"}
+    training.settings, training.start = {"train": {"continue": {"checkpoint": "7net-0"}}}, None
+    assert training.begins_with() == {"7net-0": "MIT"}
+    training.settings = {"train": {"continue": {"checkpoint": "checkpoint_best.pth"}}}  # of a run of one's own
+    assert training.begins_with() == {}
 
 
 def test_the_shift_is_fitted_to_the_energies_of_the_training_set(base):

@@ -11,6 +11,10 @@ import pytest
 import yaml
 from ase.build import bulk
 
+from les_plugins.errors import LesPluginsWarning
+
+pytestmark = pytest.mark.filterwarnings("ignore:the licence of my_teacher:les_plugins.errors.LesPluginsWarning")
+
 TEACHER = """
 from ase.calculators.lj import LennardJones
 class Argon(LennardJones):
@@ -52,7 +56,9 @@ def test_frames_sets_and_training_file_are_written_and_told(starts, les_plugins_
 
 
 def test_the_summary_is_one_object(starts, les_plugins_command):
-    done = les_plugins_command("distill", "my_teacher:argon", "--structures", starts, "-o", "data.xyz", "--json")
+    asked = ("distill", "my_teacher:argon", "--structures", starts, "-o", "data.xyz", "--json")
+    with pytest.warns(LesPluginsWarning, match="licence of my_teacher:argon, .* is not stated: --licence states it"):
+        done = les_plugins_command(*asked)
     found = json.loads(done.output)
     assert (found["frames"], found["labels"], found["config"]) == (2, ["energy", "forces", "stress"], None)
     assert found["teacher"]["teacher_licence"] == "not stated"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from toy_host import BareHost
 
-from les_plugins.data.teachers import infos_of_files, licence_of, teachers_of
+from les_plugins.data.teachers import infos_of_files, licences_of, teachers_of
 from les_plugins.distillation.labelling import labelled, text_of
 from les_plugins.distillation.teachers import Teacher, open_teacher
 from les_plugins.errors import CheckpointError, ConfigError, HostError
@@ -89,8 +89,9 @@ def test_provenance_of_frames_is_read_back_by_teacher(weights):
         {**second.provenance(), "frames": 1},
         {**first.provenance(), "frames": 2},
     ]
-    assert licence_of(infos) == "BSD; MIT"
-    assert licence_of([*infos, {}]) is None
+    assert licences_of([*infos, {}]) == ["BSD", "MIT"]
+    unknown = labelled(argon.crystal(), {}, open_teacher("argon:teacher"))
+    assert licences_of([unknown.info, {}]) == ["not stated (argon:teacher)"]
     assert teachers_of([{}]) == []
 
 
