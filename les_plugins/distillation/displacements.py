@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from les_plugins.data.given_charge import repeated
 from les_plugins.data.metrics import Floats
 
 #: Elements between two of which a short distance is a bond of a molecule; all others are ions of their own.
@@ -84,7 +85,7 @@ def with_waves(
     axis = random.integers(3)
     repeat = [1, 1, 1]
     repeat[axis] = 2
-    new: Atoms = rattled(atoms, random, widths, strain, molecular).repeat(repeat)
+    new = repeated(rattled(atoms, random, widths, strain, molecular), repeat)
     group = ions(new, molecular)
     phase = 2 * np.pi * new.cell.scaled_positions(new.positions)[:, axis]
     phase = np.array([phase[np.argmax(group == g)] for g in group])

@@ -74,7 +74,7 @@ def isolated_atoms(teacher: Teacher, elements: Sequence[int]) -> dict[int, float
 
 def _isolated(teacher: Teacher, z: int) -> float:
     symbol = chemical_symbols[z]
-    atom = Atoms([z], [[BOX / 2] * 3], cell=[BOX] * 3, pbc=True)
+    atom = Atoms([z], [[BOX / 2] * 3], cell=[BOX] * 3, pbc=True, info={"charge": 0.0})
     where = f"--zero-of-energy isolated: {teacher.name}, an atom of {symbol} alone"
     with raising(HostError, where):
         return float(predict(teacher.calculator, atom, ["energy"], where)["energy"])

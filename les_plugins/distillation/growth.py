@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from les_plugins.data.given_charge import charge_read, said_of_charge
 from les_plugins.data.trajectory import Trajectory
 from les_plugins.distillation.displacements import moved_ions, of_atoms_in_molecules, rattled, with_waves
 from les_plugins.dynamics import Settings, run
@@ -197,7 +198,7 @@ def _walk(
             )
             path = folder / f"warm-up-{walker:04d}.h5"
             _run(driver, atoms, path, settings, facts, track)
-            atoms = Trajectory.open(path).atoms(-1)
+            atoms = _after(Trajectory.open(path), -1, atoms)
         settings = Settings.of(
             **common,
             timestep=growth.timestep,
@@ -216,7 +217,14 @@ def _walk(
     if not path.exists() or path.name.startswith("warm-up"):
         return []
     trajectory = Trajectory.open(path)
-    return [_bare(trajectory.atoms(number)) for number in range(1, trajectory.frames)]
+    return [_bare(_after(trajectory, number, atoms)) for number in range(1, trajectory.frames)]
+
+
+def _after(trajectory: Trajectory, number: int, start: Atoms) -> Atoms:
+    """A frame, with what its start says of charge and spin: a trajectory keeps a charge other than zero."""
+    found = trajectory.atoms(number)
+    found.info = {**said_of_charge(start), **found.info}
+    return found
 
 
 def _run(
@@ -229,7 +237,7 @@ def _run(
 ) -> None:
     """Go on with a simulation, or begin it; from its start again where its files are damaged."""
     try:
-        load_state(path, settings, facts, atoms)
+        load_state(path, settings, facts, atoms, charge_read(driver, atoms))
     except DataError as error:
         warnings.warn(f"{error}; it is run again from its start", LesPluginsWarning, 2)
         path.unlink(missing_ok=True)
@@ -267,8 +275,9 @@ def _varied(atoms: Atoms, growth: Growth, walker: int, number: int) -> Atoms:
 
 
 def _bare(atoms: Atoms) -> Atoms:
-    """The structure alone, with its masses, velocities and constraints."""
+    """The structure alone, with its masses, velocities, constraints, total charge and spin."""
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, masses=atoms.get_masses())
+    bare.info = said_of_charge(atoms)
     bare.set_velocities(atoms.get_velocities())
     bare.set_constraint(atoms.constraints)
     return bare

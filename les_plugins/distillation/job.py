@@ -12,6 +12,7 @@ from typing import Any
 from ase import Atoms
 
 from les_plugins.data.frames import check_elements, read_frames
+from les_plugins.data.given_charge import NAMES, charge_read
 from les_plugins.distillation.choice import check_features, check_members, chosen
 from les_plugins.distillation.growth import Growth, grow
 from les_plugins.distillation.labelling import computed, key_of, label_frames, text_of, within, without_repeats
@@ -173,14 +174,28 @@ def distill(job: Distillation, track: Track = lambda numbers, text: numbers) -> 
 
 
 def _structures(job: Distillation) -> list[Atoms]:
+    """All frames; where a model reads total charges each of them says its own, under the name that all look for."""
     found = []
+    models = (job.teacher, *(m for m in (job.driver, job.student) if m), *job.committee)
+    reading = [model for model in models if getattr(model.calculator, "takes_total_charge", False)]
     for path in job.structures:
         frames = read_frames(path)
-        for model in (job.teacher, *(m for m in (job.driver, job.student) if m), *job.committee):
+        for model in models:
             if model.elements is not None:
                 check_elements(frames, model.elements, f"{path} ({model.name})")
+        for number, atoms in enumerate(frames if reading else ()):
+            atoms.info[NAMES[0]] = _charge_of_all(reading, atoms, f"{path}, frame {number}")
         found += frames
     return found
+
+
+def _charge_of_all(models: Sequence[Teacher], atoms: Atoms, where: str) -> float:
+    """e, that models read from a structure; DataError where they do not read the same."""
+    charges = {model.name: charge_read(model.calculator, atoms, where) for model in models}
+    if len(set(charges.values())) > 1:
+        told = ", ".join(f"{name} {charge:g} e" for name, charge in charges.items())
+        raise DataError(f"{where}: the models read different total charges: {told}; allowed: one, as info['charge']")
+    return next(iter(charges.values()))
 
 
 def _probes(job: Distillation, first: Atoms) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from les_plugins.data.evaluation import predict
 from les_plugins.data.frames import check_elements
-from les_plugins.data.given_charge import charge_for_graph
+from les_plugins.data.given_charge import charge_for_graph, said_of_charge, unread_spin
 from les_plugins.data.labels import shaped
 from les_plugins.data.metrics import Floats
 from les_plugins.distillation.teachers import Teacher
@@ -61,10 +61,11 @@ def label_frames(
 
 
 def key_of(atoms: Atoms) -> str:
-    """What a structure is told by: the same elements, positions, cell, boundaries and total charge, to the last bit."""
+    """What a structure is told by: its elements, positions, cell, boundaries, total charge, spin, to the last bit."""
     parts = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, charge_for_graph(atoms))
     # adding zero makes -0.0 the same as 0.0
-    return hashlib.sha256(b"".join((np.asarray(part, dtype=float) + 0.0).tobytes() for part in parts)).hexdigest()[:32]
+    numbers = b"".join((np.asarray(part, dtype=float) + 0.0).tobytes() for part in parts)
+    return hashlib.sha256(numbers + str(unread_spin(atoms)).encode()).hexdigest()[:32]
 
 
 def without_repeats(frames: Sequence[Atoms]) -> list[Atoms]:
@@ -76,11 +77,11 @@ def without_repeats(frames: Sequence[Atoms]) -> list[Atoms]:
 
 
 def labelled(atoms: Atoms, labels: dict[str, Floats], teacher: Teacher) -> Atoms:
-    """A copy without anything but the structure, its origin, labels and the teacher's provenance."""
+    """A copy without anything but the structure, total charge and spin, origin, labels and the teacher's provenance."""
     new = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     # ASE writes a line break as it is, and no reader takes the frame after that
     said = {"origin": atoms.info.get("origin", "given"), **teacher.provenance()}
-    new.info = {key: " ".join(str(value).split()) for key, value in said.items()}
+    new.info = {**said_of_charge(atoms), **{key: " ".join(str(value).split()) for key, value in said.items()}}
     results = {name: float(value) if np.ndim(value) == 0 else value for name, value in labels.items()}
     new.calc = SinglePointCalculator(new, **results)
     return new
@@ -105,7 +106,7 @@ def computed(teacher: Teacher, atoms: Atoms, where: str) -> dict[str, Floats]:
         DataError: one that is not finite; names the teacher and `where`.
     """
     wanted = [name for name in LABELS if name != "stress" or atoms.pbc.all()]
-    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=said_of_charge(atoms))
     try:
         found = predict(teacher.calculator, bare, wanted, where)
     except DataError as error:

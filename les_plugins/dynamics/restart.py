@@ -45,7 +45,7 @@ def write_description(output: Path, settings: Settings, facts: Mapping[str, Any]
 
 
 def load_state(
-    output: Path, settings: Settings, facts: Mapping[str, Any], start: Atoms, total_charge: float = 0.0
+    output: Path, settings: Settings, facts: Mapping[str, Any], start: Atoms, total_charge: float
 ) -> tuple[Trajectory, dict[str, Any]] | None:
     """The trajectory so far and the last saved state of its run; None where it has not begun.
 
