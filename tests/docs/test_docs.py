@@ -53,6 +53,21 @@ def test_no_hook_is_documented_that_does_not_exist() -> None:
     assert set(re.findall(r"^### `(\w+)\(", read("docs/reference/hooks.md"), re.MULTILINE)) == set(HOOKS)
 
 
+def test_each_section_to_start_with_is_accepted() -> None:
+    table = read("docs/how-to/choose-settings.md").split("## Start here")[1].split("\n\n")[1]
+    before: dict[str, Any] = {}
+    for row in table.splitlines()[2:]:
+        found = dict(before) if " the same " in row else {}
+        for setting in re.findall(r"`([^`]+)`", row):
+            key, _, value = setting.partition(":")
+            if value and key != "response_loss":
+                found[key] = yaml.safe_load(value)
+            elif key == "initial_charges":
+                found[key] = {"Na": 1.0, "Cl": -1.0}
+        assert found
+        before = LongRangeConfig.parse(found, row).model_dump(include=set(found))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_of_a_host_is_documented_with_its_arguments(name: str) -> None:
     arguments = ", ".join(list(inspect.signature(getattr(Host, name)).parameters)[1:])
