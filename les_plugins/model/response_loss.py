@@ -6,10 +6,11 @@ A label that is NaN or absent does not count. Units are physical ones (theory 9.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from ase.geometry import find_mic
 from torch import Tensor
 
 from les_plugins.electrostatics.lattice import open_directions
@@ -112,16 +113,11 @@ def nearest_branch(difference: Tensor, geometry: Geometry, known: Tensor) -> Ten
         geometry: of the batch; rows of the cell are lattice vectors.
         known: (B,) bool, periodic structures; others come back as they are.
     """
-    unit = torch.eye(3, dtype=geometry.cell.dtype, device=geometry.cell.device)
-    lattice = torch.where(known[:, None, None], geometry.cell, unit)
-    fraction = torch.linalg.solve(lattice.transpose(1, 2), difference.detach()[:, :, None]).squeeze(2)
-    near = difference - torch.where(known[:, None], (fraction.round()[:, None, :] @ lattice).squeeze(1), 0.0)
-    # in a skewed cell the rounded one need not be the shortest
-    steps = torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=3)), dtype=lattice.dtype, device=lattice.device)
-    shifts = steps @ lattice  # (B, 27, 3)
-    best = (near.detach()[:, None, :] - shifts).square().sum(2).argmin(1)
-    shift = shifts[torch.arange(len(best), device=best.device), best]
-    return near - torch.where(known[:, None], shift, 0.0)
+    given, cells = difference.detach().cpu().double().numpy(), geometry.cell.detach().cpu().double().numpy()
+    nearest = given.copy()
+    for place in np.flatnonzero(known.cpu().numpy() & np.isfinite(given).all(1)):
+        nearest[place] = find_mic(given[place], cells[place])[0]  # reduces the cell first, which may be long and skewed
+    return difference - torch.as_tensor(given - nearest, dtype=difference.dtype, device=difference.device)
 
 
 def _known(label: Tensor) -> Tensor:

@@ -137,6 +137,26 @@ def test_the_nearest_branch_is_the_shortest_of_all():
     torch.testing.assert_close(near.norm(dim=1), shortest)
 
 
+@pytest.mark.parametrize("third", [(12.0, 7.0, 20.0), (22.0, 17.0, 20.0)])
+@pytest.mark.parametrize("second", [(0.0, 5.0, 0.0), (40.0, 4.0, 0.0)])
+def test_the_nearest_branch_of_a_cell_that_is_not_reduced_is_that_of_the_reduced_one(second, third):
+    reduced = torch.tensor([[5.0, 0.0, 0.0], [0.0, second[1], 0.0], [2.0, third[1] % second[1], 20.0]]).double()
+    cell = torch.tensor([[5.0, 0.0, 0.0], second, third]).double()
+    # both have the lattice points of the other
+    assert torch.linalg.solve(reduced.T, cell.T).frac().abs().max() < 1e-12
+    torch.manual_seed(1)
+    difference = 9.0 * torch.randn(200, 3, dtype=torch.float64)
+    batch = torch.arange(200)
+    geometry = Geometry(difference, cell.expand(200, 3, 3), torch.ones(200, 3, dtype=torch.bool), batch)
+    near = nearest_branch(difference, geometry, torch.ones(200, dtype=torch.bool))
+    # of reduced vectors 4 Å and longer, six each way reach every branch that may be the nearest
+    steps = torch.cartesian_prod(*[torch.arange(-6.0, 7.0, dtype=torch.float64)] * 3) @ reduced
+    shortest = (difference[:, None] - steps).norm(dim=2).min(1).values
+    torch.testing.assert_close(near.norm(dim=1), shortest)
+    whole = torch.linalg.solve(cell.T, (difference - near).T)
+    torch.testing.assert_close(whole, whole.round(), rtol=0, atol=1e-12)
+
+
 def test_labels_that_are_absent_or_nan_do_not_count():
     host = TinyHost(TRAINED)
     geometry, species = crystal(copies=2)
