@@ -14,7 +14,6 @@ from torch import nn
 
 from les_plugins.committee import Committee, Member, RemoteCalculator, description, is_committee
 from les_plugins.committee.remote import python_of, python_variable
-from les_plugins.data.given_charge import any_charged
 from les_plugins.devices import check_device
 from les_plugins.errors import CheckpointError, HostError, LesPluginsWarning, quoted, raising
 from les_plugins.hosting import registry
@@ -79,7 +78,8 @@ def save(
         metadata: JSON-compatible facts to keep, such as training data hashes, command, licence of the data.
         frames: structures of the training set, all of them: from the Born charges of some the sign convention is read
             off (electronegative elements are negative, `gauge.read_sign`), from the periodic ones the mean electronic
-            susceptibility. Without any the sign stays as training left it.
+            susceptibility. Without any the sign stays as training left it, as that of a model with
+            `total_charge: given` always does.
 
     Returns:
         The folder.
@@ -242,15 +242,15 @@ def _sign_and_susceptibility(
     model: nn.Module, host: Host, state: HostState, frames: Sequence[Atoms]
 ) -> tuple[Sign, float | None]:
     """Sign of the moments and mean susceptibility; whatever goes wrong is told in the sign's reason."""
-    sign, susceptibility = Sign(False), None
+    given = state.long_range is not None and state.long_range.total_charge == "given"
+    # turned charges would answer a given one with the energies and charges of its opposite, whatever frames there are
+    sign, susceptibility = Sign(True, reason="of the total charges") if given else Sign(False), None
     try:
         device = next(model.parameters()).device
         # heads of the host share the moments: any of them will do
         metadata = {"head": next(iter(state.extra.get("heads", ())), None)}
         calculator = host.calculator(copy.deepcopy(model), metadata, str(device))
-        given = state.long_range is not None and state.long_range.total_charge == "given"
-        charged = given and any_charged(frames)  # the sign of the moments is that of the charges then
-        sign = Sign(True, reason="of the total charges") if charged else read_sign(calculator, frames)
+        sign = sign if given else read_sign(calculator, frames)
         # a model that scales given charges has its own
         susceptibility = calculator.reference_susceptibility if given else mean_susceptibility(calculator, frames)
     except Exception as error:  # the model has been written: nothing that happens here may end a training

@@ -89,6 +89,18 @@ def test_the_sign_is_set_in_what_is_saved_and_not_in_the_callers_model(
     checkpoint.verify(folder)
 
 
+def test_the_sign_of_a_model_that_reads_charges_is_left_alone_whatever_frames_there_are(
+    charged: tuple[ChargedHost, nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = LongRangeConfig.parse({"multipoles": ["charge"], "total_charge": "given"})
+    monkeypatch.setitem(ChargedHost.state.__globals__, "SECTION", section)
+    model = build_long_range(FeatureLayout((LayerLayout(2),)), section)
+    folder = les_plugins.save(model, tmp_path / "ions.les", "toy", frames=WATERS)  # neutral, and of the wrong sign
+    assert load_file(folder / WEIGHTS)["gauge"] == 1.0
+    sign = checkpoint.read_config(folder)["metadata"]["gauge"]
+    assert (sign["decided"], sign["turned"], sign["reason"]) == (True, False, "of the total charges")
+
+
 def test_the_mean_susceptibility_of_periodic_frames_is_kept(
     charged: tuple[ChargedHost, nn.Module], tmp_path: Path
 ) -> None:
