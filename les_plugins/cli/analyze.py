@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from les_plugins.cli.cautions import warn_of_fields
 from les_plugins.cli.interface import interface
 from les_plugins.cli.shared import beside
 from les_plugins.cli.spectra import AsJson, Output, Skip, Trajectories
@@ -46,6 +47,7 @@ def rdf(
     from les_plugins.spectra import Samples, radial_distribution
 
     samples = Samples.open(trajectories, skip)
+    warn_of_fields(samples, "g(r) is that of the material in it")
     samples.volume()  # says what is missing
     numbers = _pair(pair)
     if cutoff is None:
@@ -92,13 +94,15 @@ def diffusion(
     from les_plugins.spectra import diffusion as estimate
 
     samples = Samples.open(trajectories, skip)
+    warn_of_fields(samples, f"the mean velocity of {element} is taken off, and D is of the motion about it")
     one, cell, kelvin = samples.trajectories[0], samples.cell(), samples.temperature()
     chosen = one.numbers == _number(element)
     if not chosen.any():
         raise DataError(f"{one.path}: has no {element}")
     positions = samples.positions()
+    drift = True if samples.field.any() else None  # without a field: where it is beyond its scatter
     found = estimate(
-        positions, one.masses, chosen, samples.interval, longest, shortest, blocks, cell, kelvin, viscosity
+        positions, one.masses, chosen, samples.interval, longest, shortest, blocks, cell, kelvin, viscosity, drift
     )
     values = {
         "diffusion_A2/ps": found.coefficient,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from les_plugins.cli.cautions import warn_of_fields
 from les_plugins.cli.shared import Head, beside, open_model, progress, quiet_host
 from les_plugins.cli.spectra import AsJson, Skip, Trajectories
 from les_plugins.errors import DataError
@@ -46,6 +47,7 @@ def interface(
     from les_plugins.spectra import interface as profiles
 
     samples = Samples.open(trajectories, skip)
+    warn_of_fields(samples, "profiles are those in it, the potential that of the moments alone")
     if output is not None:
         check_available()
     total = sum(len(range(samples.first, each.frames, every)) for each in samples.trajectories)

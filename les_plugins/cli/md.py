@@ -97,6 +97,7 @@ def md(
     from les_plugins.data.evaluation import known_elements
     from les_plugins.data.frames import Boundaries, check_elements_of
     from les_plugins.data.given_charge import given_charge, ignored_charge
+    from les_plugins.data.trajectory import NAME
     from les_plugins.dynamics import Field, Settings, Trajectory, run
     from les_plugins.dynamics.watch import WARN_ABOVE, Watch
     from les_plugins.storage import checkpoint
@@ -133,6 +134,7 @@ def md(
         if known is not None:
             check_elements_of(structure, known, str(start))
         facts = {
+            NAME: model.resolve().name,
             "model_weights_sha256": model_facts["weights_sha256"],
             "host": model_facts["host"],
             "epsilon_infinity": model_facts["epsilon_infinity"],

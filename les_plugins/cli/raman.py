@@ -78,7 +78,8 @@ def raman(
         raise ConfigError("--reduced divides by the factors of --bose and --laser: give either")
     kinds: list[str | None] = [*dict.fromkeys(polarizability or ())] or [None]
     fields = _fields(show, len(kinds) > 1)
-    how, groups = spectra.Welch(resolution, window, blocks), groups_of(trajectories, skip, by_model)
+    how = spectra.Welch(resolution, window, blocks)
+    groups = groups_of(trajectories, skip, by_model, "it has a preferred direction, and averages are of one without")
     thermal = bose or reduced
 
     def spectrum(samples: Any, kind: str | None) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from les_plugins.cli.cautions import warn_of_aliases, warn_of_fields
 from les_plugins.cli.shared import beside as named
-from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
+from les_plugins.errors import ConfigError, DataError
 
 Trajectories = Annotated[
     list[Path], typer.Argument(metavar="TRAJ...", help="Trajectories of `les-plugins md` (.h5).", show_default=False)
@@ -86,7 +86,8 @@ def ir(
     """Infrared absorption from J(t): n(ν) α(ν) in cm⁻¹ for periodic trajectories."""
     from les_plugins import spectra
 
-    how, groups = spectra.Welch(resolution, window, blocks), groups_of(trajectories, skip, by_model)
+    static = None if along or across else "absorption is that in the field, a mean over directions: --along, --across"
+    how, groups = spectra.Welch(resolution, window, blocks), groups_of(trajectories, skip, by_model, static)
     if temperature is not None:
         spectra.check_temperature(temperature, "--temperature")
     if along is not None and across is not None:
@@ -98,7 +99,8 @@ def ir(
         currents = samples.currents(epsilon_infinity)
         if (axis := along or across) is not None:
             currents = spectra.directed(currents, axis, across is not None)
-        return [spectra.infrared(currents, samples.interval, kelvin, volumes, how, correction.value)]
+        drift = _drift(samples)
+        return [spectra.infrared(currents, samples.interval, kelvin, volumes, how, correction.value, drift)]
 
     found = over_models([spectrum(samples) for samples in groups])
     samples = groups[0]
@@ -131,11 +133,15 @@ def conductivity(
     """Conductivity from J(t): Re σ(ν), and its static value by the Green–Kubo integral."""
     from les_plugins import spectra
 
-    samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
+    samples = _samples(trajectories, skip, "the mean current is taken off, and read by Ohm's law beside")
+    how, drift = spectra.Welch(resolution, window, blocks), _drift(samples)
     currents, kelvin, volumes = samples.currents(epsilon_infinity), samples.temperatures(), samples.volumes()
-    found = spectra.conductivity_spectrum(currents, samples.interval, kelvin, volumes, how)
+    found = spectra.conductivity_spectrum(currents, samples.interval, kelvin, volumes, how, drift)
+    ohmic: tuple[Any, Any] = (None, None)
+    if samples.field.any():
+        ohmic = spectra.ohmic_conductivity(currents, samples.field, volumes)
     try:
-        static = spectra.green_kubo(currents, samples.interval, kelvin, volumes, correlation_time, blocks)
+        static = spectra.green_kubo(currents, samples.interval, kelvin, volumes, correlation_time, blocks, drift)
     except DataError as error:  # the spectrum is there all the same
         static = {"conductivity": f"none: {error}", "error": None}
     notes = {
@@ -145,6 +151,8 @@ def conductivity(
         "static_conductivity_error_S/m": static["error"],
         "displacement_conductivity_S/m": static.get("displacement_conductivity"),
         "displacement_conductivity_error_S/m": static.get("displacement_error"),
+        "ohmic_conductivity_S/m": ohmic[0],
+        "ohmic_conductivity_error_S/m": ohmic[1],
         "Green-Kubo window_fs": [0.5 * correlation_time, correlation_time],
     }
     write_report([found], [samples], notes, output, limits, overlay, mark, as_json)
@@ -166,7 +174,8 @@ def dielectric(
     """Static dielectric constant from dipole fluctuations, and the loss ε''(ν)."""
     from les_plugins import spectra
 
-    samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
+    static = "ε_0 and loss are those of fluctuations in it, a mean over directions; see analyze polarization"
+    samples, how = _samples(trajectories, skip, static), spectra.Welch(resolution, window, blocks)
     kelvin, volumes, electronic = samples.temperatures(), samples.volumes(), epsilon_infinity
     currents = samples.currents(epsilon_infinity)
     if electronic is None:
@@ -174,13 +183,13 @@ def dielectric(
     if electronic is None:
         raise DataError(f"{trajectories[0]}: does not say with which ε_∞ it was made: give --epsilon-infinity to md")
     dipoles = [spectra.dipole_from_current(current, samples.interval) for current in currents]
-    static, error = spectra.static_dielectric_constant(dipoles, kelvin, volumes, electronic)
-    found = spectra.dielectric_loss(currents, samples.interval, kelvin, volumes, how)
+    constant, error = spectra.static_dielectric_constant(dipoles, kelvin, volumes, electronic)
+    found = spectra.dielectric_loss(currents, samples.interval, kelvin, volumes, how, _drift(samples))
     notes = {
         "temperature_K": samples.temperature(),
         "volume_A3": samples.volume(),
         "epsilon_infinity": electronic,
-        "epsilon_0": static,
+        "epsilon_0": constant,
         "epsilon_0_error": error,
     }
     write_report([found], [samples], notes, output, limits, overlay, mark, as_json)
@@ -205,7 +214,8 @@ def velocities(
 
     from les_plugins import spectra
 
-    samples, how = _samples(trajectories, skip), spectra.Welch(resolution, window, blocks)
+    samples = _samples(trajectories, skip, "the density of states is that of the material in it")
+    how = spectra.Welch(resolution, window, blocks)
     kelvin, moving = samples.temperatures(), samples.series("velocities")
     numbers, masses = samples.trajectories[0].numbers, samples.trajectories[0].masses
     elements = sorted(set(numbers.tolist()))
@@ -221,15 +231,16 @@ def velocities(
     )
 
 
-def groups_of(trajectories: list[Path], skip: float, by_model: bool) -> list[Any]:
-    """One group of trajectories, or one a model."""
+def groups_of(trajectories: list[Path], skip: float, by_model: bool, static: str | None) -> list[Any]:
+    """One group of trajectories, or one a model; `static` as of `warn_of_fields`."""
     from les_plugins import spectra
 
     if not by_model:
-        return [_samples(trajectories, skip)]
+        return [_samples(trajectories, skip, static)]
     groups = spectra.by_model(trajectories, skip)
     for samples in groups:
-        _warn_of_changing_fields(samples)
+        warn_of_fields(samples, static)
+        warn_of_aliases(samples)
     return groups
 
 
@@ -240,23 +251,18 @@ def over_models(found: list[list[Any]]) -> list[Any]:
     return found[0] if len(found) == 1 else [spectra.over_models(parts) for parts in zip(*found, strict=True)]
 
 
-def _samples(trajectories: list[Path], skip: float) -> Any:
+def _samples(trajectories: list[Path], skip: float, static: str | None) -> Any:
     from les_plugins.spectra import Samples
 
     samples = Samples.open(trajectories, skip)
-    _warn_of_changing_fields(samples)
+    warn_of_fields(samples, static)
+    warn_of_aliases(samples)
     return samples
 
 
-def _warn_of_changing_fields(samples: Any) -> None:
-    for each in samples.trajectories:
-        field = each.settings.get("field")
-        if isinstance(field, str) or (isinstance(field, dict) and field.get("center") is not None):
-            warnings.warn(
-                f"{each.path}: ran in a field that changes with time; spectra are of fluctuations in equilibrium",
-                LesPluginsWarning,
-                stacklevel=2,
-            )
+def _drift(samples: Any) -> bool | None:
+    """In a static field the mean current is taken off; without one, where it is beyond its scatter."""
+    return True if samples.field.any() else None
 
 
 def _facts(groups: list[Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ase.io import jsonio
 from numpy.typing import NDArray
 
 from les_plugins.data.metrics import Floats
-from les_plugins.data.trajectory_checks import check_storage, check_values
+from les_plugins.data.trajectory_checks import check_storage, check_times, check_values
 from les_plugins.errors import ConfigError, DataError, LesPluginsError
 from les_plugins.io.documents import parse_json
 from les_plugins.io.files import reason
@@ -48,6 +48,8 @@ SERIES: dict[str, tuple[str, tuple[str | int, ...]]] = {
 }
 #: Recorded in every run.
 ALWAYS = tuple(list(SERIES)[:9])
+#: Of the facts, what people call the model; its weights tell it from others.
+NAME = "model_name"
 #: How many frames count.
 WRITTEN = "written"
 
@@ -93,7 +95,7 @@ class Trajectory:
         """A trajectory of `les-plugins md`, also one that is still being written.
 
         Raises:
-            DataError: no such file, not one of ours, of another version, or without frames.
+            DataError: no such file, not one of ours, of another version, without frames, or with a gap in its times.
         """
         found = cls.with_any_frames(path)
         if found.frames < 1:
@@ -124,12 +126,23 @@ class Trajectory:
                 str(attributes.get("polarization_source", "")),
             )
         check_values(found)
+        check_times(found)
         return found
 
     @property
     def interval(self) -> float:
         """Time between frames, fs."""
         return float(self.settings["timestep"] * self.settings["every"])
+
+    @property
+    def static_field(self) -> Floats | None:
+        """(3,) V/Å, the field of the run, zero where there was none; None of one that changes with time."""
+        field = self.settings.get("field")
+        if field is None:
+            return np.zeros(3)
+        if not isinstance(field, dict) or field.get("center") is not None:
+            return None
+        return np.array(field["vector"], dtype=float)
 
     def __getitem__(self, name: str) -> Floats:
         """All frames of a series, (frames, ...), in the unit of `SERIES`.

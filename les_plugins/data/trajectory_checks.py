@@ -12,6 +12,9 @@ import numpy as np
 
 from les_plugins.errors import DataError, quoted
 
+#: Relative difference of intervals that is rounding.
+_SAME_INTERVAL = 1e-4
+
 
 def check_storage(h5: Any, file: Path) -> None:
     """Look at every member of a trajectory's file before any is read.
@@ -63,3 +66,20 @@ def check_values(trajectory: Any) -> None:
         raise DataError(f"{where}: is damaged: numbers are not atomic numbers, 1 … 118")
     if not (np.isfinite(trajectory.masses) & (trajectory.masses > 0.0)).all():
         raise DataError(f"{where}: is damaged: masses are not above zero")
+
+
+def check_times(trajectory: Any) -> None:
+    """Refuse a trajectory whose frames do not stand as far apart as its settings say: one is missing, or comes twice.
+
+    Raises:
+        DataError: names the file, the frame and both intervals.
+    """
+    steps, interval = np.diff(trajectory["time"]), trajectory.interval
+    wrong = ~(np.abs(steps - interval) <= _SAME_INTERVAL * interval)
+    if wrong.any():
+        frame = int(np.argmax(wrong))
+        raise DataError(
+            f"{trajectory.path}: time of frame {frame + 1} is {steps[frame]:.6g} fs after that of frame {frame}, and "
+            f"timestep × every of its settings is {interval:.6g} fs: frames are missing or come twice, or the settings "
+            "are those of another run"
+        )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from les_plugins.data.trajectory import Trajectory, described_constraints
+from les_plugins.data.trajectory import NAME, Trajectory, described_constraints
 from les_plugins.dynamics.settings import Settings
 from les_plugins.dynamics.writer import is_empty
 from les_plugins.errors import ConfigError, DataError
@@ -151,7 +151,7 @@ def _check_same(
     problems += [
         f"{key} was {before.facts.get(key)!r} and is {facts[key]!r}"
         for key in facts
-        if before.facts.get(key) != facts[key]
+        if key != NAME and before.facts.get(key) != facts[key]  # older files have none, and a folder may be renamed
     ]
     for name, mine in (("numbers", start.numbers), ("masses", start.get_masses()), ("pbc", start.pbc)):
         if not np.array_equal(getattr(before, name), mine):

@@ -10,6 +10,7 @@ from les_plugins.spectra.optical import (
     directed,
     green_kubo,
     infrared,
+    ohmic_conductivity,
 )
 from les_plugins.spectra.planar import Moments, moments_of, potential_of_layers
 from les_plugins.spectra.samples import Samples
@@ -38,6 +39,7 @@ __all__ = [
     "infrared",
     "interface",
     "moments_of",
+    "ohmic_conductivity",
     "over_models",
     "potential_of_layers",
     "power_spectrum",

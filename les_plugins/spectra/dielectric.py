@@ -11,6 +11,7 @@ from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 from les_plugins.spectra.estimate import MOST_BLOCKS, check_blocks, check_series, each_of, mean_and_error
 from les_plugins.spectra.optical import Each
+from les_plugins.spectra.sampling import integrated
 from les_plugins.units import BOLTZMANN, VACUUM_PERMITTIVITY
 
 #: Relaxation times that the longest of M trajectories must hold, over sqrt(M); a random walk looks like one of
@@ -26,8 +27,6 @@ _COARSE_SHARES = (0.0, 0.3, 0.6, 0.9)
 _FAST_SHARES = (0.0, 0.3, 0.6, 0.8, 0.9, 0.94, 0.97, 0.985)
 #: Share of a current's power above 0.7 of Nyquist's wavenumber from which on there is a warning.
 _FAST_SHARE = 0.02
-#: Frames by which a current is continued at its ends; the spline forgets a frame by 0.535 with each other one.
-_MIRRORED = 30
 
 
 def static_dielectric_constant(
@@ -94,17 +93,13 @@ def dipole_from_current(current: Floats, interval: float) -> Floats:
     """∫ J dt (T, 3) e·Å, zero at the start: the dipole of a periodic structure without branches.
 
     The recorded dipole of a periodic structure depends on which images its atoms started in, and charges that fluctuate
-    make that a noise; the integral of J = dP/dt does not. J between frames is a spline of the seventh degree:
-    amplitudes are right to 1.1 % up to 0.7 and to 7 % up to 0.8 of Nyquist's wavenumber, and too small above (Simpson's
-    rule makes them larger without end there).
+    make that a noise; the integral of J = dP/dt does not (`sampling.integrated`).
 
     Warns:
         LesPluginsWarning: more than 2 % of the current's power lies above 0.7 of Nyquist's wavenumber.
 
     Source: theory 11.5.
     """
-    from scipy.interpolate import make_interp_spline
-
     check_series([current], "current")
     if len(current) < 8:
         raise DataError(f"{len(current)} frames of a current; its integral needs at least 8")
@@ -117,13 +112,7 @@ def dipole_from_current(current: Floats, interval: float) -> Floats:
             LesPluginsWarning,
             stacklevel=2,
         )
-    # mirrored at its ends, which a spline of so high a degree would otherwise make swing
-    beyond = min(_MIRRORED, len(current) - 1)
-    longer = np.pad(current, ((beyond, beyond), (0, 0)), mode="reflect", reflect_type="odd")
-    frames = np.arange(len(longer), dtype=float)
-    integral: Floats = interval * make_interp_spline(frames, longer, k=7, axis=0).antiderivative()(frames)
-    dipole: Floats = integral[beyond : beyond + len(current)] - integral[beyond]
-    return dipole
+    return integrated(current, interval)
 
 
 def _kept(times: Floats | float) -> Floats:

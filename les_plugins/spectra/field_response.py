@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from les_plugins.data.metrics import Floats
 from les_plugins.data.trajectory import Trajectory
-from les_plugins.errors import ConfigError, DataError
+from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 from les_plugins.spectra.belonging import check_fields
 from les_plugins.spectra.estimate import check_blocks, check_series, mean_and_error
 from les_plugins.spectra.samples import Samples
+from les_plugins.spectra.steady import grows
 from les_plugins.units import VACUUM_PERMITTIVITY
 
 #: cos of the largest angle between two fields of one curve.
@@ -87,6 +89,9 @@ def polarization_in_fields(paths: Sequence[object], skip: float = 0.0, blocks: i
     Raises:
         ConfigError: as `field_axis`.
         DataError: trajectories that do not belong together, are not periodic, or whose dipole is made with phases.
+
+    Warns:
+        LesPluginsWarning: a polarization that grows from block to block, beyond its scatter.
     """
     opened = [Trajectory.open(path) for path in paths]  # type: ignore[arg-type]
     if not opened:
@@ -139,6 +144,13 @@ def _point(field: float, trajectories: list[Trajectory], axis: Floats, skip: flo
     for each, volume in zip(samples.trajectories, samples.volumes(), strict=True):
         moved = _moved_dipole(each, field * axis)
         check_series([moved], "dipole")
+        if grows(moved[samples.first :]):
+            warnings.warn(
+                f"{each.path}: its polarization goes on growing, so that its mean is that of the length of the run: "
+                "mobile ions, whose conductivity has a meaning and whose ε has none",
+                LesPluginsWarning,
+                stacklevel=3,
+            )
         if field:
             booked.append(_unbooked(each, moved, field * axis))
         along = moved[samples.first :] @ axis / volume
@@ -173,13 +185,10 @@ def _unbooked(trajectory: Trajectory, moved: Floats, field: Floats) -> float:
 
 def _static_field(trajectory: Trajectory) -> Floats:
     """(3,) V/Å."""
-    field = trajectory.settings.get("field")
+    field = trajectory.static_field
     if field is None:
-        return np.zeros(3)
-    if not isinstance(field, dict) or field.get("center") is not None:
         raise ConfigError(f"{trajectory.path}: ran in a field that changes with time; this needs static ones")
-    vector: Floats = np.array(field["vector"], dtype=float)
-    return vector
+    return field
 
 
 def _langevin(field: Floats, susceptibility: float, limit: float) -> Floats:

@@ -11,10 +11,15 @@ import numpy as np
 from ase import Atoms
 
 from les_plugins.data.metrics import Floats
-from les_plugins.data.trajectory import Trajectory
+from les_plugins.data.trajectory import NAME, Trajectory
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.model.polarizability_parts import NAMES, result_name
 from les_plugins.spectra.belonging import check_together
+from les_plugins.spectra.sampling import unresolved_share
+from les_plugins.storage.zoo import name_of_weights
+
+#: Frames times atoms in which motion too fast for the frames is looked for.
+_ENOUGH = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,25 @@ class Samples:
         return sum(each.frames - self.first for each in self.trajectories) * self.interval / 1000.0
 
     @property
-    def title(self) -> str:
-        """Model, size, temperature and time, for figures."""
+    def field(self) -> Floats:
+        """(3,) V/Å, the static field of the trajectories; zero without one, and of one that changes with time."""
+        found = self.trajectories[0].static_field
+        return np.zeros(3) if found is None else found
+
+    @property
+    def model(self) -> str:
+        """The model by its name in the zoo, else that of its folder, else host and hash as older files have them."""
         facts = self.trajectories[0].facts
-        model = f"{facts.get('host', 'model')} {str(facts.get('model_weights_sha256', ''))[:8]}".strip()
-        return f"{model}: {self.n_atoms} atoms, {self.temperature():.0f} K, {self.duration:.3g} ps"
+        weights = str(facts.get("model_weights_sha256", ""))
+        name = name_of_weights(weights) or facts.get(NAME)
+        return str(name or f"{facts.get('host', 'model')} {weights[:8]}".strip())
+
+    @property
+    def title(self) -> str:
+        """Model, size, temperature, field and time, for figures."""
+        strength = float(np.linalg.norm(self.field))
+        field = f", {strength:.3g} V/Å" if strength else ""
+        return f"{self.model}: {self.n_atoms} atoms, {self.temperature():.0f} K{field}, {self.duration:.3g} ps"
 
     def series(self, name: str) -> list[Floats]:
         """A series of every trajectory, in the unit of `trajectory.SERIES`.
@@ -161,6 +180,19 @@ class Samples:
             )
         return [scale * epsilon_infinity / self.epsilon_infinity for scale in scales]
 
+    def unresolved_share(self) -> float:
+        """Share of an atom's motion that is faster than the frames show, of any atom (`sampling.unresolved_share`).
+
+        It is looked for at the beginning of each trajectory, in up to a thousand frames.
+        """
+        found, enough = [], self.first + min(1000, max(_ENOUGH // self.n_atoms, 64))
+        for each in self.trajectories:
+            positions, velocities, cells = (
+                each.part(name, self.first, enough) for name in ("positions", "velocities", "cell")
+            )
+            found.append(unresolved_share(in_mean_cell(positions, cells), velocities, self.interval))
+        return max(found)
+
     def cell(self) -> Floats:
         """Mean cell of all frames, (3, 3) Å; DataError as `volumes`."""
         self.volumes()
@@ -168,17 +200,9 @@ class Samples:
         return mean
 
     def positions(self) -> list[Floats]:
-        """Unwrapped positions of every trajectory, (T, N, 3) Å, in the trajectory's mean cell.
-
-        A cell that changes carries all atoms with it, the farther they are from the origin the more: it moves them
-        without diffusion. Their fractional coordinates are taken, and given lengths by the mean cell.
-        """
-        found = []
-        for values, cells in zip(self.series("positions"), self.series("cell"), strict=True):
-            if np.ptp(cells, axis=0).max() > 0:
-                values = values @ np.linalg.inv(cells) @ cells.mean(0)
-            found.append(values)
-        return found
+        """Unwrapped positions of every trajectory, (T, N, 3) Å, in the trajectory's mean cell (`in_mean_cell`)."""
+        both = zip(self.series("positions"), self.series("cell"), strict=True)
+        return [in_mean_cell(values, cells) for values, cells in both]
 
     def temperatures(self) -> list[float]:
         """Mean temperature of each trajectory, K.
@@ -229,5 +253,18 @@ class Samples:
             "interval_fs": self.interval,
             "skipped_ps": self.first * self.interval / 1000.0,
             "temperature_K": self.temperature(),
+            "field_V/A": self.field.tolist() if self.field.any() else None,
             "model": [each.facts for each in self.trajectories],
         }
+
+
+def in_mean_cell(positions: Floats, cells: Floats) -> Floats:
+    """Positions (T, N, 3) Å without what a cell (T, 3, 3) that changes does to them.
+
+    It carries all atoms with it, the farther they are from the origin the more: it moves them without diffusion. Their
+    fractional coordinates are taken, and given lengths by the mean cell.
+    """
+    if not np.ptp(cells, axis=0).max() > 0:
+        return positions
+    found: Floats = positions @ np.linalg.inv(cells) @ cells.mean(0)
+    return found

@@ -22,6 +22,7 @@ from les_plugins.spectra.estimate import (
     student,
 )
 from les_plugins.spectra.finite_size import diffusion_correction
+from les_plugins.spectra.steady import takes_off, without_drift
 from les_plugins.spectra.time_average import time_averaged_slope
 
 #: Å, and bins: more of either is no radial distribution any more.
@@ -155,6 +156,7 @@ def diffusion(
     box: float | Floats | None = None,
     temperature: float | None = None,
     viscosity: float | None = None,
+    drift: bool | None = None,
 ) -> Diffusion:
     """Self-diffusion coefficient, from the slope of the mean squared displacement, D = slope/6.
 
@@ -169,10 +171,15 @@ def diffusion(
         box: Å, edge of a cube, or (3, 3) cell of any shape, for the finite-size correction.
         temperature: K, for the correction.
         viscosity: mPa·s, for the correction.
+        drift: take the mean velocity of the atoms that are followed off, as of ions in a static field. None: where it
+            is beyond its scatter, with a warning.
 
     Returns:
         D in its periodic cell, and the Yeh–Hummer correction (2.837297 kT/(6π η L) in a cube) where everything for it
         is given: D in a small cubic cell is too small, by some 20 % for 64 water molecules.
+
+    Warns:
+        LesPluginsWarning: the atoms that are followed drift, and `drift` is None.
 
     Raises:
         ConfigError: times, blocks, a temperature or a viscosity that are not possible.
@@ -188,7 +195,7 @@ def diffusion(
     if not chosen.any():
         raise DataError("no atom is chosen to be followed")
     check_series(positions, "positions")
-    curves, weights, walks = list[Floats](), list[int](), list[Floats]()
+    walks = list[Floats]()
     for values in positions:
         size = len(values) // blocks
         if size < 2 * last:
@@ -199,10 +206,14 @@ def diffusion(
         centre = np.einsum("n,tna->ta", masses / masses.sum(), values)
         # atoms that are held (FixAtoms, FixCartesian) are what the others move against, and the centre may wander
         centre[:, (np.ptp(values, axis=0) == 0).any(0)] = 0.0
-        followed = values[:, chosen] - centre[:, None]
-        curves += [squared_displacement(followed[b * size : (b + 1) * size], last) for b in range(blocks)]
+        walks.append(values[:, chosen] - centre[:, None])
+    if takes_off([np.diff(walk.mean(1), axis=0) for walk in walks], drift, "the velocity of the atoms followed"):
+        walks = [without_drift(walk, first + last) for walk in walks]
+    curves, weights = list[Floats](), list[int]()
+    for walk in walks:
+        size = len(walk) // blocks
+        curves += [squared_displacement(walk[b * size : (b + 1) * size], last) for b in range(blocks)]
         weights += [size] * blocks
-        walks.append(followed)
     all_curves: Floats = np.array(curves)
     time: Floats = np.arange(last + 1, dtype=np.float64) * (interval / 1000.0)
     slopes: Floats = np.polyfit(time[first:], all_curves[:, first:].T, 1)[0]

@@ -31,7 +31,7 @@ class TimeAverage:
 
 
 def time_averaged_slope(
-    series: Sequence[Floats], interval: float, shortest: float, longest: float, blocks: int = 10
+    series: Sequence[Floats], interval: float, shortest: float, longest: float, blocks: int | Sequence[int] = 10
 ) -> TimeAverage:
     """Slope of ⟨|x(s + t) − x(s)|²⟩ between two times, averaged over all starts s of each trajectory.
 
@@ -42,7 +42,7 @@ def time_averaged_slope(
         series: (T, N, C) of each trajectory: N walkers that are averaged over, C components that are summed.
         interval: between frames.
         shortest, longest: of the line, in the unit of `interval`.
-        blocks: of each trajectory.
+        blocks: of each trajectory, one number for all or one for each.
 
     Raises:
         ConfigError: times that are not possible, fewer than one block.
@@ -50,20 +50,22 @@ def time_averaged_slope(
 
     Source: the combination is that of arXiv 2503.04281, by its abstract; M. H. Quenouille, Biometrika 43, 353 (1956).
     """
-    check_blocks(blocks, 1)
     check_series(series, "series")
+    count = [blocks] * len(series) if isinstance(blocks, int) else list(blocks)
+    for one in count:
+        check_blocks(one, 1)
     if not 0 < interval <= shortest < longest < float("inf"):
         raise ConfigError(f"times from {shortest} to {longest}; allowed: at least one interval of {interval}, rising")
     lags = np.arange(round(shortest / interval), round(longest / interval) + 1)
     if len(lags) < 2:
         raise ConfigError(f"times from {shortest} to {longest}; allowed: at least one interval of {interval} apart")
     sums, counts = list[Floats](), list[Floats]()
-    for values in series:
+    for values, parts in zip(series, count, strict=True):
         if len(values) < 2 * lags[-1]:
             raise DataError(
                 f"a trajectory of {len(values) * interval:.3g} is shorter than twice the longest time of {longest:.3g}"
             )
-        found = _of_starts(values, lags, blocks)
+        found = _of_starts(values, lags, parts)
         sums += list(found[0])
         counts += list(found[1])
     total, pairs = np.sum(sums, axis=0), np.sum(counts, axis=0)

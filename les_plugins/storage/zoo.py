@@ -124,6 +124,11 @@ def entry(name: str) -> Entry:
     return Entry(name, root() / name, models[name])
 
 
+def name_of_weights(sha256: str) -> str | None:
+    """The model of the zoo that has these weights, by their SHA-256."""
+    return next((name for name, files in _manifest().items() if files.get(checkpoint.WEIGHTS) == sha256), None)
+
+
 def structure(name: str) -> Path:
     """A packaged structure, such as "water-64" (extended XYZ).
 

@@ -16,6 +16,7 @@ from toy_calculator import Toy, molecule
 
 from les_plugins.dynamics import Settings, run
 from les_plugins.errors import LesPluginsWarning
+from les_plugins.units import BOLTZMANN, SIEMENS_PER_METRE, SPEED_OF_LIGHT
 
 
 @pytest.fixture(scope="module")
@@ -206,12 +207,105 @@ def test_marks_and_overlays_that_are_none_are_refused(
         assert message in done.errors
 
 
-def test_a_trajectory_in_a_pulse_is_no_equilibrium(
-    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path
-) -> None:
-    def pulse(file: Any) -> None:
-        field = {"vector": [0.0, 0.0, 0.1], "center": 100.0, "width": 20.0, "wavenumber": 0.0}
+def in_field(field: Any) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
         file.attrs["settings"] = json.dumps(json.loads(file.attrs["settings"]) | {"field": field})
 
+    return change
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("spectra", "ir", "--resolution", 60),
+        ("spectra", "velocities", "--resolution", 60),
+        ("analyze", "rdf", "--pair", "O-H"),
+        ("analyze", "diffusion", "--longest", 0.3, "--shortest", 0.1),
+    ],
+)
+def test_a_trajectory_in_a_pulse_is_no_equilibrium(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path, command: tuple[Any, ...]
+) -> None:
+    pulse = {"vector": [0.0, 0.0, 0.1], "center": 100.0, "width": 20.0, "wavenumber": 0.0}
+    path = spoiled(trajectory, tmp_path, in_field(pulse))
     with pytest.warns(LesPluginsWarning, match="ran in a field that changes with time"):
-        les_plugins_command("spectra", "ir", spoiled(trajectory, tmp_path, pulse), "--resolution", 60)
+        les_plugins_command(*command[:2], path, *command[2:])
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("spectra", "ir", "--resolution", 60), "a mean over directions: --along, --across"),
+        (("spectra", "conductivity", "--resolution", 60, "--correlation-time", 300), "by Ohm's law"),
+        (("spectra", "velocities", "--resolution", 60), "that of the material in it"),
+        (("spectra", "raman", "--resolution", 60), "it has a preferred direction"),
+        (("analyze", "rdf", "--pair", "O-H"), "that of the material in it"),
+        (("analyze", "diffusion", "--longest", 0.3, "--shortest", 0.1), "the mean velocity of O is taken off"),
+    ],
+)
+def test_a_static_field_is_said_with_what_it_does(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path, command: tuple[Any, ...], words: str
+) -> None:
+    path = spoiled(trajectory, tmp_path, in_field({"vector": [0.0, 0.0, 0.15], "center": None}))
+    with pytest.warns(LesPluginsWarning, match=f"ran in a static field of 0 0 0.15 V/Å: .*{words}"):
+        done = les_plugins_command(*command[:2], path, *command[2:], "--json")
+    assert json.loads(done.output)["samples"]["field_V/A"] == [0.0, 0.0, 0.15]
+
+
+def test_ions_in_a_static_field_conduct_by_ohms_law(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path
+) -> None:
+    drift = 2e-3  # e Å/fs
+
+    def conducting(file: Any) -> None:
+        in_field({"vector": [0.0, 0.0, 0.15], "center": None})(file)
+        file["current"][...] = 1e-3 * np.random.default_rng(1).standard_normal(file["current"].shape)
+        file["current"][:, 2] += drift
+
+    path = spoiled(trajectory, tmp_path, conducting)
+    options = ("--resolution", 60, "--correlation-time", 300, "--json")
+    with pytest.warns(LesPluginsWarning, match="ran in a static field"):
+        notes = json.loads(les_plugins_command("spectra", "conductivity", path, *options).output)["notes"]
+    ohmic = SIEMENS_PER_METRE * drift / (notes["volume_A3"] * 0.15)
+    assert notes["ohmic_conductivity_S/m"] == pytest.approx(ohmic, rel=0.1)
+    # white noise of frames 3 fs apart: half a frame; with the square of the drift it would be 800 times as large
+    white = SIEMENS_PER_METRE * 1e-6 * 1.5 / (notes["volume_A3"] * BOLTZMANN * notes["temperature_K"])
+    assert notes["static_conductivity_S/m"] == pytest.approx(white, abs=2.0 * white)
+
+
+def test_light_along_the_field_is_meant_and_light_of_no_direction_warned_of(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path
+) -> None:
+    path = spoiled(trajectory, tmp_path, in_field({"vector": [0.0, 0.0, 0.15], "center": None}))
+    done = les_plugins_command("spectra", "ir", path, "--resolution", 60, "--along", 0, 0, 1)
+    assert done.code == 0, done.errors
+
+
+@pytest.mark.parametrize("kind", ["ir", "conductivity", "raman", "velocities"])
+def test_bands_that_frames_are_too_far_apart_for_are_warned_of(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path, kind: str
+) -> None:
+    def stretching(file: Any) -> None:
+        angular = 2.0 * np.pi * SPEED_OF_LIGHT * 3400.0
+        file["time"][...] = 20.0 * np.arange(len(file["time"]))
+        file.attrs["settings"] = json.dumps(json.loads(file.attrs["settings"]) | {"timestep": 0.5, "every": 40})
+        phase = angular * file["time"][...]
+        file["positions"][:, 1] = file["positions"][0, 1] + np.sin(phase)[:, None] / angular * 0.05
+        file["velocities"][:, 1] = np.cos(phase)[:, None] * 0.05
+
+    path = spoiled(trajectory, tmp_path, stretching)
+    with pytest.warns(LesPluginsWarning, match=r"of the motion of an atom is faster than frames 20 fs apart show"):
+        les_plugins_command("spectra", kind, path, "--resolution", 60)
+
+
+def test_a_gap_in_the_times_is_refused(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path
+) -> None:
+    def gap(file: Any) -> None:
+        file["time"][700:] += 30.0
+
+    done = les_plugins_command("spectra", "ir", spoiled(trajectory, tmp_path, gap), "--resolution", 60)
+    assert done.code == 1
+    assert (
+        "time of frame 700 is 33 fs after that of frame 699, and timestep × every of its settings is 3" in done.errors
+    )

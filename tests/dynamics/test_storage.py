@@ -27,7 +27,7 @@ def trajectory(tmp_path: Path) -> Path:
     path = tmp_path / "md.h5"
     writer = Writer.create(path, atoms, 4, ALWAYS, SETTINGS, {"model": "toy"}, degrees_of_freedom=6)
     for index in range(4):
-        writer.write(index, {"positions": atoms.positions, "cell": atoms.cell.array})
+        writer.write(index, {"time": float(index), "positions": atoms.positions, "cell": atoms.cell.array})
     writer.commit(4)
     writer.close()
     return path

@@ -14,7 +14,7 @@ from command_line import Done
 from toy_calculator import Toy, molecule
 
 from les_plugins.dynamics import Settings, run
-from les_plugins.errors import ConfigError, DataError
+from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 from les_plugins.spectra import directed
 from les_plugins.spectra.field_response import Saturation, polarization_in_fields, saturation
 from les_plugins.units import VACUUM_PERMITTIVITY
@@ -134,3 +134,11 @@ def test_directed_currents_of_an_isotropic_sample_keep_their_power() -> None:
         assert np.abs(found @ AXIS).max() > 1.0 if not across else np.abs(found @ AXIS).max() < 1e-12
     with pytest.raises(ConfigError, match="the axis is"):
         directed([currents], (0.0, 0.0, 0.0))
+
+
+def test_a_polarization_that_grows_without_end_is_warned_of(base: Path, tmp_path: Path) -> None:
+    path = in_field(base, tmp_path, 0.05)
+    with h5py.File(path, "r+") as file:
+        file["dipole"][...] += 1e-3 * np.arange(len(file["time"]))[:, None] * AXIS
+    with pytest.warns(LesPluginsWarning, match="its polarization goes on growing"):
+        polarization_in_fields([in_field(base, tmp_path, 0.0), path])

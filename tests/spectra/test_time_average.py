@@ -43,6 +43,26 @@ def test_error_bars_of_random_walks_cover_the_truth() -> None:
     assert 0.58 < covered < 0.78  # 68 % less and more than three standard errors of 300 trials
 
 
+@pytest.mark.parametrize("times", [4, 8, 20])
+def test_error_bars_of_conductors_cover_the_truth(times: int) -> None:
+    """200 white currents of `times` correlation times: 68 % are meant, and the shortest have two blocks."""
+    truth = SIEMENS_PER_METRE / 3.0 * 1.5 / (1000.0 * BOLTZMANN * 300.0)
+    found = []
+    for seed in range(200):
+        current = np.random.default_rng(seed).standard_normal((20 * times, 3))
+        found.append(green_kubo([current], 1.0, 300.0, 1000.0, 20.0))
+    for name in ("", "displacement_"):
+        values = np.array([each[f"{name}conductivity"] for each in found])
+        errors = np.array([each[f"{name}error"] for each in found])
+        assert values.mean() == pytest.approx(truth, abs=4.0 * values.std() / np.sqrt(200))
+        assert 0.54 < np.mean(np.abs(values - truth) < errors) < 0.78  # 64 % and three standard errors of 200 trials
+
+
+def test_one_block_of_a_conductor_has_no_error_bar() -> None:
+    found = green_kubo([np.random.default_rng(0).standard_normal((60, 3))], 1.0, 300.0, 1000.0, 20.0)
+    assert (found["blocks"], found["error"], found["displacement_error"]) == (1, None, None)
+
+
 def test_conductivity_of_white_currents_is_the_same_by_both_ways() -> None:
     random = np.random.default_rng(3)
     currents = [random.standard_normal((20000, 3)) for _ in range(2)]
