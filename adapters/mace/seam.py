@@ -7,6 +7,7 @@ MACE names no plugin point for the model, so its `run` is called with two functi
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from ase import Atoms
 from mace import tools
 from mace.cli import run_train
-from mace.tools.checkpoint import CheckpointIO, CheckpointState
+from mace.tools.checkpoint import CheckpointIO, CheckpointPathInfo, CheckpointState
 from torch import nn
 
 from les_plugins.adapters.mace.accelerated import OPTIONS, accelerated
@@ -105,6 +106,8 @@ def model_seam(
             freeze(model, long_range.run.train_only, last_layer(model))
         if args.restart_latest:
             _check_restart(model, args)
+        elif built.first and not args.dry_run:
+            _set_aside(args)
         built.model = model
         logging.info("Long-range part: %s", "none" if long_range is None else long_range.to_dict())
         return built.model, output_args
@@ -149,9 +152,7 @@ def run(args: Any, built: Built) -> Exception | None:
 
 def _check_restart(model: nn.Module, args: Any) -> None:
     """MACE goes on from a checkpoint with strict=False: what does not fit it would be dropped in silence."""
-    files = CheckpointIO(args.checkpoints_dir, tools.get_tag(name=args.name, seed=args.seed))
-    found = [info for path in files._list_file_paths() if (info := files._parse_checkpoint_path(path)) is not None]
-    own = [info for info in found if info.tag == files.tag]
+    own = _checkpoints(args)
     if not own:
         return
     latest = max(own, key=lambda info: (info.swa, info.epochs))
@@ -168,12 +169,44 @@ def _check_restart(model: nn.Module, args: Any) -> None:
             f"{_shape(ours, different[0])} here and {_shape(theirs, different[0])} there ({len(different)} differences)"
             "; restore the settings, or train under another name"
         )
+    _check_energies(model.state_dict(), kept["model"], latest.path)
     if args.swa and not latest.swa and not all("swa_lr" in group for group in groups):
         raise ConfigError(
             f"swa: stage two was not switched on when {latest.path} was written, and MACE cannot add it at a restart "
             "(restart_latest); train from the beginning with swa: true, or begin a new run with start_from, which "
             "takes the .les folder of this one"
         )
+
+
+def _check_energies(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str) -> None:
+    """ConfigError where a checkpoint has other energies of the elements: MACE would put its own over those of now."""
+    for name in (name for name in ours if name.endswith("atomic_energies")):
+        now, then = ours[name].double().cpu(), theirs[name].double().cpu()
+        if torch.allclose(now, then, rtol=1e-6, atol=1e-5):  # eV; single precision
+            continue
+        place = int((now - then).abs().argmax())
+        raise ConfigError(
+            f"restart_latest: {path} was trained on other data than this config file names: an energy of the elements "
+            f"(E0s) is {float(now.flatten()[place]):.6g} eV here and {float(then.flatten()[place]):.6g} eV there; "
+            "train under another name, or without restart_latest from the beginning"
+        )
+
+
+def _set_aside(args: Any) -> None:
+    """Rename checkpoints of an earlier training of this name: at its end MACE loads the one of the latest epoch."""
+    for info in _checkpoints(args):
+        os.replace(info.path, f"{info.path}.earlier")
+        logging.warning(
+            f"{info.path} is of an earlier training of this name, and is called {info.path}.earlier now; "
+            "restart_latest goes on with such a training"
+        )
+
+
+def _checkpoints(args: Any) -> list[CheckpointPathInfo]:
+    """MACE's own of this name and seed."""
+    files = CheckpointIO(args.checkpoints_dir, tools.get_tag(name=args.name, seed=args.seed))
+    found = [info for path in files._list_file_paths() if (info := files._parse_checkpoint_path(path)) is not None]
+    return [info for info in found if info.tag == files.tag]
 
 
 def _shape(shapes: Mapping[str, Any], name: str) -> str:

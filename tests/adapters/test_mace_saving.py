@@ -129,6 +129,19 @@ def test_training_leaves_the_default_dtype_of_the_process_alone() -> None:
 
 
 @pytest.mark.training
+def test_a_second_training_of_one_name_is_its_own() -> None:
+    def energies(folder: Path) -> list[float]:
+        return list(api.load_model(folder)[0].atomic_energies_fn.atomic_energies.flatten().tolist())
+
+    assert energies(train(max_num_epochs=3)) == [-1.0, -2.0]
+    message = refusal(ConfigError, restart_latest=True, E0s="{1: -1.5, 8: -2.0}")
+    assert "an energy of the elements (E0s) is -1.5 eV here and -1 eV there" in message
+    # MACE alone would load the checkpoint of the third epoch of the first training at the end
+    assert energies(train(max_num_epochs=1, E0s="{1: -1.5, 8: -2.0}")) == [-1.5, -2.0]
+    assert len(list(Path("checkpoints").glob("*.pt.earlier"))) == 1
+
+
+@pytest.mark.training
 def test_stage_two_and_other_models_at_a_restart_are_refused() -> None:
     train(restart_latest=True)
     assert "swa: stage two was not switched on" in refusal(
