@@ -19,13 +19,14 @@ from ase.dft.kpoints import parse_path_string
 from numpy.typing import ArrayLike, NDArray
 
 from les_plugins.crystals.bands import Bands as Bands
+from les_plugins.crystals.neutral import check_neutral
 from les_plugins.crystals.phonon_files import WAVENUMBER as WAVENUMBER
 from les_plugins.crystals.phonon_files import write_bands as write_bands
 from les_plugins.crystals.phonon_files import write_born as write_born
 from les_plugins.data.cautions import warn_of_vacuum_in_phonons
 from les_plugins.data.evaluation import predict
 from les_plugins.data.frames import check_frame
-from les_plugins.data.given_charge import total_charge_of
+from les_plugins.data.given_charge import charge_read, total_charge_of
 from les_plugins.data.isotopes import mesh_symmetry, primitive_matrix
 from les_plugins.data.labels import BORN
 from les_plugins.electrostatics.observables import enforce_asr, sum_rule_violation
@@ -99,10 +100,7 @@ def displaced_supercells(
         raise GeometryError(f"{where}: pbc is {flags}; phonons are built for crystals, T T T")
     if atoms.cell.handedness < 0:
         raise GeometryError(f"{where}: the cell is left-handed, which phonopy does not take; exchange two vectors")
-    if charge := total_charge_of(atoms, where):
-        raise DataError(
-            f"{where}: has a total charge of {charge:g} e; phonons are built for neutral crystals: leave the charge out"
-        )
+    check_neutral(total_charge_of(atoms, where), where, "phonons are")
     matrix = _supercell_matrix(supercell)
     for name, value in (("distance", distance), ("symprec", symprec)):
         if not 0.0 < value < 1.0:
@@ -126,11 +124,12 @@ def phonons(calculator: Any, phonon: Phonopy, supercells: Iterable[Atoms], where
         where: the structure's name in messages.
 
     Raises:
-        DataError: a force that is not finite.
+        DataError: a force that is not finite, a total charge of the calculator's own.
         LesPluginsError: what the calculator refuses.
     """
     forces = []
     for number, atoms in enumerate(supercells):
+        check_neutral(charge_read(calculator, atoms, where), where, "phonons are")
         forces.append(predict(calculator, atoms, ["forces"], f"{where}, displacement {number}")["forces"])
     violation = set_forces(phonon, forces[:-1])
     return Phonons(phonon, float(np.abs(forces[-1]).max()), violation, None)

@@ -14,7 +14,9 @@ import torch
 from ase import Atoms
 from ase.optimize import BFGS
 
+from les_plugins.crystals.neutral import check_neutral
 from les_plugins.crystals.zone_center import ZoneCenter, zone_center
+from les_plugins.data.given_charge import charge_of_results, charge_read
 from les_plugins.data.metrics import Floats
 from les_plugins.electrostatics.observables import enforce_asr, sum_rule_violation
 from les_plugins.errors import ConfigError, DataError, GeometryError
@@ -53,8 +55,8 @@ class RelaxedPiezoelectricity:
         clamped: the part at fixed fractional coordinates.
         internal: the part of the ions' own motion, (1/V) Σ_i Z*_{i,ad} Γ_{i,d,bc}; the same in both tensors.
         internal_strain: (N, 3, 3, 3) Å, Γ = ∂r_i/∂η beyond the motion of the cell, the mean over atoms zero.
-        born: (N, 3, 3) e, Z* with the sum rule enforced.
-        sum_rule_violation: e, largest element of the mean Z* before.
+        born: (N, 3, 3) e, Z* with the sum rule enforced: they add up to zero, or to the net charge that a model keeps.
+        sum_rule_violation: e, largest element of the mean Z* before, less that of the net charge.
         center: modes of the zone centre.
     """
 
@@ -86,9 +88,9 @@ def clamped_piezoelectric_tensor(
         supercell: as for `long_wave_piezoelectric_tensor`.
 
     Raises:
-        GeometryError, ConfigError: as both.
+        GeometryError, ConfigError, DataError: as both.
     """
-    _check(atoms, strain)
+    _check(calculator, atoms, strain)
     _repeated(atoms, supercell)
     if "dynamical_quadrupoles" in calculator.implemented_properties and not _has_transfers(calculator, atoms):
         return long_wave_piezoelectric_tensor(calculator, atoms, supercell)
@@ -110,10 +112,11 @@ def piezoelectric_tensor(calculator: Any, atoms: Atoms, strain: float = 1e-3) ->
     Raises:
         GeometryError: not periodic along three axes.
         ConfigError: strain not above zero.
+        DataError: a total charge.
 
     Source: theory 10.2; D. Vanderbilt, J. Phys. Chem. Solids 61, 147 (2000) for proper and improper.
     """
-    _check(atoms, strain)
+    _check(calculator, atoms, strain)
     moment = _at_strain(calculator, atoms, np.zeros((3, 3)), forces=False)
     return _clamped(atoms, moment, _strain_slopes(calculator, atoms, strain, moment, forces=False))
 
@@ -134,10 +137,11 @@ def long_wave_piezoelectric_tensor(
     Raises:
         GeometryError: not periodic along three axes.
         ConfigError: a supercell of less than one cell.
+        DataError: a total charge.
 
     Source: theory 10.2; R. M. Martin, Phys. Rev. B 5, 1607 (1972).
     """
-    _check(atoms, 1e-3)
+    _check(calculator, atoms, 1e-3)
     repeated = _repeated(atoms, supercell)
     found = np.asarray(calculator.get_property("dynamical_quadrupoles", repeated), dtype=float)[: len(atoms)]
     proper = from_quadrupoles(found, atoms.get_volume())
@@ -186,10 +190,11 @@ def relaxed_piezoelectric_tensor(
     Raises:
         GeometryError: not periodic along three axes, a single atom; ions not at rest; an unstable structure.
         ConfigError: strain or distance out of range.
+        DataError: a total charge.
 
     Source: theory 10.2; X. Wu, D. Vanderbilt, D. R. Hamann, Phys. Rev. B 72, 035105 (2005).
     """
-    _check(atoms, strain)
+    _check(calculator, atoms, strain)
     repeated = _repeated(atoms, supercell)
     start = _at_strain(calculator, atoms, np.zeros((3, 3)), forces=True)
     if (force := float(np.abs(start.forces).max())) > largest_force:
@@ -212,10 +217,11 @@ def relaxed_piezoelectric_tensor(
     )
     name = "long_wave_born_charges" if long_wave else "born_effective_charges"
     raw = np.asarray(calculator.get_property(name, atoms if transfers else repeated), dtype=float)
-    raw = raw[: len(atoms)]
-    born, batch = torch.tensor(raw), torch.zeros(len(atoms), dtype=torch.long)
-    violation = float(sum_rule_violation(born, batch).abs().max())
-    effective = enforce_asr(born, batch).numpy()
+    kept = charge_of_results(calculator) * len(atoms) / len(raw)  # of a model with `neutralize: keep`
+    born, batch = torch.tensor(raw[: len(atoms)]), torch.zeros(len(atoms), dtype=torch.long)
+    total = torch.tensor([kept], dtype=born.dtype)
+    violation = float(sum_rule_violation(born, batch, total).abs().max())
+    effective = enforce_asr(born, batch, total).numpy()
     internal = np.einsum("nad,ndbc->abc", effective, motion) / atoms.get_volume()
     return RelaxedPiezoelectricity(clamped, internal, motion, effective, violation, center)
 
@@ -251,7 +257,8 @@ class _AtStrain(NamedTuple):
     transfers: bool = False  # whether the dipole was made with them
 
 
-def _check(atoms: Atoms, strain: float) -> None:
+def _check(calculator: Any, atoms: Atoms, strain: float) -> None:
+    check_neutral(charge_read(calculator, atoms), "structure", "piezoelectric tensors are")
     if not atoms.pbc.all():
         raise GeometryError(f"pbc is {atoms.pbc.tolist()}; a piezoelectric tensor needs three periodic directions")
     if not 0 < strain < 0.1:

@@ -11,6 +11,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from transfers import EPSILON, crystal, evaluated
 
 from les_plugins.crystals import phonons
+from les_plugins.errors import DataError
 from les_plugins.model.physical import born_results
 
 pytest.importorskip("phonopy", reason="phonopy is not installed (extra phonons)")
@@ -47,3 +48,10 @@ def test_born_charges_by_transfers_are_those_of_the_unit_cell_and_equal_those_of
     born, same = (phonon.phonopy.nac_params["born"] for phonon in (found, repeated))
     assert np.abs(born).max() > 0.5
     np.testing.assert_allclose(born, same, rtol=0, atol=1e-10)  # sums over k of two cells, to rounding
+
+
+def test_a_charge_that_the_calculator_has_for_every_structure_is_an_error_too() -> None:
+    calculator = Transferring()
+    calculator.takes_total_charge, calculator.total_charge_of = True, lambda atoms, where: 1.0
+    with pytest.raises(DataError, match="total charge of 1 e; phonons are of neutral crystals"):
+        computed(crystal(), (1, 1, 1), calculator)

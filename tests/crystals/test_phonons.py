@@ -392,5 +392,5 @@ class TestPerovskite:
 def test_phonons_of_a_charged_crystal_are_refused() -> None:
     atoms = rock_salt()
     atoms.info["charge"] = -1
-    with pytest.raises(DataError, match="total charge of -1 e; phonons are built for neutral crystals"):
+    with pytest.raises(DataError, match="total charge of -1 e; phonons are of neutral crystals"):
         phonons.displaced_supercells(atoms, SUPERCELL)

@@ -13,7 +13,13 @@ from ase.calculators.calculator import all_changes
 from rigid_ions import RigidIons, rock_salt
 from springs import CHARGE, LATTICE, SPRING, Springs, zinc_blende
 
-from les_plugins.crystals.piezoelectric import piezoelectric_tensor, relax_ions, relaxed_piezoelectric_tensor, voigt
+from les_plugins.crystals.piezoelectric import (
+    clamped_piezoelectric_tensor,
+    piezoelectric_tensor,
+    relax_ions,
+    relaxed_piezoelectric_tensor,
+    voigt,
+)
 from les_plugins.crystals.zone_center import zone_center
 from les_plugins.errors import ConfigError, DataError, GeometryError
 
@@ -84,6 +90,38 @@ def test_the_formula_and_relaxed_structures_under_strain_agree_in_a_polar_crysta
     assert e[2, 2] * e[2, 0] < 0  # as in all wurtzites that were measured
     np.testing.assert_allclose(e[[2, 1], [0, 3]], [e[2, 1], e[0, 4]], atol=2e-4 * scale)  # six-fold symmetry
     np.testing.assert_allclose(e[:2, [0, 1, 2, 5]], 0.0, atol=2e-4 * scale)
+
+
+class Kept(Ions):
+    """The same with a net charge of 0.1 e that stays, spread over the two ions of a cell."""
+
+    takes_total_charge = False
+
+    def calculate(self, *arguments: Any, **named: Any) -> None:
+        super().calculate(*arguments, **named)
+        self.results["charges"] = self.results["charges"] + 0.05
+        if "born_effective_charges" in self.results:
+            self.results["born_effective_charges"] = self.results["born_effective_charges"] + 0.05 * np.eye(3)
+
+
+def test_born_charges_add_up_to_the_net_charge_that_a_model_keeps() -> None:
+    neutral, kept = (relaxed_piezoelectric_tensor(calculator, wurtzite()) for calculator in (Ions(), Kept()))
+    np.testing.assert_allclose(neutral.born.sum(0), 0.0, atol=1e-12)
+    np.testing.assert_allclose(kept.born.sum(0), 0.1 * len(kept.born) / 2 * np.eye(3), atol=1e-12)
+    assert kept.sum_rule_violation == pytest.approx(neutral.sum_rule_violation, abs=1e-12)
+    np.testing.assert_allclose(kept.internal, neutral.internal, atol=1e-10)  # a shift of all ions is no motion
+
+
+@pytest.mark.parametrize("tensor", [piezoelectric_tensor, clamped_piezoelectric_tensor, relaxed_piezoelectric_tensor])
+def test_a_charged_crystal_is_an_error_whoever_has_the_charge(tensor: Any) -> None:
+    charged = rock_salt()
+    charged.info["charge"] = 1.0
+    with pytest.raises(DataError, match="total charge of 1 e; piezoelectric tensors are of neutral crystals"):
+        tensor(Ions(), charged)
+    calculator = Ions()
+    calculator.takes_total_charge, calculator.total_charge_of = True, lambda atoms, where: -2.0
+    with pytest.raises(DataError, match="total charge of -2 e"):
+        tensor(calculator, rock_salt())
 
 
 def test_the_proper_tensor_does_not_depend_on_the_image_of_an_ion() -> None:
