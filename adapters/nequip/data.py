@@ -19,7 +19,7 @@ from nequip.utils.global_dtype import _GLOBAL_DTYPE
 from torch.utils.data import Subset
 
 from les_plugins.data.frames import label_names, structure_of
-from les_plugins.data.given_charge import bare_with_charge
+from les_plugins.data.given_charge import NAMES, bare_with_charge
 from les_plugins.data.training import TrainedLabel, by_use, check_training_labels
 from les_plugins.errors import ConfigError, DataError, raising
 from les_plugins.hosting.substitution import substituted
@@ -157,6 +157,19 @@ def check_charge_field(frames: HostFrames) -> None:
                 "total_charge: given: give every frame one, 0 too, and name it in the data section, "
                 "data.include_keys: [charge] or data.key_mapping: {total_charge: charge}"
             )
+
+
+def charge_key(data: Any) -> str | None:
+    """The name that a data section maps to NequIP's field of a total charge, where it is one of nobody else's."""
+    if isinstance(data, list):
+        return next(filter(None, map(charge_key, data)), None)
+    if not isinstance(data, Mapping):
+        return None
+    mapping = data.get("key_mapping")
+    for name, target in mapping.items() if isinstance(mapping, Mapping) else ():
+        if target == AtomicDataDict.TOTAL_CHARGE_KEY and name not in NAMES:
+            return str(name)
+    return charge_key(list(data.values()))
 
 
 def check_batches(frames: HostFrames) -> None:

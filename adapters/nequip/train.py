@@ -18,6 +18,7 @@ from les_plugins.adapters.nequip.builder import PRETRAINED, TARGET, checkpoint_s
 from les_plugins.adapters.nequip.data import (
     Compared,
     HostFrames,
+    charge_key,
     check_batches,
     check_charge_field,
     check_frames,
@@ -150,6 +151,8 @@ class NequIPTraining(TrainingRun):
             raise ConfigError(f"{self.config_file}: data is missing, the section with the structures to train on")
         type_names = _type_names(self.composed, self.settings)
         compared = {kind: _compared(self.composed, names, type_names) for kind, names in _METRICS.items()}
+        if self.reads_total_charge() and (key := charge_key(data)) is not None:
+            self.facts["total_charge_key"] = key
         sets = read_datasets(data, compared, type_names, str(self.config_file))
         check_frames(sets, compared)
         for kind, some in sets.items():

@@ -52,6 +52,10 @@ class TotalCharges(ContractHost):
         assert len({round(energy, 6) for energy in energies.values()}) == 3
         together = calculator.evaluate_batch([charged(atoms, charge) for charge in energies]).energy
         np.testing.assert_allclose(together, list(energies.values()), rtol=1e-9, atol=1e-9)
+        given, same = np.array(0.0), atoms.copy()
+        for charge in energies:  # of the same atoms, in the same array
+            given[()], same.info["charge"] = charge, given
+            assert calculator.get_property("energy", same) == pytest.approx(energies[charge], abs=1e-9)
         calculator.total_charge = 1.0  # of structures that bring none
         assert calculator.get_property("energy", atoms.copy()) == pytest.approx(energies[1.0], abs=1e-9)
         assert calculator.get_property("energy", charged(atoms, -1.0)) == pytest.approx(energies[-1.0], abs=1e-9)

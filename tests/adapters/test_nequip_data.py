@@ -342,3 +342,28 @@ def test_frames_without_the_field_of_a_given_charge_are_refused_with_what_names_
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     with pytest.raises(DataError, match=r"has no 'charge', .* total_charge: given: .* data.include_keys: \[charge\]"):
         training.train(config, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kept"),
+    [
+        ("Q", {"key_mapping": {"Q": "charge"}}, "Q"),
+        ("total_charge", {"key_mapping": {"total_charge": "charge"}}, None),
+        ("charge", {"include_keys": ["charge"]}, None),
+    ],
+)
+def test_the_name_that_files_have_the_charge_under_is_kept(
+    work: Path, name: str, data: dict[str, Any], kept: str | None
+) -> None:
+    some = frames(4)
+    for number, atoms in enumerate(some):
+        atoms.info[name] = float(number % 2)
+    config = write(some, some, **data)
+    settings = yaml.safe_load(config.read_text())
+    settings["training_module"]["model"]["long_range"] = {"total_charge": "given", "multipoles": ["charge"]}
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    run = training.NequIPTraining(config)
+    with pytest.raises(NequIPStartsError):
+        run.run()
+    assert run.facts.get("total_charge_key") == kept
+    assert [atoms.info["charge"] for atoms in run.frames] == [0.0, 1.0, 0.0, 1.0]
