@@ -15,7 +15,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, LBFGS
 
 from les_plugins.data.frames import check_frame
-from les_plugins.data.given_charge import misspelt_charge
+from les_plugins.data.given_charge import brings_charge, charge_to_keep, said_of_charge
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, GeometryError, HostError
 
@@ -23,9 +23,8 @@ from les_plugins.errors import ConfigError, GeometryError, HostError
 _WHOLE_HESSIAN = 200
 #: Largest step, Å; for the cell it is the atoms' number times a strain, of which FixSymmetry takes 0.15 at most.
 _STEP = 0.2
-#: Arrays and info of a structure that stay true when its atoms move.
+#: Arrays of a structure that stay true when its atoms move.
 _KEPT_ARRAYS = ("numbers", "positions", "tags", "masses", "initial_charges", "initial_magmoms")
-_KEPT_INFO = ("charge", "total_charge", "spin", "total_spin")
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def relax(
         raise HostError(
             "the calculator gives no stress, so the cell cannot be relaxed; relax the positions (fixed cell)"
         )
-    moving, left_out = _bare(atoms)
+    moving, left_out = _bare(atoms, calculator)
     notes = _notes(atoms, fixed_cell)
     group = _keep_symmetry(moving, symmetry, symmetry_tolerance, notes)
     moving.calc = calculator
@@ -158,14 +157,20 @@ def _check_options(largest_force: float, largest_stress: float, steps: int, tole
         raise ConfigError(f"steps is {steps}; allowed: 0 or more")
 
 
-def _bare(atoms: Atoms) -> tuple[Atoms, list[str]]:
-    """A copy without labels, velocities and results, which belong to the old positions, and their names."""
+def _bare(atoms: Atoms, calculator: Any) -> tuple[Atoms, list[str]]:
+    """A copy without labels, velocities and results, which belong to the old positions, and their names.
+
+    It has the total charge that the calculator gives it, and what else the calculator reads.
+    """
     bare: Atoms = atoms.copy()
-    kept_info = {*_KEPT_INFO, misspelt_charge(atoms)}  # a calculator that reads charges refuses the latter
+    key = getattr(calculator, "total_charge_key", None)
+    kept_info = {*said_of_charge(atoms), key, *getattr(calculator, "read_names", ())}
     left_out = sorted((set(bare.arrays) - set(_KEPT_ARRAYS)) | (set(bare.info) - kept_info))
     for name in left_out:
         bare.arrays.pop(name, None)
         bare.info.pop(name, None)
+    if not brings_charge(atoms, key):
+        bare.info.update(charge_to_keep(calculator, atoms))
     return bare, left_out
 
 

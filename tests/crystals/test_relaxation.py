@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms
+from charged_toys import ChargedToy, ion, toy_energy
 from command_line import Done
 from rigid_ions import LATTICE, RigidIons, rock_salt
 from toy_calculator import Toy, molecule
@@ -208,3 +209,14 @@ def test_outputs_that_cannot_be_are_errors(command: Any, crystal: Path, tmp_path
     assert code == 1
     assert re.search(said, errors)
     assert len(errors.strip().splitlines()) == 1
+
+
+def test_an_ion_is_relaxed_and_kept_with_the_charge_that_the_calculator_gives_it() -> None:
+    calculator = ChargedToy()
+    calculator.total_charge_key = "Q"
+    cases: list[tuple[dict[str, Any], float | None]] = [({"charge": -1}, None), ({"Q": -1, "spin": 2}, None), ({}, -1)]
+    for brought, own in cases:
+        calculator.total_charge = own
+        found = relax(calculator, ion(**brought), steps=2, symmetry=False)
+        assert found.atoms.info == (brought or {"charge": -1})
+        assert found.last.energy == pytest.approx(toy_energy(found.atoms, -1.0), rel=1e-12)
