@@ -21,6 +21,8 @@ from les_plugins.errors import ConfigError, did_you_mean
 CUTOFF = 4.5
 #: Weights of the loss. Squared errors of 1 meV/atom, 30 meV/Å and 1 meV/Å³ then count 0.001, 0.09 and 0.03.
 ENERGY, FORCES, STRESS = 1000.0, 100.0, 30000.0
+#: Hosts that leave frames without a stress out of that term of the loss. NequIP's is NaN for a batch of such frames.
+MASKS_STRESS = ("mace",)
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Student:
         train, valid: files of the two sets.
         frames: of the training set.
         zero: energies of the elements.
-        stress: whether there are labels of stress.
-        some_without_stress: whether some frames have none.
+        stress: whether it is trained on stress.
+        unused_stress: whether there are labels of stress that it is not trained on.
         charged: whether there are frames with a total charge.
         epsilon_infinity: of the material.
         seed: of the weights.
@@ -45,7 +47,7 @@ class Student:
     frames: Sequence[Atoms]
     zero: ZeroOfEnergy
     stress: bool
-    some_without_stress: bool = False
+    unused_stress: bool = False
     charged: bool = False
     epsilon_infinity: float = 1.0
     seed: int = 1
@@ -142,10 +144,6 @@ def _nequip(student: Student) -> dict[str, Any]:
         },
         {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": CUTOFF},
     ]
-    masked: dict[str, Any] = {}
-    if student.stress and student.some_without_stress:
-        transforms.append({"_target_": "nequip.data.transforms.AddNaNStressTransform"})
-        masked = {"ignore_nan": {"stress": True}}
     checkpoints = {
         "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
         "monitor": "val0_epoch/weighted_sum",
@@ -175,6 +173,7 @@ def _nequip(student: Student) -> dict[str, Any]:
             "train_file_path": str(student.train),
             "val_file_path": str(student.valid),
             **({"include_keys": ["charge"]} if student.charged else {}),
+            **({"exclude_keys": ["stress"]} if student.unused_stress else {}),  # a batch has it of all frames or none
             "transforms": transforms,
             "train_dataloader": {**loader, "batch_size": 1, "shuffle": True},
             "val_dataloader": {**loader, "batch_size": 4},
@@ -194,9 +193,8 @@ def _nequip(student: Student) -> dict[str, Any]:
                 "_target_": f"nequip.train.{terms}Loss",
                 "per_atom_energy": True,
                 "coeffs": {"total_energy": ENERGY, "forces": FORCES, **stress},
-                **masked,
             },
-            "val_metrics": {"_target_": f"nequip.train.{terms}Metrics", "coeffs": {"forces_rmse": 1.0}, **masked},
+            "val_metrics": {"_target_": f"nequip.train.{terms}Metrics", "coeffs": {"forces_rmse": 1.0}},
             "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
             "lr_scheduler": {
                 "scheduler": {

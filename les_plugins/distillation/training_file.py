@@ -16,7 +16,7 @@ from ase import Atoms
 from les_plugins.data.given_charge import any_charged, total_charge_of
 from les_plugins.distillation.energies import Zero, ZeroOfEnergy, isolated_atoms, zero_of_energy
 from les_plugins.distillation.labelling import text_of
-from les_plugins.distillation.student import Student, check_host, long_range_section
+from les_plugins.distillation.student import MASKS_STRESS, Student, check_host, long_range_section
 from les_plugins.distillation.teachers import Teacher
 from les_plugins.errors import ConfigError, DataError
 
@@ -127,26 +127,24 @@ class TrainingFile:
         train, valid = split(frames, self.valid_fraction, self.seed)
         first, second, path = self.places(output)
         zero = zero_of_energy(train, isolated)
-        with_stress = sum("stress" in atoms.calc.results for atoms in frames)
-        charged = any_charged(frames)
+        without = sum("stress" not in atoms.calc.results for atoms in frames)
+        charged, notes = any_charged(frames), []
+        stress = without == 0 or (without < len(frames) and self.host in MASKS_STRESS)
+        if 0 < without < len(frames):
+            ends = "its loss is of the others" if stress else f"{self.host} cannot leave them out, and trains on none"
+            notes.append(f"{without} of {len(frames)} frames, open or slabs, have no stress: {ends}")
         student = Student(
             self.path.stem,
             first,
             second,
             train,
             zero,
-            stress=with_stress > 0,
-            some_without_stress=with_stress < len(frames),
+            stress,
+            unused_stress=not stress and without < len(frames),
             charged=charged,
             epsilon_infinity=self.epsilon_infinity,
             seed=self.seed + 1,
         )
-        notes = []
-        if 0 < with_stress < len(frames):
-            notes.append(
-                f"{len(frames) - with_stress} of {len(frames)} frames have no stress, being open or slabs: its loss "
-                "is of the others"
-            )
         if charged:
             notes.append("total_charge: given, since there are charged frames")
         texts = {

@@ -100,7 +100,7 @@ def of_host(host, frames, tmp_path):
     return yaml.safe_load(texts[path]), [a for s in (written.train, written.valid) for a in read(texts[s[0]])], written
 
 
-def test_frames_without_stress_are_masked(tmp_path):
+def test_frames_without_stress_are_masked_or_told(tmp_path):
     some = [argon.crystal() for _ in range(6)]
     for number, atoms in enumerate(some):
         atoms.rattle(0.05, seed=number)
@@ -110,11 +110,11 @@ def test_frames_without_stress_are_masked(tmp_path):
     assert config["loss"] == "stress"
     weights = [(bool(atoms.pbc.all()), atoms.info.get("config_stress_weight")) for atoms in sets]
     assert sorted(weights, key=str) == [(False, 0.0)] * 3 + [(True, None)] * 3
-    assert written.notes == ("3 of 6 frames have no stress, being open or slabs: its loss is of the others",)
-    config, _, _ = of_host("nequip", frames, tmp_path)
-    assert config["training_module"]["loss"]["ignore_nan"] == {"stress": True}
-    assert config["training_module"]["val_metrics"]["ignore_nan"] == {"stress": True}
-    assert config["data"]["transforms"][-1]["_target_"].endswith("AddNaNStressTransform")
+    assert written.notes == ("3 of 6 frames, open or slabs, have no stress: its loss is of the others",)
+    config, _, written = of_host("nequip", frames, tmp_path)
+    assert set(config["training_module"]["loss"]["coeffs"]) == {"total_energy", "forces"}
+    assert config["data"]["exclude_keys"] == ["stress"]
+    assert written.notes[0].endswith("have no stress: nequip cannot leave them out, and trains on none")
 
 
 @pytest.mark.parametrize("host", HOSTS)
