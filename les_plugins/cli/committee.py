@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from les_plugins.errors import DataError
+from les_plugins.errors import DataError, LesPluginsWarning
 
 
 def committee(
@@ -22,13 +23,15 @@ def committee(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, NAME.committee.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Name several models a committee: predict, evaluate, md and les_plugins.load take its file as a MODEL."""
+    """Name several models a committee: predict, evaluate, md, relax and les_plugins.load take its file as a MODEL."""
     from les_plugins.committee import description
     from les_plugins.committee.shared_base import shared_bases
 
     if output.exists():
         raise DataError(f"{output} exists: give another --output")
     members = description.write(output, models)
+    for line in description.cautions(members):
+        warnings.warn(line, LesPluginsWarning, 2)
     shared = [[member.model for member in group] for group in shared_bases(members)]
     if as_json:
         listed = [{"model": m.model, "host": m.host, "weights_sha256": m.weights_sha256} for m in members]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from les_plugins.committee.agreement import epsilons_of, on_elements, on_screening
+from les_plugins.data.evaluation import known_elements
 from les_plugins.data.given_charge import charge_read
 from les_plugins.data.structure_reading import StructureReading
-from les_plugins.errors import ConfigError, DataError, HostError
+from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
 
 #: Results whose standard deviation over the members is a result too, as `std_of(name)`.
 SPREAD = (
@@ -44,6 +48,14 @@ class Committee(StructureReading, Calculator):
         ConfigError: fewer than two members.
         HostError: members without a common element, or of which some take a total charge and others do not.
 
+    Warns:
+        LesPluginsWarning: members of different systems, by the elements that they know; with the first crystal,
+            members whose ε_∞ differ.
+
+    Attributes:
+        known_elements: atomic numbers that all members know, of those that say it; None where none does.
+        of_members: results of each member for the last structure.
+
     Results: those that all members have. `energy_std` () eV, `forces_std` (N, 3) eV/Å, `stress_std` (6,) eV/Å³,
     `born_effective_charges_std` (N, 3, 3) e and so on, component by component.
     """
@@ -63,6 +75,8 @@ class Committee(StructureReading, Calculator):
         offered = [name for name in self.members[0].implemented_properties if name in common and name not in _LATENT]
         self.implemented_properties = [*offered, *(std_of(name) for name in SPREAD if name in common)]
         self.known_elements = self._common_elements()
+        self.of_members: list[dict[str, Any]] = []
+        self._told_of_screening = False
         self.has_long_range = all(getattr(member, "has_long_range", False) for member in self.members)
         self.takes_total_charge = self._agreed("takes_total_charge", "take a total charge")
 
@@ -78,8 +92,8 @@ class Committee(StructureReading, Calculator):
 
     @property
     def epsilon_infinity(self) -> float:
-        """ε_∞, the mean over the members; setting it sets that of each."""
-        return float(np.mean([member.epsilon_infinity for member in self.members]))
+        """ε_∞, the mean over the members, of which one that scales nothing has 1; setting it sets that of each."""
+        return float(np.mean(list(epsilons_of(self.names, self.members).values())))
 
     @epsilon_infinity.setter
     def epsilon_infinity(self, value: float) -> None:
@@ -149,7 +163,9 @@ class Committee(StructureReading, Calculator):
                 except HostError as error:
                     raise HostError(f"{name}: {error}") from None
                 found.append(dict(member.results))
-            self.results = self._combined(found)
+            self.of_members, self.results = found, self._combined(found)
+        if self.has_long_range and structure.pbc.all():
+            self._say_screening()
 
     def current(self, velocities: Any, atoms: Atoms | None = None) -> NDArray[Any]:
         """J = Σ Z* v, (3,) e times the unit of velocities: the mean over the members."""
@@ -183,14 +199,25 @@ class Committee(StructureReading, Calculator):
                 results[std_of(name)] = float(spread) if spread.ndim == 0 else spread
         return results
 
-    def _common_elements(self) -> list[int]:
-        known = [set(member.known_elements) for member in self.members if hasattr(member, "known_elements")]
+    def _common_elements(self) -> list[int] | None:
+        """Of the members that say which they know; None where none does."""
+        told = {name: known_elements(member) for name, member in zip(self.names, self.members, strict=True)}
+        known = {name: set(numbers) for name, numbers in told.items() if numbers is not None}
         if not known:
-            raise HostError("no member of the committee says which elements it knows")
-        common = sorted(int(number) for number in set.intersection(*known))
+            return None
+        common = sorted(set.intersection(*known.values()))
         if not common:
             raise HostError("the models of the committee have no element in common")
+        line = on_elements({name: [chemical_symbols[z] for z in numbers] for name, numbers in known.items()})
+        if line is not None:
+            warnings.warn(line, LesPluginsWarning, 4)
         return common
+
+    def _say_screening(self) -> None:
+        """Once, and not where ε_∞ of all was set before the first structure."""
+        if not self._told_of_screening and (line := on_screening(epsilons_of(self.names, self.members))) is not None:
+            self._told_of_screening = True
+            warnings.warn(line, LesPluginsWarning, 3)
 
     def _agreed(self, attribute: str, words: str) -> bool:
         flags = [bool(getattr(member, attribute, False)) for member in self.members]

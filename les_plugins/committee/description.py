@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from les_plugins.committee.agreement import on_elements, on_screening
 from les_plugins.errors import CheckpointError, ConfigError, quoted
 from les_plugins.io.documents import read_json
 from les_plugins.io.files import whole_file
@@ -97,6 +98,16 @@ def write(path: Path, models: Sequence[str]) -> list[Member]:
     with whole_file(path) as file:
         file.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return members
+
+
+def cautions(members: Sequence[Member]) -> list[str]:
+    """What is to be said of models that are a committee: other elements in their training sets, other ε_∞."""
+    configs = {member.model: checkpoint.read_config(member.folder) for member in members}
+    trained = {model: config["metadata"].get("training", {}).get("elements") for model, config in configs.items()}
+    lines = [] if None in trained.values() else [on_elements(trained)]
+    if all(config["long_range"] is not None for config in configs.values()):
+        lines.append(on_screening({model: float(config["epsilon_infinity"]) for model, config in configs.items()}))
+    return [line for line in lines if line is not None]
 
 
 def read(path: Path) -> list[Member]:

@@ -14,6 +14,7 @@ import torch
 from ase import Atoms
 from ase.optimize import BFGS
 
+from les_plugins.committee.agreement import check_single
 from les_plugins.crystals.neutral import check_neutral
 from les_plugins.crystals.zone_center import ZoneCenter, zone_center
 from les_plugins.data.given_charge import charge_of_results, charge_read
@@ -258,6 +259,7 @@ class _AtStrain(NamedTuple):
 
 
 def _check(calculator: Any, atoms: Atoms, strain: float) -> None:
+    check_single(calculator, "piezoelectric tensor")
     check_neutral(charge_read(calculator, atoms), "structure", "piezoelectric tensors are")
     if not atoms.pbc.all():
         raise GeometryError(f"pbc is {atoms.pbc.tolist()}; a piezoelectric tensor needs three periodic directions")

@@ -16,7 +16,7 @@ from les_plugins.data.cautions import coming_from
 from les_plugins.data.comparable import not_comparable
 from les_plugins.data.given_charge import ChargedFrames
 from les_plugins.data.index_order import IndexOrder
-from les_plugins.data.labels import BORN, LabelKeys, labels_of, shaped, voigt
+from les_plugins.data.labels import BORN, LabelKeys, labels_of, shaped, symmetric, voigt
 from les_plugins.data.metrics import ALL, Errors, Floats, composition_residual, grouped_errors, r2_within
 from les_plugins.data.volumes import VolumeErrors, volume_errors
 from les_plugins.errors import DataError, HostError, LesPluginsError
@@ -230,7 +230,9 @@ def evaluate(
             del references[name]
         if born_symmetric and BORN in references:
             for tensors in (references, predictions):
-                tensors[BORN] = 0.5 * (tensors[BORN] + tensors[BORN].transpose(0, 2, 1))
+                tensors[BORN] = symmetric(tensors[BORN])
+            if (spread := f"{BORN}_std") in predictions:
+                predictions[spread] = np.std([symmetric(each[BORN]) for each in calculator.of_members], axis=0, ddof=1)
         reads = getattr(calculator, "takes_total_charge", False)
         gathered.add(atoms, references, predictions, calculator.total_charge_of(atoms, where) if reads else 0.0)
     result = gathered.evaluation()

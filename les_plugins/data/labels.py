@@ -156,3 +156,9 @@ def voigt(tensor: Floats) -> Floats:
     symmetric = (tensor + tensor.T) / 2
     components: Floats = symmetric[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
     return components
+
+
+def symmetric(tensors: Floats) -> Floats:
+    """(…, 3, 3): the symmetric parts."""
+    found: Floats = 0.5 * (tensors + np.swapaxes(tensors, -1, -2))
+    return found

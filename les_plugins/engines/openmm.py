@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
+from les_plugins.data.evaluation import known_elements
 from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.data.given_charge import refuse_charge_of_engine
 from les_plugins.errors import GeometryError, HostError, how_to_install
@@ -57,8 +58,8 @@ def system_from_atoms(atoms: Atoms, calculator: Any) -> OpenMMSystem:
     """
     _check_installed()
     check_frame(atoms, "structure")
-    if hasattr(calculator, "known_elements"):
-        check_elements_of(atoms, calculator.known_elements, "structure")
+    if (known := known_elements(calculator)) is not None:
+        check_elements_of(atoms, known, "structure")
     refuse_charge_of_engine(atoms, calculator, "OpenMM")
     if atoms.constraints:
         raise GeometryError(

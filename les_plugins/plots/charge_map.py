@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
+from les_plugins.committee.agreement import check_single
 from les_plugins.data.evaluation import predict
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, HostError
@@ -58,8 +59,9 @@ def charge_map(calculator: Any, atoms: Atoms, source: str = "structure") -> Char
     """Latent and physical charges of one structure.
 
     Raises:
-        HostError: the model has no long-range part.
+        HostError: the model has no long-range part, or is a committee.
     """
+    check_single(calculator, "charge map")
     names = ["latent_charges", "charges"]
     if any(name not in calculator.implemented_properties for name in names):
         raise HostError("the model has no latent charges: it has no long-range part")

@@ -17,7 +17,9 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial.transform import Rotation
 
+from les_plugins.committee.agreement import check_single
 from les_plugins.data.evaluation import predict
+from les_plugins.data.labels import symmetric
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import HostError, how_to_install
 from les_plugins.io.files import whole_file
@@ -83,8 +85,9 @@ def dataset(calculator: Any, frames: Iterable[Atoms], name: str, born: bool = Tr
         of its eigenvalues' absolute values, orange where their sum is positive and blue where it is negative.
 
     Raises:
-        HostError: the model has no long-range part.
+        HostError: the model has no long-range part, or is a committee.
     """
+    check_single(calculator, "chemiscope")
     if not getattr(calculator, "has_long_range", False):
         raise HostError("the model has no charges and dipoles: it has no long-range part")
     wanted = ["energy", "charges", *(["born_effective_charges"] if born else [])]
@@ -174,7 +177,7 @@ def _arrows(vectors: Floats) -> dict[str, Any]:
 def _ellipsoids(tensors: Floats) -> dict[str, Any]:
     """Axes and turns of the symmetric parts, one an atom."""
     each = []
-    values, axes = np.linalg.eigh(0.5 * (tensors + tensors.transpose(0, 2, 1)))
+    values, axes = np.linalg.eigh(symmetric(tensors))
     axes[:, :, 0] *= np.linalg.det(axes)[:, None]  # a turn, not a reflection
     turns = Rotation.from_matrix(axes).as_quat()
     for value, turn in zip(values, turns, strict=True):

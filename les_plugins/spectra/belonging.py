@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase.geometry import cell_to_cellpar
 
+from les_plugins.committee.agreement import same_screening
 from les_plugins.data.metrics import Floats
 from les_plugins.data.trajectory import Trajectory
 from les_plugins.errors import DataError
@@ -46,9 +47,13 @@ def check_together(trajectories: Sequence[Trajectory]) -> None:
 
 
 def check_models(trajectories: Sequence[Trajectory]) -> None:
-    """As `check_together`, of trajectories of several models, one of each: all but the model has to be the same."""
+    """As `check_together`, of trajectories of several models, one of each: all but the model has to be the same.
+
+    ε_∞ too, which scales J and P of each.
+    """
     one = trajectories[0]
     for other in trajectories[1:]:
+        _same_screening(one, other)
         _same_system(one, other)
         _same_way(one, other)
         _same_state(one, other)
@@ -92,6 +97,13 @@ def _same_model(one: Trajectory, other: Trajectory) -> None:
             _refuse(one, other, words, *shown)
     if one.facts and other.facts and one.facts.get("head") != other.facts.get("head"):
         _refuse(one, other, "head of the model", *(each.facts.get("head", "the default") for each in (one, other)))
+
+
+def _same_screening(one: Trajectory, other: Trajectory) -> None:
+    known = [float(each.facts["epsilon_infinity"] or 1.0) for each in (one, other) if "epsilon_infinity" in each.facts]
+    if one.pbc.all() and len(known) == 2 and not same_screening(known):
+        way = "give both simulations one by --epsilon-infinity of les-plugins md"
+        _refuse(one, other, "ε_∞", f"{known[0]:.4g}", f"{known[1]:.4g}", way=way)
 
 
 def _same_way(one: Trajectory, other: Trajectory) -> None:
@@ -181,8 +193,15 @@ def _field_of(trajectory: Trajectory) -> str:
     return str(field)
 
 
-def _refuse(one: Trajectory, other: Trajectory, name: str, first: object, second: object) -> None:
+def _refuse(
+    one: Trajectory,
+    other: Trajectory,
+    name: str,
+    first: object,
+    second: object,
+    *,
+    way: str = "analyse them one by one",
+) -> None:
     raise DataError(
-        f"{other.path}: {name} is {second} and that of {one.path} is {first}; such trajectories are not averaged: "
-        "analyse them one by one"
+        f"{other.path}: {name} is {second} and that of {one.path} is {first}; such trajectories are not averaged: {way}"
     )

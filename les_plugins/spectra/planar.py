@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from les_plugins.committee.agreement import check_single
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import DataError, HostError
 from les_plugins.units import VACUUM_PERMITTIVITY
@@ -75,8 +76,9 @@ def moments_of(calculator: Any) -> Callable[[Atoms], Moments]:
         calculator: with a long-range part; ε_e of a slab is 1, so that nothing is scaled.
 
     Raises:
-        HostError: the model has no latent moments.
+        HostError: the model has no latent moments, or is a committee.
     """
+    check_single(calculator, "interface")
     if not getattr(calculator, "has_long_range", False):
         raise HostError("the model has no latent charges: it has no long-range part")
 

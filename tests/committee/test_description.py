@@ -14,7 +14,8 @@ from toy_host import ToyHost
 
 from les_plugins import api
 from les_plugins.committee import Committee, description
-from les_plugins.errors import CheckpointError, ConfigError, HostError
+from les_plugins.errors import CheckpointError, ConfigError, HostError, LesPluginsWarning
+from les_plugins.storage import zoo
 
 
 @pytest.fixture
@@ -107,6 +108,17 @@ def test_command_writes_the_file_and_keeps_what_is_there(
     before = path.read_bytes()
     assert les_plugins_command("committee", "water-mace", "water-nequip", "-o", path).code == 1
     assert path.read_bytes() == before
+
+
+def test_command_says_what_members_have_not_in_common(tmp_path: Path, les_plugins_command: Callable[..., Done]) -> None:
+    members = ("water-mace-pairs", "mapbi3-mace")
+    with pytest.warns(LesPluginsWarning) as caught:
+        done = les_plugins_command("committee", *members, "-o", tmp_path / "both.committee")
+    assert done.code == 0
+    elements, screening = [str(each.message) for each in caught]
+    assert "water-mace-pairs H, O; mapbi3-mace C, H, I, N, Pb): they have H in common" in elements
+    epsilons = [zoo.entry(member).config["epsilon_infinity"] for member in members]
+    assert f"water-mace-pairs {epsilons[0]:.4g}, mapbi3-mace {epsilons[1]:.4g}" in screening
 
 
 def test_load_takes_the_file(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

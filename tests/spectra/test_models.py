@@ -17,10 +17,12 @@ from les_plugins.errors import DataError
 from les_plugins.spectra import Spectrum, by_model, over_models
 
 
-def trajectory(path: Path, model: str, amplitude: float, temperature: float = 300.0, seed: int = 1) -> Path:
+def trajectory(
+    path: Path, model: str, amplitude: float, temperature: float = 300.0, seed: int = 1, epsilon: float = 2.0
+) -> Path:
     """A run whose current is overwritten with one oscillation."""
     settings = Settings.of(ensemble="nvt", temperature=temperature, timestep=1.0, steps=400, every=1, seed=seed)
-    facts = {"model_weights_sha256": model * 64, "host": "toy", "epsilon_infinity": 2.0}
+    facts = {"model_weights_sha256": model * 64, "host": "toy", "epsilon_infinity": epsilon}
     run(Toy(), molecule(seed, periodic=True, formula="OHHOHH"), path, settings, facts)
     with h5py.File(path, "r+") as file:
         time = file["time"][...]
@@ -84,3 +86,11 @@ def test_models_of_two_states_are_refused(paths: list[Path], tmp_path: Path) -> 
     hot = trajectory(tmp_path / "hot.h5", "c", 1.0, temperature=600.0, seed=2)
     with pytest.raises(DataError, match="temperature"):
         by_model([paths[0], hot])
+
+
+def test_models_whose_results_are_scaled_by_other_permittivities_are_refused(paths: list[Path], tmp_path: Path) -> None:
+    other = trajectory(tmp_path / "other.h5", "c", 1.0, seed=2, epsilon=5.0)
+    with pytest.raises(DataError, match=r"other\.h5: ε_∞ is 5 and that of .*a\.h5 is 2; .*--epsilon-infinity"):
+        by_model([paths[0], other])
+    near = trajectory(tmp_path / "near.h5", "d", 1.0, seed=3, epsilon=2.02)  # of trained screening
+    by_model([paths[0], near])
