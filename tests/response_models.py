@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from ase.neighborlist import primitive_neighbor_list
 from torch import Tensor, nn
 
 from les_plugins import LongRangeConfig
@@ -40,6 +41,12 @@ class TinyHost(nn.Module):
 
     def forward(self, geometry: Geometry, species: Tensor) -> tuple[Tensor, LongRangeResult]:
         """Energy (B,) eV and the long-range result."""
+        short, result = self.parts(geometry, species)
+        structures = torch.zeros(len(geometry.pbc), dtype=torch.float64)
+        return result.energy + structures.index_add(0, geometry.batch, short), result
+
+    def parts(self, geometry: Geometry, species: Tensor) -> tuple[Tensor, LongRangeResult]:
+        """Short-range energies of atoms (N,) eV and the long-range result."""
         positions, cell, pbc, batch = geometry
         centre, neighbor, vector = edges_of(geometry)
         length = torch.linalg.norm(vector, dim=1)
@@ -51,26 +58,27 @@ class TinyHost(nn.Module):
         features = NodeFeatures([LayerFeatures(scalars)], Edges(centre, neighbor, vector), species)
         charge = torch.zeros(len(pbc)) if self.long_range.config.total_charge == "given" else None
         result: LongRangeResult = self.long_range(features, positions, cell, pbc, batch, total_charge=charge)
-        short = self.short_range(scalars).squeeze(1)
-        return result.energy + torch.zeros(len(pbc), dtype=torch.float64).index_add(0, batch, short), result
+        return self.short_range_energies(scalars, centre, length), result
+
+    def short_range_energies(self, scalars: Tensor, centre: Tensor, length: Tensor) -> Tensor:
+        """Of atoms (N,) eV, from their features and the lengths of their edges, Å."""
+        found: Tensor = self.short_range(scalars).squeeze(1)
+        return found
 
 
 def edges_of(geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
-    """Centre, neighbour and vector of every pair within the cutoff, images in the cells next door included."""
+    """Centre, neighbour and vector of every pair within the cutoff, images included."""
     positions, cell, pbc, batch = geometry
-    found = []
-    steps = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)] * 3)
-    for step in steps:
-        allowed = (pbc | (step == 0)).all(1)[batch]
-        shift = torch.einsum("m,bmx->bx", step, cell)[batch]
-        apart = positions[None, :, :] + shift[:, None, :] - positions[:, None, :]
-        near = (apart.detach().square().sum(2) < CUTOFF**2) & (batch[:, None] == batch[None, :]) & allowed[:, None]
-        if not bool(step.any()):
-            near = near & ~torch.eye(len(batch), dtype=torch.bool)
-        centre, neighbor = torch.nonzero(near, as_tuple=True)
-        found.append((centre, neighbor, apart[centre, neighbor]))
-    centres, neighbors, vectors = zip(*found, strict=True)
-    return torch.cat(centres), torch.cat(neighbors), torch.cat(vectors)
+    centres, neighbors, images = [], [], []
+    for structure in range(len(pbc)):
+        atoms = torch.nonzero(batch == structure).squeeze(1)
+        places, lattice = positions[atoms].detach().numpy(), cell[structure].detach().numpy()
+        i, j, steps = primitive_neighbor_list("ijS", pbc[structure].numpy(), lattice, places, CUTOFF)
+        centres.append(atoms[i])
+        neighbors.append(atoms[j])
+        images.append(torch.from_numpy(steps).double() @ cell[structure])
+    centre, neighbor = torch.cat(centres), torch.cat(neighbors)
+    return centre, neighbor, positions[neighbor] + torch.cat(images) - positions[centre]
 
 
 def crystal(seed: int = 1, copies: int = 1, periodic: bool = True, skew: float = 0.4) -> tuple[Geometry, Tensor]:

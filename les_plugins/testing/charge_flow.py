@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError
 from les_plugins.hosting.calculator import LongRangeCalculator
 from les_plugins.model.features import NodeFeatures
@@ -100,6 +101,43 @@ class ChargeFlow(ContractHost):
         # no smallest wave vector is in them: rounding, and of the sum of 1e5 wave vectors
         np.testing.assert_allclose(two, np.tile(one, (2, 1, 1)), rtol=0, atol=1e-8)
         np.testing.assert_allclose(one.sum(0), 0.0, rtol=0, atol=1e-8)  # acoustic sum rule
+
+    @KINDS
+    def test_born_charges_with_flow_are_the_slope_of_the_polarization_or_an_error_is_raised(self, kind: str) -> None:
+        model, atoms = self._with_flow(kind, total_charge="conserved"), waters(2, seed=7)
+        if model is None or not isinstance(calculator := self.calculator(model), LongRangeCalculator):
+            return
+        born = calculator.get_property("born_effective_charges", atoms).copy()
+        assert calculator.results["polarization_source"] == "transfers"
+        volume = atoms.get_volume()
+        for axis in range(3):
+
+            def polarization(size: float, axis: int = axis) -> float:
+                frame = atoms.copy()
+                frame.positions[4] += size * np.eye(3)[axis]
+                return float(volume * calculator.get_property("polarization", frame) @ np.array([0.6, -0.3, 0.7]))
+
+            # step⁴ times the fifth derivative of P
+            expected = np.array([0.6, -0.3, 0.7]) @ born[4, :, axis]
+            assert slope(polarization, 1e-3) == pytest.approx(expected, abs=1e-6 * np.abs(born).max())
+
+    def test_the_polarizability_with_flow_is_the_slope_of_the_dipole_in_a_field_or_an_error_is_raised(self) -> None:
+        model, atoms = self._with_flow("atoms"), waters(2, seed=8, pbc=False)
+        if model is None or not getattr(calculator := self.calculator(model), "takes_external_field", False):
+            return
+        found = calculator.get_property("polarizability", atoms).copy()
+        atomic = self.latent(model, [atoms]).polarizability
+        assert atomic is not None
+        flow = np.trace(found) - 3.0 * float(atomic.detach().sum())
+        assert flow > 1e-3  # e²·Å²/eV: charge answers too
+
+        def dipole(field: Floats) -> Floats:
+            calculator.external_field = field
+            return np.array(calculator.get_property("dipole", atoms))
+
+        columns = [(dipole(1e-2 * axis) - dipole(-1e-2 * axis)) / 2e-2 for axis in np.eye(3)]
+        # linear in the field: rounding over its size
+        np.testing.assert_allclose(found, np.stack(columns, 1), rtol=0, atol=1e-9)
 
     def test_no_softness_of_pairs_is_no_response_or_an_error_is_raised(self) -> None:
         model, atoms = self._with_flow("atoms"), waters(2, seed=6)
