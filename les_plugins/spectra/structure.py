@@ -22,6 +22,7 @@ from les_plugins.spectra.estimate import (
     student,
 )
 from les_plugins.spectra.finite_size import diffusion_correction
+from les_plugins.spectra.peaks import first_peak
 from les_plugins.spectra.steady import takes_off, without_drift
 from les_plugins.spectra.time_average import time_averaged_slope
 
@@ -36,7 +37,7 @@ class RadialDistribution:
     Attributes:
         distance: (M,) Å, middles of the bins.
         value: (M,) and error: (M,), 68 % interval over blocks by Student's t, None with one block.
-        peak: Å, place of the first peak, and peak_error.
+        peak: Å, place of the first peak (`peaks.first_peak`), and peak_error.
         height: of the first peak, and height_error.
         frames: number of frames.
         blocks: number of blocks.
@@ -102,7 +103,7 @@ def radial_distribution(
     check_blocks(blocks, 1)
     edges = np.arange(0.0, cutoff + 0.5 * width, width)
     shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
-    rows = []
+    rows, total = [], np.zeros(len(shells))
     for atoms in frames:
         if not atoms.pbc.all():
             raise DataError(f"pbc is {atoms.pbc.tolist()}; a radial distribution needs three periodic directions")
@@ -120,6 +121,7 @@ def radial_distribution(
         numbers = atoms.numbers[chosen]
         wanted = (numbers[centre] == pair[0]) & (numbers[other] == pair[1]) & (centre != other)
         counts = np.histogram(distance[wanted], edges)[0]
+        total += counts
         rows.append(counts / (len(first) * others / atoms.get_volume() * shells))
     if not rows:
         raise DataError("there are no frames")
@@ -129,16 +131,18 @@ def radial_distribution(
     value, error = mean_and_error(parts, weights)
     if not value.any():
         raise DataError(f"no pair lies within the cutoff of {cutoff:g} Å in any of {len(rows)} frames")
-    places, heights = np.array([parabolic_peak(middles, part) for part in parts]), parts.max(1)
+    around = first_peak(value, value / np.sqrt(np.maximum(total, 1.0)))
+    near, peaks = middles[around], parts[:, around]
+    places, heights = np.array([parabolic_peak(near, peak) for peak in peaks]), peaks.max(1)
     # of the curve of all frames; its error is that of the mean over blocks
     peak_error, height_error = (mean_and_error(values, weights)[1] for values in (places, heights))
     return RadialDistribution(
         middles,
         value,
         error,
-        parabolic_peak(middles, value),
+        parabolic_peak(near, value[around]),
         None if peak_error is None else float(peak_error),
-        float(value.max()),
+        float(value[around].max()),
         None if height_error is None else float(height_error),
         len(rows),
         len(parts),

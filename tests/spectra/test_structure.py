@@ -10,6 +10,7 @@ from ase.build import bulk
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.spectra import diffusion, energy_drift, radial_distribution
 from les_plugins.spectra.finite_size import diffusion_correction, image_potential
+from les_plugins.spectra.peaks import first_peak
 from les_plugins.spectra.structure import squared_displacement
 
 ARGON = (18, 18)
@@ -43,6 +44,35 @@ def test_a_lattice_has_its_neighbors_at_their_distance_also_beyond_half_the_cell
     )
     assert counts.sum() * 3 / cell.get_volume() == pytest.approx(12.0)
     assert found.error.max() == 0.0
+
+
+def test_the_first_peak_is_not_the_highest_one_of_diamond() -> None:
+    """4 neighbours at 0.433 a and 12 at 0.707 a: g ∝ n/r² is 21.3 and 24."""
+    random, cell = np.random.default_rng(0), bulk("C", "diamond", a=3.567, cubic=True) * (2, 2, 2)
+    frames = []
+    for _ in range(20):
+        frames.append(cell.copy())
+        frames[-1].positions += 0.03 * random.standard_normal(cell.positions.shape)
+    found = radial_distribution(frames, (6, 6), 3.2, 0.05, blocks=5)
+    assert found.distance[found.value.argmax()] == pytest.approx(2.52, abs=0.05)
+    assert found.peak == pytest.approx(3.567 * np.sqrt(3.0) / 4.0, abs=0.01)
+    assert found.peak_error < 0.01
+    assert found.height < found.value.max()
+
+
+def test_noise_on_the_way_to_a_peak_is_no_peak() -> None:
+    r = np.arange(0.0, 8.0, 0.05)
+    rise = 1.0 / (1.0 + np.exp((2.4 - r) / 0.1))
+    curve = rise * (1.0 + 0.8 * np.exp(-(((r - 2.8) / 0.2) ** 2)) + 1.4 * np.exp(-(((r - 4.5) / 0.3) ** 2)))
+    for seed in range(50):
+        noise = 0.03 * np.sqrt(curve)
+        noisy = curve + noise * np.random.default_rng(seed).standard_normal(len(r))
+        first = first_peak(noisy, noise)
+        assert r[first][noisy[first].argmax()] == pytest.approx(2.8, abs=0.16)
+        assert r[first][0] > 2.3
+        assert r[first][-1] < 3.4
+    assert first_peak(r, np.zeros(len(r))) == slice(0, len(r))  # rises to its end
+    assert first_peak(np.eye(9)[4], np.zeros(9)) == slice(3, 6)
 
 
 def test_pairs_of_two_elements_are_counted_from_the_first_to_the_second() -> None:
