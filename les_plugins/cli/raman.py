@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from les_plugins.cli.spectra import (
+    MARKED,
     AsJson,
     Blocks,
     ByModel,
     Limits,
+    MarkLabel,
     Marks,
     Output,
     Overlay,
@@ -22,8 +24,8 @@ from les_plugins.cli.spectra import (
     Window,
     groups_of,
     over_models,
-    write_report,
 )
+from les_plugins.cli.spectra_report import Picture, write_report
 from les_plugins.errors import ConfigError
 
 _SHOWN = (0.0, 4000.0)
@@ -46,6 +48,7 @@ def raman(
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
     mark: Marks = None,
+    mark_label: MarkLabel = MARKED,
     polarizability: Annotated[
         list[str] | None,
         typer.Option(
@@ -63,10 +66,14 @@ def raman(
     ] = None,
     bose: Annotated[bool, typer.Option("--bose", help="Bose factor at the trajectory's temperature.")] = False,
     laser: Annotated[
-        float | None, typer.Option(help="nm: the factor (1 − ν/ν0)⁴ of this light.", show_default=False)
+        float | None, typer.Option(help="nm: the factor (1 − ν/ν0)⁴ of the power of this light.", show_default=False)
     ] = None,
-    reduced: Annotated[
-        bool, typer.Option("--reduced", help="Intensity over Bose factor and (ν0 − ν)⁴: ∝ ν times the power of α.")
+    photons: Annotated[bool, typer.Option("--photons", help="With --laser: photons counted, (1 − ν/ν0)³.")] = False,
+    susceptibility: Annotated[
+        bool,
+        typer.Option(
+            "--susceptibility", "--reduced", help="χ'': intensity over Bose factor and (ν0 − ν)⁴, ∝ ν times power of α."
+        ),
     ] = False,
     by_model: ByModel = False,
     as_json: AsJson = False,
@@ -74,13 +81,15 @@ def raman(
     """Raman spectra from α(t): isotropic, anisotropic, VV and VH, and the depolarization ratio."""
     from les_plugins import spectra
 
-    if reduced and (bose or laser is not None):
-        raise ConfigError("--reduced divides by the factors of --bose and --laser: give either")
+    if susceptibility and (bose or laser is not None):
+        raise ConfigError("--susceptibility divides by the factors of --bose and --laser: give either")
+    if photons and laser is None:
+        raise ConfigError("--photons counts those of --laser: give its wavelength")
     kinds: list[str | None] = [*dict.fromkeys(polarizability or ())] or [None]
     fields = _fields(show, len(kinds) > 1)
     how = spectra.Welch(resolution, window, blocks)
     groups = groups_of(trajectories, skip, by_model, "it has a preferred direction, and averages are of one without")
-    thermal = bose or reduced
+    thermal = bose or susceptibility
 
     def spectrum(samples: Any, kind: str | None) -> Any:
         alphas = samples.polarizabilities(kind)
@@ -88,7 +97,7 @@ def raman(
         if thermal:
             samples.temperatures()  # says which is not above 0
         kelvin = samples.temperature() if thermal else None
-        return spectra.raman(alphas, samples.interval, how, kelvin, laser, reduced)
+        return spectra.raman(alphas, samples.interval, how, kelvin, laser, susceptibility, photons)
 
     shown, beside, ratios = [], [], {}
     for kind in kinds:
@@ -102,12 +111,15 @@ def raman(
     notes = {
         "Bose factor": f"at {groups[0].temperature():.1f} K" if bose else "none",
         "laser_nm": laser,
-        "intensity": "reduced: over Bose factor and (ν0 − ν)⁴" if reduced else None,
+        "laser factor": None if laser is None else "photons, cubed" if photons else "power, to the fourth",
+        "intensity": "χ'': over Bose factor and (ν0 − ν)⁴" if susceptibility else None,
         "polarizability": ", ".join(kind or "of the model" for kind in kinds),
         **{name: value for name, (value, _) in ratios.items()},
         **{f"{name} error": error for name, (_, error) in ratios.items()},
     }
-    write_report(shown, groups, notes, output, limits, overlay, mark, as_json, scaled=True, beside=beside)
+    quantity = "Raman χ''" if susceptibility else "Raman intensity"
+    shape = Picture(limits, overlay, tuple(mark or ()), mark_label, True, quantity)
+    write_report(shown, groups, notes, output, shape, as_json, beside)
 
 
 def _fields(show: list[str] | None, several: bool) -> list[str]:

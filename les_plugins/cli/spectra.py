@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from les_plugins.cli.cautions import warn_of_aliases, warn_of_fields
-from les_plugins.cli.shared import beside as named
+from les_plugins.cli.spectra_report import Picture, write_report
 from les_plugins.errors import ConfigError, DataError
 
 Trajectories = Annotated[
@@ -50,11 +46,12 @@ ByModel = Annotated[
     bool,
     typer.Option("--by-model", help="Trajectories of several models: a spectrum of each, their mean and spread."),
 ]
+MarkLabel = Annotated[str, typer.Option(help="What --mark marks, for the legend.")]
+MARKED = "marked"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Correction = Enum("Correction", {n: n for n in ("harmonic", "standard", "schofield")}, type=str)  # type: ignore[misc]
 _HARMONIC = Correction("harmonic")
 _SHOWN = (0.0, 4000.0)
-_AXIS = "wavenumber (cm⁻¹)"
 
 
 def register(app: typer.Typer) -> None:
@@ -73,6 +70,7 @@ def ir(
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
     mark: Marks = None,
+    mark_label: MarkLabel = MARKED,
     correction: Annotated[Correction, typer.Option(help="Quantum correction of the line shape.")] = _HARMONIC,
     temperature: Annotated[
         float | None, typer.Option(help="K, in the place of the trajectory's mean.", show_default=False)
@@ -113,7 +111,8 @@ def ir(
         "light along": along,
         "light across": across,
     }
-    write_report(found, groups, notes, output, limits, overlay, mark, as_json, scaled=volume is None)
+    shape = Picture(limits, overlay, tuple(mark or ()), mark_label, volume is None)
+    write_report(found, groups, notes, output, shape, as_json)
 
 
 def conductivity(
@@ -126,6 +125,7 @@ def conductivity(
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
     mark: Marks = None,
+    mark_label: MarkLabel = MARKED,
     correlation_time: Annotated[float, typer.Option(help="fs, longest time of the Green–Kubo integral.")] = 1000.0,
     epsilon_infinity: Epsilon = None,
     as_json: AsJson = False,
@@ -155,7 +155,8 @@ def conductivity(
         "ohmic_conductivity_error_S/m": ohmic[1],
         "Green-Kubo window_fs": [0.5 * correlation_time, correlation_time],
     }
-    write_report([found], [samples], notes, output, limits, overlay, mark, as_json)
+    shape = Picture(limits, overlay, tuple(mark or ()), mark_label)
+    write_report([found], [samples], notes, output, shape, as_json)
 
 
 def dielectric(
@@ -168,6 +169,7 @@ def dielectric(
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
     mark: Marks = None,
+    mark_label: MarkLabel = MARKED,
     epsilon_infinity: Epsilon = None,
     as_json: AsJson = False,
 ) -> None:
@@ -192,7 +194,8 @@ def dielectric(
         "epsilon_0": constant,
         "epsilon_0_error": error,
     }
-    write_report([found], [samples], notes, output, limits, overlay, mark, as_json)
+    shape = Picture(limits, overlay, tuple(mark or ()), mark_label)
+    write_report([found], [samples], notes, output, shape, as_json)
 
 
 def velocities(
@@ -205,6 +208,7 @@ def velocities(
     limits: Limits = _SHOWN,
     overlay: Overlay = None,
     mark: Marks = None,
+    mark_label: MarkLabel = MARKED,
     as_json: AsJson = False,
 ) -> None:
     """Vibrational density of states: power spectrum of the velocities, all atoms and each element."""
@@ -226,9 +230,8 @@ def velocities(
             [values[:, chosen] for values in moving], masses[chosen], samples.interval, kelvin, how
         )
         parts.append(replace(found, name="all" if number is None else chemical_symbols[number]))
-    write_report(
-        parts, [samples], {"temperature_K": samples.temperature()}, output, limits, overlay, mark, as_json, scaled=True
-    )
+    shape = Picture(limits, overlay, tuple(mark or ()), mark_label, True, "density of states")
+    write_report(parts, [samples], {"temperature_K": samples.temperature()}, output, shape, as_json)
 
 
 def groups_of(trajectories: list[Path], skip: float, by_model: bool, static: str | None) -> list[Any]:
@@ -263,125 +266,3 @@ def _samples(trajectories: list[Path], skip: float, static: str | None) -> Any:
 def _drift(samples: Any) -> bool | None:
     """In a static field the mean current is taken off; without one, where it is beyond its scatter."""
     return True if samples.field.any() else None
-
-
-def _facts(groups: list[Any]) -> dict[str, Any]:
-    """What was analysed, of all models."""
-    facts = groups[0].facts()
-    for samples in groups[1:]:
-        other = samples.facts()
-        for name in ("trajectories", "frames", "duration_ps", "model"):
-            facts[name] = facts[name] + other[name]
-    facts["temperature_K"] = sum(samples.temperature() for samples in groups) / len(groups)
-    return facts  # type: ignore[no-any-return]
-
-
-def _title(groups: list[Any]) -> str:
-    if len(groups) == 1:
-        return str(groups[0].title)
-    facts = _facts(groups)
-    size = f"{groups[0].n_atoms} atoms, {facts['temperature_K']:.0f} K, {facts['duration_ps']:.3g} ps"
-    return f"{len(groups)} models: {size}; bands: sampling, and between models"
-
-
-def _plain(values: Any) -> list[float | None] | None:
-    """Numbers for JSON, which knows no NaN."""
-    return None if values is None else [value if math.isfinite(value) else None for value in values.tolist()]
-
-
-def check_limits(limits: tuple[float, float], output: Path | None) -> None:
-    """ConfigError for limits that are no interval, DataError for an output without a name."""
-    if not -float("inf") < limits[0] < limits[1] < float("inf"):
-        raise ConfigError(
-            f"--limits are {limits[0]:g} and {limits[1]:g} cm⁻¹; allowed: two numbers, the smaller one first"
-        )
-    if output is not None and not output.name:
-        raise DataError(f"{output}: has no name that .csv and .png could be added to; give --output NAME")
-
-
-def _error_in_words(found: Any) -> str:
-    if found.error is None:
-        return "none, there is one block: simulate longer, or give a coarser --resolution or more trajectories"
-    return f"68 % interval over {found.blocks} blocks (Student's t)"
-
-
-def write_report(
-    found: list[Any],
-    groups: list[Any],
-    notes: dict[str, Any],
-    output: Path | None,
-    limits: tuple[float, float],
-    overlay: Path | None,
-    marks: list[float] | None,
-    as_json: bool,
-    scaled: bool = False,
-    beside: Sequence[Any] = (),
-) -> None:
-    """Print or write spectra that share an axis: `found` with their picture, `beside` in CSV and JSON alone."""
-    import numpy as np
-
-    from les_plugins.plots.plotting import check_available
-    from les_plugins.plots.spectra import Curve, plot, read_curve, write_csv
-
-    check_limits(limits, output)
-    if strange := [mark for mark in marks or () if not math.isfinite(mark)]:
-        raise ConfigError(f"--mark is {strange[0]} cm⁻¹; allowed: a finite number")
-    if output is not None:
-        check_available()
-    reference = None if overlay is None else read_curve(overlay)
-    shown = [part.between(*limits) for part in found]
-    for part in shown:
-        finite = np.isfinite(part.value + (0.0 if part.error is None else part.error))
-        if not finite.all():
-            place = part.wavenumber[int(np.argmin(finite))]
-            raise DataError(f"{part.name} is not finite at {place:.0f} cm⁻¹: what was given is too large or too small")
-    if not len(shown[0].wavenumber):
-        raise DataError(f"no point of the spectrum lies between {limits[0]:g} and {limits[1]:g} cm⁻¹")
-    curves = [Curve(part.name, part.wavenumber, part.value, part.error, part.model_error) for part in shown]
-    others = [part.between(*limits) for part in beside]
-    columns = [Curve(part.name, part.wavenumber, part.value, part.error, part.model_error) for part in others]
-    notes = {**found[0].notes, **notes}
-    files = []
-    if output is not None:
-        table, picture = named(output, "csv", "png")
-        described = {**notes, "unit": found[0].unit, "error": _error_in_words(found[0])}
-        write_csv(table, "wavenumber_cm-1", curves + columns, described)
-        label = f"{found[0].name} ({found[0].unit})" if len(found) == 1 else f"intensity ({found[0].unit})"
-        plot(picture, curves, _AXIS, label, limits, _title(groups), reference, scaled, marks or (), "bands of --mark")
-        files = [str(table), str(picture)]
-    if as_json:
-        listed = {
-            part.name: {
-                "value": _plain(part.value),
-                "error": _plain(part.error),
-                **({} if part.model_error is None else {"model_error": _plain(part.model_error)}),
-                "unit": part.unit,
-            }
-            for part in (*shown, *others)
-        }
-        report = {"samples": _facts(groups), "notes": notes, "files": files}
-        typer.echo(json.dumps(report | {"wavenumber": shown[0].wavenumber.tolist(), "spectra": listed}, indent=1))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    facts = _facts(groups)
-    number = len(facts["trajectories"])
-    console.print(
-        f"{number} trajector{'ies' if number > 1 else 'y'}, {facts['duration_ps']:.3g} ps at "
-        f"{facts['temperature_K']:.0f} K; "
-        f"{notes['blocks']} blocks of {notes['block_fs'] / 1000:.3g} ps, segments of {notes['segment_fs'] / 1000:.3g} "
-        f"ps ({notes['window']}), Nyquist {notes['nyquist_cm-1']:.0f} cm⁻¹"
-    )
-    for part in shown:
-        top = int(part.value[1:].argmax()) + 1 if len(part.value) > 1 else 0
-        console.print(
-            f"{part.name}: highest at {part.peak:.0f} cm⁻¹, {part.value[top]:.4g}"
-            + (f" {part.unit}" if part.error is None else f" ± {part.error[top]:.2g} {part.unit}")
-            + ("" if part.model_error is None else f", between models ± {part.model_error[top]:.2g}")
-        )
-    if found[0].error is None:
-        console.print(f"error: {_error_in_words(found[0])}")
-    for name, value in notes.items():
-        if name not in found[0].notes and value is not None:
-            console.print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
-    for file in files:
-        console.print(f"wrote {file}")

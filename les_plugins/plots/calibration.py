@@ -9,7 +9,7 @@ import numpy as np
 from les_plugins.data.calibration import Calibration
 from les_plugins.data.evaluation import QUANTITIES
 from les_plugins.io.files import whole_file
-from les_plugins.plots.plotting import STYLE, check_available
+from les_plugins.plots.plotting import STYLE, check_available, fitted
 
 #: Inches of the square panel, dots per inch.
 _PANEL, _DPI = 3.3, 300
@@ -49,7 +49,8 @@ def calibration_plot(calibration: Calibration, path: Path, caption: str = "") ->
             axes.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=1, label="error = spread")
         axes.set(xscale="log", yscale="log", xlabel=f"spread of the members ({unit})", ylabel=f"error ({unit})")
         number = f"{len(calibration.error):,} values"
-        axes.set_title(f"{quantity.title}\n{caption}, {number}" if caption else f"{quantity.title}\n{number}")
+        title = f"{quantity.title}\n{caption}, {number}" if caption else f"{quantity.title}\n{number}"
+        axes.set_title(fitted(title, _PANEL), fontsize="medium")
         axes.legend(loc="upper left", frameon=True, framealpha=0.7, edgecolor="none")
         with whole_file(path, "wb") as file:
             figure.savefig(file, format="png")

@@ -21,7 +21,7 @@ from les_plugins.data.evaluation import predict
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, HostError
 from les_plugins.io.files import whole_file
-from les_plugins.plots.plotting import STYLE, check_available
+from les_plugins.plots.plotting import STYLE, check_available, fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,7 +127,7 @@ def plot_atoms(path: Path, atoms: Atoms, values: Floats, label: str, axis: str =
         for axes in panels[len(elements) :]:
             axes.set_axis_off()
         if title:
-            figure.suptitle(title, fontsize="medium")
+            figure.suptitle(fitted(title, _PANEL * columns), fontsize="medium")
         with whole_file(path, "wb") as file:
             figure.savefig(file, format="png")
 

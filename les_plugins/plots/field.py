@@ -10,7 +10,7 @@ import numpy as np
 
 from les_plugins.data.metrics import Floats
 from les_plugins.io.files import whole_file
-from les_plugins.plots.plotting import STYLE, check_available
+from les_plugins.plots.plotting import STYLE, check_available, fitted
 from les_plugins.plots.spectra import Curve
 from les_plugins.units import VACUUM_PERMITTIVITY
 
@@ -66,7 +66,7 @@ def plot_polarization(
             axes.plot(field, line, color="0.25", linewidth=1.0, linestyle="--", label="fluctuations, linear", zorder=1)
         axes.set(xlabel="field (V/Å)", ylabel="polarization (e/Å²)")
         if title:
-            axes.set_title(title, fontsize="medium")
+            axes.set_title(fitted(title, _SIZE[0]), fontsize="medium")
         figure.legend(frameon=False, loc="outside lower center", ncols=2)
         with whole_file(path, "wb") as file:
             figure.savefig(file, format="png")

@@ -14,7 +14,7 @@ from les_plugins.data.evaluation import predict
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.io.files import whole_file
-from les_plugins.plots.plotting import STYLE, check_available
+from les_plugins.plots.plotting import STYLE, check_available, fitted
 from les_plugins.plots.spectra import Curve
 
 _SIZE, _DPI = (4.2, 3.2), 300
@@ -65,7 +65,7 @@ def plot_charges(path: Path, charges: dict[str, Floats], title: str = "") -> Non
             axes.hist(values, edges.tolist(), density=True, color=colour, alpha=0.6, label=label)
         axes.set(xlabel="charge (e)", ylabel="density (1/e)", xlim=(low - room, high + room))
         counted = f"{len(every):,} atoms"
-        axes.set_title(f"{title}, {counted}" if title else counted)
+        axes.set_title(fitted(f"{title}, {counted}" if title else counted, _SIZE[0]), fontsize="medium")
         axes.legend(frameon=False, title="mean ± standard deviation (e)", alignment="left")
         _save(figure, path)
 
@@ -132,7 +132,7 @@ def plot_energy_parts(path: Path, curves: list[Curve], title: str = "") -> None:
         for curve, look in zip(curves, looks, strict=True):
             axes.plot(curve.x, curve.y, marker="o", markersize=2.0, label=curve.label, **look)
         axes.set(xlabel="distance (Å)", ylabel="energy less that at the largest distance (eV)")
-        axes.set_title(title)
+        axes.set_title(fitted(title, _SIZE[0]), fontsize="medium")
         axes.legend(frameon=False)
         _save(figure, path)
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from les_plugins.io.files import unwritable, whole_file
-from les_plugins.plots.plotting import STYLE, check_available
+from les_plugins.plots.plotting import STYLE, check_available, fitted
 from les_plugins.plots.spectra import Curve
 from les_plugins.spectra.interface import Interface
 
@@ -84,6 +84,6 @@ def plot_interface(path: Path, found: Interface, title: str = "") -> None:
                 axes.legend(frameon=False)
         panels[-1].set_xlabel("height above the centre of mass (Å)")
         if title:
-            panels[0].set_title(title, fontsize="medium")
+            panels[0].set_title(fitted(title, _WIDTH), fontsize="medium")
         with whole_file(path, "wb") as file:
             figure.savefig(file, format="png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,11 +44,16 @@ STYLE: Any = {
     "xtick.minor.visible": True,
     "ytick.minor.visible": True,
     "mathtext.fontset": "dejavusans",
+    # of layout="constrained", inches: a title that touches the edge looks cut
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.06,
 }
 #: Points below which a plot has neither the line of parity nor R²: both say little of so few.
 _FEWEST = 20
 #: Inches of one square panel, and dots per inch.
 _PANEL, _DPI = 3.3, 300
+#: Inches that a character of a title takes, on average.
+_CHARACTER = 0.062
 #: Room around the data, as a fraction of its range.
 _MARGIN = 0.06
 #: The axes take the unit of the errors (meV) while no number on them is larger than this.
@@ -62,6 +68,12 @@ def check_available() -> None:
     """HostError where matplotlib is missing, with the command that installs it."""
     if find_spec("matplotlib") is None:
         raise HostError(f"plots need matplotlib, which is not installed: {how_to_install('plot')}")
+
+
+def fitted(title: str, inches: float) -> str:
+    """A title in as many lines as keep it within a width: names of checkpoints may be long."""
+    most = max(int(0.92 * inches / _CHARACTER), 12)
+    return "\n".join(line for part in title.splitlines() for line in textwrap.wrap(part, most))
 
 
 def parity_plots(evaluation: Evaluation, folder: Path, prefix: str = "", model: str = "") -> list[Path]:
@@ -106,14 +118,12 @@ def parity_plot(comparison: Comparison, path: Path, caption: str = "") -> Path:
     check_available()
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     panels: list[tuple[str, NDArray[np.bool_]]] = [("", np.ones(comparison.reference.shape, dtype=bool))]
     if comparison.name == BORN and comparison.diagonal is not None:
         panels = [("diagonal", comparison.diagonal), ("off-diagonal", ~comparison.diagonal)]
     with mpl.rc_context(STYLE):
-        layout = ConstrainedLayoutEngine(h_pad=0.08)  # two lines of title need it
-        figure = Figure(figsize=(_PANEL * len(panels), _PANEL), dpi=_DPI, layout=layout)
+        figure = Figure(figsize=(_PANEL * len(panels), _PANEL), dpi=_DPI, layout="constrained")
         for axes, (title, chosen) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
             if chosen.any():
                 _draw(axes, comparison, chosen, title, caption)
@@ -193,7 +203,8 @@ def _draw(axes: Axes, comparison: Comparison, chosen: NDArray[np.bool_], title: 
 
     name = f"{quantity.title}, {title}" if title else quantity.title
     counted = f"{len(x):,} values"
-    axes.set_title(f"{name}\n{caption}, {counted}" if caption else f"{name}\n{counted}", fontsize="medium")
+    title = f"{name}\n{caption}, {counted}" if caption else f"{name}\n{counted}"
+    axes.set_title(fitted(title, _PANEL), fontsize="medium")
     if len(x) >= _FEWEST and x.std() < _CONSTANT * y.std():
         _histogram(axes, x, y, quantity.symbol, unit)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import DataError
 from les_plugins.io.files import whole_file
-from les_plugins.plots.plotting import STYLE, check_available
+from les_plugins.plots.plotting import STYLE, check_available, fitted
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7b3fa0", "#8c564b")
+#: Of the curves in their order: one that lies on an earlier one lets it through.
+_DASHES: tuple[Any, ...] = ("-", (0, (5.0, 1.5)), (0, (2.5, 1.5)), (0, (5.0, 1.5, 1.0, 1.5)), (0, (1.0, 1.0)))
 #: Inches, and dots per inch.
 _SIZE, _DPI = (5.0, 3.2), 300
 #: Characters of the longest label in a legend of two columns.
@@ -141,8 +144,8 @@ def plot(
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
         axes = figure.subplots()
-        for curve, colour in zip(curves, _COLOURS * (1 + len(curves) // len(_COLOURS)), strict=False):
-            axes.plot(curve.x, curve.y, color=colour, linewidth=1.0, label=curve.label, zorder=3)
+        for curve, colour, dashes in zip(curves, cycle(_COLOURS), cycle(_DASHES), strict=False):
+            axes.plot(curve.x, curve.y, color=colour, linestyle=dashes, linewidth=1.0, label=curve.label, zorder=3)
             for width, alpha in ((curve.error, 0.35), (curve.model_error, 0.15)):
                 if width is not None:
                     low, high = curve.y - width, curve.y + width
@@ -164,7 +167,7 @@ def plot(
         axes.set(xlim=inside, xlabel=x_label, ylabel=y_label)
         axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
         if title:
-            axes.set_title(title, fontsize="medium")
+            axes.set_title(fitted(title, _SIZE[0]), fontsize="medium")
         if len(curves) > 1 or reference is not None or (marks and marks_label):
             # beside the axes: within them it would lie on a band of some spectrum
             longest = max(len(label) for label in axes.get_legend_handles_labels()[1])

@@ -62,7 +62,8 @@ def raman(
     how: Welch,
     temperature: float | None = None,
     laser: float | None = None,
-    reduced: bool = False,
+    susceptibility: bool = False,
+    photons: bool = False,
 ) -> Raman:
     """Raman spectra from the polarizability of the system.
 
@@ -72,25 +73,31 @@ def raman(
         how: segments, window, blocks.
         temperature: K; with it the Bose factor, x²/(x (1 − e^−x)) in the place of x² ∝ ω², x = ħω/kT: the classical
             power with the harmonic quantum correction, Stokes side.
-        laser: nm, wavelength of the incident light; with it the factor (1 − ν/ν0)⁴ of photons scattered by it.
-        reduced: that intensity divided by n + 1 = 1/(1 − e^−x) and (1 − ν/ν0)⁴ again: ω² S/x ∝ ω S, the imaginary part
-            of the susceptibility, in which measured spectra are shown at low wavenumbers. Needs a temperature.
+        laser: nm, wavelength of the incident light; with it the factor (1 − ν/ν0)⁴ of the power that it scatters.
+        susceptibility: χ'' in the place of the intensity, which is (n + 1) χ'' (1 − ν/ν0)⁴, n + 1 = 1/(1 − e^−x): with
+            that divided out ω² S/x ∝ ω S is left, in which low wavenumbers are shown. Needs a temperature. Reduced
+            intensities R(ν) have one more ν, R ∝ ν χ'' ∝ ω² S: the spectrum without any factor.
+        photons: count scattered photons in the place of their power, of which each carries ν0 − ν: (1 − ν/ν0)³. Needs a
+            laser.
 
     Returns:
         The spectra in (e²·Å²/eV)²/fs, S the one-sided power spectral density.
 
     Raises:
-        ConfigError: a laser below 0 nm or with `reduced`, `reduced` without a temperature.
+        ConfigError: a laser below 0 nm or with `susceptibility`, that without a temperature, photons without a laser.
         DataError: too short.
 
     Source: theory 11.3; D. A. Long, The Raman Effect (2002), section 5.4, for the averages over orientations and the
-    conventions 45a² + 4γ², 3γ²; M. H. Brooker, O. F. Nielsen, E. Praestgaard, J. Raman Spectrosc. 19, 71 (1988) for
-    reduced intensities.
+    conventions 45a² + 4γ², 3γ², and for power and photons; M. H. Brooker, O. F. Nielsen, E. Praestgaard, J. Raman
+    Spectrosc. 19, 71 (1988) for R(ν).
     """
     means = [np.trace(alpha, axis1=1, axis2=2)[:, None] / 3.0 for alpha in polarizabilities]
     mean = block_spectra(means, interval, how)
     anisotropy = 1.5 * block_spectra([_deviator(alpha) for alpha in polarizabilities], interval, how).rows
-    factor = _factor(mean.wavenumber, temperature, laser, reduced)
+    factor = _factor(mean.wavenumber, temperature, laser, susceptibility, 3 if photons else 4)
+    if photons and laser is None:
+        raise ConfigError("photons are counted of light that a laser scatters: give one")
+    quantity = "Raman χ''" if susceptibility else "Raman"
     rows = {
         "isotropic": mean.rows,
         "anisotropic": anisotropy,
@@ -101,7 +108,7 @@ def raman(
     for name, each in rows.items():
         value, error = mean_and_error(each, mean.weights)
         part = Spectrum(mean.wavenumber, value, error, name, "", len(each), mean.notes)
-        parts.append(part.times(factor, f"Raman, {name}", UNIT))
+        parts.append(part.times(factor, f"{quantity}, {name}", UNIT))
     isotropic, anisotropic, parallel, perpendicular = parts
     straight, crossed = rows["VV (parallel)"], rows["VH (perpendicular)"]
     quotient, error = _quotient(crossed, straight, mean.weights)
@@ -110,19 +117,21 @@ def raman(
     return Raman(isotropic, anisotropic, parallel, perpendicular, ratio, single, mean.weights)
 
 
-def _factor(wavenumber: Floats, temperature: float | None, laser: float | None, reduced: bool) -> Floats:
+def _factor(
+    wavenumber: Floats, temperature: float | None, laser: float | None, susceptibility: bool, power: int
+) -> Floats:
     """(F,) 1/fs², what the power of the polarizability is multiplied by."""
     factor: Floats = (2.0 * np.pi * SPEED_OF_LIGHT * wavenumber) ** 2
-    if reduced and (temperature is None or laser is not None):
-        raise ConfigError("a reduced intensity needs a temperature and has no factor of the laser: give no laser")
+    if susceptibility and (temperature is None or laser is not None):
+        raise ConfigError("a susceptibility needs a temperature and has no factor of the laser: give no laser")
     if temperature is not None:
         check_temperature(temperature)
         x = np.maximum(boltzmann_exponent(wavenumber, temperature), 1e-8)
-        factor = factor / (x if reduced else x * -np.expm1(-x))
+        factor = factor / (x if susceptibility else x * -np.expm1(-x))
     if laser is not None:
         if not 0 < laser < float("inf"):
             raise ConfigError(f"laser is {laser} nm; allowed: above 0")
-        factor = factor * np.clip(1.0 - wavenumber * laser * 1e-7, 0.0, None) ** 4
+        factor = factor * np.clip(1.0 - wavenumber * laser * 1e-7, 0.0, None) ** power
     return factor
 
 

@@ -221,8 +221,10 @@ def test_raman_of_a_constant_polarizability_is_nothing(command: Callable[..., Do
     assert json.loads(done.output)["notes"]["depolarization ratio"] is None
     done = command("spectra", "raman", trajectory, "--resolution", 40, "--polarizability", "did")
     assert (done.code, "has no polarizability_did: give --polarizability did to md" in done.errors) == (1, True)
-    done = command("spectra", "raman", trajectory, "--resolution", 40, "--reduced", "--laser", 532)
-    assert (done.code, "--reduced divides by the factors of --bose and --laser" in done.errors) == (1, True)
+    done = command("spectra", "raman", trajectory, "--resolution", 40, "--susceptibility", "--laser", 532)
+    assert (done.code, "--susceptibility divides by the factors of --bose and --laser" in done.errors) == (1, True)
+    done = command("spectra", "raman", trajectory, "--resolution", 40, "--photons")
+    assert (done.code, "--photons counts those of --laser" in done.errors) == (1, True)
     done = command("spectra", "raman", trajectory, "--resolution", 40, "--show", "hv")
     assert (done.code, "allowed: isotropic, anisotropic, vv, vh" in done.errors) == (1, True)
 

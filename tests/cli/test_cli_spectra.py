@@ -309,3 +309,37 @@ def test_a_gap_in_the_times_is_refused(
     assert (
         "time of frame 700 is 33 fs after that of frame 699, and timestep × every of its settings is 3" in done.errors
     )
+
+
+def test_what_is_marked_stands_in_the_legend_and_the_model_in_the_title(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    from les_plugins.plots import spectra
+
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(spectra, "plot", lambda *given, **_: drawn.append(given))
+
+    def named(file: Any) -> None:
+        facts = {"model_weights_sha256": "0" * 64, "host": "toy", "model_name": "springs.les"}
+        file.attrs["facts"] = json.dumps(json.loads(file.attrs["facts"]) | facts)
+
+    common = (spoiled(trajectory, tmp_path, named), "--resolution", 60, "-o", tmp_path / "out")
+    marks = ("--mark", 1640, "--mark", 3400.5, "--mark-label", "measured")
+    assert les_plugins_command("spectra", "ir", *common, *marks).code == 0
+    assert les_plugins_command("spectra", "raman", *common, "--reduced").code == 0
+    legend, title, axis = drawn[0][9], drawn[0][5], drawn[1][3]
+    assert legend == "measured: 1640, 3400.5 cm⁻¹"
+    assert title.startswith("springs.les: 6 atoms, ")
+    assert axis == "Raman χ'' ((e²·Å²/eV)²/fs)"
+
+
+def test_the_highest_point_is_printed_with_its_own_value(
+    les_plugins_command: Callable[..., Done], trajectory: Path, tmp_path: Path
+) -> None:
+    path = spoiled(trajectory, tmp_path, mobile)
+    options = (path, "--resolution", 60, "--limits", 0, 4000)
+    lines = les_plugins_command("spectra", "conductivity", *options, "--correlation-time", 100).output
+    found = json.loads(les_plugins_command("spectra", "conductivity", *options, "--json").output)
+    (values,) = (each["value"] for each in found["spectra"].values())
+    assert f", {max(values):.4g} ±" in lines

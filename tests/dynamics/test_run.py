@@ -346,6 +346,16 @@ def test_resuming_with_another_model_is_refused(tmp_path: Path) -> None:
         run(Toy(), molecule(1, periodic=True), tmp_path / "md.h5", settings, {"model": "other"}, resume=True)
 
 
+def test_a_model_of_another_name_is_the_same_model(tmp_path: Path) -> None:
+    """Its weights tell it from others; its folder may have been renamed."""
+    for name, steps in (("one.les", 20), ("two.les", 40)):
+        settings = Settings.of(temperature=300.0, steps=steps)
+        facts = {"model_weights_sha256": "0" * 64, "model_name": name}
+        run(Toy(), molecule(1, periodic=True), tmp_path / "md.h5", settings, facts, resume=steps > 20)
+    found = Trajectory.open(tmp_path / "md.h5")
+    assert (found.frames, found.facts["model_name"]) == (11, "one.les")  # every fourth step
+
+
 def test_a_model_without_born_charges_has_no_current(tmp_path: Path) -> None:
     class ShortRange(Toy):
         implemented_properties = ["energy", "forces"]  # noqa: RUF012

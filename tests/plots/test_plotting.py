@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,3 +137,36 @@ def test_a_long_curve_is_drawn_by_its_means_and_their_scatter() -> None:
     assert found.error is not None
     assert found.error[0] == pytest.approx(np.std(2.0 * x[:100] + (-1.0) ** x[:100]))
     assert len(binned(Curve("short", x[:50], x[:50]), most=100).x) == 50
+
+
+@pytest.mark.parametrize("name", ["short.les", "water-mace-pairs-stage-seven-fine-tuned-on-response-labels.les"])
+def test_titles_lie_within_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """With room at the edges: a title that touches one looks cut."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from les_plugins.plots.spectra import Curve, plot
+
+    places = []
+
+    def measure(figure: Any, *_: Any, **__: Any) -> None:
+        FigureCanvasAgg(figure).draw()
+        size = figure.get_size_inches() * figure.dpi
+        for axes in figure.axes:
+            box = axes.title.get_window_extent()
+            places.append((box.x0 / size[0], box.x1 / size[0], 1.0 - box.y1 / size[1]))
+
+    monkeypatch.setattr(Figure, "savefig", measure)
+    values = np.linspace(-1.0, 1.0, 90)
+    curve = Curve("power", values, values)
+    plot(tmp_path / "x.png", [curve], "x", "y", title=f"{name}: 192 atoms, 287 K, 0.15 V/Å, 39.9 ps")
+    diagonal = np.tile(np.eye(3, dtype=bool).ravel(), 10)
+    born = Comparison("born_effective_charges", values, values + 0.1, np.full(90, 8, dtype=np.uint8), diagonal)
+    plotting.parity_plot(born, tmp_path / "y.png", f"{name}, 10 frames")
+    assert len(places) == 3
+    for left, right, above in places:
+        assert left > 0.01
+        assert right < 0.99
+        assert above > 0.01
+    # two panels, a half each
+    assert places[1][1] < 0.5 < places[2][0]

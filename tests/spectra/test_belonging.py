@@ -16,6 +16,7 @@ from toy_calculator import Toy, molecule
 from les_plugins.dynamics import Settings, run
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.spectra import Samples
+from les_plugins.storage import zoo
 
 FACTS = {"model_weights_sha256": "a" * 64, "host": "toy", "epsilon_infinity": 2.0}
 
@@ -184,3 +185,13 @@ def test_a_cell_that_breathes_does_not_move_atoms_in_fractions_of_it(base: Path,
     np.testing.assert_allclose(found, np.broadcast_to(found[0], found.shape), atol=1e-10)
     (still,) = Samples.open([base]).positions()
     np.testing.assert_array_equal(still, Samples.open([base]).series("positions")[0])
+
+
+def test_a_model_of_the_zoo_has_its_name(base: Path, tmp_path: Path) -> None:
+    weights = zoo.entry("water-free").sha256["weights.safetensors"]
+    (known, unknown) = (
+        Samples.open([copied(base, tmp_path, fact("model_weights_sha256", each), f"{place}.h5")])
+        for place, each in enumerate((weights, "a" * 64))
+    )
+    assert known.title.startswith("water-free: 6 atoms, 300 K, ")
+    assert unknown.title.startswith("toy aaaaaaaa: 6 atoms, 300 K, ")

@@ -53,19 +53,36 @@ def test_bose_and_laser_factors_are_those_of_the_books() -> None:
         raman([vibrating(np.eye(3), 1000.0)], INTERVAL, HOW, laser=-1.0)
 
 
-def test_reduced_intensities_lack_the_bose_factor_and_that_of_the_laser() -> None:
+def test_a_photon_carries_the_energy_of_the_light_that_is_scattered() -> None:
+    """Power is the number of photons times their energy: relative to that of the laser, 1 − ν/ν0."""
+    alphas = [vibrating(np.eye(3), 3400.0)]
+    power, counts = (raman(alphas, INTERVAL, HOW, None, 532.0, photons=photons).isotropic for photons in (False, True))
+    energy = 1.0 - power.wavenumber * 532e-7
+    np.testing.assert_allclose(power.value, counts.value * energy, rtol=1e-12)
+    at = int(np.argmax(power.value))
+    assert counts.value[at] / power.value[at] == pytest.approx(1.22, abs=0.005)  # the O–H stretch in green light
+    with pytest.raises(ConfigError, match="photons are counted of light that a laser scatters"):
+        raman(alphas, INTERVAL, HOW, photons=True)
+
+
+def test_the_susceptibility_lacks_the_bose_factor_and_that_of_the_laser() -> None:
     alphas = [vibrating(np.eye(3), 300.0)]
-    plain, full, reduced = (
+    plain, full, found = (
         raman(alphas, INTERVAL, HOW, *given).isotropic for given in ((), (300.0, 532.0), (300.0, None, True))
     )
     at = int(np.argmax(plain.value))
     wavenumber = plain.wavenumber[at]
     x = 1.438776877 * wavenumber / 300.0
     shape = (1.0 - wavenumber * 532e-7) ** 4 / (1.0 - np.exp(-x))
-    assert full.value[at] == pytest.approx(reduced.value[at] * shape, rel=1e-6)
-    assert reduced.value[at] == pytest.approx(plain.value[at] / x, rel=1e-6)
+    assert full.value[at] == pytest.approx(found.value[at] * shape, rel=1e-6)
+    assert found.value[at] == pytest.approx(plain.value[at] / x, rel=1e-6)
+    assert found.name == "Raman χ'', isotropic"
+    # Brooker's R(ν) = ν (1 − e^−x) I/(ν0 − ν)⁴ has one more ν: the spectrum without a factor
+    reduced = full.value * full.wavenumber * -np.expm1(-1.438776877 * full.wavenumber / 300.0)
+    reduced /= (1.0 - full.wavenumber * 532e-7) ** 4
+    np.testing.assert_allclose(reduced / reduced[at], plain.value / plain.value[at], rtol=1e-5, atol=1e-12)
     for wrong in ((None, None, True), (300.0, 532.0, True)):
-        with pytest.raises(ConfigError, match="a reduced intensity needs a temperature"):
+        with pytest.raises(ConfigError, match="a susceptibility needs a temperature"):
             raman(alphas, INTERVAL, HOW, *wrong)
 
 
