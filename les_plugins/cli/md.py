@@ -139,6 +139,7 @@ def md(
             "host": model_facts["host"],
             "epsilon_infinity": model_facts["epsilon_infinity"],
             **({} if head is None else {"head": head}),
+            **({} if dtype is None else {"dtype": dtype}),
             "start_sha256": checkpoint.sha256(start),
             "start_index": index,
         }

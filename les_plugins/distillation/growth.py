@@ -17,7 +17,7 @@ from les_plugins.data.trajectory import Trajectory
 from les_plugins.distillation.displacements import moved_ions, of_atoms_in_molecules, rattled, with_waves
 from les_plugins.dynamics import Settings, run
 from les_plugins.dynamics.restart import load_state, state_path
-from les_plugins.dynamics.run import HOTTEST
+from les_plugins.dynamics.settings import HOTTEST
 from les_plugins.dynamics.stability import CRUSHED
 from les_plugins.errors import ConfigError, DataError, LesPluginsWarning
 

@@ -148,11 +148,10 @@ def _check_same(
 ) -> None:
     """Raise ConfigError where another simulation is asked for than the one so far."""
     problems = settings.differences(before.settings)
-    problems += [
-        f"{key} was {before.facts.get(key)!r} and is {facts[key]!r}"
-        for key in facts
-        if key != NAME and before.facts.get(key) != facts[key]  # older files have none, and a folder may be renamed
-    ]
+    for key in dict.fromkeys((*facts, *before.facts)) if facts else ():
+        was, now = before.facts.get(key), facts.get(key)
+        if key != NAME and was != now:  # older files have none, and a folder may be renamed
+            problems.append(f"{key} was {was!r} and is {now!r}")
     for name, mine in (("numbers", start.numbers), ("masses", start.get_masses()), ("pbc", start.pbc)):
         if not np.array_equal(getattr(before, name), mine):
             problems.append(f"{name} of the start are others than before")

@@ -22,15 +22,12 @@ from les_plugins.dynamics.field import FieldSumRule, pushed_against_sum_rule
 from les_plugins.dynamics.integrators import Integrator, set_velocities
 from les_plugins.dynamics.lock import only_run
 from les_plugins.dynamics.restart import damaged_state, load_state, write_description, write_state
-from les_plugins.dynamics.settings import Settings
+from les_plugins.dynamics.settings import HOTTEST, Settings
 from les_plugins.dynamics.watch import FORCES_STD, Watch, check_committee, spread_of_forces, stopped
 from les_plugins.dynamics.writer import Writer
 from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.hosting.current import CURRENT
 from les_plugins.model.polarizability_parts import NAMES
-
-#: Above it, K, a simulation has come apart and is stopped.
-HOTTEST = 1e5
 
 
 @dataclass(frozen=True)
@@ -204,6 +201,8 @@ def _steps(
     if record_first:
         writer.write(0, recorder.values(0))
         saved = _save(recorder, writer, output, 0, 1, save_every > 0)
+    if watch is not None and (why := watch.look(recorder.atoms, first)) is not None:
+        raise stopped(output, recorder.atoms, why)
     for step in track(range(first + 1, settings.steps + 1)):
         due = step % settings.every == 0
         recorder.begin(step, due)

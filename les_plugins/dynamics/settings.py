@@ -13,6 +13,8 @@ from les_plugins.model.polarizability_parts import result_name
 
 Ensemble = Literal["nve", "nvt", "npt"]
 Thermostat = Literal["bussi", "langevin"]
+#: K; a simulation that gets there has come apart and is stopped.
+HOTTEST = 1e5
 #: Settings that may change when a run is continued.
 OF_ONE_SITTING = frozenset({"steps"})
 
@@ -42,7 +44,7 @@ class Settings(BaseModel):
 
     ensemble: Ensemble = "nve"
     thermostat: Thermostat | None = None
-    temperature: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    temperature: float | None = Field(default=None, ge=0, lt=HOTTEST, allow_inf_nan=False)
     pressure: float | None = Field(default=None, ge=-1e8, le=1e8, allow_inf_nan=False)
     timestep: float = Field(default=0.5, ge=1e-6, le=20, allow_inf_nan=False)
     steps: int = Field(default=1000, ge=0, le=10**12)

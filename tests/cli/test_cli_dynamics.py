@@ -88,6 +88,7 @@ def test_md_resumes_and_starts_from_a_trajectory(command: Callable[..., Done], s
     ("options", "message"),
     [
         (("--temperature", "-5"), "temperature is -5.0"),
+        (("--temperature", "1e6"), "temperature is 1000000.0: Input should be less than 100000"),
         (("--thermostat", "bussi", "--temperature", 300), "thermostats are for nvt"),
         (("--ensemble", "nvt"), "needs a temperature above 0 K"),
         (("--temperature", 300, "--pulse-center", 10), "give --field X Y Z"),
@@ -128,6 +129,8 @@ def test_md_says_boundary_velocities_and_constraints_and_keeps_them(
         assert found.degrees_of_freedom == 6
         assert np.ptp(found["positions"][:, 0], axis=0).max() == 0.0
         assert np.ptp(found["positions"][:, 1], axis=0).max() > 1e-3
+    done = command("md", "m", first, "-o", second, "--resume", "--steps", 12, *common[2:], "--dtype", "float64")
+    assert "dtype was None and is 'float64'" in done.errors
     done = command("md", "m", first, "-o", second, "--resume", "--steps", 12, *common[2:])
     assert "velocities: of the last saved state" in done.errors
     assert Trajectory.open(second).frames == 4

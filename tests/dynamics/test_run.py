@@ -356,6 +356,17 @@ def test_a_model_of_another_name_is_the_same_model(tmp_path: Path) -> None:
     assert (found.frames, found.facts["model_name"]) == (11, "one.les")  # every fourth step
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, "float64"), ("float64", None), ("float32", "float64")])
+def test_resuming_in_another_precision_is_refused(tmp_path: Path, before: str | None, after: str | None) -> None:
+    def facts(dtype: str | None) -> dict[str, str]:
+        return {"model": "toy", **({} if dtype is None else {"dtype": dtype})}
+
+    settings, start = Settings.of(temperature=300.0, steps=4), molecule(1, periodic=True)
+    run(Toy(), start, tmp_path / "md.h5", settings, facts(before))
+    with pytest.raises(ConfigError, match=f"dtype was {before!r} and is {after!r}"):
+        run(Toy(), start, tmp_path / "md.h5", settings, facts(after), resume=True)
+
+
 def test_a_model_without_born_charges_has_no_current(tmp_path: Path) -> None:
     class ShortRange(Toy):
         implemented_properties = ["energy", "forces"]  # noqa: RUF012

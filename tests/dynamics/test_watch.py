@@ -67,6 +67,17 @@ def test_run_stops_at_the_first_step_above_and_goes_on_above_it(tmp_path: Path) 
     np.testing.assert_allclose(Trajectory.open(output)["positions"], whole, rtol=1e-13)
 
 
+def test_the_start_is_looked_at_too(tmp_path: Path) -> None:
+    output, start = tmp_path / "md.h5", leaving()
+    with pytest.raises(DataError, match=f"step 0: .* differ by {STD * 0.5:.3g} eV"):
+        run(committee(), start, output, STEPS, watch=Watch(100.0, 0.99 * STD * 0.5))
+    assert Trajectory.open(output).frames == 1
+    np.testing.assert_allclose(ase.io.read(tmp_path / "md-stopped.xyz").positions, start.positions, atol=1e-8)
+    with pytest.raises(DataError, match="step 0:"):  # as long as the threshold is the same
+        run(committee(), start, output, STEPS, resume=True, watch=Watch(100.0, 0.99 * STD * 0.5))
+    assert run(committee(), start, output, STEPS, resume=True, watch=Watch(100.0)).frames == 21
+
+
 def test_the_structure_that_a_run_stopped_at_has_its_total_charge(tmp_path: Path) -> None:
     committee = Committee([ChargedToy(spring=0.2), ChargedToy(spring=0.4)])
     start, settings = leaving(), Settings.of(timestep=1.0, steps=40, every=2, current=False)
