@@ -8,14 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from les_plugins.cli.shared import Dtype, Head, open_model, progress, quiet_host
+from les_plugins.cli.shared import Dtype, Head, Model, open_model, progress, quiet_host
 from les_plugins.errors import DataError
 
 
 def chemiscope(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)
-    ],
+    model: Model,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Structures, in any format of ASE.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.", show_default=False)],
     born: Annotated[bool, typer.Option("--born/--no-born", help="Born effective charges, as ellipsoids.")] = True,

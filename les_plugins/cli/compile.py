@@ -13,18 +13,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from les_plugins.cli.shared import quiet_host
+from les_plugins.cli.shared import Model, quiet_host
 from les_plugins.errors import DataError, HostError, quoted
 from les_plugins.io.files import unwritable
 
 
 def compile_model(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            metavar="MODEL", help="Checkpoint folder of les-plugins, or a model of the zoo.", show_default=False
-        ),
-    ],
+    model: Model,
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write.", show_default=False)],
     static_cell: Annotated[
         tuple[float, float, float] | None,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from les_plugins.cli.shared import Dtype, Head, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Dtype, Head, ModelOrCommittee, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError, HostError
 from les_plugins.io.files import make_folder
 
@@ -31,9 +31,7 @@ _WIDTH = 110
 
 
 def evaluate(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)
-    ],
+    model: ModelOrCommittee,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled structures, read by ASE.", show_default=False)],
     plots: Annotated[Path | None, typer.Option(help="Folder for parity plots (PNG).", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from les_plugins.cli.shared import Head, quiet_host
+from les_plugins.cli.shared import Head, Model, quiet_host
 from les_plugins.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
@@ -40,12 +40,7 @@ class Precision(str, Enum):
 
 def lammps(
     context: typer.Context,
-    model: Annotated[
-        Path,
-        typer.Argument(
-            metavar="MODEL", help="Checkpoint folder of les-plugins, or a model of the zoo.", show_default=False
-        ),
-    ],
+    model: Model,
     script: Annotated[
         Path,
         typer.Argument(metavar="SCRIPT", help="LAMMPS input with pair_style les.", show_default=False),

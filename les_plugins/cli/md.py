@@ -13,7 +13,16 @@ import typer
 from rich.console import Console
 
 from les_plugins.cli.interruption import command_line, says_what_was_kept
-from les_plugins.cli.shared import Dtype, Head, one_frame, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import (
+    Dtype,
+    Head,
+    ModelOrCommittee,
+    one_frame,
+    open_model,
+    progress,
+    quiet_host,
+    say_boundaries,
+)
 from les_plugins.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -27,9 +36,7 @@ SUFFIX = ".h5"
 
 
 def md(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)
-    ],
+    model: ModelOrCommittee,
     start: Annotated[
         Path,
         typer.Argument(metavar="START", help="Structure file of ASE, or a trajectory (.h5).", show_default=False),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from les_plugins.cli.shared import Dtype, Head, one_crystal, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Dtype, Head, Model, one_crystal, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError
 from les_plugins.io.files import whole_file
 
@@ -22,9 +22,7 @@ _RELAXED = 0.01
 
 
 def phonons(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)
-    ],
+    model: Model,
     structure: Annotated[
         Path, typer.Argument(metavar="STRUCTURE", help="File with one crystal, read by ASE.", show_default=False)
     ],

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from les_plugins.cli.shared import Dtype, Head, one_crystal, open_model, quiet_host, say_boundaries
+from les_plugins.cli.shared import Dtype, Head, Model, one_crystal, open_model, quiet_host, say_boundaries
 from les_plugins.errors import HostError
 from les_plugins.io.files import whole_file
 
@@ -23,9 +23,7 @@ _FLOWS = 0.01
 
 
 def piezoelectric(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)
-    ],
+    model: Model,
     structure: Annotated[
         Path, typer.Argument(metavar="STRUCTURE", help="File with one crystal, read by ASE.", show_default=False)
     ],

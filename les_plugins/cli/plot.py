@@ -12,6 +12,7 @@ from rich.console import Console
 from les_plugins.cli import evaluate
 from les_plugins.cli.shared import (
     Head,
+    Model,
     beside,
     one_frame,
     open_model,
@@ -23,7 +24,6 @@ from les_plugins.cli.shared import (
 from les_plugins.errors import ConfigError
 from les_plugins.io.files import whole_file
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Structures, read by ASE.", show_default=False)]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Write NAME.png and NAME.csv.", metavar="NAME", show_default=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from les_plugins.cli.shared import Dtype, Head, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import Dtype, Head, ModelOrCommittee, open_model, progress, quiet_host, say_boundaries
 from les_plugins.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)
-    ],
+    model: ModelOrCommittee,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Structures, in any format of ASE.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Extended XYZ file to write.", show_default=False)],
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:N.")] = "cpu",

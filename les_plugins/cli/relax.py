@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from les_plugins.cli.shared import Dtype, Head, one_crystal, open_model, progress, quiet_host, say_boundaries
+from les_plugins.cli.shared import (
+    Dtype,
+    Head,
+    ModelOrCommittee,
+    one_crystal,
+    open_model,
+    progress,
+    quiet_host,
+    say_boundaries,
+)
 from les_plugins.errors import ConfigError, DataError
 from les_plugins.io.files import check_place, whole_file
 
@@ -23,9 +32,7 @@ _FORMATS, _CRYSTALS_ONLY = ("extxyz", "traj", "xsf", "vasp", "cif"), ("vasp", "c
 
 
 def relax(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Checkpoint folder of les-plugins.", show_default=False)
-    ],
+    model: ModelOrCommittee,
     structure: Annotated[
         Path, typer.Argument(metavar="STRUCTURE", help="File with one structure, read by ASE.", show_default=False)
     ],

@@ -25,6 +25,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Argument of the commands that take a single model, and of those that take several as one.
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="Checkpoint folder of les-plugins, or a model of the zoo.", show_default=False
+    ),
+]
+ModelOrCommittee = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="Checkpoint folder, model of the zoo, or file of a committee.", show_default=False
+    ),
+]
 #: Option of every command that evaluates a model.
 Head = Annotated[str | None, typer.Option(help="Of a model with several heads, the one to use.", show_default=False)]
 #: Option of the commands whose results the precision of the network can show in.
