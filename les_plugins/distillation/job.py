@@ -150,24 +150,24 @@ def distill(job: Distillation, track: Track = lambda numbers, text: numbers) -> 
         resume(folder, job.describe(), _probes(job, starts[0]))
         with without_empty(folder):
             grown = starts if job.growth is None else _grown(job, starts, folder, track)
-        candidates = without_repeats(grown)
-        frames = [candidates[number] for number in _choice(job, candidates, folder)]
+            candidates = without_repeats(grown)
+            frames = [candidates[number] for number in _choice(job, candidates, folder)]
 
-        def bar(count: range) -> Iterator[int]:
-            yield from track(count, "labelling")
+            def bar(count: range) -> Iterator[int]:
+                yield from track(count, "labelling")
 
-        source = str(job.structures[0]) if job.growth is None and len(job.structures) == 1 else "structures"
-        labelled = label_frames(job.teacher, frames, folder, source, bar)
-        kept = within(labelled, job.largest_force)
-        if not kept:
-            raise DataError(
-                f"{source}: every frame has a force above {job.largest_force:g} eV/Å; raise --largest-force"
-            )
-        files: dict[Path, str] = {}
-        student = None
-        if job.training_file is not None:
-            files, student = job.training_file.files(kept, job.output, job.teacher, isolated)
-        write_outputs({**files, job.output: text_of(kept)}, folder)
+            source = str(job.structures[0]) if job.growth is None and len(job.structures) == 1 else "structures"
+            labelled = label_frames(job.teacher, frames, folder, source, bar)
+            kept = within(labelled, job.largest_force)
+            if not kept:
+                raise DataError(
+                    f"{source}: every frame has a force above {job.largest_force:g} eV/Å; raise --largest-force"
+                )
+            files: dict[Path, str] = {}
+            student = None
+            if job.training_file is not None:
+                files, student = job.training_file.files(kept, job.output, job.teacher, isolated)
+            write_outputs({**files, job.output: text_of(kept)}, folder)
         shutil.rmtree(folder)
     left_out, repeated = len(labelled) - len(kept), len(grown) - len(candidates)
     return Distilled(kept, len(candidates), left_out, repeated, job.asked, student)

@@ -18,7 +18,7 @@ from les_plugins.data.given_charge import charge_for_graph, said_of_charge, unre
 from les_plugins.data.labels import shaped
 from les_plugins.data.metrics import Floats
 from les_plugins.distillation.teachers import Teacher
-from les_plugins.errors import DataError
+from les_plugins.errors import DataError, HostError, raising
 from les_plugins.io.files import whole_file
 
 #: Labels, in ASE's names and units: eV, eV/Å, eV/Å³ (Voigt).
@@ -104,13 +104,15 @@ def computed(teacher: Teacher, atoms: Atoms, where: str) -> dict[str, Floats]:
 
     Raises:
         DataError: one that is not finite; names the teacher and `where`.
+        HostError: whatever the teacher stops with, likewise.
     """
     wanted = [name for name in LABELS if name != "stress" or atoms.pbc.all()]
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=said_of_charge(atoms))
     try:
-        found = predict(teacher.calculator, bare, wanted, where)
-    except DataError as error:
-        raise DataError(f"{teacher.name}: {error}") from None
+        with raising(HostError, where):
+            found = predict(teacher.calculator, bare, wanted, where)
+    except (DataError, HostError) as error:
+        raise type(error)(f"{teacher.name}: {error}") from None
     return {name: value for name, value in found.items() if name in LABELS}
 
 

@@ -340,6 +340,20 @@ def test_a_label_that_is_not_finite_names_teacher_and_frame(starts, tmp_path):
         distill(job(starts, tmp_path / "out.xyz", broken))
 
 
+def test_a_teacher_that_stops_is_told_with_the_frame_and_goes_on(given, tmp_path):
+    class Fails(argon.Argon):
+        def calculate(self, atoms, *args, **kwargs):
+            if np.array_equal(atoms.positions, ase.io.read(given, 2).positions):
+                raise ZeroDivisionError("no convergence")
+            super().calculate(atoms, *args, **kwargs)
+
+    fails = Teacher("t", Fails(sigma=3.4, epsilon=0.0104, rc=5.0, smooth=True), "1", None, "MIT", (18,))
+    with pytest.raises(HostError, match=r"t: .*given\.xyz, frame 2: ZeroDivisionError: no convergence"):
+        distill(job(given, tmp_path / "out.xyz", fails))
+    assert len(list((tmp_path / "out.xyz.parts").glob("label-*.npz"))) == 2
+    assert len(distill(job(given, tmp_path / "out.xyz", whole_teacher())).frames) == 4
+
+
 def test_frames_with_large_forces_are_left_out_and_counted(tmp_path):
     close = argon.crystal()
     close.positions[0] += [0.8, 0.8, 0.0]
