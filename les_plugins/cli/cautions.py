@@ -34,9 +34,9 @@ def warn_of_aliases(samples: Any) -> None:
     share = samples.unresolved_share()
     if share > _TOO_FAST:
         _warn(
-            f"{samples.trajectories[0].path}: {min(share, 1.0):.0%} of the motion of an atom is faster than frames "
-            f"{samples.interval:g} fs apart show: its bands are mirrored to wrong wavenumbers; record frames more "
-            "often (md --every)"
+            f"{samples.trajectories[0].path}: velocities of an atom do not add up to its displacements between frames "
+            f"{samples.interval:g} fs apart, by {min(share, 1.0):.0%} of its motion, which is faster than they show: "
+            "its bands are mirrored to wrong wavenumbers; record frames more often (md --every)"
         )
 
 

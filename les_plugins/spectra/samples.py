@@ -190,7 +190,7 @@ class Samples:
             positions, velocities, cells = (
                 each.part(name, self.first, enough) for name in ("positions", "velocities", "cell")
             )
-            found.append(unresolved_share(in_mean_cell(positions, cells), velocities, self.interval))
+            found.append(unresolved_share(displacements(positions, cells), velocities, self.interval))
         return max(found)
 
     def cell(self) -> Floats:
@@ -267,4 +267,12 @@ def in_mean_cell(positions: Floats, cells: Floats) -> Floats:
     if not np.ptp(cells, axis=0).max() > 0:
         return positions
     found: Floats = positions @ np.linalg.inv(cells) @ cells.mean(0)
+    return found
+
+
+def displacements(positions: Floats, cells: Floats) -> Floats:
+    """From frame to frame, (T − 1, N, 3) Å, without what a cell that changes does: what velocities add up to."""
+    if not np.ptp(cells, axis=0).max() > 0:
+        return np.diff(positions, axis=0)
+    found: Floats = np.diff(positions @ np.linalg.inv(cells), axis=0) @ (0.5 * (cells[1:] + cells[:-1]))
     return found

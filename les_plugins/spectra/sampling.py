@@ -30,15 +30,15 @@ def integrated(series: Floats, interval: float) -> Floats:
     return found.reshape(series.shape)
 
 
-def unresolved_share(positions: Floats, velocities: Floats, interval: float) -> float:
+def unresolved_share(displacements: Floats, velocities: Floats, interval: float) -> float:
     """Share of an atom's kinetic energy that is in motion too fast for the frames, of the atom where it is largest.
 
     Bands of such motion are aliased: they stand at a wrong wavenumber, mirrored at Nyquist's, and nothing in the
-    spectrum tells them from others. Positions do: velocities of motion that the frames resolve add up to the
-    displacement from frame to frame. What is left, squared, over the squared velocity is the share.
+    spectrum tells them from others. Displacements do: velocities of motion that the frames resolve add up to them. What
+    is left, squared, over the squared velocity is the share.
 
     Args:
-        positions: (T, N, 3) Å, unwrapped.
+        displacements: (T − 1, N, 3) Å, from frame to frame, without those that a cell which changes makes.
         velocities: (T, N, 3) Å/fs.
         interval: fs between frames.
 
@@ -47,9 +47,8 @@ def unresolved_share(positions: Floats, velocities: Floats, interval: float) -> 
 
     Source: theory 11.1.
     """
-    if len(positions) < FEWEST:
+    if len(velocities) < FEWEST:
         return 0.0
-    moved, expected = np.diff(positions, axis=0), np.diff(integrated(velocities, interval), axis=0)
-    left = ((moved - expected) ** 2).sum(2).mean(0) / interval**2
+    left = ((displacements - np.diff(integrated(velocities, interval), axis=0)) ** 2).sum(2).mean(0) / interval**2
     whole = (velocities**2).sum(2).mean(0)
     return float(np.max(left / np.where(whole > 0, whole, np.inf)))
