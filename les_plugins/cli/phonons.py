@@ -68,7 +68,7 @@ def phonons(
             found = lib.with_born_charges(found, calculator, where=str(structure))
         bands = lib.bands(phonon, path)
         density = lib.density_of_states(phonon, mesh)
-        files = _write(found, bands, density, output)
+        files = _write(found, bands, density, output, f"{model.name}: {atoms.get_chemical_formula()}")
     say_boundaries(structure, Boundaries([atoms]))
     report = {
         "model": facts,
@@ -86,7 +86,9 @@ def phonons(
         _print(report, output)
 
 
-def _write(found: lib.Phonons, bands: lib.Bands, density: tuple[lib.Floats, lib.Floats], output: Path) -> list[str]:
+def _write(
+    found: lib.Phonons, bands: lib.Bands, density: tuple[lib.Floats, lib.Floats], output: Path, title: str
+) -> list[str]:
     """Everything but the report; the names of the files."""
     from les_plugins.crystals import phonons as lib
     from les_plugins.crystals.permittivity import permittivity, write_permittivity
@@ -105,10 +107,10 @@ def _write(found: lib.Phonons, bands: lib.Bands, density: tuple[lib.Floats, lib.
             write_permittivity(ions := permittivity(phonon), output / "permittivity.csv")
             names += ["BORN", "permittivity.csv"]
         if find_spec("matplotlib") is not None:
-            plotting.band_plot(bands, density, output / "bands.png")
+            plotting.band_plot(bands, density, output / "bands.png", title)
             names.append("bands.png")
             if phonon.nac_params is not None:
-                permittivity_plot(ions, output / "permittivity.png")
+                permittivity_plot(ions, output / "permittivity.png", title)
                 names.append("permittivity.png")
     except OSError as error:
         raise DataError(f"{output}: cannot be written: {error.strerror}") from None

@@ -8,17 +8,18 @@ import numpy as np
 
 from les_plugins.crystals.permittivity import DAMPING, SOFT, Permittivity
 from les_plugins.io.files import whole_file
-from les_plugins.plots.plotting import STYLE, check_available
+from les_plugins.plots.plotting import STYLE, check_available, fitted
 
 _WIDTH, _HEIGHT, _DPI = 4.6, 3.6, 300
 
 
-def permittivity_plot(found: Permittivity, path: Path, damping: float = DAMPING) -> Path:
+def permittivity_plot(found: Permittivity, path: Path, title: str = "", damping: float = DAMPING) -> Path:
     """Im ε, whose peaks are transverse modes, above Im(−1/ε), whose peaks are longitudinal ones, along x, y and z.
 
     Args:
         found: of a crystal; drawn up to 1.8 times the mode below which 99 % of the static response lie.
         path: PNG file to write.
+        title: over both panels.
         damping: cm⁻¹, of all modes.
 
     Returns:
@@ -41,6 +42,7 @@ def permittivity_plot(found: Permittivity, path: Path, damping: float = DAMPING)
             below.plot(grid, (-1.0 / along[:, axis]).imag, color=colour, linewidth=0.9)
         above.set(ylabel="Im ε", ylim=(0.0, None), xlim=(0.0, highest))
         below.set(ylabel="Im (−1/ε)", ylim=(0.0, None), xlabel="wavenumber (cm$^{-1}$)")
+        above.set_title(fitted(title, _WIDTH), fontsize="medium")
         above.legend(loc="upper right", frameon=False, ncols=3)
         with whole_file(path, "wb") as file:
             figure.savefig(file, format="png")

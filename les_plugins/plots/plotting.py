@@ -50,8 +50,8 @@ STYLE: Any = {
 }
 #: Points below which a plot has neither the line of parity nor R²: both say little of so few.
 _FEWEST = 20
-#: Inches of one square panel, and dots per inch.
-_PANEL, _DPI = 3.3, 300
+#: Inches of one square panel and of bands with their density of states, and dots per inch.
+_PANEL, _WIDE, _DPI = 3.3, 5.28, 300
 #: Inches that a character of a title takes, on average.
 _CHARACTER = 0.062
 #: Room around the data, as a fraction of its range.
@@ -132,13 +132,14 @@ def parity_plot(comparison: Comparison, path: Path, caption: str = "") -> Path:
     return path
 
 
-def band_plot(bands: Bands, density: tuple[Floats, Floats], path: Path) -> Path:
+def band_plot(bands: Bands, density: tuple[Floats, Floats], path: Path, title: str = "") -> Path:
     """Phonon bands with and without the term of Z*, and the density of states beside them.
 
     Args:
         bands: as of `phonons.bands`.
         density: frequencies, THz, and density of states, 1/THz.
         path: PNG file to write.
+        title: over the bands.
 
     Returns:
         The file.
@@ -151,7 +152,7 @@ def band_plot(bands: Bands, density: tuple[Floats, Floats], path: Path) -> Path:
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.6 * _PANEL, _PANEL), dpi=_DPI, layout="constrained")
+        figure = Figure(figsize=(_WIDE, _PANEL), dpi=_DPI, layout="constrained")
         axes, beside = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
         sets: list[tuple[list[Floats], dict[str, Any]]] = [(bands.bare, {"color": _SINGLE_COLOUR, "label": "no Z*"})]
         if bands.corrected is not None:
@@ -174,6 +175,7 @@ def band_plot(bands: Bands, density: tuple[Floats, Floats], path: Path) -> Path:
             axes.legend(loc="upper right", framealpha=0.7, edgecolor="none").set_zorder(4)
         beside.plot(density[1], density[0], color=_SINGLE_COLOUR, linewidth=0.8)
         beside.set(xlabel="DOS (1/THz)", xlim=(0.0, None))
+        axes.set_title(fitted(title, 0.7 * _WIDE), fontsize="medium")
         with whole_file(path, "wb") as file:
             figure.savefig(file, format="png")
     return path

@@ -170,3 +170,20 @@ def test_titles_lie_within_the_picture(tmp_path: Path, monkeypatch: pytest.Monke
         assert above > 0.01
     # two panels, a half each
     assert places[1][1] < 0.5 < places[2][0]
+
+
+def test_figures_of_phonons_name_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    from les_plugins.crystals.bands import Bands
+    from les_plugins.crystals.permittivity import Permittivity
+    from les_plugins.plots.permittivity import permittivity_plot
+
+    titles = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: titles.append(figure.axes[0].get_title()))
+    distances = [np.linspace(0.0, 1.0, 5)]
+    bands = Bands(["G", "X"], [False], [np.zeros((5, 3))], distances, [np.ones((5, 3))], None)
+    plotting.band_plot(bands, (np.linspace(0.0, 2.0, 9), np.ones(9)), tmp_path / "bands.png", "salt.les: NaCl")
+    ions = Permittivity(np.array([160.0]), 1e4 * np.eye(3)[None], 2.3 * np.eye(3))
+    permittivity_plot(ions, tmp_path / "permittivity.png", "salt.les: NaCl")
+    assert titles == ["salt.les: NaCl"] * 2
