@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from typing import Any
@@ -13,7 +14,7 @@ from ase.neighborlist import neighbor_list
 from les_plugins.data.evaluation import predict
 from les_plugins.data.metrics import Floats
 from les_plugins.distillation.teachers import Teacher
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import ConfigError, HostError, LesPluginsWarning
 
 #: Å: reach of the fingerprint, distance between its points, width of their Gaussians.
 REACH, STEP, WIDTH = 6.0, 0.25, 0.2
@@ -147,10 +148,21 @@ def chosen(frames: Sequence[Atoms], count: int, committee: Sequence[Any] = (), s
         count: how many to choose.
         committee: ASE calculators.
         student: whose features tell structures apart; fingerprints without.
+
+    Warns:
+        LesPluginsWarning: a committee that agrees on everything, which is then passed over.
     """
     among = np.arange(len(frames))
-    if len(committee) > 1:
-        most = np.argsort(-disagreements(frames, committee), kind="stable")
+    spread = disagreements(frames, committee) if len(committee) > 1 else np.zeros(0)
+    if len(committee) > 1 and not spread.any():
+        warnings.warn(
+            "--committee: its models give the same forces on all candidates, and choose none of them: are they one "
+            "model under several names?",
+            LesPluginsWarning,
+            2,
+        )
+    elif len(committee) > 1:
+        most = np.argsort(-spread, kind="stable")
         among = np.sort(most[: max(count, len(frames) // 2)])
     if not len(among):
         return []

@@ -126,9 +126,12 @@ def _of_function(name: str, module: str, function: str, licence: str | None, rol
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
+        here = Path(f"{module.partition('.')[0]}.py").is_file() and isinstance(error, ModuleNotFoundError)
+        hint = "; PYTHONPATH=. before the command finds a module of this folder" if here else ""
         raise ConfigError(
-            f"{role} is {name!r}{did_you_mean(f'{module}:', known)}: {in_one_line(error)}; allowed: a name of the zoo, "
-            f"a .les folder, HOST:MODEL with {', '.join(_hosts())}, or MODULE:FUNCTION that returns an ASE calculator"
+            f"{role} is {name!r}{did_you_mean(f'{module}:', known)}: {in_one_line(error)}{hint}; allowed: a name of "
+            f"the zoo, a .les folder, HOST:MODEL with {', '.join(_hosts())}, or MODULE:FUNCTION that returns an ASE "
+            "calculator"
         ) from None
     try:
         calculator = found()

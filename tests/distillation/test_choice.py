@@ -8,7 +8,7 @@ import pytest
 from ase.calculators.lj import LennardJones
 
 from les_plugins.distillation.choice import chosen, disagreements, farthest_points, fingerprints
-from les_plugins.errors import HostError
+from les_plugins.errors import HostError, LesPluginsWarning
 
 
 def rattles(count):
@@ -56,3 +56,12 @@ def test_a_committee_disagrees_where_its_members_differ():
     # forces F and 2F: standard deviation F/√2 with one degree of freedom
     assert found == pytest.approx(np.array(forces) / np.sqrt(2), rel=1e-9)
     assert set(chosen(frames, 2, committee)) == set(np.argsort(-found)[:2].tolist())
+
+
+def test_a_committee_of_one_model_is_passed_over():
+    frames = [argon.crystal() for _ in range(6)]
+    for number, atoms in enumerate(frames):
+        atoms.rattle(0.02 * number, seed=number)
+    with pytest.warns(LesPluginsWarning, match="its models give the same forces on all candidates"):
+        found = chosen(frames, 2, [argon.teacher(), argon.teacher()])
+    assert found == chosen(frames, 2)

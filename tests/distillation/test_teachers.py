@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import argon
 import ase.io
@@ -111,3 +112,11 @@ def test_a_licence_of_several_lines_is_an_error_and_no_frame_is_unreadable(tmp_p
     of_weights = Teacher("t", argon.teacher(), "1", None, 'MIT\nof "weights"')
     (tmp_path / "one.xyz").write_text(text_of([labelled(argon.crystal(), {}, of_weights)]), encoding="utf-8")
     assert ase.io.read(tmp_path / "one.xyz").info["teacher_licence"] == 'MIT of "weights"'
+
+
+def test_a_module_of_this_folder_that_is_not_found_is_told_how(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    (tmp_path / "only_here.py").write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"No module named 'only_here'; PYTHONPATH=\. before the command finds"):
+        open_teacher("only_here:teacher")
