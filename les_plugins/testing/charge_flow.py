@@ -17,6 +17,7 @@ from les_plugins.model.heads import LatentVariables
 from les_plugins.testing.derivatives import moved, random_direction, slope
 from les_plugins.testing.host import ContractHost, long_range_part
 from les_plugins.testing.structures import waters
+from les_plugins.units import VACUUM_PERMITTIVITY
 
 KINDS = pytest.mark.parametrize("kind", ["atoms", "edges"])
 
@@ -138,6 +139,21 @@ class ChargeFlow(ContractHost):
         columns = [(dipole(1e-2 * axis) - dipole(-1e-2 * axis)) / 2e-2 for axis in np.eye(3)]
         # linear in the field: rounding over its size
         np.testing.assert_allclose(found, np.stack(columns, 1), rtol=0, atol=1e-9)
+
+    def test_the_screening_of_a_crystal_holds_the_flow_or_an_error_is_raised(self) -> None:
+        model, atoms = self._with_flow("atoms"), waters(2, seed=9)
+        if model is None or not isinstance(calculator := self.calculator(model), LongRangeCalculator):
+            return
+        alpha = calculator.get_property("polarizability", atoms)
+        scale = 1.0 / (3.0 * VACUUM_PERMITTIVITY * atoms.get_volume())
+        chi, epsilon = calculator.results["susceptibility"], calculator.epsilon_infinity
+        atomic = self.latent(model, [atoms]).polarizability
+        assert atomic is not None
+        assert chi > 1.01 * scale * 3.0 * float(atomic.detach().sum())
+        # ε_e = ε_∞/(1 + χ), of the first structure that the calculator sees; rounding
+        assert scale * np.trace(alpha) == pytest.approx(epsilon * chi / (1.0 + chi), rel=1e-6)
+        dielectric = calculator.get_property("dielectric_tensor", atoms)
+        assert np.trace(dielectric) / 3.0 == pytest.approx(epsilon, rel=1e-6)
 
     def test_no_softness_of_pairs_is_no_response_or_an_error_is_raised(self) -> None:
         model, atoms = self._with_flow("atoms"), waters(2, seed=6)
