@@ -125,8 +125,12 @@ def entry(name: str) -> Entry:
 
 
 def name_of_weights(sha256: str) -> str | None:
-    """The model of the zoo that has these weights, by their SHA-256."""
-    return next((name for name, files in _manifest().items() if files.get(checkpoint.WEIGHTS) == sha256), None)
+    """The model of the zoo that has these weights, by their SHA-256; None also where the zoo cannot be read."""
+    try:
+        models = _manifest()
+    except CheckpointError:  # a name for a title is not worth an error
+        return None
+    return next((name for name, files in models.items() if files.get(checkpoint.WEIGHTS) == sha256), None)
 
 
 def structure(name: str) -> Path:

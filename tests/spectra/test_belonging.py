@@ -187,7 +187,7 @@ def test_a_cell_that_breathes_does_not_move_atoms_in_fractions_of_it(base: Path,
     np.testing.assert_array_equal(still, Samples.open([base]).series("positions")[0])
 
 
-def test_a_model_of_the_zoo_has_its_name(base: Path, tmp_path: Path) -> None:
+def test_a_model_of_the_zoo_has_its_name(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = zoo.entry("water-free").sha256["weights.safetensors"]
     (known, unknown) = (
         Samples.open([copied(base, tmp_path, fact("model_weights_sha256", each), f"{place}.h5")])
@@ -195,3 +195,6 @@ def test_a_model_of_the_zoo_has_its_name(base: Path, tmp_path: Path) -> None:
     )
     assert known.title.startswith("water-free: 6 atoms, 300 K, ")
     assert unknown.title.startswith("toy aaaaaaaa: 6 atoms, 300 K, ")
+    monkeypatch.setattr(zoo, "root", lambda: tmp_path)
+    (tmp_path / zoo.MANIFEST).write_text("{}")  # damaged
+    assert known.title.startswith("toy ")
