@@ -102,20 +102,27 @@ def check_free(place: Path, folder: Path) -> None:
     check_place(place)
     if not place.is_file():
         return
-    try:
-        ours = read_json(folder / OUTPUTS).get(str(place))
-    except LesPluginsError:
-        ours = None
-    if ours != hashlib.sha256(place.read_bytes()).hexdigest():
+    if hashlib.sha256(place.read_bytes()).hexdigest() not in _begun(folder).get(str(place), ()):
         raise DataError(f"{place}: exists; choose another name, or remove it")
 
 
 def write_outputs(texts: Mapping[Path, str], folder: Path) -> None:
     """Write files in their order; stopped between two of them, `check_free` knows those that were written."""
-    _write(folder / OUTPUTS, {str(place): hashlib.sha256(text.encode()).hexdigest() for place, text in texts.items()})
+    begun = _begun(folder)
+    for place, text in texts.items():
+        begun.setdefault(str(place), []).append(hashlib.sha256(text.encode()).hexdigest())
+    _write(folder / OUTPUTS, begun)
     for place, text in texts.items():
         with whole_file(place, newline="") as file:
             file.write(text)
+
+
+def _begun(folder: Path) -> dict[str, list[str]]:
+    """SHA-256 of all that was ever to be written to each place."""
+    try:
+        return dict(read_json(folder / OUTPUTS))
+    except LesPluginsError:
+        return {}
 
 
 def _difference(found: Mapping[str, Any], before: Mapping[str, Any]) -> str:

@@ -234,6 +234,9 @@ def test_stopped_between_its_files_it_goes_on(given, tmp_path, monkeypatch, stop
     monkeypatch.setattr(parts, "whole_file", stopping)
     with pytest.raises(KeyboardInterrupt):
         distill(job(given, tmp_path / "out.xyz", whole_teacher(), training_file=asked))
+    other = TrainingFile("mace", tmp_path / "s.yaml", seed=7, epsilon_infinity=2.0)  # other options, twice
+    with pytest.raises(KeyboardInterrupt):
+        distill(job(given, tmp_path / "out.xyz", whole_teacher(), training_file=other))
     monkeypatch.setattr(parts, "whole_file", write)
     distill(job(given, tmp_path / "out.xyz", no_more(), training_file=asked))
     assert (tmp_path / "s.yaml").exists()
