@@ -11,6 +11,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from les_plugins.errors import GeometryError
+from les_plugins.hosting.results import Results, everything
 
 #: Charge and constant energy by element.
 CHARGES = {1: 0.4, 8: -0.8}
@@ -46,14 +47,17 @@ class Toy(Calculator):
             raise GeometryError("no slabs")
         self.asked.append(list(properties))
         charges = np.array([CHARGES[z] for z in atoms.numbers])
-        self.results: dict[str, Any] = {
-            "energy": sum(self.constants[z] for z in atoms.numbers) + 0.5 * self.spring * (atoms.positions**2).sum(),
-            "forces": -self.spring * atoms.positions,
-            "stress": 0.01 * np.arange(6.0),
-            "charges": charges,
-            "dipole": charges @ atoms.positions,
-            "polarizability": np.diag([1.0, 2.0, 3.0]),
-        }
+        self.results: dict[str, Any] = Results(
+            {
+                "energy": sum(self.constants[z] for z in atoms.numbers)
+                + 0.5 * self.spring * (atoms.positions**2).sum(),
+                "forces": -self.spring * atoms.positions,
+                "stress": 0.01 * np.arange(6.0),
+                "charges": charges,
+                "dipole": charges @ atoms.positions,
+                "polarizability": np.diag([1.0, 2.0, 3.0]),
+            }
+        )
         if "born_effective_charges" in properties:
             self.results["born_effective_charges"] = charges[:, None, None] * np.eye(3)
 
@@ -67,7 +71,7 @@ def labelled(atoms: Atoms, calculator: Calculator | None = None, **changes: Any)
     """A frame with the toy's own results, or others given in `changes`, as labels; None leaves a label out."""
     toy = calculator or Toy()
     toy.calculate(atoms, toy.implemented_properties)
-    found = {name: value for name, value in (toy.results | changes).items() if value is not None}
+    found = {name: value for name, value in (everything(toy.results) | changes).items() if value is not None}
     found.pop("charges", None)
     polarizability = found.pop("polarizability", None)
     if polarizability is not None:

@@ -17,6 +17,7 @@ from les_plugins.data.evaluation import known_elements
 from les_plugins.data.given_charge import charge_read
 from les_plugins.data.structure_reading import StructureReading
 from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
+from les_plugins.hosting.results import Results, everything
 
 #: Results whose standard deviation over the members is a result too, as `std_of(name)`.
 SPREAD = (
@@ -162,8 +163,8 @@ class Committee(StructureReading, Calculator):
                     member.calculate(structure, sorted({*_CHEAP, *asked}), list(all_changes))
                 except HostError as error:
                     raise HostError(f"{name}: {error}") from None
-                found.append(dict(member.results))
-            self.of_members, self.results = found, self._combined(found)
+                found.append(everything(member.results))
+            self.of_members, self.results = found, Results(self._combined(found))
         if self.has_long_range and structure.pbc.all():
             self._say_screening()
 

@@ -19,6 +19,7 @@ from les_plugins.committee.messages import packed, receive, send
 from les_plugins.data.cautions import place_of_structure
 from les_plugins.data.structure_reading import StructureReading
 from les_plugins.errors import HostError, LesPluginsError, LesPluginsWarning, quoted
+from les_plugins.hosting.results import Results
 
 #: Module that `python -m` runs for a member.
 WORKER = "les_plugins.engines.worker"
@@ -116,8 +117,8 @@ class RemoteCalculator(StructureReading, Calculator):
             header, arrays = packed(self.with_total_charge(structure, where))
             asked = {"do": "calculate", "where": where, "properties": wanted, "always": list(self.always)}
             words, found = self._ask({**header, **asked}, arrays)
-            self.results = {name: value if value.ndim else value.item() for name, value in found.items()}
-            self.results.update(words["texts"])
+            values = {name: value if value.ndim else value.item() for name, value in found.items()}
+            self.results = Results({**values, **words["texts"]})
 
     def current(self, velocities: Any, atoms: Atoms | None = None) -> NDArray[Any]:
         """J = Σ Z* v, (3,) e times the unit of velocities, of the structure that was last computed."""

@@ -17,6 +17,7 @@ from les_plugins.committee.messages import receive, send, unpacked
 from les_plugins.committee.remote import NEWER, SHARED
 from les_plugins.data.cautions import coming_from
 from les_plugins.errors import HostError, LesPluginsError, LesPluginsWarning, in_one_line
+from les_plugins.hosting.results import everything
 
 Arrays = Mapping[str, NDArray[Any]]
 Answer = tuple[dict[str, Any], Arrays]
@@ -60,7 +61,7 @@ def _calculate(calculator: Any, header: Mapping[str, Any], arrays: Arrays) -> An
     calculator.always = tuple(header["always"])
     with coming_from(header.get("where", "structure")):
         calculator.calculate(unpacked(header, arrays), header["properties"], list(all_changes))
-    values = {name: np.asarray(value) for name, value in calculator.results.items()}
+    values = {name: np.asarray(value) for name, value in everything(calculator.results).items()}
     texts = {name: str(value) for name, value in values.items() if value.dtype.kind == "U"}
     return {"texts": texts}, {name: value for name, value in values.items() if value.dtype.kind in "biuf"}
 

@@ -72,8 +72,12 @@ def exact(results: Mapping[str, Any]) -> Results:
 
     ASE's database keeps the bytes of an array and reads them back as float64, whatever they were.
     """
-    found = results.everything() if isinstance(results, Results) else results
-    return Results({name: _exact(value) for name, value in found.items()})
+    return Results({name: _exact(value) for name, value in everything(results).items()})
+
+
+def everything(results: Mapping[str, Any]) -> dict[str, Any]:
+    """All results of a calculator, whatever dictionary it keeps them in: iteration over `Results` leaves some out."""
+    return results.everything() if isinstance(results, Results) else dict(results)
 
 
 def check_finite(results: Mapping[str, Any], atoms: Atoms | None = None, where: str = "structure") -> None:

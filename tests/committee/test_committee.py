@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -45,6 +47,14 @@ def test_a_property_of_one_derivative_is_asked_of_every_member(committee: Commit
     spread = committee.get_property("born_effective_charges_std", atoms)
     np.testing.assert_allclose(spread, 0.0, atol=1e-15)  # rounding of a mean of three equal numbers
     assert all("born_effective_charges" in member.asked[-1] for member in committee.members)
+
+
+def test_ases_writer_takes_a_committees_results(committee: Committee, tmp_path: Path) -> None:
+    atoms = molecule(1)
+    atoms.calc = committee
+    committee.calculate(atoms, ["forces", "born_effective_charges"])
+    ase.io.write(tmp_path / "out.xyz", atoms)
+    np.testing.assert_allclose(ase.io.read(tmp_path / "out.xyz").get_forces(), atoms.get_forces(), atol=1e-8)
 
 
 def test_forces_are_the_derivative_of_the_energy(committee: Committee) -> None:
