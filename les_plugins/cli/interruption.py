@@ -21,6 +21,8 @@ _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which then unwinds a command as Ctrl-C does."""
 
+    number = signal.SIGTERM
+
 
 class Group(typer.core.TyperGroup):
     """The commands, each of which says what an interruption leaves."""
@@ -75,5 +77,5 @@ def command_line(*more: str) -> str:
 
 
 def _interrupted(stop: KeyboardInterrupt, kept: Callable[[], str]) -> InterruptionError:
-    number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+    number = getattr(stop, "number", signal.SIGINT)
     return InterruptionError(f"stopped by {_NAMES[number]}: {kept()}", 128 + number)

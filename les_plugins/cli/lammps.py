@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -13,11 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from les_plugins.cli.shared import Head, Model, quiet_host
-from les_plugins.errors import ConfigError, HostError
+from les_plugins.errors import ConfigError, DataError, HostError
+from les_plugins.io.files import check_place
 
 if TYPE_CHECKING:
     from les_plugins.engines.ranks.meeting import Meeting
 
+#: What MPI libraries and SLURM call the rank, for the time before LAMMPS knows it.
+_RANK = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
+#: s, after which a rank that says nothing ends: `mpirun` ends the others with it.
+_GRACE = 2.0
 #: Options that are not listed go to LAMMPS.
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -71,11 +77,12 @@ def lammps(
     from les_plugins.engines.ranks.failures import ending_all
     from les_plugins.engines.ranks.meeting import meet, part
 
-    lmp = new_lammps(*(context.args or ["-echo", "log"]))
+    lmp = _started(new_lammps, context.args or ["-echo", "log"])
     rank = lmp.extract_setting("world_rank")
     with ending_all(None, rank):
         meeting = meet(lmp)
     with ending_all(meeting.store, rank), _one_voice(rank):
+        _check_currents(currents, rank)
         run = _Run(lmp, meeting, model, dtype.value, head, epsilon_infinity, total_charge, gather)
         run.sum_by(method.value)
         run.record(currents, every, sum_rule)
@@ -114,7 +121,7 @@ class _Run:
         if epsilon_infinity is not None:
             self.calculator.epsilon_infinity = epsilon_infinity
         self.domains = host.domain_model(built, metadata) if host.offers("domain_model") else None
-        self.host = config["host"]
+        self.host, self.built, self.config = config["host"], built, config
         self.facts = {
             "model_weights_sha256": checkpoint.sha256(zoo.resolve(model) / checkpoint.WEIGHTS),
             "host": self.host,
@@ -124,14 +131,21 @@ class _Run:
 
     def sum_by(self, method: str) -> None:
         """The way of the long-range sum, in the place of the model's own."""
-        if method != "model" and self.domains is not None and self.domains.long_range is not None:
-            self.domains.long_range.electrostatics.change_settings(method=method)
+        from les_plugins.electrostatics.layer import LatentElectrostatics
+
+        layers = [module for module in self.built.modules() if isinstance(module, LatentElectrostatics)]
+        if self.domains is not None and self.domains.long_range is not None:
+            layers.append(self.domains.long_range.electrostatics)
+        if method == "model":
+            return
+        if not layers:
+            raise HostError(f"--method {method}: the model has no long-range sum to do that way; allowed: model")
+        for layer in layers:
+            layer.change_settings(method=method)
 
     def record(self, path: Path | None, every: int, sum_rule: bool) -> None:
         """Where J(t) and P(t) go, if anywhere."""
         self.path, self.every, self.sum_rule = path, every, sum_rule
-        if path is not None and path.suffix != ".h5":
-            raise ConfigError(f"--currents {path}: allowed: a file that ends in .h5")
 
     def go(self, script: Path) -> None:
         """The whole input."""
@@ -140,6 +154,7 @@ class _Run:
         cutoff = 1.0 if self.domains is None else self.domains.cutoff
         try:
             run_script(self.lmp, script, cutoff, self.attach)
+            self._finish()
         finally:
             for recorder in self.recorders:
                 recorder.close()
@@ -149,8 +164,10 @@ class _Run:
         from les_plugins.engines.ranks.engine import Evaluator, attach_ranks
         from les_plugins.engines.ranks.gathered import attach_gathered
         from les_plugins.engines.ranks.moments import Moments
-        from les_plugins.engines.ranks.outputs import AtomProperties, Recorder
+        from les_plugins.engines.ranks.outputs import AtomProperties
+        from les_plugins.engines.ranks.recorder import Recorder
 
+        self._finish()
         periodic = self.lmp.extract_setting("box_exist") and all(self.lmp.extract_box()[5])
         if self.gather or self.domains is None or not periodic:
             self._say_gathered(periodic)
@@ -164,6 +181,7 @@ class _Run:
                 self.calculator.total_charge = self.total_charge
             attach_gathered(self.lmp, self.calculator, elements, self.meeting)
             return
+        self._caution(elements)
         evaluator = Evaluator(self.domains, self.meeting, self.total_charge)
         observers: list[Any] = []
         part = self.domains.long_range
@@ -181,12 +199,52 @@ class _Run:
             raise HostError("--currents: this model has no long-range part")
         attach_ranks(self.lmp, evaluator, elements, observers=observers)
 
+    def _finish(self) -> None:
+        """The last frames of what ran so far; called by all ranks."""
+        for recorder in self.recorders:
+            recorder.finish()
+
+    def _caution(self, elements: Sequence[str]) -> None:
+        """Warn, as the calculators do, of elements that the long-range part was not trained on."""
+        from ase import Atoms
+        from ase.data import atomic_numbers
+
+        from les_plugins.data.cautions import Cautions
+        from les_plugins.data.structure_reading import trained_elements
+
+        trained = trained_elements(self.config)
+        known = [symbol for symbol in elements if symbol in atomic_numbers]  # others raise an error
+        if trained and self.calculator.has_long_range:
+            Cautions().look_for_elements(Atoms(known), "LAMMPS", trained)
+
     def _say_gathered(self, periodic: bool) -> None:
         if self.meeting.rank == 0 and self.meeting.size > 1:
             why = "--gather" if self.gather else f"models of {self.host} have no domains"
             if not periodic:
                 why = "the box is not periodic along three axes"
             typer.echo(f"les-plugins: all atoms are evaluated on rank 0 of {self.meeting.size}: {why}", err=True)
+
+
+def _started(new_lammps: Any, arguments: Sequence[str]) -> Any:
+    """LAMMPS; options that it does not take are an error of rank 0, whose line the others wait for."""
+    try:
+        return new_lammps(*arguments)
+    except HostError:
+        if any(os.environ.get(name, "0") != "0" for name in _RANK):
+            time.sleep(_GRACE)
+            raise typer.Exit(1) from None
+        raise
+
+
+def _check_currents(path: Path | None, rank: int) -> None:
+    """Before anything is computed; rank 0 will write the file."""
+    if path is None or rank != 0:
+        return
+    if path.suffix != ".h5":
+        raise ConfigError(f"--currents {path}: allowed: a file that ends in .h5")
+    if path.exists():
+        raise DataError(f"--currents {path}: exists; choose another name, or move it away")
+    check_place(path)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from les_plugins.data.frames import check_elements_of, check_frame
 from les_plugins.data.given_charge import refuse_charge_of_engine
 from les_plugins.data.metrics import Floats
 from les_plugins.engines.evaluation import StructureResult, check_born, evaluate_structure, field_forces
-from les_plugins.errors import ConfigError, GeometryError, HostError, how_to_install
+from les_plugins.errors import ConfigError, DataError, GeometryError, HostError, how_to_install
 
 #: Methods of LAMMPS that run steps. An exception cannot pass through its C++ code: they raise it when they return.
 _RUNNING = ("command", "commands_list", "commands_string", "file")
@@ -93,6 +93,8 @@ class ExternalForces:
 
     def _forces(self, step: int, n_atoms: int, ids: NDArray[Any], positions: Floats) -> Floats:
         lmp = self._lmp
+        check_run(lmp)
+        check_ids(ids)
         if self._masses_to_check:
             check_masses(lmp, self.elements)  # they may have been set after the model was attached
             self._masses_to_check = False
@@ -149,7 +151,8 @@ def attach(
         The object that LAMMPS calls, with the last structure and its results.
 
     Raises:
-        ConfigError: units, elements, masses, field or the fix's id that cannot be used; no box.
+        ConfigError: units, elements, masses, field or the fix's id that cannot be used; no box; `run_style respa`,
+            `dimension 2`.
         DataError: an element that the model does not know; `create_atoms` was given a total charge other than
             `calculator.total_charge`.
         HostError: several MPI ranks; a field on a model without Born charges.
@@ -171,6 +174,7 @@ def attach(
         check_elements_of(Atoms(list(elements)), known, "LAMMPS: elements")
     if (structure := getattr(lmp, _STRUCTURE, None)) is not None:
         refuse_charge_of_engine(structure, calculator, "LAMMPS")
+    check_run(lmp)
     if lmp.has_id("fix", fix):
         raise ConfigError(f"LAMMPS: there is a fix {fix} already; give another id")
     vector = None if field is None else np.asarray(field, dtype=float)
@@ -187,6 +191,31 @@ def attach(
     for name in _RUNNING:
         setattr(lmp, name, _raising(getattr(lmp, name), external))
     return external
+
+
+def check_run(lmp: Any) -> None:
+    """Refuse what gives a run without the model's forces, or of another structure; a script may set it at any line.
+
+    Raises:
+        ConfigError: `run_style respa`, which leaves the forces of `fix external` out after the first step;
+            `dimension 2`.
+    """
+    if lmp.extract_global("respa_levels"):
+        raise ConfigError(
+            "LAMMPS: run_style respa does not apply the forces of fix external, which are the model's; allowed: "
+            "run_style verlet"
+        )
+    if (dimension := lmp.extract_setting("dimension")) != 3:
+        raise ConfigError(f"LAMMPS: dimension {dimension}; allowed: 3; a sheet is a slab in a box with boundary p p f")
+
+
+def check_ids(ids: NDArray[Any]) -> None:
+    """Raise DataError for atoms without ids (`atom_modify id no`), or several with one."""
+    ordered = np.sort(ids)
+    if len(ordered) and ordered[0] < 1:
+        raise DataError("LAMMPS: atoms have no ids, by which the model tells them apart; allowed: atom_modify id yes")
+    if (twice := ordered[1:][ordered[1:] == ordered[:-1]]).size:
+        raise DataError(f"LAMMPS: {len(twice) + 1} atoms or more share ids, the first {twice[0]}; allowed: one id each")
 
 
 def check_masses(lmp: Any, elements: Sequence[str]) -> None:

@@ -33,12 +33,12 @@ LAMMPS_UNITS = 1e-6
 TOTAL_CHARGE = 0.7
 
 
-def mpirun(size: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+def mpirun(size: int, *arguments: object, script: str = "work_on_ranks.py") -> subprocess.CompletedProcess[str]:
     """The worker on some ranks."""
     command = str(MPIRUN) if MPIRUN.exists() else "mpirun"
     paths = os.pathsep.join([str(HERE), str(HERE.parent)])
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    call = [command, "-n", str(size), sys.executable, str(HERE / "work_on_ranks.py"), *map(str, arguments)]
+    call = [command, "-n", str(size), sys.executable, str(HERE / script), *map(str, arguments)]
     return subprocess.run(call, env=variables, capture_output=True, text=True, timeout=600)
 
 
@@ -151,13 +151,16 @@ def test_any_number_of_ranks_gives_the_same(size: int, two: dict[str, Any], fold
         )
 
 
-@pytest.mark.parametrize("what", ["raised", pytest.param("killed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["raised", "terminated", pytest.param("killed", marks=pytest.mark.slow)])
 def test_a_rank_that_fails_ends_all_with_one_line(what: str, tmp_path: Path) -> None:
     done = mpirun(2, tmp_path, what)
     took = time.time() - float((tmp_path / "failed").read_text())
     assert done.returncode != 0
     assert took < 10.0
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("error:", "LAMMPS"))]
+    if what == "terminated":
+        assert lines == ["LAMMPS, step 2: stopped by SIGTERM: frames that were written count (rank 1)"]
+        assert done.returncode == 143
     if what == "raised":
         assert lines == ["error: LAMMPS, step 2: ArithmeticError: the weights are gone (rank 1)"]
     assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,13 +15,15 @@ import torch.distributed as dist
 from tiny_domains import CUTOFF, ELEMENTS, EPSILON, SECTIONS, SUSCEPTIBILITY, TinyDomain, water
 from toy_calculator import Toy, molecule
 
+from les_plugins.cli.interruption import terminable
 from les_plugins.engines.lammps import create_atoms, new_lammps
 from les_plugins.engines.ranks.engine import Evaluator, Observer, attach_ranks
 from les_plugins.engines.ranks.failures import ending_all
 from les_plugins.engines.ranks.gathered import attach_gathered
 from les_plugins.engines.ranks.meeting import meet, part
 from les_plugins.engines.ranks.moments import Moments
-from les_plugins.engines.ranks.outputs import AtomProperties, Recorder
+from les_plugins.engines.ranks.outputs import AtomProperties
+from les_plugins.engines.ranks.recorder import Recorder
 
 THERMO = "thermo_style custom pe ke etotal press pxx pyy pzz pxy pxz pyz c_sum"
 PAIRS = [f"pair_style zero {CUTOFF}", "pair_coeff * *", "neighbor 0.3 bin", "neigh_modify delay 0 every 1 check yes"]
@@ -67,7 +70,9 @@ def case(lmp: Any, meeting: Any, folder: Path, name: str, **changes: Any) -> dic
     lmp.commands_list(["thermo_modify norm no", "timestep 0.0005", "run 0"])
     found = numbers_of(lmp) | {"sum of energies": lmp.extract_compute("sum", 0, 0)}
     lmp.commands_list(["fix 1 all npt temp 300 300 0.05 tri 0 0 0.5", "run 4"])
-    recorder.close()
+    if len(atoms) > 2:
+        recorder.finish()
+        recorder.close()
     return found | {f"later {key}": value for key, value in numbers_of(lmp).items()}
 
 
@@ -136,7 +141,7 @@ def main(folder: Path, what: str) -> None:
     torch.set_num_threads(1)
     lmp = new_lammps()
     meeting = meet(lmp)
-    with ending_all(meeting.store, meeting.rank):
+    with terminable(), ending_all(meeting.store, meeting.rank):
         if what == "cases":
             found = {name: case(lmp, meeting, folder, name) for name in SECTIONS}
             found["few"] = case(lmp, meeting, folder, "pairs", count=2)
@@ -152,7 +157,7 @@ def main(folder: Path, what: str) -> None:
 
 
 def fail(lmp: Any, meeting: Any, folder: Path, what: str) -> None:
-    """A model that cannot go on at step 2 on the last rank, or whose process is killed there."""
+    """A model that cannot go on at step 2 on the last rank, or whose process is killed or told to end there."""
     model = TinyDomain(SECTIONS["pairs"])
     create_atoms(lmp, water(), ELEMENTS)
     lmp.commands_list(PAIRS)
@@ -162,8 +167,8 @@ def fail(lmp: Any, meeting: Any, folder: Path, what: str) -> None:
         steps.append(time.time())
         if len(steps) > 2 and meeting.rank == meeting.size - 1:
             (folder / "failed").write_text(repr(time.time()))
-            if what == "killed":
-                os.kill(os.getpid(), 9)
+            if what != "raised":
+                os.kill(os.getpid(), signal.SIGKILL if what == "killed" else signal.SIGTERM)
             raise ArithmeticError("the weights are gone")
         return evaluate(graph)
 

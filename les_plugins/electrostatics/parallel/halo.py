@@ -39,7 +39,7 @@ class Halo:
         seconds: that they took, waiting for other ranks included.
 
     Raises:
-        GeometryError: a ghost that nobody owns, on every rank.
+        GeometryError: a ghost that nobody owns, or two owners of an id, on every rank.
     """
 
     first = 0
@@ -52,9 +52,12 @@ class Halo:
         self.seconds = 0.0
         self._rank = torch.distributed.get_rank(ranks.group)
         found = _owners(own_ids, ghost_ids, ranks)
-        missing = torch.tensor(float((found.rank < 0).any()), dtype=torch.float64)
-        if float(ranks.maximum(missing.to(own_ids.device))) > 0.0:
-            raise GeometryError("ghost atoms without an owner: an atom was lost, or two have one id")
+        wrong = torch.stack([(found.rank < 0).any(), found.twice]).double()
+        missing, twice = ranks.maximum(wrong).tolist()
+        if twice > 0.0:
+            raise GeometryError("two atoms have one id; allowed: one each")
+        if missing > 0.0:
+            raise GeometryError("ghost atoms without an owner: an atom was lost")
         self._order = torch.argsort(found.rank, stable=True)  # ghosts by their owner's rank
         place = found.place[self._order]
         self._received = torch.bincount(found.rank, minlength=ranks.size).tolist()
@@ -119,10 +122,11 @@ class Halo:
 
 
 class _Owners(NamedTuple):
-    """Rank that owns each ghost, −1 for nobody, and its place among that rank's atoms."""
+    """Rank that owns each ghost, −1 for nobody, and its place among that rank's atoms; whether an id has two owners."""
 
     rank: Tensor
     place: Tensor
+    twice: Tensor
 
 
 def _owners(own_ids: Tensor, ghost_ids: Tensor, ranks: Ranks) -> _Owners:
@@ -154,7 +158,8 @@ def _owners(own_ids: Tensor, ghost_ids: Tensor, ranks: Ranks) -> _Owners:
     back, _ = _exchange(answer, counts, ranks)
     found = torch.empty_like(back)
     found[order] = back
-    return _Owners(*found[of_ghost].unbind(1))
+    rank, place = found[of_ghost].unbind(1)
+    return _Owners(rank, place, (known[1:] == known[:-1]).any())
 
 
 def _exchange(rows: Tensor, counts: list[int], ranks: Ranks) -> tuple[Tensor, list[int]]:

@@ -63,7 +63,7 @@ class Domains:
         self._ids: NDArray[np.int64] = np.full(1, -1, dtype=np.int64)
         self._halo: Halo | None = None
         self._own = -1
-        self._places: Floats = np.zeros((0, 3))
+        self._places: Floats | None = None  # of all when edges were sought; None where they are of another halo
         self._edges = torch.zeros(2, 0, dtype=torch.long)
 
     def make(self, n_own: int, ids: NDArray[Any], numbers: NDArray[Any], positions: Floats, cell: Floats) -> Domain:
@@ -109,15 +109,12 @@ class Domains:
             former, self._halo = self._halo, Halo(every[:n_own], every[n_own:], self._ranks)
             if former is not None:
                 self._halo.bytes, self._halo.calls, self._halo.seconds = former.bytes, former.calls, former.seconds
-            self._places = np.zeros((0, 3))
+            self._places = None
         return self._halo
 
     def _current_edges(self, n_own: int, positions: Floats) -> Tensor:
         """(2, E) centre and neighbour of all pairs that may be within the cutoff."""
-        kept = len(self._places) == len(positions) and (
-            not len(positions) or np.square(positions - self._places).sum(1).max() < (0.5 * SKIN) ** 2
-        )
-        if not kept:
+        if self._places is None or np.square(positions - self._places).sum(1).max(initial=0.0) >= (0.5 * SKIN) ** 2:
             self._places = positions.copy()
             self._edges = torch.from_numpy(_pairs(positions, n_own, self._cutoff + SKIN)).to(self._device)
         return self._edges

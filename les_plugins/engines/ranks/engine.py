@@ -16,7 +16,8 @@ from torch import Tensor
 
 from les_plugins.data.metrics import Floats
 from les_plugins.electrostatics.layer import LatentElectrostatics
-from les_plugins.engines.lammps import box_of, check_masses
+from les_plugins.electrostatics.long_waves import warn_of_long_waves
+from les_plugins.engines.lammps import box_of, check_ids, check_masses, check_run
 from les_plugins.engines.ranks.domain import Domain, Domains
 from les_plugins.engines.ranks.failures import end_all
 from les_plugins.engines.ranks.meeting import Meeting
@@ -83,6 +84,7 @@ class Evaluator:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model, self.meeting, self.seconds, self._clock = model, meeting, Seconds(), clock
+        self._looked = False
         part, device = model.long_range, torch.device("cpu")
         self._charge: Tensor | None = None
         if part is not None:
@@ -126,12 +128,22 @@ class Evaluator:
             total = total + latent.energy.sum()  # of all ranks: every one differentiates the whole once
             whole = whole + latent.energy.detach().sum()
             energies = energies + latent.atomic_energy.detach()
+            self._look_for_long_waves(latent, domain)
         clock.append(self._clock())
         slope, on_strain = torch.autograd.grad(total, (domain.own, domain.strain), retain_graph=keep_graph)
         virial = -self.meeting.ranks.sum(on_strain)
         clock.append(self._clock())
         self._count(clock)
         return Evaluation(domain, _array(energies), float(whole), -_array(slope), _array(virial), latent)
+
+    def _look_for_long_waves(self, latent: LongRangeResult, domain: Domain) -> None:
+        """Once, of all atoms; rank 0 warns."""
+        if self._looked or latent.softness is None:
+            return
+        self._looked = True
+        softness = self.meeting.ranks.sum(latent.softness.detach().double().sum()[None])
+        if self.meeting.rank == 0:
+            warn_of_long_waves(softness, domain.cell[0])
 
     def _count(self, clock: list[float]) -> None:
         spent, names = np.diff(clock), ("lists", "model", "long_range", "derivatives")
@@ -150,8 +162,8 @@ class Observer:
         """Whether it differentiates what the step finds."""
         return False
 
-    def look(self, step: int, found: Evaluation, ids: NDArray[Any], forces: Floats) -> None:
-        """At every step on every rank; `ids` of own atoms; `forces` (own, 3) are all that act, in LAMMPS' unit."""
+    def look(self, step: int, found: Evaluation, ids: NDArray[Any]) -> None:
+        """At every step on every rank; `ids` of own atoms."""
 
 
 class RankForces:
@@ -179,10 +191,13 @@ class RankForces:
 
     def _step(self, step: int, n_own: int, forces: Floats) -> None:
         lmp, unit = self.lmp, self.energy_unit
+        check_run(lmp)
+        check_periodic(lmp)
         if not self._checked:
             check_masses(lmp, self._elements)  # they may have been set after the model was attached
             self._checked = True
         ids, types, positions = per_atom(lmp, n_own + lmp.extract_global("nghost"))
+        check_ids(ids[:n_own])
         keep_graph = any([observer.wants_graph(step) for observer in self.observers])
         found = self.evaluator.evaluate(n_own, ids, self._numbers[types], positions, box_of(lmp)[0], keep_graph)
         check_finite(found, ids)
@@ -192,8 +207,7 @@ class RankForces:
         lmp.fix_external_set_energy_peratom(self.fix, (found.energies / unit).tolist())
         lmp.fix_external_set_virial_global(self.fix, virial_of_lammps(found.virial / unit))
         for observer in self.observers:
-            before = np.array(lmp.numpy.extract_atom("f")[:n_own]).reshape(n_own, 3) if n_own else np.zeros((0, 3))
-            observer.look(step, found, ids[:n_own], before + found.forces / unit)
+            observer.look(step, found, ids[:n_own])
 
 
 def attach_ranks(
@@ -216,11 +230,10 @@ def attach_ranks(
         observers: told of every step.
 
     Raises:
-        ConfigError: units, elements, masses or boundaries that cannot be used; no box.
+        ConfigError: units, elements, masses, boundaries or a run style that cannot be used; no box.
     """
     check_lammps(lmp, elements, evaluator.model.elements)
-    if not all(lmp.extract_box()[5]):
-        raise ConfigError("LAMMPS: boundary is not p p p; allowed by domains: periodic along three axes")
+    check_periodic(lmp)
     external = RankForces(lmp, evaluator, elements, fix, observers)
     add_fix(lmp, fix, external)
     return external
@@ -235,6 +248,7 @@ def add_fix(lmp: Any, fix: str, callback: Any) -> None:
 
 def check_lammps(lmp: Any, elements: Sequence[str], known: Sequence[int]) -> None:
     """Raise ConfigError or DataError for what no run can be made of."""
+    check_run(lmp)
     if (style := lmp.extract_global("units")) not in ENERGY_UNITS:
         raise ConfigError(f"LAMMPS: units {style}; allowed: {', '.join(ENERGY_UNITS)}")
     if not lmp.extract_setting("box_exist"):
@@ -247,6 +261,15 @@ def check_lammps(lmp: Any, elements: Sequence[str], known: Sequence[int]) -> Non
         names = ", ".join(chemical_symbols[number] for number in known)
         raise DataError(f"LAMMPS: the model does not know {', '.join(unknown)}; it knows {names}")
     check_masses(lmp, elements)
+
+
+def check_periodic(lmp: Any) -> None:
+    """Raise ConfigError for a box that has no domains; `change_box` may make it one at any line of a script."""
+    if not all(lmp.extract_box()[5]):
+        raise ConfigError(
+            "LAMMPS: boundary is not p p p; allowed by domains: periodic along three axes; --gather, or a boundary "
+            "that is set before pair_coeff, has all atoms evaluated on rank 0"
+        )
 
 
 def check_finite(found: Evaluation, ids: NDArray[Any]) -> None:

@@ -7,6 +7,7 @@ the rank that fails says why and ends its process, and `mpirun` ends the others,
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ _GRACE = 0.2
 
 
 def end_all(error: BaseException, store: Any, rank: int, where: str = "") -> NoReturn:
-    """Say why, once among all ranks, and end this process with status 1.
+    """Say why, once among all ranks, and end this process with status 1, or that of the signal that stopped it.
 
     Args:
         error: what happened here; on ranks that only lost another one it is not said.
@@ -31,8 +32,11 @@ def end_all(error: BaseException, store: Any, rank: int, where: str = "") -> NoR
         rank: this one.
         where: what was done, in front of the line.
     """
+    stop = _signal_of(error)
     text = str(error) if isinstance(error, LesPluginsError) else in_one_line(error)
-    line = f"error: {where}{': ' if where else ''}{' '.join(text.split())} (rank {rank})"
+    if stop is not None:
+        text = f"stopped by {'Ctrl-C' if stop == signal.SIGINT else stop.name}: frames that were written count"
+    line = f"{'' if stop else 'error: '}{where}{': ' if where else ''}{' '.join(text.split())} (rank {rank})"
     if _is_first(store, rank):
         print(line, file=sys.stderr, flush=True)  # noqa: T201
         if os.environ.get(TRACEBACK):
@@ -41,7 +45,7 @@ def end_all(error: BaseException, store: Any, rank: int, where: str = "") -> NoR
             traceback.print_exception(error)
     sys.stdout.flush()
     time.sleep(_GRACE)
-    os._exit(1)
+    os._exit(1 if stop is None else 128 + stop)  # as shells have it
 
 
 @contextmanager
@@ -51,6 +55,13 @@ def ending_all(store: Any, rank: int) -> Iterator[None]:
         yield
     except BaseException as error:
         end_all(error, store, rank)
+
+
+def _signal_of(error: BaseException) -> signal.Signals | None:
+    """What interrupted: SIGINT unless the interruption says which signal it is of."""
+    if not isinstance(error, KeyboardInterrupt):
+        return None
+    return signal.Signals(getattr(error, "number", signal.SIGINT))
 
 
 def _is_first(store: Any, rank: int) -> bool:

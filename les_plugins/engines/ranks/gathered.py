@@ -12,18 +12,22 @@ from numpy.typing import NDArray
 
 from les_plugins.data.metrics import Floats
 from les_plugins.engines.evaluation import evaluate_structure
-from les_plugins.engines.lammps import box_of
+from les_plugins.engines.lammps import box_of, check_ids, check_run
 from les_plugins.engines.ranks.engine import ENERGY_UNITS, add_fix, check_lammps, per_atom, virial_of_lammps
 from les_plugins.engines.ranks.failures import end_all
 from les_plugins.engines.ranks.meeting import Meeting
 from les_plugins.engines.ranks.outputs import add_properties, write_properties
 
+#: Part of the energies of atoms by which their sum may miss the structure's: that of float32.
+_OF_ATOMS = 1e-5
+
 
 class _Whole(NamedTuple):
-    """Results of all atoms, in the order of their ids, as rank 0 sends them."""
+    """Results of all atoms, in the order of their ids, as rank 0 sends them; NaN where there are none of atoms."""
 
     ids: NDArray[np.int64]
     energy: float
+    energies: Floats
     forces: Floats
     virial: Floats
     charge: Floats | None
@@ -57,6 +61,7 @@ class GatheredForces:
 
     def _step(self, step: int, n_own: int, forces: Floats) -> None:
         lmp, rank = self.lmp, self.meeting.rank
+        check_run(lmp)
         own = per_atom(lmp, n_own)
         every: list[Any] | None = [None] * self.meeting.size if rank == 0 else None
         dist.gather_object(own, every)
@@ -68,12 +73,14 @@ class GatheredForces:
         if n_own:
             forces[:] = whole.forces[mine] / self._unit
         lmp.fix_external_set_energy_global(self.fix, whole.energy / self._unit)
+        lmp.fix_external_set_energy_peratom(self.fix, (whole.energies[mine] / self._unit).tolist())
         lmp.fix_external_set_virial_global(self.fix, virial_of_lammps(whole.virial / self._unit))
         if self._properties and whole.charge is not None and whole.dipole is not None:
             write_properties(lmp, whole.charge[mine], whole.dipole[mine])
 
     def _evaluate(self, step: int, every: list[Any]) -> _Whole:
         ids, types, positions = (np.concatenate(parts) for parts in zip(*every, strict=True))
+        check_ids(ids)
         order = np.argsort(ids)
         cell, origin, periodic = box_of(self.lmp)
         atoms = Atoms(
@@ -88,7 +95,8 @@ class GatheredForces:
             results = self.calculator.results
             charge = results["charges"]
             dipole = results.get("latent_dipoles", np.zeros((len(atoms), 3))) * self._root_of_screening(periodic)
-        return _Whole(ids[order], found.energy, found.forces, found.virial, charge, dipole)
+        energies = _energies_of_atoms(self.calculator, found.energy, len(atoms))
+        return _Whole(ids[order], found.energy, energies, found.forces, found.virial, charge, dipole)
 
     def _root_of_screening(self, periodic: Sequence[bool]) -> float:
         """sqrt(ε_e): of the material in periodic structures, 1 in slabs and open ones (theory 8.3)."""
@@ -97,6 +105,13 @@ class GatheredForces:
         chi = self.calculator.reference_susceptibility
         induces = "polarizability" in self.calculator.results and chi is not None
         return float(np.sqrt(self.calculator.epsilon_infinity / (1.0 + (chi if induces else 0.0))))
+
+
+def _energies_of_atoms(calculator: Any, energy: float, count: int) -> Floats:
+    """(N,) eV, NaN where the calculator gives none, or only parts of them."""
+    found = np.asarray(calculator.results.get("energies", np.nan), dtype=float)
+    whole = found.shape == (count,) and abs(found.sum() - energy) <= _OF_ATOMS * max(1.0, np.abs(found).sum())
+    return found if whole else np.full(count, np.nan)
 
 
 def attach_gathered(
