@@ -98,6 +98,12 @@ def test_what_ranks_cannot_take_is_refused_by_all_of_them(two: dict[str, Any]) -
     assert str(two["other"]) == "DataError"
 
 
+def test_what_one_rank_alone_cannot_take_is_an_error_of_all(two: dict[str, Any]) -> None:
+    # of rank 0, whose own structure is right; that the ranks go on together shows that the other had one too
+    assert [str(two[name]) for name in ("swapped", "lost", "strange")] == 3 * ["DataError"]
+    assert float(two["after"]) == pytest.approx(whole("pairs").energy, rel=1e-12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_any_number_of_ranks_gives_the_same(size: int, two: dict[str, Any], folder: Path) -> None:

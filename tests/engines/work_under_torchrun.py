@@ -70,6 +70,15 @@ def main(folder: Path) -> None:
     slab.pbc = [True, True, False]
     found["slab"] = refusal(calculator, slab)
     found["other"] = refusal(calculator, water(4 + 2 * meeting.rank))
+    swapped, lost, strange = water(), water(), water()
+    if meeting.rank == meeting.size - 1 and meeting.size > 1:
+        swapped.numbers[:2] = swapped.numbers[1::-1]
+        lost.positions[3, 1] = np.nan
+        strange.info["charge"] = "plus"
+    given = RankCalculator.of(TinyDomain(SECTIONS["given"]), meeting, EPSILON, SUSCEPTIBILITY)
+    found |= {"swapped": refusal(calculator, swapped), "lost": refusal(calculator, lost)}
+    found |= {"strange": refusal(given, strange)}
+    found["after"] = results(calculator, water())["energy"]
     if meeting.rank == 0:
         np.savez(folder / f"{meeting.size}.npz", **found)
     dist.barrier()

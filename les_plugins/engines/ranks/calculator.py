@@ -26,7 +26,7 @@ from les_plugins.engines.ranks.engine import Evaluation, Evaluator
 from les_plugins.engines.ranks.meeting import Meeting
 from les_plugins.engines.ranks.moments import Moments
 from les_plugins.engines.ranks.partition import Partition, partition
-from les_plugins.errors import ConfigError, DataError, HostError
+from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsError
 from les_plugins.hosting.current import CURRENT
 from les_plugins.hosting.domains import DomainModel
 from les_plugins.model.material import checked_epsilon_infinity
@@ -123,15 +123,14 @@ class RankCalculator(StructureReading, Calculator):
         """Called by all ranks in the same order.
 
         Raises:
-            DataError: a structure that is not periodic along three axes, or not the same on all ranks, or that the
-                model cannot take.
+            DataError: a structure that is not periodic along three axes, or of other elements or another number of
+                atoms than on other ranks, or that the model cannot take; on every rank, wherever it is found.
         """
         structure: Any = self.atoms if atoms is None else atoms
         wanted = {*(properties or ()), *self.always}
         with self.results_of(structure):
             super().calculate(structure, list(properties or _ALWAYS), list(system_changes))  # type: ignore[no-untyped-call]
-            self._check(structure, place_of_structure())
-            self._evaluate(structure, wanted)
+            self._evaluate(structure, wanted, self._checked(structure, place_of_structure()))
 
     def current(self, velocities: Any, atoms: Atoms | None = None) -> NDArray[Any]:
         """J = Σ Z* v = dP/dt, (3,) e times the unit of velocities (N, 3); called by all ranks."""
@@ -148,8 +147,8 @@ class RankCalculator(StructureReading, Calculator):
         """(N, 3, 3) e, first index polarization, second displacement."""
         return self.get_property(BORN, atoms)  # type: ignore[no-untyped-call]
 
-    def _evaluate(self, atoms: Atoms, wanted: Collection[str]) -> None:
-        positions, cell, charge = self._shared(atoms)
+    def _evaluate(self, atoms: Atoms, wanted: Collection[str], charge: float) -> None:
+        positions, cell, charge = self._shared(atoms, charge)
         evaluator = self._evaluator_for(charge)
         parts = self._parts(positions, cell)
         keep = bool({BORN, CURRENT} & {*wanted})
@@ -182,11 +181,35 @@ class RankCalculator(StructureReading, Calculator):
             self.results["polarizability"] = alpha
         self.results["polarization_source"] = self._moments.source(found)
 
-    def _check(self, atoms: Atoms, where: str) -> None:
-        ranks = self.meeting.ranks
-        count = torch.tensor(float(len(atoms)), dtype=torch.float64)
-        if float(ranks.maximum(count)) != -float(ranks.maximum(-count)):
+    def _checked(self, atoms: Atoms, where: str) -> float:
+        """The total charge of this rank's structure, e; all ranks raise what one of them has to."""
+        refusal: LesPluginsError | None = None
+        charge = 0.0
+        try:
+            charge = self._taken(atoms, where)
+        except LesPluginsError as error:
+            refusal = error
+        refused = self._anywhere(refusal is not None)
+        if refusal is not None:
+            raise refusal
+        if refused:
+            raise DataError("the structure of another rank cannot be taken; its error says why")
+        count = torch.tensor([len(atoms), -len(atoms)], dtype=torch.float64)
+        most, fewest = self.meeting.ranks.maximum(count).tolist()
+        if most != -fewest:
             raise DataError(f"the ranks have structures of other numbers of atoms; here are {len(atoms)}")
+        numbers = torch.from_numpy(np.asarray(atoms.numbers, dtype=np.int64).copy())
+        dist.broadcast(numbers, src=0, group=self.meeting.ranks.group)
+        differ = np.flatnonzero(numbers.numpy() != atoms.numbers)
+        if self._anywhere(len(differ) > 0):
+            here = f"; {len(differ)} atoms here, the first is number {differ[0]}" if len(differ) else ""
+            raise DataError(f"the ranks have structures with other elements than rank 0{here}")
+        if self.meeting.rank == 0:  # in one voice
+            self.caution(atoms, where)
+        return charge
+
+    def _taken(self, atoms: Atoms, where: str) -> float:
+        """As `_checked`, on this rank alone."""
         check_frame(atoms, where)
         check_elements_of(atoms, self.known_elements, where)
         if not atoms.pbc.all():
@@ -194,12 +217,14 @@ class RankCalculator(StructureReading, Calculator):
                 f"pbc is {atoms.pbc.tolist()}; allowed on ranks: periodic along three axes; les_plugins.load takes "
                 "slabs and molecules in one process"
             )
-        if self.meeting.rank == 0:  # in one voice
-            self.caution(atoms, where)
+        return self.total_charge_of(atoms, where) if self.takes_total_charge else 0.0
 
-    def _shared(self, atoms: Atoms) -> tuple[Floats, Floats, float]:
+    def _anywhere(self, fact: bool) -> bool:
+        """Whether it is so on any rank."""
+        return float(self.meeting.ranks.maximum(torch.tensor(float(fact), dtype=torch.float64))) > 0.0
+
+    def _shared(self, atoms: Atoms, charge: float) -> tuple[Floats, Floats, float]:
         """Positions, cell and total charge of rank 0, to the last bit the same everywhere: else lists would differ."""
-        charge = self.total_charge_of(atoms, place_of_structure()) if self.takes_total_charge else 0.0
         all_of_it = torch.from_numpy(np.concatenate([atoms.positions, atoms.cell.array, [[charge, 0.0, 0.0]]]))
         dist.broadcast(all_of_it, src=0, group=self.meeting.ranks.group)
         array: Floats = all_of_it.numpy()
@@ -219,8 +244,7 @@ class RankCalculator(StructureReading, Calculator):
         stale = known is None or len(positions) != self._count
         if known is not None and not stale and len(known.atom):
             stale = np.square(known.positions(positions, cell) - self._built).sum(1).max() >= (0.5 * SKIN) ** 2
-        flag = torch.tensor(float(stale), dtype=torch.float64)
-        if known is None or float(self.meeting.ranks.maximum(flag)) > 0.0:
+        if self._anywhere(stale) or known is None:
             known = partition(positions, cell, self.meeting.rank, self.meeting.size, reach)
             self._partition, self._count = known, len(positions)
             self._built = known.positions(positions, cell)
