@@ -41,7 +41,7 @@ def test_the_file_of_currents_is_looked_for_first(tmp_path: Path) -> None:
         lammps._check_currents(tmp_path / "old.h5", 0)
     with pytest.raises(DataError, match="there is no folder"):
         lammps._check_currents(tmp_path / "nowhere" / "new.h5", 0)
-    with pytest.raises(ConfigError, match="ends in .h5"):
+    with pytest.raises(ConfigError, match=r"ends in \.h5"):
         lammps._check_currents(tmp_path / "new.xyz", 0)
 
 
