@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -10,7 +12,9 @@ from tiny_domains import SECTIONS, TinyDomain
 from torch import nn
 
 from les_plugins.cli import lammps
-from les_plugins.errors import ConfigError, DataError, HostError
+from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
+
+ROOT = Path(__file__).parents[2]
 
 
 def run_of(built: nn.Module) -> lammps._Run:
@@ -60,3 +64,23 @@ def test_options_that_lammps_does_not_take_are_an_error_of_one_rank(monkeypatch:
     monkeypatch.setenv("PMI_RANK", "1")
     with pytest.raises(typer.Exit):
         lammps._started(refuse, ["-bogus"])
+
+
+def test_elements_that_no_training_frame_had_are_warned_of() -> None:
+    run = run_of(nn.Identity())
+    run.calculator = SimpleNamespace(has_long_range=True)
+    run.config = {"metadata": {"training": {"elements": ["H", "O"]}}}
+    run._caution(["H", "O"])
+    with pytest.warns(LesPluginsWarning, match="LAMMPS: has Na, and the long-range part was last trained on"):
+        run._caution(["H", "Na"])
+
+
+def test_every_file_of_hosts_on_ranks_has_a_session() -> None:
+    sessions = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    files = sorted(ROOT.glob("tests/adapters/test_*_ranks.py"))
+    assert len(files) == 3
+    for file in files:
+        host = re.search(rf'run_on_ranks\(session, "(\w+)", "{file.name}"\)', sessions)
+        assert host, file.name
+        # the short tests of the same file, in the session that runs all of the host's
+        assert f'".[{host[1]},lammps,plot,dev]"' in sessions

