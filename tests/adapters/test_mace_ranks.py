@@ -32,7 +32,6 @@ run 2
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_domains_give_what_the_calculator_gives(size, tmp_path):
     check_host_on_ranks("mace", size, tmp_path)

@@ -4,7 +4,6 @@ import pytest
 from on_ranks import SIZES, check_host_on_ranks
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_domains_give_what_the_calculator_gives(size, tmp_path):
     check_host_on_ranks("nequip", size, tmp_path)
