@@ -34,27 +34,36 @@ def smeared_coulomb_ladder(r_squared: Tensor, sigma: float, order: int) -> tuple
         order + 1 tensors of that shape, B_n in Å^−(2n+1); differentiable to any order in r².
     """
     scale = 1.0 / (2.0 * sigma**2)
-    ladder: tuple[Tensor, ...] = _BoysLadder.apply(r_squared * scale, 0, order)  # type: ignore[no-untyped-call]
+    highest = order + int(r_squared.requires_grad)
+    ladder: tuple[Tensor, ...] = _BoysLadder.apply(r_squared * scale, 0, highest)  # type: ignore[no-untyped-call]
     factor = math.sqrt(2.0 / math.pi) / sigma
-    return tuple(factor * (2.0 * scale) ** n * boys for n, boys in enumerate(ladder))
+    return tuple(factor * (2.0 * scale) ** n * boys for n, boys in enumerate(ladder[: order + 1]))
 
 
 class _BoysLadder(torch.autograd.Function):
-    """F_first … F_last of one argument; dF_n/dt = −F_{n+1}."""
+    """F_first … F_last of one argument; dF_n/dt = −F_{n+1}, so that the first derivative takes no function but these.
+
+    The last one is there for that alone, and is left out where nothing is differentiated.
+    """
 
     @staticmethod
     def forward(ctx: Any, argument: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(argument)
-        ctx.first, ctx.last = first, last
-        return tuple(_boys(argument, last)[first:])
+        ladder = tuple(_boys(argument, last)[first:])
+        ctx.save_for_backward(argument, *ladder)
+        ctx.set_materialize_grads(False)
+        ctx.last = last
+        return ladder
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (argument,) = ctx.saved_tensors
-        higher = _BoysLadder.apply(argument, ctx.first + 1, ctx.last + 1)  # type: ignore[no-untyped-call]
-        total = -grads[0] * higher[0]
-        for grad, value in zip(grads[1:], higher[1:], strict=True):
-            total = total - grad * value
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
+        argument, *ladder = ctx.saved_tensors
+        if grads[-1] is not None:  # a second derivative, or a third
+            above = (ctx.last + 1, ctx.last + 2) if torch.is_grad_enabled() else (ctx.last + 1,) * 2
+            ladder.append(_BoysLadder.apply(argument, *above)[0])  # type: ignore[no-untyped-call]
+        total = None
+        for grad, higher in zip(grads, ladder[1:], strict=False):
+            if grad is not None:
+                total = -grad * higher if total is None else torch.addcmul(total, grad, higher, value=-1.0)
         return total, None, None
 
 

@@ -17,14 +17,30 @@ from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.periodic.splines import Mesh
 
-#: Structures are summed together if that is at most this many times the work of each by itself …
-MOST_WASTE = 1.5
-#: … or if it is less than this, in products of atoms and grid points: what a group of its own costs in time.
-NEGLIGIBLE = 400_000.0
-#: Points of meshes that are summed together at most: of arrays of 32 MiB …
-MOST_POINTS = 1 << 22
-#: … and of 128 MiB on an accelerator.
-DEVICE_POINTS = 1 << 24
+
+class Limits(NamedTuple):
+    """What is summed together in spite of rows that have to be filled up.
+
+    Attributes:
+        waste: how many times the work of each structure by itself a group may be …
+        negligible: … or how much, in products of atoms and grid points: what a group of its own costs in time.
+        numbers: that an array of a group may hold, of a group of more than one structure.
+    """
+
+    waste: float
+    negligible: float
+    numbers: float
+
+
+#: A CPU pays for arithmetic: arrays of 32 MiB.
+CPU = Limits(1.5, 4e5, 1 << 22)
+#: An accelerator pays for launches, some hundreds a group, in which it does 10¹⁰ to 10¹¹ operations: of 128 MiB.
+DEVICE = Limits(4.0, 2e8, 1 << 24)
+
+
+def limits_of(device: torch.device) -> Limits:
+    """Those of the device that tensors are on."""
+    return CPU if device.type == "cpu" else DEVICE
 
 
 class Facts(NamedTuple):
@@ -62,18 +78,19 @@ def facts_of(cell: Tensor, pbc: Tensor, batch: Tensor) -> Facts:
     return Facts(counts, [sum(f) for f in flags], [tuple(row[:9]) for row in rows], flags, in_order, [])
 
 
-def groups_of_like_size(sizes: Sequence[tuple[int, tuple[int, int, int]]]) -> list[list[int]]:
+def groups_of_like_size(sizes: Sequence[tuple[int, tuple[int, int, int]]], limits: Limits) -> list[list[int]]:
     """Places of structures that are to be summed together, at little more work than each by itself.
 
     Args:
         sizes: number of atoms of each, and extent of its grid.
+        limits: of the device that they are on.
     """
     groups: list[_Group] = []
     for place in sorted(range(len(sizes)), key=lambda place: -_work(*sizes[place])):
         own = _Group([place], _work(*sizes[place]), *sizes[place])
         for number, group in enumerate(groups):
             both = group.with_(own)
-            if both.padded <= max(MOST_WASTE * both.alone, NEGLIGIBLE):
+            if both.padded <= max(limits.waste * both.alone, limits.negligible) and both.numbers <= limits.numbers:
                 groups[number] = both
                 break
         else:
@@ -84,9 +101,9 @@ def groups_of_like_size(sizes: Sequence[tuple[int, tuple[int, int, int]]]) -> li
 def groups_on_mesh(counts: Sequence[int], mesh: Mesh, device: torch.device) -> list[list[int]]:
     """Places of structures, of so many atoms each, that are to be summed together on meshes of the same sizes."""
     sizes = [(count, (mesh.spline - 1,) * 3) for count in counts]  # an atom has as many points
-    most = MOST_POINTS if device.type == "cpu" else DEVICE_POINTS
-    step = max(1, most // math.prod(mesh.sizes))
-    groups = groups_of_like_size(sizes)
+    limits = limits_of(device)
+    step = max(1, int(limits.numbers) // math.prod(mesh.sizes))
+    groups = groups_of_like_size(sizes, limits)
     return [group[start : start + step] for group in groups for start in range(0, len(group), step)]
 
 
@@ -107,6 +124,12 @@ class _Group(NamedTuple):
     @property
     def padded(self) -> float:
         return len(self.members) * _work(self.n_atoms, self.extent)
+
+    @property
+    def numbers(self) -> float:
+        """Of the largest arrays: derivatives at the atoms up to rank three, and four components of a grid's points."""
+        points = math.prod(n + 1.0 for n in self.extent) * 2.0
+        return len(self.members) * max(20.0 * self.n_atoms, 4.0 * points)
 
 
 def _work(n_atoms: int, extent: tuple[int, int, int]) -> float:

@@ -14,19 +14,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.boys import smeared_coulomb_ladder
-from les_plugins.electrostatics.groups import Facts, Rows, atoms_of, groups_of_like_size, places_of
+from les_plugins.electrostatics.groups import Facts, Rows, atoms_of, groups_of_like_size, limits_of, places_of
 from les_plugins.electrostatics.lattice import determinant
+from les_plugins.electrostatics.open import open_matrix
 from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
 from les_plugins.electrostatics.periodic.mesh_size import takes_mesh
 from les_plugins.electrostatics.periodic.reciprocal import ROUNDING, grid_extent
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.electrostatics.slab import SlabGeometry, slab_excess_matrix, slab_geometry
-from les_plugins.units import COULOMB_CONSTANT
 
 #: A matrix is made where (moments of a structure)² × (waves) is at most this: some milliseconds of processor time,
-#: beyond which conjugate gradients are faster (docs/explanation/theory.md, 6.3).
+#: beyond which conjugate gradients are faster (docs/explanation/theory.md, 6.3) …
 MOST_WORK = 1.0e7
+#: … and this on an accelerator, where it is one product of 10¹⁰ operations in the place of thousands of launches.
+DEVICE_WORK = 1.0e9
+#: Numbers that the waves of all atoms of a group may take at once: 512 MiB. More waves are summed in parts.
+MOST_WAVES = 1 << 26
 #: A pair of an open structure costs as much as so many waves.
 WAVES_OF_A_PAIR = (4, 4, 2)
 
@@ -73,13 +76,14 @@ def interaction_matrices(
         settings: of the sums.
         facts: of this batch.
     """
-    small = [i for i, count in enumerate(facts.counts) if count > 0 and _is_small(i, moments, settings, facts)]
+    most = MOST_WORK if positions.device.type == "cpu" else DEVICE_WORK
+    small = [i for i, count in enumerate(facts.counts) if count > 0 and _work(i, moments, settings, facts) <= most]
     order = None if facts.in_order else torch.argsort(batch, stable=True)
     found = []
     for axes in (0, 2, 3):
         members = [i for i in small if facts.axes[i] == axes]
         sizes = [(facts.counts[i] ** 2, _extent(i, settings, facts)) for i in members]
-        for group in groups_of_like_size(sizes):
+        for group in groups_of_like_size(sizes, limits_of(positions.device)):
             structures = [members[place] for place in group]
             atoms = atoms_of(structures, facts, positions.device)
             if order is not None:
@@ -87,7 +91,7 @@ def interaction_matrices(
             rows = Rows.of([facts.counts[i] for i in structures], positions.device)
             places = rows.pad(positions if atoms is None else positions.index_select(0, atoms))
             if axes == 0:
-                values = _open(places, moments, settings.sigma)
+                values = open_matrix(places, moments, settings.sigma)
             else:
                 which = places_of(structures, len(cell), cell.device)
                 cells = cell if which is None else cell.index_select(0, which)
@@ -99,12 +103,13 @@ def interaction_matrices(
     return found
 
 
-def _is_small(i: int, moments: slice, settings: ElectrostaticsSettings, facts: Facts) -> bool:
+def _work(i: int, moments: slice, settings: ElectrostaticsSettings, facts: Facts) -> float:
+    """Products of two moments and a wave, of a structure's matrix; infinite where it is summed on a mesh."""
+    if facts.axes[i] > 0 and takes_mesh(facts.counts[i], facts.cells[i], int(moments.stop > 1), settings):
+        return math.inf
     n_moments = facts.counts[i] * (moments.stop - moments.start)
-    if n_moments**2 * math.prod(n + 1.0 for n in _extent(i, settings, facts)) > MOST_WORK:
-        return False
-    order = int(moments.stop > 1)
-    return facts.axes[i] == 0 or not takes_mesh(facts.counts[i], facts.cells[i], order, settings)
+    work: float = n_moments**2 * math.prod(n + 1.0 for n in _extent(i, settings, facts))
+    return work
 
 
 def _extent(i: int, settings: ElectrostaticsSettings, facts: Facts) -> tuple[int, int, int]:
@@ -122,20 +127,40 @@ def _periodic(
     """Σ_k (4C/V) exp(−σ²k²/2)/k² Re(f_i* f_j) over half of the waves, f = (1, ik) exp(ik·r) (theory 2.1)."""
     index = _half_of_the_waves(tuple(cells), settings.cutoff, cell.device)  # (T, 3)
     inverse = torch.linalg.inv_ex(cell).inverse
+    fractional = torch.bmm(places, inverse)
+    fractional = fractional - fractional.floor()
+    volume = determinant(cell).abs()[:, None]
+    n_moments = places.shape[:2].numel() * (moments.stop - moments.start)
+    parts = index.split(max(1, MOST_WAVES // (2 * n_moments)))
+    factors = _wave_factors(parts[0], fractional, inverse, volume, moments, settings)
+    values = torch.bmm(factors, factors.mT)
+    for part in parts[1:]:
+        factors = _wave_factors(part, fractional, inverse, volume, moments, settings)
+        values.baddbmm_(factors, factors.mT)
+    return values
+
+
+def _wave_factors(
+    index: Tensor,
+    fractional: Tensor,
+    inverse: Tensor,
+    volume: Tensor,
+    moments: slice,
+    settings: ElectrostaticsSettings,
+) -> Tensor:
+    """(G, w·d, 2T): real and imaginary parts of f of some waves (T, 3), times the root of their weight."""
     waves = (2.0 * math.pi) * (index @ inverse.mT)  # (G, T, 3)
     square = waves.square().sum(2)
     inside = square <= (settings.cutoff * (1.0 + ROUNDING)) ** 2
-    kernel = smeared_coulomb_kernel(square, determinant(cell).abs()[:, None], settings.sigma)
+    kernel = smeared_coulomb_kernel(square, volume, settings.sigma)
     amplitude = torch.where(inside, 2.0 * kernel.sqrt(), 0.0)[:, None]  # (G, 1, T)
-    fractional = torch.bmm(places, inverse)
-    phase = (2.0 * math.pi) * ((fractional - fractional.floor()) @ index.T)
+    phase = (2.0 * math.pi) * (fractional @ index.T)
     cosine, sine = amplitude * phase.cos(), amplitude * phase.sin()
     factors = torch.cat([cosine, sine], 2)[:, :, None]  # (G, w, 1, 2T)
     if moments.stop > 1:
         turned = torch.cat([-sine, cosine], 2)[:, :, None] * waves.mT.repeat(1, 1, 2)[:, None]
         factors = turned if moments.start > 0 else torch.cat([factors, turned], 2)
-    factors = factors.flatten(1, 2)
-    return torch.bmm(factors, factors.mT)
+    return factors.flatten(1, 2)
 
 
 def _slab(
@@ -156,35 +181,8 @@ def _slab(
     return whole - slab_excess_matrix(places, geometry, moments, settings.sigma)
 
 
-def _open(places: Tensor, moments: slice, sigma: float) -> Tensor:
-    """The pair kernel and its derivatives, (1, −∇) from the right and (1, ∇) from the left (theory 3.1)."""
-    separation = places[:, :, None] - places[:, None]  # (G, w, w, 3), from the second atom to the first
-    ladder = smeared_coulomb_ladder(separation.square().sum(3), sigma, 2 if moments.stop > 1 else 0)
-    if moments.stop == 1:
-        return COULOMB_CONSTANT * ladder[0]
-    # B_0, ±d B_1 and δ B_1 − d d B_2 are (1, d) ⊗ (1, d) times one table of the B, plus another
-    steps = torch.nn.functional.pad(separation, (1, 0), value=1.0)[..., moments]
-    values = torch.stack(ladder, 3) @ _tables(moments.start, moments.stop, places.dtype, places.device)
-    times, plus = values.view(*separation.shape[:3], 2, steps.shape[3], -1).unbind(3)
-    each = torch.addcmul(plus, times, steps[..., :, None] * steps[..., None, :])
-    width = separation.shape[1] * steps.shape[3]
-    return each.transpose(2, 3).reshape(-1, width, width)
-
-
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)  # they outlive the call that needed them first
-def _tables(start: int, stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(3, 2·d·d): from B_0, B_1, B_2 to what multiplies (1, d) ⊗ (1, d), and to what is added."""
-    times, plus = torch.zeros(2, 3, 4, 4, dtype=dtype)
-    times[0, 0, 0], times[1, 0, 1:], times[1, 1:, 0], times[2, 1:, 1:] = 1.0, 1.0, -1.0, -1.0
-    plus[1, 1:, 1:] = torch.eye(3, dtype=dtype)
-    part = slice(start, stop)
-    tables = [COULOMB_CONSTANT * table[:, part, part].flatten(1) for table in (times, plus)]
-    return torch.cat(tables, 1).to(device)
-
-
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@torch.inference_mode(False)  # they outlive the call that needed them first
 def _half_of_the_waves(cells: tuple[tuple[float, ...], ...], cutoff: float, device: torch.device) -> Tensor:
     """(T, 3): indices of the waves within the cutoff of any of the cells, one of n and −n, without 0."""
     vectors = torch.tensor(cells, dtype=torch.float64).view(-1, 3, 3)

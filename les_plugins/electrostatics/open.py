@@ -7,7 +7,7 @@ vector is kept for a pair. `layer.py` calls it once for all open structures of a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -20,6 +20,10 @@ from les_plugins.electrostatics.pairs import Block, pair_indices, pieces
 from les_plugins.electrostatics.recomputed import recomputed
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.units import COULOMB_CONSTANT
+
+#: Pairs, in both orders and those of rows that are filled up included, that an accelerator takes as matrices: 2 GB with
+#: the first derivative.
+IN_A_MATRIX = 1 << 20
 
 
 def open_electrostatics(
@@ -41,10 +45,13 @@ def open_electrostatics(
     Source: theory 3.1; arXiv 2605.05746.
     """
     sigma = settings.sigma
+    rows = Rows.of(counts, positions.device)
+    if multipoles.quadrupole is None and positions.device.type != "cpu" and rows.n_rows * rows.width**2 <= IN_A_MATRIX:
+        return _by_matrix(positions, rows, multipoles, settings)
     if multipoles.quadrupole is not None and multipoles.dipole is None:
         multipoles = multipoles._replace(dipole=torch.zeros_like(positions))
     tensors = [positions, *(moment for moment in multipoles if moment is not None)]
-    parts = pieces(counts)
+    parts = pieces(counts, positions.device)
     if len(parts) == 1:
         share, potential, gradient = _sum_of_pairs(parts[0], sigma, *tensors)
     else:
@@ -56,8 +63,47 @@ def open_electrostatics(
         share = share + self_energy(multipoles, sigma)
         own = self_fields(multipoles, sigma)
         potential, gradient = potential + own.potential, gradient + own.gradient
-    rows = Rows.of(counts, positions.device)
     return rows.pad(share).sum(1), share, potential, gradient
+
+
+def open_matrix(places: Tensor, moments: slice, sigma: float) -> Tensor:
+    """(G, n·d, n·d): interaction of charges and dipoles of G structures, that of an atom with itself included.
+
+    The pair kernel and its derivatives, (1, −∇) from the right and (1, ∇) from the left (theory 3.1).
+
+    Args:
+        places: (G, n, 3) Å.
+        moments: which d of q, u_x, u_y, u_z there are.
+        sigma: Gaussian smearing width, Å.
+    """
+    separation = places[:, :, None] - places[:, None]  # (G, w, w, 3), from the second atom to the first
+    ladder = smeared_coulomb_ladder(separation.square().sum(3), sigma, 2 if moments.stop > 1 else 0)
+    if moments.stop == 1:
+        return COULOMB_CONSTANT * ladder[0]
+    # B_0, ±d B_1 and δ B_1 − d d B_2 are (1, d) ⊗ (1, d) times one table of the B, plus another
+    steps = torch.nn.functional.pad(separation, (1, 0), value=1.0)[..., moments]
+    values = torch.stack(ladder, 3) @ _tables(moments.start, moments.stop, places.dtype, places.device)
+    times, plus = values.view(*separation.shape[:3], 2, steps.shape[3], -1).unbind(3)
+    each = torch.addcmul(plus, times, steps[..., :, None] * steps[..., None, :])
+    width = separation.shape[1] * steps.shape[3]
+    return each.transpose(2, 3).reshape(-1, width, width)
+
+
+def _by_matrix(
+    positions: Tensor, rows: Rows, multipoles: Multipoles, settings: ElectrostaticsSettings
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `open_electrostatics`, of charges and dipoles: a third of the operators, several times the arithmetic."""
+    dipole = torch.zeros_like(positions) if multipoles.dipole is None else multipoles.dipole
+    moments = rows.pad(torch.cat([multipoles.charge[:, None], dipole], 1))
+    matrix = open_matrix(rows.pad(positions), slice(0, 4), settings.sigma)
+    slopes = torch.bmm(matrix, moments.flatten(1)[:, :, None]).view(moments.shape)
+    if settings.remove_self_interaction:
+        one = positions.new_ones(1)
+        own = self_fields(Multipoles(one, one.expand(1, 3)), settings.sigma)
+        slopes = torch.addcmul(slopes, moments, torch.cat([own.potential, own.gradient[0]]), value=-1.0)
+    shares = 0.5 * (moments * slopes).sum(2)
+    potential, gradient = rows.atoms(slopes).split([1, 3], 1)
+    return shares.sum(1), rows.atoms(shares), potential[:, 0], gradient
 
 
 def _sum_of_pairs(
@@ -144,3 +190,15 @@ def _pair_energy(source: _Projected, target: _Projected, ladder: tuple[Tensor, .
     across = (target.pulled * _transverse(source.dipole, source.pulled, ladder, 1.0, 2)).sum(0)
     inner = (target.quadrupole * source.quadrupole).sum((0, 1)) * ladder[2]
     return energy + 0.5 * (target.twice_along * f[2] - target.trace * f[1] - 2.0 * across + inner)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # they outlive the call that needed them first
+def _tables(start: int, stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(3, 2·d·d): from B_0, B_1, B_2 to what multiplies (1, d) ⊗ (1, d), and to what is added."""
+    times, plus = torch.zeros(2, 3, 4, 4, dtype=dtype)
+    times[0, 0, 0], times[1, 0, 1:], times[1, 1:, 0], times[2, 1:, 1:] = 1.0, 1.0, -1.0, -1.0
+    plus[1, 1:, 1:] = torch.eye(3, dtype=dtype)
+    part = slice(start, stop)
+    tables = [COULOMB_CONSTANT * table[:, part, part].flatten(1) for table in (times, plus)]
+    return torch.cat(tables, 1).to(device)

@@ -13,6 +13,8 @@ from les_plugins.errors import GeometryError
 
 #: Pairs that are summed at once, and whose intermediate values are kept for derivatives: some 0.3 GB with quadrupoles.
 AT_ONCE = 262_144
+#: The same on an accelerator, where every piece costs its launches: some 2.4 GB.
+DEVICE_AT_ONCE = 8 * AT_ONCE
 #: Edge of the square blocks that more pairs than that are summed in.
 BLOCK = 256
 #: An open structure of more atoms is refused: its 2·10⁸ pairs take minutes.
@@ -32,20 +34,22 @@ class Block(NamedTuple):
         return edges[0] * (edges[0] - 1) // 2 if self.rows == self.columns else edges[0] * edges[1]
 
 
-def pieces(counts: Sequence[int]) -> list[tuple[Block, ...]]:
+def pieces(counts: Sequence[int], device: torch.device) -> list[tuple[Block, ...]]:
     """Blocks of pairs of structures whose atoms follow each other: one piece where all fit at once.
 
     Args:
         counts: number of atoms of each structure.
+        device: that the pairs are summed on.
     """
+    at_once, in_a_piece = (AT_ONCE, BLOCK**2) if device.type == "cpu" else (DEVICE_AT_ONCE, DEVICE_AT_ONCE)
     starts = [0, *accumulate(counts[:-1])]
-    if sum(n * (n - 1) // 2 for n in counts) <= AT_ONCE:
+    if sum(n * (n - 1) // 2 for n in counts) <= at_once:
         return [tuple(Block((start, start + n), (start, start + n)) for start, n in zip(starts, counts, strict=True))]
     found: list[tuple[Block, ...]] = []
     piece: list[Block] = []
     size = 0
     for block in (block for start, n in zip(starts, counts, strict=True) for block in _blocks(start, n)):
-        if piece and size + block.n_pairs > BLOCK * BLOCK:
+        if piece and size + block.n_pairs > in_a_piece:
             found.append(tuple(piece))
             piece, size = [], 0
         piece.append(block)

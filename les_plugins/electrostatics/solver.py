@@ -18,6 +18,7 @@ from les_plugins.electrostatics.groups import (
     groups_of_like_size,
     groups_on_mesh,
     joined,
+    limits_of,
     placed,
     places_of,
     take,
@@ -153,7 +154,9 @@ def _periodic_pieces(
         found = _mesh_pieces(on_mesh, positions, cell, multipoles, settings, training, facts)
     sizes = [(facts.counts[i], grid_extent(facts.cells[i], settings.cutoff)[1]) for i in direct]
     # ranks have different numbers of atoms and must do the same
-    groups = groups_of_like_size(sizes) if ranks is None else [[place] for place in range(len(direct))]
+    groups = [[place] for place in range(len(direct))]
+    if ranks is None:
+        groups = groups_of_like_size(sizes, limits_of(positions.device))
     for group in groups:
         members = [direct[place] for place in group]
         some = take(members, facts, positions, cell, multipoles)

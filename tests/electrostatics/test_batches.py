@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from les_plugins import LatentElectrostatics, Multipoles
-from les_plugins.electrostatics.groups import MOST_WASTE, NEGLIGIBLE, _work, groups_of_like_size
+from les_plugins.electrostatics.groups import CPU, DEVICE, _work, groups_of_like_size
 
 KINDS = (True, "slab", False)
 
@@ -93,8 +93,9 @@ def test_the_number_of_operators_does_not_depend_on_the_number_of_structures(kin
     assert counts[1] <= 1.5 * counts[0]
 
 
+@pytest.mark.parametrize(("limits", "most_groups"), [(CPU, 20), (DEVICE, 1)])
 @pytest.mark.parametrize("seed", range(5))
-def test_groups_hold_every_structure_once_and_waste_little(seed):
+def test_groups_hold_every_structure_once_and_waste_little(seed, limits, most_groups):
     generator = torch.Generator().manual_seed(seed)
     sizes = [
         (int(n), tuple(extent))
@@ -104,16 +105,27 @@ def test_groups_hold_every_structure_once_and_waste_little(seed):
             strict=True,
         )
     ]
-    groups = groups_of_like_size(sizes)
+    groups = groups_of_like_size(sizes, limits)
     assert sorted(place for group in groups for place in group) == list(range(40))
     for group in groups:
         alone = sum(_work(*sizes[place]) for place in group)
         width = max(sizes[place][0] for place in group)
         extent = tuple(max(sizes[place][1][axis] for place in group) for axis in range(3))
-        assert len(group) * _work(width, extent) <= max(MOST_WASTE * alone, NEGLIGIBLE) or len(group) == 1
-    assert len(groups) <= 20
+        allowed = max(limits.waste * alone, limits.negligible)
+        assert len(group) * _work(width, extent) <= allowed or len(group) == 1
+    assert len(groups) <= most_groups
+
+
+@pytest.mark.parametrize("limits", [CPU, DEVICE])
+def test_arrays_of_a_group_are_bounded_however_many_structures_there_are(limits):
+    for size in ((3000, (20, 20, 20)), (8, (20, 20, 20)), (100_000, (2, 2, 2))):
+        groups = groups_of_like_size([size] * 300, limits)
+        n_atoms, (n_1, n_2, n_3) = size
+        for group in groups:
+            components = 4 * (n_1 + 1) * (n_2 + 1) * (2 * n_3 + 1)  # of the grid
+            assert len(group) == 1 or len(group) * max(20 * n_atoms, components) <= limits.numbers
 
 
 def test_structures_of_one_size_are_one_group():
-    assert groups_of_like_size([(20, (5, 5, 5))] * 64) == [list(range(64))]
-    assert groups_of_like_size([]) == []
+    assert groups_of_like_size([(20, (5, 5, 5))] * 64, CPU) == [list(range(64))]
+    assert groups_of_like_size([], CPU) == []

@@ -85,7 +85,7 @@ def test_structures_whose_atoms_are_in_no_order_are_found_again(make_system, joi
 def test_groups_that_would_take_too_much_memory_are_cut(make_system, join, monkeypatch):
     batch = join(structures(make_system))
     together = step(batch, "one_shot")
-    monkeypatch.setattr(groups, "MOST_POINTS", 1)  # each by itself
+    monkeypatch.setattr(groups, "CPU", groups.CPU._replace(numbers=1.0))  # each by itself
     assert_close_to_rounding(step(batch, "one_shot"), [together], 1e-12)
 
 

@@ -45,7 +45,7 @@ def test_pieces_give_the_numbers_and_derivatives_of_the_whole(order, settings, i
     system = join(systems)
     whole = with_derivatives(system, solve, **settings)
     in_pieces()
-    assert len(pairs.pieces(sizes)) > 8
+    assert len(pairs.pieces(sizes, torch.device("cpu"))) > 8
     for one, other in zip(with_derivatives(system, solve, **settings), whole, strict=True):
         # order of sums; the iterations of the response end at 1e-13
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
@@ -59,7 +59,7 @@ def test_every_pair_of_a_structure_is_in_one_block(counts, in_pieces):
         start += n
     in_pieces()
     found = []
-    for blocks in pairs.pieces(counts):
+    for blocks in pairs.pieces(counts, torch.device("cpu")):
         first, second = pairs.pair_indices(blocks, torch.device("cpu"))
         assert len(first) == sum(block.n_pairs for block in blocks)
         found += list(zip(first.tolist(), second.tolist(), strict=True))
@@ -68,9 +68,9 @@ def test_every_pair_of_a_structure_is_in_one_block(counts, in_pieces):
 
 
 def test_700_atoms_are_summed_at_once_and_4000_in_pieces_of_bounded_size():
-    assert len(pairs.pieces([700])) == 1
+    assert len(pairs.pieces([700], torch.device("cpu"))) == 1
     for counts in ([4000], [300] * 40):
-        sizes = [sum(block.n_pairs for block in blocks) for blocks in pairs.pieces(counts)]
+        sizes = [sum(block.n_pairs for block in blocks) for blocks in pairs.pieces(counts, torch.device("cpu"))]
         assert sum(sizes) == sum(n * (n - 1) // 2 for n in counts)
         assert max(sizes) <= pairs.BLOCK**2
 
