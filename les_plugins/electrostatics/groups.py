@@ -98,13 +98,36 @@ def groups_of_like_size(sizes: Sequence[tuple[int, tuple[int, int, int]]], limit
     return [sorted(group.members) for group in groups]
 
 
-def groups_on_mesh(counts: Sequence[int], mesh: Mesh, device: torch.device) -> list[list[int]]:
-    """Places of structures, of so many atoms each, that are to be summed together on meshes of the same sizes."""
-    sizes = [(count, (mesh.spline - 1,) * 3) for count in counts]  # an atom has as many points
+def groups_on_mesh(counts: Sequence[int], meshes: Sequence[Mesh], device: torch.device) -> list[list[int]]:
+    """Places of structures, of so many atoms each, that are to be summed together on meshes of theirs.
+
+    On a CPU those of one group have meshes of the same sizes; on an accelerator splines of one order.
+    """
     limits = limits_of(device)
-    step = max(1, int(limits.numbers) // math.prod(mesh.sizes))
-    groups = groups_of_like_size(sizes, limits)
-    return [group[start : start + step] for group in groups for start in range(0, len(group), step)]
+    alike: dict[object, list[int]] = {}
+    for place, mesh in enumerate(meshes):
+        alike.setdefault(mesh if device.type == "cpu" else mesh.spline, []).append(place)
+    found = []
+    for places in alike.values():
+        # an atom has as many points as its spline
+        sizes = [(counts[place], (meshes[place].spline - 1,) * 3) for place in places]
+        for group in groups_of_like_size(sizes, limits):
+            found += _cut([places[member] for member in group], meshes, limits)
+    return found
+
+
+def _cut(places: list[int], meshes: Sequence[Mesh], limits: Limits) -> list[list[int]]:
+    """Parts of a group, with at most so many points on all meshes of each that is more than one structure."""
+    parts: list[list[int]] = []
+    points = math.inf
+    for place in places:
+        own = math.prod(meshes[place].sizes)
+        if points + own > limits.numbers:
+            parts.append([])
+            points = 0.0
+        parts[-1].append(place)
+        points += own
+    return parts
 
 
 class _Group(NamedTuple):

@@ -30,7 +30,7 @@ from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of_cell, takes_mesh
 from les_plugins.electrostatics.periodic.reciprocal import grid_extent, periodic_electrostatics, volume_of
-from les_plugins.electrostatics.periodic.splines import Mesh
+from les_plugins.electrostatics.periodic.several_meshes import SeveralMeshes
 from les_plugins.electrostatics.results import PermanentResult
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.electrostatics.slab import slab_excess, slab_geometry
@@ -177,20 +177,18 @@ def _mesh_pieces(
     training: bool,
     facts: Facts,
 ) -> list[Piece]:
-    """Sums on meshes, those of one mesh together: its sizes follow from the structure's own cell alone."""
-    by_mesh: dict[Mesh, list[int]] = {}
-    for i in structures:
-        numbers = settings.sigma, settings.cutoff, multipoles.order, settings.mesh_tolerance
-        by_mesh.setdefault(mesh_of_cell(facts.cells[i], *numbers), []).append(i)
+    """Sums on meshes, whose sizes follow from the structure's own cell alone."""
+    numbers = settings.sigma, settings.cutoff, multipoles.order, settings.mesh_tolerance
+    meshes = [mesh_of_cell(facts.cells[i], *numbers) for i in structures]
     found = []
-    for mesh, alike in by_mesh.items():
-        for group in groups_on_mesh([facts.counts[i] for i in alike], mesh, positions.device):
-            members = [alike[place] for place in group]
-            some = take(members, facts, positions, cell, multipoles)
-            rows = Rows.of(some.counts, positions.device)
-            padded = rows.pad(some.positions), some.cell, rows.pad_moments(some.multipoles)
-            result = mesh_electrostatics(*padded, settings, None, training, mesh)
-            found.append(Piece(members, result.energy, *(rows.atoms(values) for values in result[1:])))
+    for group in groups_on_mesh([facts.counts[i] for i in structures], meshes, positions.device):
+        members, each = [structures[place] for place in group], tuple(meshes[place] for place in group)
+        mesh = each[0] if each.count(each[0]) == len(each) else SeveralMeshes(each)
+        some = take(members, facts, positions, cell, multipoles)
+        rows = Rows.of(some.counts, positions.device)
+        padded = rows.pad(some.positions), some.cell, rows.pad_moments(some.multipoles)
+        result = mesh_electrostatics(*padded, settings, None, training, mesh)
+        found.append(Piece(members, result.energy, *(rows.atoms(values) for values in result[1:])))
     return found
 
 

@@ -36,4 +36,5 @@ def call(layer, system, external_field=None, **how):
 def iterate(monkeypatch, most_work=0.0):
     """Solve structures of any size by iterations; those above some work, or none for None."""
     if most_work is not None:
-        monkeypatch.setattr("les_plugins.electrostatics.matrices.MOST_WORK", most_work)
+        for device in ("MOST_WORK", "DEVICE_WORK"):
+            monkeypatch.setattr(f"les_plugins.electrostatics.matrices.{device}", most_work)

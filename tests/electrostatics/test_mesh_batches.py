@@ -5,9 +5,10 @@ import torch
 from torch.autograd import gradgradcheck
 
 from les_plugins import LatentElectrostatics, Multipoles, PairSoftness
-from les_plugins.electrostatics import groups
+from les_plugins.electrostatics import groups, solver
 from les_plugins.electrostatics.multipoles import traceless
 from les_plugins.electrostatics.observables import born_effective_charges
+from les_plugins.electrostatics.periodic import splines
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of_cell
 from les_plugins.testing.pretended_device import PretendedDevice
 
@@ -74,6 +75,24 @@ def test_a_batch_equals_its_structures_one_by_one_to_the_second_derivative(respo
     assert_close_to_rounding(together, apart, tolerance)
 
 
+@pytest.fixture
+def as_on_an_accelerator(monkeypatch):
+    """Meshes of all sizes in one array, and several chunks of atoms."""
+    together = groups.groups_on_mesh
+    monkeypatch.setattr(solver, "groups_on_mesh", lambda *given: together(*given[:2], torch.device("cuda")))
+    monkeypatch.setattr(splines, "PATCH_BYTES", 1 << 17)
+
+
+@pytest.mark.parametrize("response", ["one_shot", "self_consistent", None])
+@pytest.mark.parametrize("order", [0, 2])
+def test_meshes_of_all_sizes_in_one_array_equal_each_by_itself(
+    response, order, make_system, join, as_on_an_accelerator
+):
+    systems = structures(make_system, order=order)
+    tolerance = 1e-10 if response == "self_consistent" else 1e-12  # as above
+    assert_close_to_rounding(step(join(systems), response), [step(system, response) for system in systems], tolerance)
+
+
 def test_structures_whose_atoms_are_in_no_order_are_found_again(make_system, join):
     batch = join(structures(make_system))
     atoms = torch.randperm(len(batch.positions), generator=torch.Generator().manual_seed(0))
@@ -94,9 +113,21 @@ def test_only_structures_of_one_mesh_and_of_like_number_of_atoms_are_together(ma
     meshes = [mesh_of_cell(cell, 1.0, 5.2, 2, 1e-5) for cell in cells]
     assert [meshes.count(mesh) for mesh in meshes] == [5, 1, 5, 5, 1, 5, 5]
     cpu = torch.device("cpu")
-    assert groups.groups_on_mesh([20] * 64, meshes[0], cpu) == [list(range(64))]
-    found = groups.groups_on_mesh([2000, 10, 1900, 12], meshes[0], cpu)
+    assert groups.groups_on_mesh([20] * 64, meshes[:1] * 64, cpu) == [list(range(64))]
+    found = groups.groups_on_mesh([2000, 10, 1900, 12], meshes[:1] * 4, cpu)
     assert sorted(found) == [[0, 2], [1, 3]]  # rows of 2,000 for 10 atoms would be two hundred times the work
+    assert groups.groups_on_mesh([2000, 10, 1900, 12], meshes[:4], torch.device("cuda")) == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_meshes_that_are_transformed_together_are_bounded(device):
+    meshes = [splines.Mesh((size, size, size), 10) for size in (100, 150, 100, 300, 20, 100, 150, 100)]
+    device = torch.device(device)
+    found = groups.groups_on_mesh([50] * 8, meshes, device)
+    assert sorted(place for group in found for place in group) == list(range(8))
+    for group in found:
+        points = sum(meshes[place].sizes[0] ** 3 for place in group)
+        assert len(group) == 1 or points <= groups.limits_of(device).numbers
 
 
 def test_born_charges_of_a_batch_are_those_of_its_structures(make_system, join):
@@ -113,8 +144,10 @@ def test_born_charges_of_a_batch_are_those_of_its_structures(make_system, join):
     torch.testing.assert_close(born(join(systems)), expected, rtol=1e-12, atol=1e-12)  # rounding
 
 
-def test_second_derivatives_of_a_batch(make_system, join):
-    systems = [make_system(n_atoms=n, size=4.5, seed=n)._replace(cell=make_system(size=4.5).cell) for n in (2, 3)]
+@pytest.mark.parametrize("scale", [1.0, 1.3])
+def test_second_derivatives_of_a_batch(scale, make_system, join, as_on_an_accelerator):
+    cells = [make_system(size=4.5).cell, scale * make_system(size=4.5).cell]  # one mesh, or two
+    systems = [make_system(n_atoms=n, size=4.5, seed=n)._replace(cell=cells[n - 2]) for n in (2, 3)]
     system = join(systems)
 
     def energies(*values):

@@ -78,6 +78,18 @@ def test_operators_of_a_ragged_batch_are_those_of_one_structure(boundary, respon
     compare(found, [step(system, **settings) for system in systems], 1e-12 if response == "one_shot" else 1e-11)
 
 
+def test_operators_on_meshes_of_several_sizes(make_system, join):
+    systems = ragged(make_system, "periodic")
+    cubes = [(5.0 + place % 5) * torch.eye(3, dtype=torch.float64)[None] for place in range(len(systems))]
+    systems = [system._replace(cell=cube) for system, cube in zip(systems, cubes, strict=True)]
+    with PretendedDevice() as there:
+        for _ in range(2):
+            found = step(on(there, join(systems)), there, method="mesh")
+    assert there.operators <= 700  # some 430 of one size, and 36 for every further one
+    assert there.waits <= 2
+    compare(found, [step(system, method="mesh") for system in systems])
+
+
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_a_ragged_batch_with_quadrupoles_equals_its_structures(boundary, make_system, join):
     systems = ragged(make_system, boundary, 7, order=2)

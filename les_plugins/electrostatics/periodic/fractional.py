@@ -52,15 +52,19 @@ def _rank_two(dtype: torch.dtype, device: torch.device) -> Tensor:
     return table.flatten(0, 1).to(device)
 
 
-def with_known_gradients(value: Tensor, inputs: list[Tensor], gradients: list[Tensor]) -> Tensor:
+def with_known_gradients(
+    value: Tensor, inputs: list[Tensor], gradients: list[Tensor], owners: list[Tensor | None] | None = None
+) -> Tensor:
     """`value` without its own graph, with the given gradient, of whatever graph, in each of the inputs.
 
     Args:
         value: a scalar, or one number for each structure.
         inputs: the last axes of what belongs to the scalar, or to each structure in the first axis.
         gradients: of the shape of the inputs.
+        owners: of each input, the structure that each of its numbers belongs to, if it has no axis of structures.
     """
-    known: Tensor = _KnownGradients.apply(value.detach(), *inputs, *gradients)  # type: ignore[no-untyped-call]
+    owners = [None] * len(inputs) if owners is None else owners
+    known: Tensor = _KnownGradients.apply(value.detach(), owners, *inputs, *gradients)  # type: ignore[no-untyped-call]
     return known
 
 
@@ -68,12 +72,20 @@ class _KnownGradients(torch.autograd.Function):
     """A value, and its gradients in the inputs given beside them; they carry their own graph to higher derivatives."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, *inputs_and_gradients: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, owners: list[Tensor | None], *inputs_and_gradients: Tensor) -> Tensor:
+        ctx.owners = owners
         ctx.save_for_backward(*inputs_and_gradients[len(inputs_and_gradients) // 2 :])
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
-        found = (grad.view(*grad.shape, *[1] * (one.dim() - grad.dim())) * one for one in gradients)
-        return None, *found, *(None for _ in gradients)
+        found = [_share(grad, one, owner) * one for one, owner in zip(gradients, ctx.owners, strict=True)]
+        return None, None, *found, *(None for _ in gradients)
+
+
+def _share(grad: Tensor, one: Tensor, owners: Tensor | None) -> Tensor:
+    """What the gradient of every structure multiplies, in a shape that broadcasts with `one`."""
+    if owners is not None:
+        return grad.index_select(0, owners)
+    return grad.view(*grad.shape, *[1] * (one.dim() - grad.dim()))

@@ -56,7 +56,7 @@ class MeshTables(NamedTuple):
     along_third: Tensor
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def mesh_tables(sizes: tuple[int, int, int], spline: int, device: torch.device) -> MeshTables:
     """Those of a mesh, in the order of the half-complex transform."""

@@ -239,6 +239,7 @@ class _GridFilter(NamedTuple):
     """E = Σ kernel |S(k)|², with S(±n) = (c·Re ∓ s·Im) + i (c·Im ± s·Re) in the components of the grid."""
 
     kernel: Tensor
+    owners: Tensor | None = None
 
     def filtered(self, density: Tensor) -> Tensor:
         """∂E/∂density, (G, 2, T, 2)."""

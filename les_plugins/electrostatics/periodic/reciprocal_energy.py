@@ -33,6 +33,10 @@ class ReciprocalFilter(Protocol):
     def kernel(self) -> Tensor:
         """Its values, with their graph in the cell."""
 
+    @property
+    def owners(self) -> Tensor | None:
+        """The structure that each value belongs to, where the kernel has no axis of structures."""
+
     def filtered(self, density: Tensor) -> Tensor:
         """∂E/∂density, which is the potential on the grid."""
 
@@ -105,7 +109,8 @@ def reciprocal_energy(
         inputs.append(reciprocal_filter.kernel)
         n_ranks = 1 if ranks is None else ranks.size  # all have the same kernel, each takes its equal part of it
         gradients.append(reciprocal_filter.kernel_gradient(density) / n_ranks)
-    energy = with_known_gradients(atomic.sum(-1), inputs, gradients)
+    owners = [None if one is not reciprocal_filter.kernel else reciprocal_filter.owners for one in inputs]
+    energy = with_known_gradients(atomic.sum(-1), inputs, gradients, owners)
     at_place, gradient = local[0].squeeze(-1), rows_times(local[1], inverse.mT)
     if settings.remove_self_interaction:
         own_energy, own_fields = self_energy(multipoles, settings.sigma), self_fields(multipoles, settings.sigma)

@@ -178,6 +178,8 @@ class SlabFilter:
         waves: the transform.
     """
 
+    owners: Tensor | None = None
+
     def __init__(self, kernel: Tensor, waves: Waves) -> None:
         self.kernel, self._waves = kernel, waves
         self._last: tuple[Tensor, Tensor] | None = None

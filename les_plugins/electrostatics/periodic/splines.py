@@ -43,17 +43,12 @@ class Mesh:
         Returns:
             (…, sizes), shifted by the same few points for all atoms, which a convolution does not see.
         """
-        p, degrees, leading = self.spline, order + 1, fractional.shape[:-2]
+        leading = fractional.shape[:-2]
         mesh = moments.new_zeros(math.prod(leading) * math.prod(self._padded))
-        offsets, places = _offsets(self._padded, p, mesh.device), _places(order, mesh.device)
-        rows = moments.flatten(0, -2)
-        cubes = moments.new_zeros(len(rows), degrees**3).index_copy_(1, places, rows)
-        for atoms, start, (first, along_second, along_third) in self._patches(fractional, order):
-            n = len(start)
-            line = torch.bmm(cubes[atoms].view(n, degrees**2, degrees), along_third)
-            plane = torch.bmm(along_second.mT, line.view(n, degrees, degrees * p)).view(n, p, degrees, p)
-            patch = torch.bmm(first.mT, plane.transpose(1, 2).flatten(2))
-            mesh.scatter_add_(0, (start[:, None] + offsets).flatten(), patch.flatten())
+        offsets, cubes = _offsets(self._padded, self.spline, mesh.device), cubes_of(moments.flatten(0, -2), order)
+        for atoms, start, weights in self._patches(fractional, order):
+            patches = patches_of(cubes[atoms], weights)
+            mesh.scatter_add_(0, (start[:, None] + offsets).flatten(), patches.flatten())
         return self._folded(mesh.view(*leading, *self._padded))
 
     def gather(self, fractional: Tensor, values: Tensor, order: int) -> Tensor:
@@ -64,18 +59,15 @@ class Mesh:
             values: (…, sizes).
             order: highest rank of the derivatives.
         """
-        p, degrees, (_, second, third) = self.spline, order + 1, self._padded
-        places, padded = _places(order, values.device), self._unfolded(values)
+        p, (_, second, third) = self.spline, self._padded
+        padded, n_moments = self._unfolded(values), len(exponents(order))
         # every patch as one row of an overlapping view: no index of its points is ever made
         last = padded.numel() - (p - 1) * ((second + 1) * third + 1)
         patches = padded.as_strided((last, p, p, p), (1, second * third, third, 1))
-        local = values.new_empty(fractional.shape[:-1].numel(), len(places))
-        for atoms, start, (first, along_second, along_third) in self._patches(fractional, order):
-            n, patch = len(start), patches.index_select(0, start)
-            line = torch.bmm(torch.bmm(first, patch.flatten(2)).view(n, degrees * p, p), along_third.mT)
-            cube = torch.bmm(along_second, line.view(n, degrees, p, degrees).transpose(1, 2).flatten(2))
-            local[atoms] = cube.view(n, degrees**3).index_select(1, places)
-        return local.view(*fractional.shape[:-1], len(places))
+        local = values.new_empty(fractional.shape[:-1].numel(), n_moments)
+        for atoms, start, weights in self._patches(fractional, order):
+            local[atoms] = derivatives_at_atoms(patches.index_select(0, start), weights, order)
+        return local.view(*fractional.shape[:-1], n_moments)
 
     @property
     def _padded(self) -> tuple[int, int, int]:
@@ -97,7 +89,7 @@ class Mesh:
 
         And its weights along each axis, with their derivatives, (3, n, D, p).
         """
-        table = _table(self.sizes, self.spline, order, fractional.device)
+        table = weight_table(self.sizes, self.spline, order, fractional.device)
         sizes, last = _ends(self.sizes, fractional.device)
         place = fractional.reshape(-1, 3) * sizes
         corner = torch.minimum(place.floor(), last).clamp(min=0.0)
@@ -116,7 +108,7 @@ class Mesh:
 
         A chunk finds its part of the mesh in the processor's cache.
         """
-        size = max(16, (PATCH_BYTES if first.is_cpu else DEVICE_PATCH_BYTES) // (8 * self.spline**3))
+        size = chunk_size(self.spline, first.device)
         if len(first) <= size:
             return (slice(None),)
         across = [points // self.spline + 1 for points in self._padded]
@@ -143,6 +135,35 @@ class Mesh:
                 block = block.narrow(before, 0, its_size)
             block.narrow(axis, size, self.spline - 1).copy_(block.narrow(axis, 0, self.spline - 1))
         return padded
+
+
+def chunk_size(spline: int, device: torch.device) -> int:
+    """How many atoms have their patches at once."""
+    return max(16, (PATCH_BYTES if device.type == "cpu" else DEVICE_PATCH_BYTES) // (8 * spline**3))
+
+
+def cubes_of(moments: Tensor, order: int) -> Tensor:
+    """(n, D³) of moments (n, M): the coefficient of every product of derivatives along the three axes."""
+    cubes = moments.new_zeros(len(moments), (order + 1) ** 3)
+    return cubes.index_copy_(1, _places(order, moments.device), moments)
+
+
+def patches_of(cubes: Tensor, weights: Tensor) -> Tensor:
+    """(n, p, p·p) what atoms with some moments, (n, D³), and weights, (3, n, D, p), put on the points around them."""
+    first, along_second, along_third = weights
+    n, degrees, p = first.shape
+    line = torch.bmm(cubes.view(n, degrees**2, degrees), along_third)
+    plane = torch.bmm(along_second.mT, line.view(n, degrees, degrees * p)).view(n, p, degrees, p)
+    return torch.bmm(first.mT, plane.transpose(1, 2).flatten(2))
+
+
+def derivatives_at_atoms(patches: Tensor, weights: Tensor, order: int) -> Tensor:
+    """(n, M): the transpose of `patches_of`, of patches (n, p, p, p), but for products of too high a rank."""
+    first, along_second, along_third = weights
+    n, degrees, p = first.shape
+    line = torch.bmm(torch.bmm(first, patches.flatten(2)).view(n, degrees * p, p), along_third.mT)
+    cube = torch.bmm(along_second, line.view(n, degrees, p, degrees).transpose(1, 2).flatten(2))
+    return cube.view(n, degrees**3).index_select(1, _places(order, patches.device))
 
 
 @lru_cache(maxsize=64)
@@ -179,7 +200,7 @@ def _places(order: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _table(sizes: tuple[int, int, int], spline: int, order: int, device: torch.device) -> Tensor:
+def weight_table(sizes: tuple[int, int, int], spline: int, order: int, device: torch.device) -> Tensor:
     """(3, p, (order + 1)·p): from powers of the place in a grid interval to weights and derivatives along each axis."""
     pieces = torch.zeros(order + 1, spline, spline, dtype=torch.float64)  # derivative, point, power
     for point in range(spline):
