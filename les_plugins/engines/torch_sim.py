@@ -1,7 +1,7 @@
 """torch-sim: an ASE calculator as a model, and states of structures that both can take. Users call this.
 
-torch-sim has one periodicity for all systems of a state (0.3: one flag, newer: three); `state_from_atoms` refuses what
-does not fit.
+torch-sim has one periodicity for all systems of a state (0.3: one flag, newer: three); `state_from_atoms` raises an
+error for what does not fit.
 """
 
 from __future__ import annotations
@@ -74,17 +74,17 @@ class CalculatorModel(ModelInterface):  # type: ignore[misc]
 def state_from_atoms(frames: Sequence[Atoms], model: CalculatorModel) -> Any:
     """A `torch_sim.SimState` of structures, after a look at what torch-sim and the model can take.
 
-    torch-sim's own conversion takes a structure that is periodic along one or two axes for an open one.
+    The conversion of torch-sim 0.3 takes a structure that is periodic along one or two axes for an open one.
 
     A state holds no velocities and torch-sim draws some; a warning says so where the structures have their own.
 
     Args:
-        frames: structures, all of them periodic along three axes or all of them open.
+        frames: structures of one periodicity: crystals, open ones, or slabs where torch-sim has a flag for each axis.
         model: what will evaluate them.
 
     Raises:
         ConfigError: no structures.
-        GeometryError: a slab or wire, or periodic and open structures in one state.
+        GeometryError: structures of different periodicity, a wire, or a slab that this torch-sim does not keep.
         DataError: NaN, a singular cell, an element that the model does not know, a total charge other than
             `model.calculator.total_charge`: that of all systems of a state is the same.
     """
@@ -96,12 +96,13 @@ def state_from_atoms(frames: Sequence[Atoms], model: CalculatorModel) -> Any:
         check_frame(atoms, where)
         if known is not None:
             check_elements_of(atoms, known, where)
-        if atoms.pbc.any() and not atoms.pbc.all():
-            flags = " ".join("T" if flag else "F" for flag in atoms.pbc)
-            raise GeometryError(f"{where}: pbc is {flags}; allowed in a state of torch-sim: T T T or F F F")
-        if atoms.pbc.all() != frames[0].pbc.all():
+        if atoms.pbc.sum() == 1:
             raise GeometryError(
-                f"{where} is {'periodic' if atoms.pbc.all() else 'open'}, structure 0 is not: torch-sim has one "
+                f"{where}: pbc is {_flags(atoms)}; a wire is not summed: allowed are two or three axes, or none"
+            )
+        if (atoms.pbc != frames[0].pbc).any():
+            raise GeometryError(
+                f"{where}: pbc is {_flags(atoms)}, that of structure 0 {_flags(frames[0])}: torch-sim has one "
                 "periodicity for all systems of a state; make two states"
             )
         refuse_charge_of_engine(atoms, model.calculator, "torch-sim")
@@ -114,7 +115,13 @@ def state_from_atoms(frames: Sequence[Atoms], model: CalculatorModel) -> Any:
             LesPluginsWarning,
             stacklevel=2,
         )
-    return torch_sim.io.atoms_to_state(list(frames), model.device, model.dtype)
+    state = torch_sim.io.atoms_to_state(list(frames), model.device, model.dtype)
+    if (_pbc_of(state) != frames[0].pbc).any():
+        raise GeometryError(
+            f"structure 0: pbc is {_flags(frames[0])}, which this torch-sim takes for {_pbc_of(state).tolist()}; "
+            "allowed: T T T or F F F, or slabs in a torch-sim that has a flag for each axis (0.4 and newer)"
+        )
+    return state
 
 
 def momenta_of(frames: Sequence[Atoms], model: CalculatorModel) -> Tensor:
@@ -135,13 +142,22 @@ def atoms_of(state: Any) -> list[Atoms]:
     numbers, system = _array(state.atomic_numbers), _array(state.system_idx)
     borders = np.flatnonzero(np.diff(system)) + 1
     pieces = zip(np.split(numbers, borders), np.split(positions, borders), cells, strict=True)
-    pbc = np.array(np.broadcast_to(_array(torch.as_tensor(state.pbc)), 3))  # one flag in 0.3, three since 0.4
+    pbc = _pbc_of(state)
     found = [Atoms(number, place, cell=cell, pbc=pbc) for number, place, cell in pieces]
     if (charges := getattr(state, "charge", None)) is not None:
         for atoms, charge in zip(found, np.broadcast_to(_array(charges).reshape(-1), len(found)), strict=True):
             if charge:  # zero is what a state has that was told nothing
                 atoms.info["charge"] = float(charge)
     return found
+
+
+def _pbc_of(state: Any) -> Any:
+    """(3,) bool: one flag in 0.3, three since 0.4."""
+    return np.array(np.broadcast_to(_array(torch.as_tensor(state.pbc)), 3))
+
+
+def _flags(atoms: Atoms) -> str:
+    return " ".join("T" if flag else "F" for flag in atoms.pbc)
 
 
 def _array(value: Tensor) -> Any:

@@ -283,19 +283,25 @@ def test_velocities_of_structures_are_not_lost_in_silence() -> None:
 
 
 class TestRefused:
-    def test_slabs_which_torch_sim_would_take_for_open_structures(self) -> None:
+    def test_slabs_where_torch_sim_would_take_them_for_open_structures(self) -> None:
         slab = rock_salt(cubic=True)
         slab.pbc = (True, True, False)
         model = CalculatorModel(RigidIons())
         theirs = ts.io.atoms_to_state([slab], model.device, model.dtype).pbc
-        assert theirs is False or theirs.tolist() == [True, True, False]  # 0.3 takes it for an open one
-        with pytest.raises(
-            GeometryError, match="structure 0: pbc is T T F; allowed in a state of torch-sim: T T T or F F F"
-        ):
-            state_from_atoms([slab], model)
+        if theirs is False:  # 0.3
+            with pytest.raises(GeometryError, match="structure 0: pbc is T T F, which this torch-sim takes for"):
+                state_from_atoms([slab], model)
+        else:
+            assert atoms_of(state_from_atoms([slab], model))[0].pbc.tolist() == [True, True, False]
+
+    def test_a_wire(self) -> None:
+        wire = rock_salt(cubic=True)
+        wire.pbc = (True, False, False)
+        with pytest.raises(GeometryError, match="structure 0: pbc is T F F; a wire"):
+            state_from_atoms([wire], CalculatorModel(RigidIons()))
 
     def test_periodic_and_open_structures_in_one_state(self) -> None:
-        with pytest.raises(GeometryError, match="structure 1 is open, structure 0 is not"):
+        with pytest.raises(GeometryError, match="structure 1: pbc is F F F, that of structure 0 T T T"):
             state_from_atoms([rock_salt(), opened(rock_salt())], CalculatorModel(RigidIons()))
 
     def test_constraints_strange_elements_and_nothing(self) -> None:
