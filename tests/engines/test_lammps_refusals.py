@@ -137,6 +137,15 @@ def test_atoms_without_ids_are_refused(
     assert "atom_modify id yes" in str(ended[0])
 
 
+def test_atoms_without_ids_are_refused_in_one_process(lmp: Any) -> None:
+    lmp.commands_list(["units metal", "atom_modify id no", "region box block 0 9 0 9 0 9", "create_box 2 box"])
+    lmp.commands_list(["mass 1 1.008", "mass 2 15.999", "create_atoms 1 single 1 1 1", "create_atoms 2 single 3 3 3"])
+    lmp.commands_list(PAIRS)
+    attach(lmp, Toy(), ELEMENTS)
+    with pytest.raises(DataError, match="atom_modify id yes"):
+        lmp.command("run 0")
+
+
 def test_an_id_with_two_owners_is_refused(meeting: Meeting) -> None:
     with pytest.raises(GeometryError, match="two atoms have one id"):
         Halo(torch.tensor([1, 2, 2]), torch.tensor([1, 2]), meeting.ranks)
