@@ -21,8 +21,8 @@ from les_plugins.electrostatics.recomputed import recomputed
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.units import COULOMB_CONSTANT
 
-#: Pairs, in both orders and those of rows that are filled up included, that an accelerator takes as matrices: 2 GB with
-#: the first derivative.
+#: Pairs, in both orders and those of rows that are filled up included, that an accelerator takes as matrices: 1.1 GiB
+#: with the first derivative.
 IN_A_MATRIX = 1 << 20
 
 

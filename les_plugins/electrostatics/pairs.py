@@ -13,7 +13,7 @@ from les_plugins.errors import GeometryError
 
 #: Pairs that are summed at once, and whose intermediate values are kept for derivatives: some 0.3 GB with quadrupoles.
 AT_ONCE = 262_144
-#: The same on an accelerator, where every piece costs its launches: some 2.4 GB.
+#: The same on an accelerator, where every piece costs its launches: 3.1 GiB with quadrupoles.
 DEVICE_AT_ONCE = 8 * AT_ONCE
 #: Edge of the square blocks that more pairs than that are summed in.
 BLOCK = 256
