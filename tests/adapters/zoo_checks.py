@@ -55,11 +55,12 @@ class ZooChecks:
         atoms = stored_predictions(zoo.entry(name))
         stored, found = atoms.calc.results, calculator(name)
         found.reference_susceptibility = None  # stored Z* have the structure's own χ where the checkpoint has none
-        # 1e-6 of the largest value: weights and features are float32
         energy = found.get_property("energy", atoms)
-        assert energy == pytest.approx(stored["energy"], rel=1e-6)
+        assert energy == pytest.approx(stored["energy"], rel=1e-6)  # float32
+        # a force is a sum of hundreds of float32 terms of either sign, in an order that the processor chooses:
+        # 1.2e-6 of the largest value was seen between two machines
         for key in [key for key in ("forces", BORN) if key in stored]:
-            allowed = 1e-6 * np.abs(stored[key]).max()
+            allowed = 1e-5 * np.abs(stored[key]).max()
             np.testing.assert_allclose(found.get_property(key, atoms), stored[key], rtol=0, atol=allowed, err_msg=key)
 
     def test_rotated_permuted_and_translated(self, name: str) -> None:
