@@ -21,7 +21,7 @@ from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
 from les_plugins.electrostatics.periodic.mesh_size import takes_mesh
 from les_plugins.electrostatics.periodic.reciprocal import ROUNDING, grid_extent
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
-from les_plugins.electrostatics.slab import SlabGeometry, slab_excess_matrix, slab_geometry
+from les_plugins.electrostatics.slab import SlabGeometry, cells_of_slabs, slab_excess_matrix, slab_geometry
 
 #: A matrix is made where (moments of a structure)² × (waves) is at most this: some milliseconds of processor time,
 #: beyond which conjugate gradients are faster (docs/explanation/theory.md, 6.3) …
@@ -77,6 +77,7 @@ def interaction_matrices(
         facts: of this batch.
     """
     most = MOST_WORK if positions.device.type == "cpu" else DEVICE_WORK
+    given, facts = facts, _in_their_cells(facts, settings.sigma)
     small = [i for i, count in enumerate(facts.counts) if count > 0 and _work(i, moments, settings, facts) <= most]
     order = None if facts.in_order else torch.argsort(batch, stable=True)
     found = []
@@ -98,7 +99,7 @@ def interaction_matrices(
                 if axes == 3:
                     values = _periodic(places, cells, [facts.cells[i] for i in structures], moments, settings)
                 else:
-                    values = _slab(places, cells, rows, structures, moments, settings, facts)
+                    values = _slab(places, cells, rows, structures, moments, settings, given)
             found.append(InteractionMatrices(structures, rows, atoms, values))
     return found
 
@@ -112,8 +113,19 @@ def _work(i: int, moments: slice, settings: ElectrostaticsSettings, facts: Facts
     return work
 
 
+def _in_their_cells(facts: Facts, sigma: float) -> Facts:
+    """With the cells that slabs are summed in: the third vector that a slab is given may be anything, as zero."""
+    slabs = [i for i, axes in enumerate(facts.axes) if axes == 2 and facts.counts[i] > 0]
+    if not slabs:
+        return facts
+    if not facts.slabs:  # nothing has been summed at these places
+        return facts._replace(counts=[0 if i in slabs else count for i, count in enumerate(facts.counts)])
+    cells = dict(zip(slabs, cells_of_slabs(facts.slabs, [facts.pbc[i] for i in slabs], sigma), strict=True))
+    return facts._replace(cells=[cells.get(i, cell) for i, cell in enumerate(facts.cells)])
+
+
 def _extent(i: int, settings: ElectrostaticsSettings, facts: Facts) -> tuple[int, int, int]:
-    """Of the grid; of a slab as if its height were that of its cell."""
+    """Of the grid."""
     return WAVES_OF_A_PAIR if facts.axes[i] == 0 else grid_extent(facts.cells[i], settings.cutoff)[1]
 
 

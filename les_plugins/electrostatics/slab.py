@@ -58,6 +58,28 @@ class SlabGeometry(NamedTuple):
     reach: tuple[int, int]
 
 
+def cells_of_slabs(
+    known: Sequence[Sequence[float]], pbc: Sequence[tuple[bool, bool, bool]], sigma: float
+) -> list[tuple[float, ...]]:
+    """Nine numbers of the cell that each slab is summed in, Å; of `known` of `slab_geometry`, whose errors it has."""
+    cells = []
+    for row, flags, length in zip(known, pbc, _lengths(known, pbc, sigma)[0], strict=True):
+        axis = flags.index(False)
+        rows = {(axis + 1) % 3: row[:3], (axis + 2) % 3: row[3:6], axis: [length * x for x in row[8:]]}
+        cells.append((*rows[0], *rows[1], *rows[2]))
+    return cells
+
+
+def _lengths(
+    known: Sequence[Sequence[float]], pbc: Sequence[tuple[bool, bool, bool]], sigma: float
+) -> tuple[list[float], list[float]]:
+    """Along the normal, Å: of the cells of slabs, and of their atoms."""
+    areas = [_area(row[:6], flags) for row, flags in zip(known, pbc, strict=True)]
+    extents = [row[7] - row[6] for row in known]
+    gaps = [max(GAP_IN_SIGMA * sigma, GAP_IN_ROOT_AREA * math.sqrt(area)) for area in areas]
+    return [LENGTH_STEP * math.ceil((one + gap) / LENGTH_STEP) for one, gap in zip(extents, gaps, strict=True)], extents
+
+
 def slab_geometry(
     positions: Tensor,
     cell: Tensor,
@@ -93,14 +115,9 @@ def slab_geometry(
     known = [] if known is None else known
     if not known:
         known += torch.cat([plane.detach().flatten(1), low, high, normal.detach()], 1).tolist()
-    areas = [_area(row[:6], flags_of) for row, flags_of in zip(known, pbc, strict=True)]
-    extents = [row[7] - row[6] for row in known]
-    gaps = [max(GAP_IN_SIGMA * sigma, GAP_IN_ROOT_AREA * math.sqrt(area)) for area in areas]
-    lengths = [LENGTH_STEP * math.ceil((extent + gap) / LENGTH_STEP) for extent, gap in zip(extents, gaps, strict=True)]
-    cells, reach = [], [0, 0]
-    for row, axis, length, extent in zip(known, axes, lengths, extents, strict=True):
-        rows = {(axis + 1) % 3: row[:3], (axis + 2) % 3: row[3:6], axis: [length * x for x in row[8:]]}
-        cells.append((*rows[0], *rows[1], *rows[2]))
+    lengths, extents = _lengths(known, pbc, sigma)
+    cells, reach = cells_of_slabs(known, pbc, sigma), [0, 0]
+    for row, length, extent in zip(known, lengths, extents, strict=True):
         largest = DECAY / (length - extent)
         for place in range(2):
             bound = math.floor(largest * math.hypot(*row[3 * place : 3 * place + 3]) / (2.0 * math.pi))

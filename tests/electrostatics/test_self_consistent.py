@@ -327,3 +327,16 @@ def test_where_a_fixed_charge_leaves_nothing_to_answer_nothing_is_induced(n_atom
         alone = solve(system, response=None, **settings)
         torch.testing.assert_close(found.energy, alone.energy, rtol=1e-12, atol=1e-12)  # rounding
         torch.testing.assert_close(found.charge, alone.charge, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("third", [[0.0, 0.0, 0.0], [0.3, -0.2, 1.0], [0.0, 0.0, 500.0]], ids=["zero", "short", "long"])
+@pytest.mark.parametrize("method", ["auto", "direct"])
+def test_the_third_vector_of_a_slab_is_not_read(third, method, make_system, solve):
+    system = make_system()
+    slab = system._replace(pbc=torch.tensor([[True, True, False]]))
+    settings = {**TIGHT, "total_charge": "fixed", "method": method}
+    expected = solve(slab, **settings)
+    given = slab._replace(cell=torch.cat([slab.cell[:, :2], torch.tensor(third).double().view(1, 1, 3)], 1))
+    found = solve(given, **settings)
+    torch.testing.assert_close(found.energy, expected.energy, **CLOSE)
+    torch.testing.assert_close(found.dipole, expected.dipole, **CLOSE)
