@@ -19,8 +19,9 @@ LONGEST_VALUE = 200
 class LesPluginsError(Exception):
     """Anything les-plugins refuses; the command line prints the message without a traceback."""
 
-    def __init__(self, message: object = "") -> None:
-        super().__init__(shortened(str(message)))
+    def __str__(self) -> str:
+        # not in __init__, which torch.compile would have to trace where the layer raises
+        return shortened(super().__str__())
 
 
 class ConfigError(LesPluginsError, ValueError):
