@@ -77,30 +77,47 @@ def interaction_matrices(
         facts: of this batch.
     """
     most = MOST_WORK if positions.device.type == "cpu" else DEVICE_WORK
-    given, facts = facts, _in_their_cells(facts, settings.sigma)
-    small = [i for i, count in enumerate(facts.counts) if count > 0 and _work(i, moments, settings, facts) <= most]
     order = None if facts.in_order else torch.argsort(batch, stable=True)
+
+    def atoms_in_rows(structures: list[int]) -> tuple[Rows, Tensor | None, Tensor]:
+        atoms = atoms_of(structures, facts, positions.device)
+        if order is not None:
+            atoms = order if atoms is None else order.index_select(0, atoms)
+        rows = Rows.of([facts.counts[i] for i in structures], positions.device)
+        return rows, atoms, rows.pad(positions if atoms is None else positions.index_select(0, atoms))
+
+    def cells_of(structures: list[int]) -> Tensor:
+        which = places_of(structures, len(cell), cell.device)
+        return cell if which is None else cell.index_select(0, which)
+
+    slabs = [i for i, axes in enumerate(facts.axes) if axes == 2 and facts.counts[i] > 0]
+    flags = [facts.pbc[i] for i in slabs]
+    if slabs and not facts.slabs:  # nothing has been summed at these places: this fills it
+        rows, _, places = atoms_in_rows(slabs)
+        slab_geometry(places, cells_of(slabs), flags, settings.sigma, rows.mask(places), facts.slabs)
+    cells = list(facts.cells)
+    for i, values in zip(slabs, cells_of_slabs(facts.slabs, flags, settings.sigma), strict=True):
+        cells[i] = values  # of the sum: the third vector that a slab is given may be anything, as zero
+    facts = facts._replace(cells=cells)
+
+    small = [i for i, count in enumerate(facts.counts) if count > 0 and _work(i, moments, settings, facts) <= most]
     found = []
     for axes in (0, 2, 3):
         members = [i for i in small if facts.axes[i] == axes]
         sizes = [(facts.counts[i] ** 2, _extent(i, settings, facts)) for i in members]
         for group in groups_of_like_size(sizes, limits_of(positions.device)):
             structures = [members[place] for place in group]
-            atoms = atoms_of(structures, facts, positions.device)
-            if order is not None:
-                atoms = order if atoms is None else order.index_select(0, atoms)
-            rows = Rows.of([facts.counts[i] for i in structures], positions.device)
-            places = rows.pad(positions if atoms is None else positions.index_select(0, atoms))
+            rows, atoms, places = atoms_in_rows(structures)
             if axes == 0:
-                values = open_matrix(places, moments, settings.sigma)
+                matrix = open_matrix(places, moments, settings.sigma)
+            elif axes == 3:
+                own = [facts.cells[i] for i in structures]
+                matrix = _periodic(places, cells_of(structures), own, moments, settings)
             else:
-                which = places_of(structures, len(cell), cell.device)
-                cells = cell if which is None else cell.index_select(0, which)
-                if axes == 3:
-                    values = _periodic(places, cells, [facts.cells[i] for i in structures], moments, settings)
-                else:
-                    values = _slab(places, cells, rows, structures, moments, settings, given)
-            found.append(InteractionMatrices(structures, rows, atoms, values))
+                known = [facts.slabs[slabs.index(i)] for i in structures]
+                flags = [facts.pbc[i] for i in structures]
+                matrix = _slab(places, cells_of(structures), rows, flags, known, moments, settings)
+            found.append(InteractionMatrices(structures, rows, atoms, matrix))
     return found
 
 
@@ -111,17 +128,6 @@ def _work(i: int, moments: slice, settings: ElectrostaticsSettings, facts: Facts
     n_moments = facts.counts[i] * (moments.stop - moments.start)
     work: float = n_moments**2 * math.prod(n + 1.0 for n in _extent(i, settings, facts))
     return work
-
-
-def _in_their_cells(facts: Facts, sigma: float) -> Facts:
-    """With the cells that slabs are summed in: the third vector that a slab is given may be anything, as zero."""
-    slabs = [i for i, axes in enumerate(facts.axes) if axes == 2 and facts.counts[i] > 0]
-    if not slabs:
-        return facts
-    if not facts.slabs:  # nothing has been summed at these places
-        return facts._replace(counts=[0 if i in slabs else count for i, count in enumerate(facts.counts)])
-    cells = dict(zip(slabs, cells_of_slabs(facts.slabs, [facts.pbc[i] for i in slabs], sigma), strict=True))
-    return facts._replace(cells=[cells.get(i, cell) for i, cell in enumerate(facts.cells)])
 
 
 def _extent(i: int, settings: ElectrostaticsSettings, facts: Facts) -> tuple[int, int, int]:
@@ -179,15 +185,13 @@ def _slab(
     places: Tensor,
     cell: Tensor,
     rows: Rows,
-    structures: list[int],
+    flags: list[tuple[bool, bool, bool]],
+    known: list[list[float]],
     moments: slice,
     settings: ElectrostaticsSettings,
-    facts: Facts,
 ) -> Tensor:
     """The matrix of the 3D sum, less what that has too much (theory 4)."""
-    slabs = [i for i, axes in enumerate(facts.axes) if axes == 2 and facts.counts[i] > 0]
-    known = [facts.slabs[slabs.index(i)] for i in structures] if facts.slabs else None
-    flags, mask = [facts.pbc[i] for i in structures], rows.mask(places)
+    mask = rows.mask(places)
     geometry: SlabGeometry = slab_geometry(places, cell, flags, settings.sigma, mask, known)
     whole = _periodic(places, geometry.cell, geometry.cells, moments, settings)
     return whole - slab_excess_matrix(places, geometry, moments, settings.sigma)

@@ -176,7 +176,7 @@ def slab_excess_matrix(positions: Tensor, slab: SlabGeometry, moments: slice, si
     return copies - torch.bmm(_parabola_factor(slab)[:, :, None] * left, right.mT)
 
 
-def _area(plane: list[float], pbc: tuple[bool, bool, bool]) -> float:
+def _area(plane: Sequence[float], pbc: tuple[bool, bool, bool]) -> float:
     """Å² spanned by two vectors, the six numbers of which are given; refuses parallel ones."""
     a, b, c, d, e, f = plane
     x, y, z = b * f - c * e, c * d - a * f, a * e - b * d
