@@ -91,5 +91,7 @@ def lines(found: dict[str, float], facts: dict[str, Any]) -> list[str]:
         )
     if "stress" not in facts.get("labels", ""):
         written.append(f"- Pressure, and runs at constant pressure: no stress was trained. {facts['pressure']}")
+    if "constant_pressure" in facts:
+        written.append(f"- Runs at constant pressure: {facts['constant_pressure']}")
     written.append(f"- Zero-point motion, as in path integrals: {facts['zero_point']}")
     return written
