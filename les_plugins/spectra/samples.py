@@ -87,7 +87,7 @@ class Samples:
         return np.zeros(3) if found is None else found
 
     @property
-    def model(self) -> str:
+    def model_name(self) -> str:
         """The model by its name in the zoo, else that of its folder, else host and hash as older files have them."""
         facts = self.trajectories[0].facts
         weights = str(facts.get("model_weights_sha256", ""))
@@ -99,7 +99,7 @@ class Samples:
         """Model, size, temperature, field and time, for figures."""
         strength = float(np.linalg.norm(self.field))
         field = f", {strength:.3g} V/Å" if strength else ""
-        return f"{self.model}: {self.n_atoms} atoms, {self.temperature():.0f} K{field}, {self.duration:.3g} ps"
+        return f"{self.model_name}: {self.n_atoms} atoms, {self.temperature():.0f} K{field}, {self.duration:.3g} ps"
 
     def series(self, name: str) -> list[Floats]:
         """A series of every trajectory, in the unit of `trajectory.SERIES`.
