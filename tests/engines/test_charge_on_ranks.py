@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch.distributed as dist
 from tiny_domains import EPSILON, SECTIONS, SUSCEPTIBILITY, TinyDomain, Whole, water
 
-from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.engines.ranks.calculator import RankCalculator
 from les_plugins.engines.ranks.meeting import Meeting
 from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
 from les_plugins.model.physical import born_results
 
 COUNT = 8
-
-
-@pytest.fixture(scope="module")
-def meeting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meeting]:
-    store = dist.FileStore(str(tmp_path_factory.mktemp("meeting") / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield Meeting(Ranks(dist.group.WORLD), 0, 1, store)  # type: ignore[arg-type]
-    dist.destroy_process_group()
 
 
 @pytest.fixture

