@@ -387,20 +387,6 @@ def test_a_simulation_that_comes_apart_is_said_and_the_others_are_kept(starts, t
     assert {atoms.info["origin"].split(", ")[0] for atoms in done.frames} == {"walker 0"}
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"frames": 1}, "--grow is 1"),
-        ({"temperatures": (0.0,)}, "--temperature is 0; allowed: above 0 and below 100000 K"),
-        ({"temperatures": (300.0, 1e6)}, r"--temperature is 300, 1e\+06; allowed: above 0 and below 100000 K"),
-        ({"waves": 0.8, "rattled": 0.5}, "allowed: up to 1 together|are parts of all"),
-    ],
-)
-def test_growth_that_cannot_be_names_its_option(changes, said):
-    with pytest.raises(ConfigError, match=said):
-        Growth.of(**{**GROWTH, **changes})
-
-
 def test_waves_need_three_periodic_axes(tmp_path):
     slab = argon.crystal()
     slab.pbc = [True, True, False]
