@@ -56,8 +56,8 @@ accelerator was there to time them.
 """
 TAIL = """
 The same device runs the tests of every boundary, method and response, of charge over pairs and of external fields to
-the second derivative, of Born effective charges, of the heads and of `LongRange`. Hosts whose models are TorchScript
-(MACE's and NequIP's compiled ones among them) do not run on it.
+the second derivative in positions and strain, of Born effective charges, of the heads and of `LongRange`. Hosts whose
+models are TorchScript (MACE's and NequIP's compiled ones among them) do not run on it.
 """
 BOUNDARIES = {"periodic": (True, True, True), "slab": (True, True, False), "open": (False, False, False)}
 EDGE, ATOMS = 6.0, 20

@@ -24,17 +24,17 @@ def edges(device, n_atoms):
 
 
 def step(system, pairs=None, external_field=None, training=False, **settings):
-    """Energies, moments, forces, and the derivative of a loss on the forces."""
+    """Energies, moments, forces, virial, and the derivatives of a loss on these in positions and strain."""
     layer = LatentElectrostatics(**settings).train(training)
-    positions = system.positions.requires_grad_()
+    positions, strain = system.positions.requires_grad_(), torch.zeros_like(system.cell[0]).requires_grad_()
     moments = Multipoles(system.charge, system.dipole, system.quadrupole)
     softness = None if pairs else system.softness
-    geometry = positions, system.cell, system.pbc, system.batch
+    geometry = positions + positions @ strain, system.cell + system.cell @ strain, system.pbc, system.batch
     coefficients = {"softness": softness, "polarizability": system.polarizability, "pair_softness": pairs}
     result = layer(*geometry, moments, **coefficients, external_field=external_field)
-    (gradient,) = torch.autograd.grad(result.energy.sum(), positions, create_graph=True)
-    (second,) = torch.autograd.grad(gradient.square().sum(), positions)
-    return [result.energy, result.potential, result.charge, result.dipole, gradient, second]
+    gradient, virial = torch.autograd.grad(result.energy.sum(), (positions, strain), create_graph=True)
+    second = torch.autograd.grad(gradient.square().sum() + virial.square().sum(), (positions, strain))
+    return [result.energy, result.potential, result.charge, result.dipole, gradient, virial, *second]
 
 
 def compare(there, found, expected):
@@ -115,6 +115,14 @@ def test_tensors_of_both_devices_are_refused():
         with pytest.raises(TypeError, match="copy it to the CPU first"):
             x.numpy()
         assert torch.equal(x.cpu(), torch.ones(3))
+
+
+def test_zeros_without_memory_are_computed_with():
+    with PretendedDevice() as there:
+        x = there(torch.tensor([2.0, -3.0])).requires_grad_()
+        (first,) = torch.autograd.grad((x * x).abs().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), x)
+    assert second.values_inside.tolist() == [2.0, 2.0]
 
 
 def test_what_waits_for_the_device_is_counted():
