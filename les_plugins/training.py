@@ -109,7 +109,7 @@ class TrainingRun(ABC):
         self.frames = self.read_frames()
         if self.is_long_range():
             self.data.check_boundaries()
-        self.data.check_total_charges(self.reads_total_charge())
+        self.data.check_charges_and_spins(self.reads_total_charge())
         self._note_licence()
         if self.frames and not self.data.unread:
             self.facts["elements"] = sorted({symbol for atoms in self.frames for symbol in atoms.symbols})

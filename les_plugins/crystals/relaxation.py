@@ -14,8 +14,9 @@ from ase.constraints import FixSymmetry
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, LBFGS
 
+from les_plugins.data.copies import said_of_charge_and_spin
 from les_plugins.data.frames import check_frame
-from les_plugins.data.given_charge import brings_charge, charge_to_keep, said_of_charge
+from les_plugins.data.given_charge import brings_charge, charge_to_keep
 from les_plugins.data.metrics import Floats
 from les_plugins.errors import ConfigError, GeometryError, HostError
 
@@ -164,7 +165,7 @@ def _bare(atoms: Atoms, calculator: Any) -> tuple[Atoms, list[str]]:
     """
     bare: Atoms = atoms.copy()
     key = getattr(calculator, "total_charge_key", None)
-    kept_info = {*said_of_charge(atoms), key, *getattr(calculator, "read_names", ())}
+    kept_info = {*said_of_charge_and_spin(atoms), key, *getattr(calculator, "read_names", ())}
     left_out = sorted((set(bare.arrays) - set(_KEPT_ARRAYS)) | (set(bare.info) - kept_info))
     for name in left_out:
         bare.arrays.pop(name, None)

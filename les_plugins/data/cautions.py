@@ -13,9 +13,7 @@ from ase import Atoms
 from les_plugins.data.given_charge import (
     given_charge,
     ignored_charge,
-    ignored_spin,
     unread_initial_charges,
-    unread_spin,
 )
 from les_plugins.data.vacuum import Vacuum, empty_layer, empty_sphere, torn_slab
 from les_plugins.errors import LesPluginsWarning
@@ -51,7 +49,6 @@ class Cautions:
         where: str,
         screened: bool,
         reads_charge: bool,
-        reads_spin: bool = False,
         key: str | None = None,
     ) -> None:
         """Warn of what is new.
@@ -61,15 +58,12 @@ class Cautions:
             where: its name in messages.
             screened: whether moments of periodic structures are scaled by an ε_∞ above 1.
             reads_charge: whether the model reads the total charge of a structure.
-            reads_spin: likewise, the spin.
             key: as of `given_charge.total_charge_of`.
         """
         if not reads_charge and "charge" not in self._said and (given := given_charge(atoms)) is not None:
             self._say("charge", ignored_charge(given, where))
         if reads_charge and "charge" not in self._said and (initial := unread_initial_charges(atoms, key)) is not None:
             self._say("charge", f"{where}: has {initial}")
-        if not reads_spin and "spin" not in self._said and (spin := unread_spin(atoms)) is not None:
-            self._say("spin", ignored_spin(spin, where))
         if "torn" not in self._said and (torn := torn_slab(atoms)) is not None:
             self._say("torn", f"{where}: {torn}")
         if screened and "vacuum" not in self._said and (found := self._vacuum(atoms)) is not None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
-import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from ase import Atoms
@@ -21,9 +18,6 @@ NAMES = ("charge", "total_charge")
 _LIKE_NAMES = ("charge", "totalcharge", "netcharge", "systemcharge", "molecularcharge", "qtot")
 #: e an atom: no ion has more, and what is beyond is no charge of a structure.
 MOST_PER_ATOM = 10.0
-#: Names under which files and programs keep the spin of a structure, and its values there for a closed shell; `spin` is
-#: 2S + 1 in some programs and 2S in others.
-CLOSED_SHELL = {"spin": (0.0, 1.0), "total_spin": (0.0, 1.0), "multiplicity": (1.0,), "spin_multiplicity": (1.0,)}
 #: e, from which on a charge counts as given: rounded partial charges of a force field do not add up to zero exactly.
 SMALLEST_CHARGE = 0.01
 
@@ -65,7 +59,7 @@ def misspelt_charge(atoms: Atoms) -> str | None:
     for name, value in atoms.info.items():
         plain = re.sub("[^a-z]", "", str(name).lower()).removeprefix("ref")
         is_like = bool(difflib.get_close_matches(plain, _LIKE_NAMES, 1, 0.85))
-        if is_like and value is not None and np.size(np.asarray(value, dtype=object)) == 1 and _number(value) != 0.0:
+        if is_like and value is not None and np.size(np.asarray(value, dtype=object)) == 1 and number_in(value) != 0.0:
             return str(name)
     return None
 
@@ -93,26 +87,6 @@ def charge_to_keep(calculator: object, atoms: Atoms) -> dict[str, float]:
     charge = charge_read(calculator, atoms)
     said = charge != 0.0 or brings_charge(atoms, getattr(calculator, "total_charge_key", None))
     return {NAMES[0]: charge} if said else {}
-
-
-def said_of_charge(atoms: Atoms) -> dict[str, Any]:
-    """What `info` says of total charge and spin, as it stands there: for copies that shed the rest of it."""
-    names = (*NAMES, *CLOSED_SHELL, misspelt_charge(atoms))
-    return {name: copy.deepcopy(atoms.info[name]) for name in names if name is not None and name in atoms.info}
-
-
-def repeated(atoms: Atoms, counts: Sequence[int]) -> Atoms:
-    """`atoms.repeat`, with the total charge of all copies together.
-
-    Args:
-        atoms: the structure.
-        counts: copies along each lattice vector.
-    """
-    found: Atoms = atoms.repeat(counts)
-    for name in NAMES:
-        if atoms.info.get(name) is not None:
-            found.info[name] = charge_under(name, atoms) * math.prod(counts)
-    return found
 
 
 def charge_of_results(calculator: object) -> float:
@@ -186,7 +160,7 @@ def charge_under(name: str, atoms: Atoms, where: str = "structure") -> float:
 
 def number_of_charge(value: object) -> float | None:
     """A value as a number of e; None for what is no finite real number, as text, T and F are."""
-    return None if isinstance(value, bool | np.bool_ | str) else _number(value)
+    return None if isinstance(value, bool | np.bool_ | str) else number_in(value)
 
 
 def check_size(charge: float, atoms: Atoms, what: str) -> float:
@@ -217,15 +191,6 @@ def unread_initial_charges(atoms: Atoms, key: str | None = None) -> str | None:
     return f"{given} e, which are not read as its total charge: give info['charge']"
 
 
-def unread_spin(atoms: Atoms) -> str | None:
-    """What in a structure says that its spin is not that of a closed shell; None where nothing does."""
-    for name, closed in CLOSED_SHELL.items():
-        value = _number(atoms.info.get(name))
-        if value is not None and value not in closed:
-            return f"info[{name!r}] = {value:g}"
-    return None
-
-
 def brings_charge(atoms: Atoms, key: str | None = None) -> bool:
     """Whether a structure says what its total charge is, be it zero; `key` as of `total_charge_of`."""
     return any(atoms.info.get(name) is not None for name in _names(key))
@@ -242,7 +207,7 @@ def given_charge(atoms: Atoms) -> str | None:
     Initial charges count by their sum: partial charges of a neutral structure are no total charge.
     """
     for name in (*NAMES, *filter(None, [misspelt_charge(atoms)])):
-        value = _number(atoms.info.get(name))
+        value = number_in(atoms.info.get(name))
         if value is not None and abs(value) >= SMALLEST_CHARGE:
             return f"info[{name!r}] = {value:g}"
     if atoms.has("initial_charges"):
@@ -253,7 +218,7 @@ def given_charge(atoms: Atoms) -> str | None:
 
 
 def check_total_charges(frames: Iterable[tuple[str, Atoms]], reads: bool) -> None:
-    """Look at the total charges and spins of training data.
+    """Look at the total charges of training data.
 
     Args:
         frames: with the place of each, such as `ions.xyz, frame 3`.
@@ -263,11 +228,11 @@ def check_total_charges(frames: Iterable[tuple[str, Atoms]], reads: bool) -> Non
         DataError: a total charge that the model is to read and that is no number, or two that differ.
 
     Warns:
-        LesPluginsWarning: total charges, initial charges or spins that the model does not read; a model that is to
-            read charges and sees none.
+        LesPluginsWarning: total charges or initial charges that the model does not read; a model that is to read
+            charges and sees none.
     """
     count, charged = 0, False
-    said: dict[str, list[str]] = {"total charge": [], "initial": [], "spin": []}
+    said: dict[str, list[str]] = {"total charge": [], "initial": []}
     for place, atoms in frames:
         count += 1
         if reads:
@@ -275,7 +240,6 @@ def check_total_charges(frames: Iterable[tuple[str, Atoms]], reads: bool) -> Non
         found = {
             "total charge": None if reads else given_charge(atoms),
             "initial": unread_initial_charges(atoms) if reads else None,
-            "spin": unread_spin(atoms),
         }
         for kind, text in found.items():
             if text is not None:
@@ -290,7 +254,6 @@ def check_total_charges(frames: Iterable[tuple[str, Atoms]], reads: bool) -> Non
     ends = {
         "total charge": "a total charge, which a model without total_charge: given does not read",
         "initial": "initial charges that do not add up to zero, and no total charge",
-        "spin": "a spin, which no model of les-plugins reads",
     }
     for kind, places in said.items():
         if places:
@@ -304,11 +267,6 @@ def ignored_charge(given: str, where: str = "structure") -> str:
         f"{where}: has {given} e, which this model does not read: energies, forces and moments are those that it has "
         "without; the total charge of its moments is zero"
     )
-
-
-def ignored_spin(given: str, where: str = "structure") -> str:
-    """The line for a spin that this model does not read."""
-    return f"{where}: has {given}, a spin, which this model does not read: its energies and forces are those without"
 
 
 class ChargedFrames:
@@ -339,7 +297,8 @@ def _names(key: str | None) -> tuple[str, ...]:
     return NAMES if key is None or key in NAMES else (*NAMES, key)
 
 
-def _number(value: object) -> float | None:
+def number_in(value: object) -> float | None:
+    """The one finite number that a value is; None where it is none."""
     try:
         number = float(np.asarray(value, dtype=float).reshape(-1)[0]) if np.size(np.asarray(value)) == 1 else None
     except (TypeError, ValueError, OverflowError):  # an integer beyond every float

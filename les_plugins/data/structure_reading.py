@@ -20,6 +20,7 @@ from les_plugins.data.given_charge import (
     number_of_charge,
     total_charge_of,
 )
+from les_plugins.data.spin import higher_spin, refuse_higher_spin
 from les_plugins.errors import ConfigError, HostError, quoted
 
 
@@ -106,18 +107,25 @@ class StructureReading:
             raise HostError("external_field: this calculator takes none; allowed: None; that of a single model does")
 
     def caution(self, atoms: Atoms, where: str = "structure") -> None:
-        """Warn, once of each kind, of what the model does not read in a structure, or was not trained on."""
+        """Warn, once of each kind, of what the model does not read in a structure, or was not trained on.
+
+        Raises:
+            DataError: a spin that the model does not read, other than the lowest.
+        """
+        if not self.takes_spin:
+            refuse_higher_spin(atoms, where)
         if self._cautions is None:
             self._cautions = Cautions()
         screened = self.has_long_range and getattr(self, "epsilon_infinity", 1.0) > 1.0
-        self._cautions.look(atoms, where, screened, self.takes_total_charge, self.takes_spin, self.total_charge_key)
+        self._cautions.look(atoms, where, screened, self.takes_total_charge, self.total_charge_key)
         if self.has_long_range and (trained := trained_elements(getattr(self, "metadata", {}))):
             self._cautions.look_for_elements(atoms, where, trained)
 
     def read_of(self, atoms: Atoms) -> tuple[Any, ...]:
-        """What the model reads of a structure beside what ASE compares, as values that no change in place reaches."""
+        """What the model reads or refuses of a structure beside what ASE compares, as immutable values."""
         charge = (self.total_charge_of(atoms),) if self.takes_total_charge else ()
-        return (*charge, *(repr(atoms.info.get(name)) for name in self.read_names))
+        refused = () if self.takes_spin else (higher_spin(atoms),)  # of a structure that has results already, too
+        return (*charge, *refused, *(repr(atoms.info.get(name)) for name in self.read_names))
 
     @contextmanager
     def results_of(self, atoms: Atoms) -> Iterator[None]:

@@ -25,6 +25,7 @@ from les_plugins.data.frames import check_boundaries, check_elements, label_name
 from les_plugins.data.given_charge import check_total_charges
 from les_plugins.data.labels import shaped
 from les_plugins.data.metrics import Floats
+from les_plugins.data.spin import check_spins
 from les_plugins.errors import DataError, LesPluginsWarning
 
 #: Weight of a quantity ("energy", "forces", …) of a frame in the host's loss; zero: the frame needs no such label.
@@ -125,9 +126,10 @@ class TrainingFiles:
         for path, frames in self.all().items():
             check_boundaries(frames, str(path))
 
-    def check_total_charges(self, reads: bool) -> None:
-        """As `data.given_charge.check_total_charges`, of all frames."""
+    def check_charges_and_spins(self, reads: bool) -> None:
+        """As `check_total_charges` of `data.given_charge` and `check_spins` of `data.spin`, of all frames."""
         check_total_charges(numbered(self.all()), reads)
+        check_spins(numbered(self.all()))
 
     def check_elements(self, known: Collection[int], said_by: str) -> None:
         """Raise DataError for a frame with an element that the model is not going to know.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from les_plugins.data.given_charge import repeated
+from les_plugins.data.copies import repeated
 from les_plugins.data.metrics import Floats
 
 #: Elements between two of which a short distance is a bond of a molecule; all others are ions of their own.

@@ -12,7 +12,8 @@ from ase import Atoms
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from les_plugins.data.given_charge import charge_read, said_of_charge
+from les_plugins.data.copies import said_of_charge_and_spin
+from les_plugins.data.given_charge import charge_read
 from les_plugins.data.trajectory import Trajectory
 from les_plugins.distillation.displacements import moved_ions, of_atoms_in_molecules, rattled, with_waves
 from les_plugins.dynamics import Settings, run
@@ -223,7 +224,7 @@ def _walk(
 def _after(trajectory: Trajectory, number: int, start: Atoms) -> Atoms:
     """A frame, with what its start says of charge and spin: a trajectory keeps a charge other than zero."""
     found = trajectory.atoms(number)
-    found.info = {**said_of_charge(start), **found.info}
+    found.info = {**said_of_charge_and_spin(start), **found.info}
     return found
 
 
@@ -277,7 +278,7 @@ def _varied(atoms: Atoms, growth: Growth, walker: int, number: int) -> Atoms:
 def _bare(atoms: Atoms) -> Atoms:
     """The structure alone, with its masses, velocities, constraints, total charge and spin."""
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, masses=atoms.get_masses())
-    bare.info = said_of_charge(atoms)
+    bare.info = said_of_charge_and_spin(atoms)
     bare.set_velocities(atoms.get_velocities())
     bare.set_constraint(atoms.constraints)
     return bare

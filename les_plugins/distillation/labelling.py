@@ -12,11 +12,13 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from les_plugins.data.copies import said_of_charge_and_spin
 from les_plugins.data.evaluation import predict
 from les_plugins.data.frames import check_elements
-from les_plugins.data.given_charge import charge_for_graph, said_of_charge, unread_spin
+from les_plugins.data.given_charge import charge_for_graph
 from les_plugins.data.labels import shaped
 from les_plugins.data.metrics import Floats
+from les_plugins.data.spin import open_shell
 from les_plugins.distillation.teachers import Teacher
 from les_plugins.errors import DataError, HostError, raising
 from les_plugins.io.files import whole_file
@@ -65,7 +67,7 @@ def key_of(atoms: Atoms) -> str:
     parts = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, charge_for_graph(atoms))
     # adding zero makes -0.0 the same as 0.0
     numbers = b"".join((np.asarray(part, dtype=float) + 0.0).tobytes() for part in parts)
-    return hashlib.sha256(numbers + str(unread_spin(atoms)).encode()).hexdigest()[:32]
+    return hashlib.sha256(numbers + str(open_shell(atoms)).encode()).hexdigest()[:32]
 
 
 def without_repeats(frames: Sequence[Atoms]) -> list[Atoms]:
@@ -81,7 +83,7 @@ def labelled(atoms: Atoms, labels: dict[str, Floats], teacher: Teacher) -> Atoms
     new = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     # ASE writes a line break as it is, and no reader takes the frame after that
     said = {"origin": atoms.info.get("origin", "given"), **teacher.provenance()}
-    new.info = {**said_of_charge(atoms), **{key: " ".join(str(value).split()) for key, value in said.items()}}
+    new.info = {**said_of_charge_and_spin(atoms), **{key: " ".join(str(value).split()) for key, value in said.items()}}
     results = {name: float(value) if np.ndim(value) == 0 else value for name, value in labels.items()}
     new.calc = SinglePointCalculator(new, **results)
     return new
@@ -107,7 +109,7 @@ def computed(teacher: Teacher, atoms: Atoms, where: str) -> dict[str, Floats]:
         HostError: whatever the teacher stops with, likewise.
     """
     wanted = [name for name in LABELS if name != "stress" or atoms.pbc.all()]
-    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=said_of_charge(atoms))
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=said_of_charge_and_spin(atoms))
     try:
         with raising(HostError, where):
             found = predict(teacher.calculator, bare, wanted, where)

@@ -18,7 +18,7 @@ from les_plugins.adapters.mace.contract import SETTINGS
 from les_plugins.adapters.mace.data import read_data
 from les_plugins.adapters.mace.torchscript import compile_model
 from les_plugins.adapters.mace.train import parse_arguments
-from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
+from les_plugins.errors import ConfigError, DataError, HostError
 from les_plugins.testing.training import train_in
 
 
@@ -42,13 +42,15 @@ def test_the_calculator_reads_the_charge_under_the_name_that_mace_is_told(model:
         calculator.get_property("energy", other)
 
 
-def test_a_charged_structure_is_no_net_charge_to_warn_of_and_a_spin_is(model: torch.nn.Module) -> None:
+def test_a_charged_structure_is_no_net_charge_to_warn_of_and_a_triplet_is_refused(model: torch.nn.Module) -> None:
     calculator, ion = LesMACECalculator(model), waters(1, pbc=False)
     ion.info["charge"] = -1
     calculator.get_property("energy", ion)  # warnings are errors
-    ion.info["spin"] = 2
+    ion.info["spin"] = 2  # the one unpaired electron that an odd number of them has
     ion.rattle(0.01)
-    with pytest.warns(LesPluginsWarning, match="a spin, which this model does not read"):
+    calculator.get_property("energy", ion)
+    ion.info["spin"] = 4
+    with pytest.raises(DataError, match=r"info\['spin'\] = 4, a spin, which this model does not read"):
         calculator.get_property("energy", ion)
 
 

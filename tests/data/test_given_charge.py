@@ -102,25 +102,6 @@ def test_a_command_that_reads_a_file_names_the_frame_where_its_calculator_would_
         toy.calculate(small)
 
 
-@pytest.mark.parametrize(
-    ("info", "said"),
-    [
-        ({"spin": 3}, r"info\['spin'\] = 3, a spin, which this model does not read"),
-        ({"multiplicity": 2}, r"info\['multiplicity'\] = 2"),
-        ({"spin": 1}, None),
-        ({"total_spin": 0.0}, None),
-        ({"multiplicity": 1}, None),
-        ({"spin": "high"}, None),
-    ],
-)
-def test_a_spin_that_is_not_read_is_said_once(info: dict[str, Any], said: str | None) -> None:
-    cautions = Cautions()
-    if said is not None:
-        with pytest.warns(LesPluginsWarning, match=said):
-            cautions.look(ion(**info), "structure", False, False)
-    cautions.look(ion(**info), "structure", False, False)  # warnings are errors
-
-
 def test_initial_charges_are_not_the_total_charge_of_a_model_that_reads_one() -> None:
     atoms, cautions = ion(), Cautions()
     atoms.set_initial_charges([-1.0, 0.0])
@@ -180,11 +161,8 @@ def test_charges_of_training_data_are_read_or_said_not_to_be() -> None:
     with pytest.warns(LesPluginsWarning, match=r"1 of 3 frames have a total charge, .* \(ions.xyz, frame 1: info"):
         check_total_charges(frames, reads=False)
     check_total_charges(frames, reads=True)  # warnings are errors
-    frames[2][1].info.update(charge="one", spin=3)
+    frames[2][1].info.update(charge="one")
     with pytest.raises(DataError, match=r"ions.xyz, frame 2: info\['charge'\] is 'one'"):
-        check_total_charges(frames, reads=True)
-    del frames[2][1].info["charge"]
-    with pytest.warns(LesPluginsWarning, match="1 of 3 frames have a spin, which no model of les-plugins reads"):
         check_total_charges(frames, reads=True)
 
 

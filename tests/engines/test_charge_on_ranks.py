@@ -59,14 +59,16 @@ def test_the_current_is_that_of_the_present_charge(make: Callable[[str], RankCal
         np.testing.assert_allclose(calculator.current(velocities, atoms), expected, atol=1e-12)
 
 
-def test_a_charge_and_a_spin_that_the_model_does_not_read_are_warned_of(make: Callable[[str], RankCalculator]) -> None:
+def test_a_charge_that_is_not_read_is_warned_of_and_a_spin_refused(
+    make: Callable[[str], RankCalculator],
+) -> None:
     atoms, calculator = water(COUNT), make("pairs")
-    atoms.info.update(charge=-1, spin=2)
-    with pytest.warns(LesPluginsWarning) as caught:
+    atoms.info["charge"] = -1
+    with pytest.warns(LesPluginsWarning, match=r"info\['charge'\] = -1 e, which this model does not read"):
         calculator.get_property("energy", atoms)
-    texts = " ".join(str(each.message) for each in caught)
-    assert "info['charge'] = -1 e, which this model does not read" in texts
-    assert "info['spin'] = 2, a spin" in texts
+    atoms.info["spin"] = 3
+    with pytest.raises(DataError, match=r"info\['spin'\] = 3, a spin, which this model does not read"):
+        calculator.get_property("energy", atoms)
     with pytest.raises(HostError, match="does not read total charges"):
         calculator.total_charge = 1.0
 

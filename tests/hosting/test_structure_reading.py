@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from charged_toys import ChargedToy, TinyIons, ion, toy_energy
 from toy_calculator import Toy
 
 from les_plugins.committee import Committee, RemoteCalculator, remote
-from les_plugins.data.given_charge import charge_read, charge_to_keep, refuse_charge_of_engine, repeated, said_of_charge
-from les_plugins.errors import ConfigError, DataError, HostError, LesPluginsWarning
+from les_plugins.data.copies import repeated, said_of_charge_and_spin
+from les_plugins.data.given_charge import charge_read, charge_to_keep, refuse_charge_of_engine
+from les_plugins.errors import ConfigError, DataError, HostError
 
 #: Energies of 10 eV, of the same arithmetic.
 SAME = {"rel": 1e-13, "abs": 1e-13}
@@ -192,11 +192,10 @@ def test_a_third_name_is_that_of_the_training_data() -> None:
 
 
 def test_what_the_model_does_not_read_is_said_in_a_process_of_its_own_too(process: RemoteCalculator) -> None:
-    with pytest.warns(LesPluginsWarning, match=r"info\['spin'\] = 3, a spin, which this model does not read"):
-        process.get_property("energy", ion(seed=4, spin=np.int64(3)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        process.get_property("energy", ion(seed=3, spin=np.int64(3)))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"info\['spin'\] = 3, a spin, which this model does not read"):
+            process.get_property("energy", ion(seed=4, spin=np.int64(3)))
+    process.get_property("energy", ion(seed=3, spin=np.int64(1)))  # warnings are errors
 
 
 def test_another_epsilon_infinity_than_that_of_the_training_is_an_error_of_a_model_that_reads_charges() -> None:
@@ -214,8 +213,8 @@ def test_another_epsilon_infinity_than_that_of_the_training_is_an_error_of_a_mod
 
 def test_copies_keep_the_charge_and_a_supercell_has_that_of_its_cells() -> None:
     atoms = ion(-1, spin=2, energy=3.0)
-    assert said_of_charge(atoms) == {"charge": -1, "spin": 2}
-    assert said_of_charge(ion(Charge=1)) == {"Charge": 1}  # an error of whoever reads it, and not neutral
+    assert said_of_charge_and_spin(atoms) == {"charge": -1, "spin": 2}
+    assert said_of_charge_and_spin(ion(Charge=1)) == {"Charge": 1}  # an error of whoever reads it, and not neutral
     atoms.cell, atoms.pbc = np.eye(3) * 6.0, True
     assert repeated(atoms, (2, 1, 3)).info["charge"] == -6.0
     assert len(repeated(atoms, (2, 1, 3))) == 18
