@@ -163,6 +163,6 @@ def _periodicity(data: Mapping[str, Tensor], n_structures: int) -> Tensor:
             "the batch has no pbc flags: make it with mace.data.AtomicData.from_config from configurations "
             "that have pbc"
         )
-    if isinstance(pbc, bool):  # of all structures: torch-sim's own wrapper of MACE says it so
+    if isinstance(pbc, bool):  # of all structures: so says the wrapper of MACE in torch-sim 0.3
         return torch.full((n_structures, 3), pbc, device=data["positions"].device)
-    return pbc.view(n_structures, 3)
+    return pbc.view(-1, 3).expand(n_structures, 3)  # likewise (3,), in newer ones

@@ -197,7 +197,8 @@ class ScriptableMACE(nn.Module):
         graph = {"node_feats": node_feats, "cell": strained(cell, output["displacement"])}
         for name in ["positions", "node_attrs", "edge_index", "shifts", "batch"]:
             graph[name] = data[name]
-        graph["pbc"] = data["pbc"].view(-1, 3) if "pbc" in data else torch.ones_like(cell[:, 0], dtype=torch.bool)
+        periodic = torch.ones_like(cell[:, 0], dtype=torch.bool)
+        graph["pbc"] = data["pbc"].view(-1, 3).expand_as(periodic) if "pbc" in data else periodic
         found = self.long_range(graph)
         atomic, energy, charge, dipole, quadrupole, polarizability = found[:6]
         carried, moment, terms, phase, direction = found[6:]

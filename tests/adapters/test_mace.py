@@ -209,3 +209,11 @@ def test_the_graph_of_one_structure_is_maces_batch_of_one(pbc):
     copied = ours.clone()
     copied["positions"] += 1.0
     assert torch.equal(ours["positions"], theirs["positions"])
+
+
+@pytest.mark.parametrize("pbc", [True, False], ids=["periodic", "open"])
+def test_flags_of_all_structures_of_a_batch_may_be_given_once_as_torch_sim_does(model, pbc):
+    batch = batch_of([waters(1, pbc=pbc), waters(2, pbc=pbc), waters(3, pbc=pbc)])
+    expected = model(dict(batch))["energy"]
+    for once in (pbc, torch.full((3,), pbc)):
+        assert torch.equal(model({**batch, "pbc": once})["energy"], expected)

@@ -104,6 +104,12 @@ def test_born_charges_are_those_of_the_model(model, compiled, column):
     column["Born effective charges"] = "same"
 
 
+def test_flags_of_all_structures_of_a_batch_may_be_given_once(compiled):
+    batch = batch_of([waters(2), waters(3, seed=1)])
+    found = compiled({**batch, "pbc": torch.full((3,), True)})["energy"]
+    torch.testing.assert_close(found, compiled(dict(batch))["energy"], rtol=1e-12, atol=0)
+
+
 def test_forces_of_the_file_can_be_differentiated_again(model, compiled, column):
     slopes = []
     for run in (model, compiled):
