@@ -36,7 +36,7 @@ INSTALLED = [name for name, module in HOSTS.items() if find_spec(module)]
 def nve(model: CalculatorModel, dt: torch.Tensor, kT: torch.Tensor) -> tuple[Any, Any]:
     """What begins a run, of a state and a seed, and what steps it; torch-sim 0.3 makes both, 0.6 has functions."""
     if hasattr(ts, "nve"):
-        begin, step = nve(model, dt=dt, kT=kT)
+        begin, step = ts.nve(model, dt=dt, kT=kT)
         return begin, step
 
     def start(state: Any, seed: int | None = None) -> Any:
@@ -135,7 +135,11 @@ def contract(request: pytest.FixtureRequest) -> Any:
     """What makes tiny models of a host, and their calculators."""
     if request.param is None:
         pytest.skip("no host is installed whose models could be batched")
-    contracts = plugins.host(request.param).contract()
+    return contract_of(request.param)
+
+
+def contract_of(host: str) -> Any:
+    contracts = plugins.host(host).contract()
     return (contracts[0] if isinstance(contracts, Sequence) else contracts)()
 
 
@@ -198,7 +202,7 @@ class TestHosts:
 def test_torch_sims_own_wrapper_of_mace_gives_the_same_numbers(pbc: bool) -> None:
     from torch_sim.models.mace import MaceModel
 
-    contract = plugins.host("mace").contract()()
+    contract = contract_of("mace")
     attached = contract.attached()
     model = CalculatorModel(contract.calculator(attached))
     state = state_from_atoms([waters(n, seed=n, pbc=pbc) for n in (2, 3, 1)], model)
@@ -274,7 +278,7 @@ def test_velocities_of_structures_are_not_lost_in_silence() -> None:
     for number, atoms in enumerate(frames):
         atoms.set_momenta(np.random.default_rng(number).normal(size=(len(atoms), 3)))
     kT = torch.tensor(0.025, dtype=torch.float64)
-    begin, _ = ts.nve(model, dt=torch.tensor(1e-3, dtype=torch.float64), kT=kT)
+    begin, _ = nve(model, dt=torch.tensor(1e-3, dtype=torch.float64), kT=kT)
     with pytest.warns(LesPluginsWarning, match="structure 0 has velocities, which a state of torch-sim does not hold"):
         state = begin(state_from_atoms(frames, model), seed=5)
     state.momenta = momenta_of(frames, model)
