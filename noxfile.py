@@ -26,6 +26,8 @@ nox.options.sessions = [
     "tests-metatrain",
     "tests-chgnet",
     "tests-openmm",
+    "tests-torch-sim",
+    "tests-metatomic",
     "contract-table",
 ]
 nox.options.error_on_missing_interpreters = True
@@ -37,13 +39,13 @@ REPORTS = Path(".nox", "contract")
 DISCARD = "LES_PLUGINS_DISCARD_ENVIRONMENTS"
 
 
-def in_environment(function: Callable[[nox.Session], None]) -> Callable[[nox.Session], None]:
+def in_environment(function: Callable[..., None]) -> Callable[..., None]:
     """A session that gives its disk space back where DISCARD asks for it, passed or failed."""
 
     @functools.wraps(function)
-    def run(session: nox.Session) -> None:
+    def run(session: nox.Session, **parameters: str) -> None:
         try:
-            function(session)
+            function(session, **parameters)
         finally:
             if os.environ.get(DISCARD):
                 shutil.rmtree(session.virtualenv.location, ignore_errors=True)
