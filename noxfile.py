@@ -185,6 +185,15 @@ def tests_metatomic(session: nox.Session) -> None:
     session.run("pytest", "tests/adapters/test_mace_metatomic.py", *session.posargs)
 
 
+@nox.session
+@nox.parametrize("host", ["mace", "nequip"], ids=["mace", "nequip"])
+@in_environment
+def kernels(session: nox.Session, host: str) -> None:
+    """MACE, NequIP and Allegro on cuEquivariance, with its code for CPUs; OpenEquivariance has none."""
+    session.install("-e", f".[{host},plot,dev]", "cuequivariance-torch>=0.13")
+    session.run("pytest", f"tests/adapters/test_{host}_accelerated.py", *session.posargs)
+
+
 @nox.session(name="tests-template")
 @in_environment
 def tests_template(session: nox.Session) -> None:

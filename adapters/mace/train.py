@@ -18,7 +18,7 @@ from rich.progress import Progress
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from les_plugins.adapters.mace.accelerated import wanted
+from les_plugins.adapters.mace.accelerated import plain, wanted
 from les_plugins.adapters.mace.data import Found, read_data, reading
 from les_plugins.adapters.mace.foundation import check_foundation, licence_of_foundation
 from les_plugins.adapters.mace.heads import literal, replays
@@ -113,7 +113,7 @@ class MACETraining(TrainingRun):
         self.facts["last_validation"] = _last_validation(self.args)
         if self.start is not None:
             self.facts["start_from"] = Path(self.start).name
-        return built.model
+        return plain(built.model)  # a copy of one on OpenEquivariance cannot be evaluated, and saving makes some
 
     def options(self) -> Mapping[str, Any]:
         """MACE's options without those of Weights & Biases, which are keys of one person."""

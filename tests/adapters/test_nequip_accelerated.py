@@ -1,7 +1,8 @@
 """NequIP's modifiers that put other kernels in the place of its tensor products, with a long-range part around them.
 
 What stands outside of a kernel keeps e3nn's layout. Those of cuEquivariance and OpenEquivariance run on GPUs only: here
-a kernel of our own works in the other layout inside, and cuEquivariance's, where it is installed, on its CPU code.
+a kernel of our own works in the other layout inside, a stand-in in the place of OpenEquivariance is called as that is
+(open_equivariance.py), and cuEquivariance's, where it is installed (nox -s kernels), run on its CPU code.
 """
 
 import copy
@@ -17,6 +18,7 @@ import torch
 from nequip.model import modify
 from nequip.nn import replace_submodules
 from nequip.nn._tp_scatter_base import TensorProductScatter
+from open_equivariance import TensorProductConv, installed
 
 from les_plugins.adapters.nequip.builder import LongRangeModel
 from les_plugins.adapters.nequip.calculator import LesNequIPCalculator
@@ -62,19 +64,58 @@ def cuequivariance(model):
     return modify(model, [{"modifier": "enable_CuEquivariance"}])
 
 
-@pytest.mark.parametrize("change", [our_kernel, pytest.param(cuequivariance, marks=needs_cueq)])
-def test_a_modified_model_gives_the_numbers_and_the_checkpoint_of_the_one_it_was(change, monkeypatch):
-    if change is cuequivariance:
-        import cuequivariance_torch as cuet
+def open_equivariance(model):
+    return modify(model, [{"modifier": "enable_OpenEquivariance"}])
 
-        # NequIP asks for the fused kernel, which is for GPUs
-        naive = functools.partial(_on_cpu, kind=cuet.SegmentedPolynomial)
-        monkeypatch.setattr(cuet, "SegmentedPolynomial", naive)
+
+@pytest.mark.parametrize("change", [our_kernel, open_equivariance, pytest.param(cuequivariance, marks=needs_cueq)])
+def test_a_modified_model_gives_the_numbers_and_the_checkpoint_of_the_one_it_was(change, monkeypatch):
+    installed(monkeypatch)
+    if change is cuequivariance:
+        on_cpu(monkeypatch)
     own = LongRangeModel(HOST_SECTIONS["nequip"], SECTION).eval()
     changed = change(copy.deepcopy(own))
     kernels = [type(part) for part in changed.modules() if isinstance(part, TensorProductScatter)]
     assert kernels
     assert TensorProductScatter not in kernels
+    check_same_results(own, changed)
+    assert (TensorProductConv.calls > 0) is (change is open_equivariance)
+    state, expected = take_apart(changed), take_apart(own)
+    assert state.model == expected.model
+    for name, tensor in expected.tensors.items():
+        assert torch.equal(state.tensors[name], tensor)
+    rebuilt = [type(part) for part in rebuild(state).modules() if isinstance(part, TensorProductScatter)]
+    assert rebuilt == [TensorProductScatter] * len(kernels)
+
+
+@needs_cueq
+def test_allegro_on_cuequivariance_gives_the_numbers_and_the_checkpoint_of_the_model_that_it_was(monkeypatch):
+    from allegro.nn._strided._cueq_contracter import CuEquivarianceContracter
+
+    on_cpu(monkeypatch)
+    own = LongRangeModel({**HOST_SECTIONS["allegro"], "num_layers": 2}, SECTION).eval()
+    changed = modify(copy.deepcopy(own), [{"modifier": "enable_CuEquivarianceContracter"}])
+    kernels = [part for part in changed.modules() if isinstance(part, CuEquivarianceContracter)]
+    assert kernels
+    called = []
+    kernels[0].cuet_sp.register_forward_hook(lambda *_: called.append(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "is_cuda", True)  # Allegro takes the kernel on a GPU alone
+        check_same_results(own, changed)
+    assert called
+    state, expected = take_apart(changed), take_apart(own)
+    assert state.model == expected.model
+    assert state.tensors.keys() == expected.tensors.keys()
+    assert not [part for part in rebuild(state).modules() if isinstance(part, CuEquivarianceContracter)]
+
+
+def test_the_section_may_stand_around_a_modified_model():
+    section = {"_target_": "nequip.model.modify", "modifiers": [], "model": HOST_SECTIONS["nequip"]}
+    model = LongRangeModel(section, SECTION)
+    assert take_apart(model).model == HOST_SECTIONS["nequip"]
+
+
+def check_same_results(own, changed):
     found = []
     for model in (own, changed):
         atoms = waters()
@@ -85,19 +126,18 @@ def test_a_modified_model_gives_the_numbers_and_the_checkpoint_of_the_one_it_was
     for ours, expected in zip(found[1], found[0], strict=True):
         assert np.abs(expected).max() > 1e-6
         np.testing.assert_allclose(ours, expected, rtol=0, atol=SAME)
-    state, expected = take_apart(changed), take_apart(own)
-    assert state.model == expected.model
-    for name, tensor in expected.tensors.items():
-        assert torch.equal(state.tensors[name], tensor)
-    rebuilt = [type(part) for part in rebuild(state).modules() if isinstance(part, TensorProductScatter)]
-    assert rebuilt == [TensorProductScatter] * len(kernels)
 
 
-def test_the_section_may_stand_around_a_modified_model():
-    section = {"_target_": "nequip.model.modify", "modifiers": [], "model": HOST_SECTIONS["nequip"]}
-    model = LongRangeModel(section, SECTION)
-    assert take_apart(model).model == HOST_SECTIONS["nequip"]
+def on_cpu(monkeypatch):
+    """Where NequIP and Allegro ask cuEquivariance for fused kernels, which are for GPUs, they get its CPU code."""
+    import cuequivariance_torch as cuet
+
+    naive = functools.partial(_naive, kind=cuet.SegmentedPolynomial)
+    monkeypatch.setattr(cuet, "SegmentedPolynomial", naive)
 
 
-def _on_cpu(polynomial, method, math_dtype, kind):
-    return kind(polynomial, method="naive", math_dtype=math_dtype)
+def _naive(polynomial, method, math_dtype, kind):
+    kernel = kind(polynomial, method="naive", math_dtype=math_dtype)
+    for part in kernel.modules():  # Allegro wants a kernel without tensors in its state dict, as the fused one is
+        part._non_persistent_buffers_set.update(part._buffers)
+    return kernel
