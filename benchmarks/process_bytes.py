@@ -3,8 +3,8 @@
 python benchmarks/process_bytes.py
 python benchmarks/process_bytes.py --method mesh
 
-Charges to quadrupoles. On the mesh the largest of the ranks, whose atoms are anywhere in the box. The self-consistent
-response with the stated number of iterations, started from zero.
+Charges to quadrupoles. On the mesh the largest of the ranks, whose atoms are anywhere in the box without --slabs. The
+self-consistent response with the stated number of iterations, started from zero.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--dl", type=float, nargs="+", default=[1.2, 2.0])
     parser.add_argument("--method", choices=("direct", "mesh"), default="direct")
     parser.add_argument("--ranks", type=int, default=4, help="of the mesh; the direct sum's bytes depend on no number")
+    parser.add_argument("--slabs", action="store_true", help="atoms dealt as RankCalculator deals them")
     parser.add_argument("--iterations", type=int, default=10)
     arguments = parser.parse_args()
     answering = f"with forces, kB | one shot, kB | self-consistent, {arguments.iterations} iterations, kB"
@@ -35,6 +36,8 @@ def main() -> None:
         cell = edge * torch.eye(3, dtype=torch.float64)[None]
         places = edge * torch.rand(n_atoms, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         own = [places[rank :: arguments.ranks] for rank in range(arguments.ranks)]
+        if arguments.slabs:
+            own = list(places[places[:, 0].argsort()].tensor_split(arguments.ranks))
         atoms = [(positions, torch.zeros(len(positions), dtype=torch.long)) for positions in own]
         ranks = range(arguments.ranks if arguments.method == "mesh" else 1)
         for dl in arguments.dl:

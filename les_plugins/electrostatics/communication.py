@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from les_plugins.electrostatics.layer import LatentElectrostatics
 from les_plugins.electrostatics.parallel.processes import FACTS
+from les_plugins.electrostatics.periodic.columns import Columns
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
 from les_plugins.electrostatics.periodic.reciprocal import grid_shape, proper_lattice
-from les_plugins.electrostatics.periodic.slabs import SlabMesh, columns_within, shared_out
+from les_plugins.electrostatics.periodic.slabs import SlabMesh, bytes_of_transform, shared_out
 from les_plugins.electrostatics.periodic.structure_factor import exponents
 from les_plugins.electrostatics.response.self_consistent import SelfConsistentResponse
 from les_plugins.errors import ConfigError
@@ -74,10 +76,10 @@ def bytes_per_step(
     model = layer.response_model
     softness = softness and not pair_atoms
     induced = model is not None and (softness or polarizability or pair_atoms > 0)
-    training, charge = int(layer.training), softness or pair_atoms > 0
+    charge = softness or pair_atoms > 0
     size = NUMBER * (1 + 2 * len(FACTS)) + NUMBER * len(cell)
     permanent = _sums(layer, cell, order, atoms, rank)
-    size += permanent.sum(order + 1 + training if forces or moments else max(order, 1))
+    size += permanent.sum(forces)
     if induced and forces:
         size += permanent.sum_of_slopes(int(charge) + 3 * int(polarizability), moments)
     if pair_atoms and induced:
@@ -89,8 +91,8 @@ def bytes_per_step(
         return size
     operations = iterations + int(warm)
     mutual = _sums(layer, cell, int(polarizability), atoms, rank)
-    size += operations * mutual.sum(1)
-    size += mutual.sum(1 + int(polarizability) + training) if forces else 0
+    size += operations * mutual.sum()
+    size += mutual.sum(slopes=True) if forces else 0
     sums = 1 + int(warm) + 2 * iterations
     if softness and model.total_charge == "fixed":
         sums += 2 * (1 + int(warm) + operations) + 1
@@ -107,7 +109,7 @@ class GridTraffic(NamedTuple):
 
     bytes: int
 
-    def sum(self, _highest: int) -> int:
+    def sum(self, slopes: bool = False) -> int:
         """Of one energy."""
         return self.bytes
 
@@ -122,7 +124,7 @@ class SlabTraffic(NamedTuple):
     Attributes:
         order: highest rank of the moments.
         numbers: of atoms that are to come, for the other ranks.
-        waves: numbers of the transform and of its inverse.
+        waves: bytes of the transform and of its inverse.
         rows: atoms sent to each slab of the others; taken: those of the others that this slab takes.
     """
 
@@ -132,15 +134,16 @@ class SlabTraffic(NamedTuple):
     rows: int
     taken: int
 
-    def sum(self, highest: int) -> int:
-        """Of one energy, with derivatives of the potential up to a rank at the atoms."""
-        there, back = 3 + len(exponents(self.order)), len(exponents(highest))
-        return NUMBER * (self.numbers + self.waves + self.rows * there + self.taken * back)
+    def sum(self, slopes: bool = False) -> int:
+        """Of one energy, and of its slopes in the places of atoms."""
+        there, back = 3 + len(exponents(self.order)), len(exponents(max(self.order, 1)))
+        back += 3 if slopes and self.order else 0  # of charges the field says it
+        return self.waves + NUMBER * (self.numbers + self.rows * there + self.taken * back)
 
     def sum_of_slopes(self, width: int, moments: bool) -> int:
         """Of the derivative of what depends on so many of potential and field, in positions and in moments if asked."""
         back = 3 + (len(exponents(self.order)) if moments else 0)
-        return NUMBER * (self.waves + self.rows * width + self.taken * back)
+        return self.waves + NUMBER * (self.rows * width + self.taken * back)
 
 
 def slab_traffic(
@@ -153,10 +156,10 @@ def slab_traffic(
         mesh = mesh_of(proper_lattice(one), settings.sigma, settings.cutoff, order, settings.mesh_tolerance)
         inverse = torch.linalg.inv(one)
         slab = SlabMesh.of(mesh, rank, n_ranks)
-        n_columns = len(columns_within(inverse, mesh, settings.cutoff))
-        first, end = shared_out(n_columns, n_ranks)[rank : rank + 2]
+        columns = Columns.shared_out(inverse, mesh, settings.cutoff, n_ranks)
+        planes = [end - start for start, end in pairwise(shared_out(mesh.sizes[0], n_ranks))]
         numbers += n_ranks - 1
-        waves += 2 * slab.planes * (n_columns - (end - first)) + 2 * (end - first) * (mesh.sizes[0] - slab.planes)
+        waves += sum(sum(each) - each[rank] for each in bytes_of_transform(columns, planes, rank))
         for owner, (positions, batch) in enumerate(atoms):
             fractional = positions.detach()[batch == place].double() @ inverse
             takers = slab.takers(fractional - torch.floor(fractional), n_ranks).sum(1).tolist()

@@ -39,6 +39,12 @@ def two_structures() -> System:
     return both._replace(charge=both.charge + 0.1)
 
 
+def long_structures() -> System:
+    """The same in cells that are long along the first axis: slabs of many planes, of which waves see a part."""
+    both = two_structures()
+    return both._replace(cell=both.cell * torch.tensor([8.0, 1.0, 1.0])[:, None])
+
+
 def atoms_of(rank: int, size: int) -> Tensor:
     return torch.tensor([atom for atom, owner in enumerate(OWNERS[size]) if owner == rank], dtype=torch.long)
 
@@ -260,7 +266,10 @@ def work(rank: int, folder: str) -> None:
         found = {
             "step": training_step(system, layer),
             "shifted": training_step(system, LatentElectrostatics(process_group=group, neutralize="shift", **SETTINGS)),
-            "mesh": training_step(system, LatentElectrostatics(process_group=group, method="mesh", **SETTINGS)),
+            "mesh": training_step(system, LatentElectrostatics(process_group=group, **ON_MESH)),
+            "long mesh": training_step(
+                long_structures().select(atoms_of(rank, size)), LatentElectrostatics(process_group=group, **ON_MESH)
+            ),
             "forces_of_atomic_energies": forces_of_atomic_energies(system, layer),
             "bytes": {kind: bytes_of_steps(system, group, kind) for kind in COUNTED},
             "self_consistent": {

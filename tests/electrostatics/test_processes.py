@@ -7,7 +7,7 @@ import pytest
 import rank_worker
 import torch
 from rank_processes import run_ranks
-from rank_worker import ANSWERS, COUNTED, PAIRS, SETTINGS, atoms_of, two_structures
+from rank_worker import ANSWERS, COUNTED, PAIRS, SETTINGS, atoms_of, long_structures, two_structures
 
 from les_plugins import LatentElectrostatics
 from les_plugins.electrostatics.parallel.reduction import Ranks
@@ -28,14 +28,20 @@ def found(tmp_path_factory):
     }
 
 
-KINDS = {"step": {}, "shifted": {"neutralize": "shift"}, "mesh": {"method": "mesh"}}
+KINDS = {
+    "step": (two_structures, {}),
+    "shifted": (two_structures, {"neutralize": "shift"}),
+    "mesh": (two_structures, {"method": "mesh"}),
+    "long mesh": (long_structures, {"method": "mesh"}),
+}
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def kind(request):
     """What kind of step the ranks did, and one process's numbers for it."""
-    layer = LatentElectrostatics(**SETTINGS, **KINDS[request.param])
-    return request.param, rank_worker.training_step(two_structures(), layer)
+    structures, settings = KINDS[request.param]
+    layer = LatentElectrostatics(**SETTINGS, **settings)
+    return request.param, rank_worker.training_step(structures(), layer)
 
 
 @pytest.fixture(scope="module")

@@ -96,15 +96,21 @@ def reciprocal_energy(
     # one rank more than the fields need is the energy's gradient in the positions, one further that gradient's
     highest = max(order, multipoles.order + 1) + int(training) if potential.requires_grad else order
     local = grid_to_moments(places, potential, transform, highest)
-    local = local if way is None else way.back(*local)
+    moved, slope = fractional.requires_grad, None
+    if way is not None:
+        # an atom's slope in its place is fewer numbers than the derivatives that it is made of
+        at_rows = local[: order + 1]
+        if moved and multipoles.order:
+            at_rows = (*at_rows, _slope(sources, local, multipoles.order))
+        local = way.back(*at_rows)
+        slope = local[order + 1] if len(local) > order + 1 else None
     # joined apart: a derivative of the atomic energies needs no rank more
     own = torch.cat(local[: multipoles.order + 1], -1) if multipoles.order else local[0]
     atomic = 0.5 * (moments * own).sum(-1)
     inputs, gradients = [moments], [own]
-    if fractional.requires_grad:
+    if moved:
         inputs.append(fractional)
-        at_atoms = torch.cat(local[: multipoles.order + 2], -1)
-        gradients.append(position_gradient(moments, at_atoms, multipoles.order))
+        gradients.append(_slope(moments, local, multipoles.order) if slope is None else slope)
     if reciprocal_filter.kernel.requires_grad:
         inputs.append(reciprocal_filter.kernel)
         n_ranks = 1 if ranks is None else ranks.size  # all have the same kernel, each takes its equal part of it
@@ -118,3 +124,8 @@ def reciprocal_energy(
         at_place = at_place - own_fields.potential
         gradient = gradient if multipoles.dipole is None else gradient - own_fields.gradient
     return ReciprocalResult(energy, atomic, at_place, gradient)
+
+
+def _slope(moments: Tensor, local: tuple[Tensor, ...], order: int) -> Tensor:
+    """(…, n, 3): of the energy in fractional coordinates, by the derivatives of the potential at the atoms."""
+    return position_gradient(moments, torch.cat(local[: order + 2], -1), order)

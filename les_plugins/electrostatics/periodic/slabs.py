@@ -1,13 +1,12 @@
 """A particle mesh that the ranks of a process group share out in slabs, and its transform by exchanges among them.
 
 Each rank spreads the atoms whose splines reach its planes and transforms these along two axes. Of the waves along the
-two, those within the cutoff are shared out in turn: a rank receives the whole third axis of its own. `mesh.py`
-calls it.
+two, those within the cutoff are shared out in turn: a rank receives what the waves of its own see along the third axis.
+`mesh.py` calls it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,9 +16,9 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.parallel.reduction import Ranks
+from les_plugins.electrostatics.periodic.columns import Columns, squared_length
 from les_plugins.electrostatics.periodic.influence import mesh_frequencies, within
 from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
-from les_plugins.electrostatics.periodic.reciprocal import ROUNDING
 from les_plugins.electrostatics.periodic.splines import Mesh
 
 
@@ -93,29 +92,27 @@ class Waves:
 
     Attributes:
         sizes, spline: of the mesh.
-        columns: (C,) places in the half-complex transform along the second and the third axis.
-        planes, shares: where the planes and the columns of each rank begin, and the end.
+        columns: of each rank.
+        planes: where the planes of each rank begin, and the end.
         ranks: the ranks.
     """
 
     sizes: tuple[int, int, int]
     spline: int
-    columns: Tensor
+    columns: list[Columns]
     planes: list[int]
-    shares: list[int]
     ranks: Ranks
 
     @classmethod
     def of(cls, inverse: Tensor, mesh: Mesh, cutoff: float, ranks: Ranks) -> Waves:
         """Those of a cell, by its inverse (3, 3); the same on every rank."""
-        columns = columns_within(inverse, mesh, cutoff)
-        planes, shares = (shared_out(number, ranks.size) for number in (mesh.sizes[0], len(columns)))
-        return cls(mesh.sizes, mesh.spline, columns, planes, shares, ranks)
+        columns = Columns.shared_out(inverse, mesh, cutoff, ranks.size)
+        return cls(mesh.sizes, mesh.spline, columns, shared_out(mesh.sizes[0], ranks.size), ranks)
 
     @property
     def own(self) -> Tensor:
-        """(own,): columns of this rank."""
-        return self.columns[self.shares[self.ranks.rank] : self.shares[self.ranks.rank + 1]]
+        """(own,): places of the columns of this rank."""
+        return self.columns[self.ranks.rank].places
 
     @property
     def counts(self) -> Tensor:
@@ -136,38 +133,36 @@ class Waves:
     def _width(self) -> int:
         return self.sizes[2] // 2 + 1
 
-    def _counts(self) -> tuple[int, int, list[int], list[int]]:
-        """Planes and columns of this rank, and numbers that go with a transform to each rank and from each."""
-        planes, columns = ([end - start for start, end in pairwise(of)] for of in (self.planes, self.shares))
-        own_planes, own_columns = planes[self.ranks.rank], columns[self.ranks.rank]
-        return own_planes, own_columns, [2 * own_planes * n for n in columns], [2 * own_columns * n for n in planes]
-
     def _forward(self, slab: Tensor) -> Tensor:
-        n_planes, n_columns, sent, received = self._counts()
-        parts = slab.new_empty(len(self.columns), 0, 2)
-        if n_planes:
-            spectrum = torch.fft.rfft2(slab).flatten(1).T.index_select(0, self.columns)
-            parts = torch.view_as_real(spectrum)
-        got = self.ranks.exchange(parts.flatten(), sent, received).split(received)
-        if not n_columns:
+        own, (planes, sent, received) = self.columns[self.ranks.rank], self._bytes()
+        lines = torch.fft.rfft2(slab).flatten(1) if len(slab) else slab.new_empty(0, self.sizes[1] * self._width)
+        lines = lines.to(torch.complex128)
+        parts = [columns.packed(lines.index_select(1, columns.places)) for columns in self.columns]
+        got = self.ranks.exchange(torch.cat(parts), sent, received).split(received)
+        whole = torch.cat([own.unpacked(part, number) for part, number in zip(got, planes, strict=True)])
+        if not len(self.own):
             return slab.new_empty(0, self.sizes[0], 2)
-        whole = torch.cat([part.view(n_columns, -1, 2) for part in got], 1)
-        return torch.view_as_real(torch.fft.fft(torch.view_as_complex(whole)))
+        return torch.view_as_real(torch.fft.fft(whole.T.contiguous()))
 
     def _backward(self, amplitudes: Tensor) -> Tensor:
-        n_planes, n_columns, received, sent = self._counts()
-        pieces = amplitudes
-        if n_columns:
-            pieces = torch.view_as_real(torch.fft.ifft(torch.view_as_complex(amplitudes), norm="forward"))
-        flat = torch.cat([pieces[:, start:end].flatten() for start, end in pairwise(self.planes)])
-        got = self.ranks.exchange(flat, sent, received)
+        own, (planes, received, sent) = self.columns[self.ranks.rank], self._bytes()
+        lines = torch.view_as_complex(amplitudes)
+        lines = (torch.fft.ifft(lines, norm="forward") if len(lines) else lines).T
+        parts = [own.packed(lines[start:end]) for start, end in pairwise(self.planes)]
+        got = self.ranks.exchange(torch.cat(parts), sent, received).split(received)
+        n_planes = planes[self.ranks.rank]
         if not n_planes:
             return amplitudes.new_empty(0, *self.sizes[1:])
-        spectrum = torch.view_as_complex(got.view(len(self.columns), n_planes, 2))
-        whole = spectrum.new_zeros(n_planes, self.sizes[1] * self._width)
-        whole.index_copy_(1, self.columns, spectrum.T)
+        whole = lines.new_zeros(n_planes, self.sizes[1] * self._width)
+        for part, columns in zip(got, self.columns, strict=True):
+            whole.index_copy_(1, columns.places, columns.unpacked(part, n_planes))
         slab: Tensor = torch.fft.irfft2(whole.view(n_planes, self.sizes[1], -1), s=self.sizes[1:], norm="forward")
         return slab
+
+    def _bytes(self) -> tuple[list[int], list[int], list[int]]:
+        """Planes of each rank, and `bytes_of_transform` of this one."""
+        planes = [end - start for start, end in pairwise(self.planes)]
+        return planes, *bytes_of_transform(self.columns, planes, self.ranks.rank)
 
 
 class SlabFilter:
@@ -189,7 +184,7 @@ class SlabFilter:
         """As on the whole mesh: (C / V) exp(−σ²k²/2)/k² times the splines' influence, zero at k = 0."""
         (n_1, n_2, n_3), (w_1, w_2, w_3) = mesh_frequencies(waves.sizes, waves.spline, cell.device)
         second, third = waves.own // len(n_3), waves.own % len(n_3)
-        metric, slope, rest = _squared_length(inverse, n_2[second], n_3[third])
+        metric, slope, rest = squared_length(inverse, n_2[second], n_3[third])
         k_squared = rest[:, None] + slope[:, None] * n_1 + metric[0, 0] * n_1.square()
         inside = within(k_squared, cutoff) & ((waves.own > 0)[:, None] | (n_1 != 0.0))
         safe = torch.where(inside, k_squared, 1.0)
@@ -216,25 +211,13 @@ def shared_out(number: int, n_ranks: int) -> list[int]:
     return [number * rank // n_ranks for rank in range(n_ranks + 1)]
 
 
-def columns_within(inverse: Tensor, mesh: Mesh, cutoff: float) -> Tensor:
-    """(C,): places (n₂, n₃) of the half-complex transform at which some n₁ is within the cutoff, which others are not.
+def bytes_of_transform(columns: list[Columns], planes: list[int], rank: int) -> tuple[list[int], list[int]]:
+    """What goes with a transform from one rank to each, and from each to it; its inverse sends the other way.
 
     Args:
-        inverse: (3, 3) 1/Å of the cell; mesh: the whole; cutoff: Å⁻¹.
+        columns, planes: of each rank, the latter as a number.
     """
-    (_, n_2, n_3), (_, w_2, w_3) = mesh_frequencies(mesh.sizes, mesh.spline, inverse.device)
-    metric, slope, rest = _squared_length(inverse.detach(), n_2[:, None], n_3)
-    least = rest - slope.square() / (4.0 * metric[0, 0])  # over all real n₁
-    # a little more than the kernel has, so that rounding loses none
-    inside = (least <= (cutoff * (1.0 + 2.0 * ROUNDING)) ** 2) & (w_2[:, None] > 0.0) & (w_3 > 0.0)
-    return inside.flatten().nonzero()[:, 0]
-
-
-def _squared_length(inverse: Tensor, n_2: Tensor, n_3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(3, 3) metric M, and s and r of |k|² = M₁₁ n₁² + s n₁ + r."""
-    metric = (2.0 * math.pi) ** 2 * inverse.T @ inverse
-    slope = 2.0 * (metric[0, 1] * n_2 + metric[0, 2] * n_3)
-    return metric, slope, metric[1, 1] * n_2.square() + metric[2, 2] * n_3.square() + 2.0 * metric[1, 2] * n_2 * n_3
+    return [each.bytes_of(planes[rank]) for each in columns], [columns[rank].bytes_of(number) for number in planes]
 
 
 class _ToWaves(torch.autograd.Function):
