@@ -1,15 +1,20 @@
-"""Strong scaling of a model in LAMMPS on MPI ranks: seconds a step by part, and bytes sent.
+"""Strong scaling of a model in LAMMPS on MPI ranks: seconds a step by part, memory, and bytes sent.
 
     mpirun -n 2 python benchmarks/lammps_ranks.py water-mace --repeat 2
+    mpirun -n 2 python benchmarks/lammps_ranks.py water-mace --repeat 2 --wall
 
-Wall time and, with `--cpu`, the CPU time of the rank that takes most: that is what a busy machine does not change.
+Processor time of the rank that takes most, which a busy machine changes little; with `--wall` as many steps more by the
+wall, with the load of the machine. The halo is the exchange of ghosts, without which the other parts are counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 import time
-from dataclasses import astuple, fields
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -19,8 +24,8 @@ from ase import io
 
 from les_plugins import api
 from les_plugins.engines.lammps import create_atoms, new_lammps
-from les_plugins.engines.ranks.engine import Evaluator, Seconds, attach_ranks
-from les_plugins.engines.ranks.meeting import meet, part
+from les_plugins.engines.ranks.engine import Evaluator, attach_ranks
+from les_plugins.engines.ranks.meeting import Meeting, meet, part
 from les_plugins.hosting import registry
 from les_plugins.storage import zoo
 
@@ -29,10 +34,10 @@ def main() -> None:
     """One row of the table, by rank 0."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
-    parser.add_argument("--repeat", type=int, default=2, help="of 64 water molecules along each axis")
+    parser.add_argument("--repeat", type=int, nargs="+", default=[2], help="of 64 water molecules, along each axis")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--method", default="direct")
-    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--wall", action="store_true", help="wall time too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     lmp = new_lammps()
@@ -42,31 +47,45 @@ def main() -> None:
     model.eval().requires_grad_(False)
     domains = host.domain_model(model, config)
     domains.long_range.electrostatics.change_settings(method=options.method)
-    evaluator = Evaluator(domains, meeting, clock=time.thread_time if options.cpu else time.perf_counter)
-    atoms = io.read(zoo.structure("water-64")).repeat((options.repeat,) * 3)
+    evaluator = Evaluator(domains, meeting)
+    atoms = io.read(zoo.structure("water-64")).repeat(
+        options.repeat if len(options.repeat) == 3 else options.repeat * 3
+    )
     create_atoms(lmp, atoms, ["H", "O"])
     lmp.commands_list([f"pair_style zero {domains.cutoff}", "pair_coeff * *", "velocity all create 300 1"])
     attach_ranks(lmp, evaluator, ["H", "O"])
     lmp.commands_list(["timestep 0.0005", "fix 1 all nve", "run 1"])  # the first steps compile what they need
-    evaluator.seconds = Seconds()
-    halo: Any = evaluator.domains.halo
-    ranks = meeting.ranks
-    before = halo.bytes, ranks.bytes, halo.seconds
-    lmp.command(f"run {options.steps}")
-    halo = evaluator.domains.halo
-    steps = evaluator.seconds.steps
-    sent = np.array([halo.bytes - before[0], ranks.bytes - before[1], halo.seconds - before[2]]) / steps
-    mine = np.array([*(value / steps for value in astuple(evaluator.seconds)[1:]), *sent, lmp.extract_global("nlocal")])
-    every: list[Any] = [None] * meeting.size
-    dist.all_gather_object(every, mine)
     if meeting.rank == 0:
-        largest = np.max(every, 0)
-        names = [field.name for field in fields(Seconds)][1:]
-        print(f"{len(atoms)} atoms, {meeting.size} ranks, {options.method}, {'CPU' if options.cpu else 'wall'}")
-        print(", ".join(f"{name} {value:.3f} s" for name, value in zip(names, largest, strict=False)), end=", ")
-        print(f"sum {largest[:4].sum():.3f} s; in exchanges of ghosts {largest[6]:.3f} s wall")
-        print(f"bytes a step and rank: ghosts {largest[4]:.0f}, sums {largest[5]:.0f}; most atoms {int(largest[7])}")
+        print(f"{len(atoms)} atoms, {meeting.size} ranks, {options.method}")
+    clocks: list[tuple[str, Callable[[], float]]] = [("processor", time.thread_time), ("wall", time.perf_counter)]
+    for name, clock in clocks[: 1 + int(options.wall)]:
+        evaluator.count_by(clock)
+        row = measured(lmp, evaluator, meeting, options.steps)
+        if meeting.rank == 0:
+            print(f"{name}: {row}")
     part(meeting, lmp)
+
+
+def measured(lmp: Any, evaluator: Evaluator, meeting: Meeting, steps: int) -> str:
+    """Of some steps, a step: the largest of all ranks."""
+    halo: Any = evaluator.domains.halo
+    before = halo.bytes, meeting.ranks.bytes
+    lmp.command(f"run {steps}")
+    halo, seconds = evaluator.domains.halo, evaluator.seconds
+    parts = {field.name: getattr(seconds, field.name) / seconds.steps for field in fields(seconds)[1:]}
+    sent = [(halo.bytes - before[0]) / seconds.steps, (meeting.ranks.bytes - before[1]) / seconds.steps]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    every: list[Any] = [None] * meeting.size
+    own = [*parts.values(), sum(parts.values()), *sent, lmp.extract_global("nlocal"), memory]
+    dist.all_gather_object(every, own)
+    largest = np.max(every, 0)
+    count = len(parts) + 1
+    split = ", ".join(f"{name} {value:.3f} s" for name, value in zip([*parts, "sum"], largest[:count], strict=True))
+    ghosts, sums, most, peak = largest[count:]
+    return (
+        f"{split}; load {os.getloadavg()[0]:.1f}\n"
+        f"  bytes: ghosts {ghosts:.0f}, sums {sums:.0f}; most atoms {int(most)}; peak memory {peak:.1f} GiB"
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ heads and the layer what belongs to neighbours.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ class Halo:
         own_ids: (own,) int64, of this rank's atoms; each id has one owner among all ranks.
         ghost_ids: (ghosts,) int64, of their periodic images and of other ranks' atoms; an id may occur many times.
         ranks: the ranks.
+        clock: s, that `seconds` counts by.
 
     Attributes:
         ranks: the ranks.
@@ -44,12 +46,15 @@ class Halo:
 
     first = 0
 
-    def __init__(self, own_ids: Tensor, ghost_ids: Tensor, ranks: Ranks) -> None:
+    def __init__(
+        self, own_ids: Tensor, ghost_ids: Tensor, ranks: Ranks, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.ranks, self.own, self.ghosts = ranks, len(own_ids), len(ghost_ids)
         self.nlocal = self.own
         self.total = self.ntotal = self.own + self.ghosts
         self.bytes = self.calls = 0
         self.seconds = 0.0
+        self.clock = clock
         self._rank = torch.distributed.get_rank(ranks.group)
         found = _owners(own_ids, ghost_ids, ranks)
         wrong = torch.stack([(found.rank < 0).any(), found.twice]).double()
@@ -111,10 +116,10 @@ class Halo:
         row = values[:1].numel() * values.element_size()
         self.bytes += row * (len(values) - sent[self._rank])
         self.calls += 1
-        began = time.perf_counter()
+        began = self.clock()
         out = values.new_empty(sum(received), *values.shape[1:])
         torch.distributed.all_to_all_single(out, values.contiguous(), received, sent, group=self.ranks.group)
-        self.seconds += time.perf_counter() - began
+        self.seconds += self.clock() - began
         return out
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Halo:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +58,13 @@ class Domains:
         ranks: all ranks of LAMMPS.
         cutoff: of the edges, Å.
         device: torch device of the model.
+        clock: s, that exchanges of ghosts are counted by.
     """
 
-    def __init__(self, ranks: Ranks, cutoff: float, device: torch.device) -> None:
+    def __init__(
+        self, ranks: Ranks, cutoff: float, device: torch.device, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.clock = clock
         self._ranks, self._cutoff, self._device = ranks, cutoff, device
         self._ids: NDArray[np.int64] = np.full(1, -1, dtype=np.int64)
         self._halo: Halo | None = None
@@ -99,6 +105,17 @@ class Domains:
         """Of the last step."""
         return self._halo
 
+    @property
+    def seconds(self) -> float:
+        """That exchanges of ghosts have taken, waiting for other ranks included."""
+        return 0.0 if self._halo is None else self._halo.seconds
+
+    def count_by(self, clock: Callable[[], float]) -> None:
+        """Take another clock."""
+        self.clock = clock
+        if self._halo is not None:
+            self._halo.clock = clock
+
     def _current_halo(self, n_own: int, ids: NDArray[Any]) -> Halo:
         """A new one when LAMMPS moved or sorted atoms on any rank."""
         changed = n_own != self._own or not np.array_equal(ids, self._ids)
@@ -106,7 +123,7 @@ class Domains:
         if float(self._ranks.maximum(flag)) > 0.0 or self._halo is None:
             self._ids, self._own = np.array(ids, dtype=np.int64), n_own
             every = torch.from_numpy(self._ids).to(self._device)
-            former, self._halo = self._halo, Halo(every[:n_own], every[n_own:], self._ranks)
+            former, self._halo = self._halo, Halo(every[:n_own], every[n_own:], self._ranks, self.clock)
             if former is not None:
                 self._halo.bytes, self._halo.calls, self._halo.seconds = former.bytes, former.calls, former.seconds
             self._places = None

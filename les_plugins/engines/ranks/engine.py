@@ -53,13 +53,21 @@ class Evaluation(NamedTuple):
 
 @dataclass
 class Seconds:
-    """Time of the steps so far: lists and graph, model and heads, long range, derivatives of all of them."""
+    """Time of the steps so far. All but `halo` without the exchanges of ghosts in them.
+
+    Attributes:
+        steps: how many.
+        lists: lists of edges, and the graph from positions to them.
+        model: the host's model, and the derivative through it and the lists.
+        long_range: heads, long-range sum and response, and the derivative through them; with the sums over ranks.
+        halo: exchanges of ghosts, waiting for other ranks included.
+    """
 
     steps: int = 0
     lists: float = 0.0
     model: float = 0.0
     long_range: float = 0.0
-    derivatives: float = 0.0
+    halo: float = 0.0
 
 
 class Evaluator:
@@ -84,6 +92,7 @@ class Evaluator:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model, self.meeting, self.seconds, self._clock = model, meeting, Seconds(), clock
+        self._last = (0.0, 0.0)
         self._looked = False
         part, device = model.long_range, torch.device("cpu")
         self._charge: Tensor | None = None
@@ -100,7 +109,12 @@ class Evaluator:
                 f"the total charge is {total_charge}: the model does not read it; allowed: models trained with "
                 "total_charge: given"
             )
-        self.domains = Domains(meeting.ranks, model.cutoff, device)
+        self.domains = Domains(meeting.ranks, model.cutoff, device, clock)
+
+    def count_by(self, clock: Callable[[], float]) -> None:
+        """Begin to count again, by another clock."""
+        self.seconds, self._clock = Seconds(), clock
+        self.domains.count_by(clock)
 
     def evaluate(
         self,
@@ -115,11 +129,11 @@ class Evaluator:
 
         With `keep_graph` the latent variables can be differentiated with respect to `domain.own`.
         """
-        clock = [self._clock()]
+        self._last = self._clock(), self.domains.seconds
         domain = self.domains.make(n_own, ids, numbers, positions, cell)
-        clock.append(self._clock())
+        self._count("lists")
         short, features = self.model.evaluate(domain.graph)
-        clock.append(self._clock())
+        self._count("model")
         total, energies, latent = short.double().sum(), short.detach().double(), None
         whole = self.meeting.ranks.sum(total)
         part = self.model.long_range
@@ -129,11 +143,13 @@ class Evaluator:
             whole = whole + latent.energy.detach().sum()
             energies = energies + latent.atomic_energy.detach()
             self._look_for_long_waves(latent, domain)
-        clock.append(self._clock())
+        # what was made last is differentiated first: the model begins when the slope comes to its energies
+        handle = short.register_hook(lambda _: self._count("long_range"))
         slope, on_strain = torch.autograd.grad(total, (domain.own, domain.strain), retain_graph=keep_graph)
+        handle.remove()
         virial = -self.meeting.ranks.sum(on_strain)
-        clock.append(self._clock())
-        self._count(clock)
+        self._count("model")
+        self.seconds.steps += 1
         return Evaluation(domain, _array(energies), float(whole), -_array(slope), _array(virial), latent)
 
     def _look_for_long_waves(self, latent: LongRangeResult, domain: Domain) -> None:
@@ -145,11 +161,13 @@ class Evaluator:
         if self.meeting.rank == 0:
             warn_of_long_waves(softness, domain.cell[0])
 
-    def _count(self, clock: list[float]) -> None:
-        spent, names = np.diff(clock), ("lists", "model", "long_range", "derivatives")
-        self.seconds.steps += 1
-        for name, seconds in zip(names, spent, strict=True):
-            setattr(self.seconds, name, getattr(self.seconds, name) + float(seconds))
+    def _count(self, name: str) -> None:
+        """What has passed since the last count is of this part, or of the halo."""
+        now = self._clock(), self.domains.seconds
+        spent, halo = (new - old for new, old in zip(now, self._last, strict=True))
+        self._last = now
+        setattr(self.seconds, name, getattr(self.seconds, name) + spent - halo)
+        self.seconds.halo += halo
 
 
 class Observer:
