@@ -109,6 +109,10 @@ def test_current_and_polarization_in_the_file_are_those_of_each_frame(
         # e·Å/fs; a current is some 1e-3
         np.testing.assert_allclose(found["current"][frame], current, atol=1e-12)
         np.testing.assert_allclose(found["dipole"][frame], latent_results(structure)["dipole"], atol=1e-9)
+        assert ("polarizability" in found.names) == (structure.dipolar is not None)
+        if structure.dipolar is not None:
+            expected = latent_results(structure)["polarizability"]
+            np.testing.assert_allclose(found["polarizability"][frame], expected, atol=SAME)
 
 
 def test_ranks_without_atoms_take_part(two: dict[str, Any]) -> None:

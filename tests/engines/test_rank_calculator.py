@@ -82,11 +82,37 @@ def test_charges_born_charges_and_current_are_those_of_the_whole(name: str, two:
 
 
 @pytest.mark.parametrize("name", SECTIONS)
+def test_polarizability_is_that_of_the_whole(name: str, two: dict[str, Any]) -> None:
+    structure = whole(name).structure
+    if structure.dipolar is None:
+        assert f"{name}/polarizability" not in two
+        return
+    expected = latent_results(structure)["polarizability"]
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(two[f"{name}/polarizability"], expected, atol=SAME)
+
+
+def test_without_a_known_susceptibility_that_of_mutual_polarization_counts(two: dict[str, Any]) -> None:
+    expected = latent_results(Whole(TinyDomain(SECTIONS["mutual"]), water(), susceptibility=None).structure)
+    for name in ("charges", "polarizability"):
+        np.testing.assert_allclose(two[f"own/{name}"], expected[name], atol=SAME)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
 def test_forces_after_some_dynamics_are_those_of_the_structure_then(name: str, two: dict[str, Any]) -> None:
     positions = two[f"{name}/later positions"]
     start = water().positions + 20.0 * water().cell.array[0]
     assert np.linalg.norm(positions - start, axis=1).max() > 0.5  # farther than any list serves
     np.testing.assert_allclose(two[f"{name}/later forces"], whole(name, positions).forces, atol=1e-9)
+
+
+def test_exchanges_of_ghosts_are_counted_apart_from_what_they_are_in(two: dict[str, Any]) -> None:
+    lists, model, long_range, halo = two["ticks"]
+    # the clock is asked before and after each exchange, and five times more: at the start and after every part
+    assert halo == two["exchanges"] > 4
+    assert two["asked"] == 2 * halo + 5
+    assert lists + model + long_range + halo == two["asked"] - 1
+    assert min(lists, model, long_range) >= 1
 
 
 def test_a_rank_may_have_one_atom(two: dict[str, Any]) -> None:

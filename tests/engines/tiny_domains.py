@@ -43,6 +43,12 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "run": {"method": "mesh"},
         "epsilon_infinity": EPSILON,
     },
+    "mutual": {
+        "multipoles": ["charge", "dipole"],
+        "response": {"charge": "onsite", "dipole": "anisotropic", "solve": "self_consistent", "tolerance": 1e-12},
+        "run": {"method": "mesh"},
+        "epsilon_infinity": EPSILON,
+    },
     "given": {"multipoles": ["charge"], "total_charge": "given", "epsilon_infinity": EPSILON},
     "kept": {
         "multipoles": ["charge"],
@@ -120,7 +126,13 @@ class Whole:
         energy: eV; energies: (N,) eV; forces: (N, 3) eV/Å; virial: (3, 3) eV; structure: for physical results.
     """
 
-    def __init__(self, model: TinyDomain, atoms: Atoms, total_charge: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: TinyDomain,
+        atoms: Atoms,
+        total_charge: float = 0.0,
+        susceptibility: float | None = SUSCEPTIBILITY,
+    ) -> None:
         centre, neighbor, shifts = ase.neighborlist.neighbor_list("ijS", atoms, CUTOFF)
         own = torch.tensor(atoms.positions, requires_grad=True)
         strain = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
@@ -136,12 +148,15 @@ class Whole:
         if model.long_range.total_charge is not None:
             given = torch.tensor([total_charge], dtype=torch.float64)
         latent = model.long_range(features, positions, cell[None], pbc, batch, total_charge=given)
+        with torch.no_grad():
+            mutual = model.long_range.with_collective_polarizability(latent, positions, cell[None], pbc, batch)
+        latent = latent._replace(collective_polarizability=mutual.collective_polarizability)
         total = short.sum() + latent.energy.sum()
         slope, on_strain = torch.autograd.grad(total, (own, strain), retain_graph=True)
         self.energy, self.energies = float(total.detach()), (short + latent.atomic_energy).detach().numpy()
         self.forces, self.virial = -slope.numpy(), -on_strain.numpy()
         charge = latent_total_charge(model.long_range, latent, batch, 1, EPSILON)
-        self.structure = LatentStructure(latent, own, cell[None], pbc, EPSILON, SUSCEPTIBILITY, charge)
+        self.structure = LatentStructure(latent, own, cell[None], pbc, EPSILON, susceptibility, charge)
 
 
 def water(count: int = 24, seed: int = 5) -> Atoms:

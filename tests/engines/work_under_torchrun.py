@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ase.md.verlet import VelocityVerlet
 from tiny_domains import EPSILON, SECTIONS, SUSCEPTIBILITY, TinyDomain, water
 
 from les_plugins.engines.ranks.calculator import RankCalculator, meet_torchrun
+from les_plugins.engines.ranks.meeting import Meeting
 from les_plugins.errors import DataError
 
 PROPERTIES = ["energy", "forces", "stress", "energies", "charges", "dipole", "born_effective_charges"]
@@ -23,13 +25,34 @@ TOTAL_CHARGE, STEPS = 0.7, 12
 
 def results(calculator: RankCalculator, atoms: Any) -> dict[str, Any]:
     """Everything at once, and J."""
-    calculator.calculate(atoms, PROPERTIES)
+    calculator.calculate(atoms, [*PROPERTIES, "polarizability"])
     found = {name: calculator.results[name] for name in PROPERTIES}
+    found |= {name: calculator.results[name] for name in ("polarizability",) if name in calculator.results}
     calculator.always = ("current",)
     calculator.calculate(atoms, ["forces"])
     found["current"] = calculator.current(atoms.get_velocities(), atoms)
     calculator.always = ()
     return found
+
+
+def ticks(meeting: Meeting) -> dict[str, Any]:
+    """Seconds of one evaluation by a clock that counts how often it is asked, and the exchanges of ghosts in it."""
+    calculator = RankCalculator.of(TinyDomain(SECTIONS["pairs"]), meeting, EPSILON, SUSCEPTIBILITY)
+    calculator.calculate(water(), ["forces"])
+    evaluator: Any = calculator._evaluator
+    asked, evaluate, found = itertools.count(), evaluator.evaluate, {}
+    evaluator.count_by(lambda: float(next(asked)))
+
+    def watched(*arguments: Any) -> Any:
+        before = evaluator.domains.halo.calls
+        evaluation = evaluate(*arguments)
+        found.update(exchanges=evaluator.domains.halo.calls - before, asked=next(asked))
+        return evaluation
+
+    evaluator.evaluate = watched
+    calculator.calculate(water(), ["forces"])
+    seconds = evaluator.seconds
+    return found | {"ticks": np.array([seconds.lists, seconds.model, seconds.long_range, seconds.halo])}
 
 
 def refusal(calculator: RankCalculator, atoms: Any) -> str:
@@ -63,6 +86,10 @@ def main(folder: Path) -> None:
         atoms.set_velocities(10.0 * atoms.get_velocities())
         VelocityVerlet(atoms, 1.0 * units.fs).run(STEPS)
         found |= {f"{name}/later positions": atoms.positions, f"{name}/later forces": atoms.get_forces()}
+    found |= ticks(meeting)
+    own = RankCalculator.of(TinyDomain(SECTIONS["mutual"]), meeting, EPSILON)
+    own.calculate(water(), ["energy", "polarizability"])
+    found |= {f"own/{name}": own.results[name] for name in ("charges", "polarizability")}
     few = water(2)
     calculator = RankCalculator.of(TinyDomain(SECTIONS["pairs"]), meeting, EPSILON, SUSCEPTIBILITY)
     found |= {f"few/{key}": value for key, value in results(calculator, few).items()}

@@ -167,17 +167,20 @@ class RankCalculator(StructureReading, Calculator):
         }
         self._found = found if CURRENT in wanted else None
         if self._moments is not None:
-            self._electrostatics(found, parts, positions[parts.atom[: parts.own]], BORN in wanted)
+            self._electrostatics(found, parts, positions[parts.atom[: parts.own]], wanted)
 
-    def _electrostatics(self, found: Evaluation, parts: Partition, own_positions: Floats, born: bool) -> None:
+    def _electrostatics(
+        self, found: Evaluation, parts: Partition, own_positions: Floats, wanted: Collection[str]
+    ) -> None:
         assert self._moments is not None
-        if born:
+        if BORN in wanted:
             tensors = self._moments.born(found).reshape(parts.own, 9)
             self.results[BORN] = self._of_all(tensors, parts).reshape(-1, 3, 3)
         charge, _ = self._moments.of_atoms(found)
         self.results["charges"] = self._of_all(charge[:, None], parts)[:, 0]
         self.results["dipole"] = self._moments.polarization(found, own_positions)
-        if (alpha := self._moments.polarizability(found)) is not None:
+        asked = "polarizability" in wanted or not self._moments.iterates
+        if asked and (alpha := self._moments.polarizability(found)) is not None:
             self.results["polarizability"] = alpha
         self.results["polarization_source"] = self._moments.source(found)
 

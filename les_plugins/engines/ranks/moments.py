@@ -16,7 +16,6 @@ from les_plugins.electrostatics.observables import (
     electronic_screening,
     electronic_susceptibility,
 )
-from les_plugins.engines.ranks.domain import Domain
 from les_plugins.engines.ranks.engine import Evaluation
 from les_plugins.errors import HostError
 from les_plugins.model.carriers import carriers_of, latent_total_charge
@@ -46,8 +45,8 @@ class Moments:
     def of_atoms(self, found: Evaluation) -> AtomMoments:
         """Charges, which add up to the total charge over all ranks, and dipoles."""
         latent, domain = _latent(found), found.domain
-        root = self._screening(domain, latent).sqrt()
-        charge = charge_of_total(_charge(latent).detach(), domain.batch, 1, self._total(domain, latent), self._ranks)
+        root = self._screening(found).sqrt()
+        charge = charge_of_total(_charge(latent).detach(), domain.batch, 1, self._total(found), self._ranks)
         dipole = latent.charge.new_zeros(len(domain.own), 3) if latent.dipole is None else latent.dipole.detach()
         return AtomMoments(_array(root * charge.double()), _array(root * dipole.double()))
 
@@ -57,7 +56,7 @@ class Moments:
         with torch.no_grad():
             places = torch.from_numpy(positions).to(domain.own.device)
             total = self._ranks.sum(carriers.total(places, domain.batch, 1))[0]
-            return _array(self._screening(domain, _latent(found)).sqrt() * total)
+            return _array(self._screening(found).sqrt() * total)
 
     def current(self, found: Evaluation, velocities: Floats) -> Floats:
         """(3,) e times the unit of velocities (own, 3), Σ Z* v over all ranks; needs the graph of the step."""
@@ -67,17 +66,21 @@ class Moments:
         """Z* of own atoms, (own, 3, 3) e, first index polarization; needs the graph of the step."""
         carriers, domain = self._carriers(found), found.domain
         tensors = born_of_carriers(carriers, domain.own, domain.cell.detach(), domain.pbc, domain.batch)
-        return _array(self._screening(domain, _latent(found)).sqrt() * tensors)
+        return _array(self._screening(found).sqrt() * tensors)
+
+    @property
+    def iterates(self) -> bool:
+        """Whether a polarizability takes iterations of its own."""
+        return self._part.config.response.solve != "one_shot"
 
     def polarizability(self, found: Evaluation) -> Floats | None:
-        """(3, 3) e²·Å²/eV of the whole structure; None without a response, or with one that is self-consistent."""
-        latent, domain = _latent(found), found.domain
-        if self._part.config.response.solve != "one_shot" or (dipolar := latent.dipolar) is None:
+        """(3, 3) e²·Å²/eV of the whole structure; None without a response. Called by all ranks."""
+        domain, dipolar = found.domain, self._dipolar(found)
+        if dipolar is None:
             return None
         identity = torch.eye(3, dtype=torch.float64, device=domain.own.device)
-        each = dipolar.detach().double()
-        local = each.sum() * identity if each.dim() == 1 else each.sum(0)
-        return _array(self._screening(domain, latent) * self._ranks.sum(local))
+        local = dipolar.sum() * identity if dipolar.dim() == 1 else dipolar.sum(0)
+        return _array(self._screening(found) * self._ranks.sum(local))
 
     def sum_over_ranks(self, values: Floats) -> Floats:
         """Of numbers of each rank."""
@@ -89,20 +92,31 @@ class Moments:
 
     def _carriers(self, found: Evaluation) -> Carriers:
         latent, domain = _latent(found), found.domain
-        return carriers_of(latent, domain.batch, 1, self._total(domain, latent), self._ranks)
+        return carriers_of(latent, domain.batch, 1, self._total(found), self._ranks)
 
-    def _total(self, domain: Domain, latent: LongRangeResult) -> Tensor | None:
+    def _total(self, found: Evaluation) -> Tensor | None:
         """(1,) e, latent, that charges are made to add up to; None for zero."""
-        screening = self._screening(domain, latent) if latent.total_charge is not None else None
-        return latent_total_charge(self._part, latent, domain.batch, 1, screening, self._ranks)
+        latent = _latent(found)
+        screening = self._screening(found) if latent.total_charge is not None else None
+        return latent_total_charge(self._part, latent, found.domain.batch, 1, screening, self._ranks)
 
-    def _screening(self, domain: Domain, latent: LongRangeResult) -> Tensor:
+    def _screening(self, found: Evaluation) -> Tensor:
         """() ε_e."""
-        cell, dipolar = domain.cell.detach(), latent.dipolar
+        domain, dipolar = found.domain, _latent(found).dipolar
+        cell = domain.cell.detach()
         if dipolar is not None and self.susceptibility is None:
-            own = electronic_susceptibility(dipolar.detach().double(), cell, domain.pbc, domain.batch)
+            own = electronic_susceptibility(self._dipolar(found), cell, domain.pbc, domain.batch)
             self.susceptibility = float(self._ranks.sum(own)[0])
         return electronic_screening(self._epsilon, dipolar, cell, domain.pbc, domain.batch, self.susceptibility)[0]
+
+    def _dipolar(self, found: Evaluation) -> Tensor | None:
+        """Polarizabilities of own atoms, with mutual polarization where the response has it; float64."""
+        latent, domain = _latent(found), found.domain
+        if self.iterates:
+            with torch.no_grad():
+                geometry = (domain.positions, domain.cell, domain.pbc, domain.batch)
+                latent = self._part.with_collective_polarizability(latent, *geometry)
+        return None if latent.dipolar is None else latent.dipolar.detach().double()
 
 
 def _latent(found: Evaluation) -> LongRangeResult:

@@ -157,8 +157,6 @@ class Recorder(Observer):
         }
         if (alpha := self._moments.polarizability(found)) is not None:
             values["polarizability"] = alpha
-        elif found.latent is not None and found.latent.dipolar is not None:
-            self._say("polarizability", "α(t) is left out: on ranks it is known of one-shot responses only")
         charge = self._moments.sum_over_ranks(self._moments.of_atoms(found).charge.sum(keepdims=True))
         source = self._moments.source(found)
         self._pending = _Pending(step, own, float(charge[0]), values, source, self._step_length())
