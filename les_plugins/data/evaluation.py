@@ -249,14 +249,14 @@ def predict(calculator: Any, atoms: Atoms, properties: Sequence[str], where: str
     Args:
         calculator: ASE calculator.
         atoms: the structure.
-        properties: names; energy is always computed.
+        properties: names; the energy for none.
         where: file and frame, for messages.
 
     Raises:
         DataError: a predicted value is NaN or infinite.
         LesPluginsError: what the calculator refuses, with `where` in front.
     """
-    wanted = {"energy", *properties} & set(calculator.implemented_properties)
+    wanted = set(properties or ("energy",)) & set(calculator.implemented_properties)
     try:
         with coming_from(where):
             calculator.calculate(atoms, sorted(wanted), list(all_changes))

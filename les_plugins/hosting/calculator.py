@@ -21,7 +21,7 @@ from les_plugins.electrostatics.long_waves import warn_of_long_waves
 from les_plugins.electrostatics.observables import Carriers
 from les_plugins.errors import HostError
 from les_plugins.hosting.current import CURRENT, CurrentEvaluation
-from les_plugins.hosting.results import check_finite, exact
+from les_plugins.hosting.results import Results, check_finite, everything, exact
 from les_plugins.model.carriers import keeps_charge, latent_total_charge
 from les_plugins.model.long_range import LongRange, LongRangeResult, as_result
 from les_plugins.model.physical import (
@@ -65,6 +65,8 @@ PERIODIC_PROPERTIES = (
     "dynamical_quadrupoles",
     "long_wave_born_charges",
 )
+#: Derivatives of the long-range part's result: who asks for these and no energy is given no derivative of it.
+_DERIVATIVES = frozenset(("born_effective_charges", "dynamical_quadrupoles", "long_wave_born_charges"))
 #: What a short-range model has of them.
 SHORT_RANGE_PROPERTIES = ("short_range_energy", "long_range_energy")
 
@@ -86,6 +88,16 @@ class Observation:
     latent: LongRangeResult | None = None
     total_charge: Tensor | None = None
     derived: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ends_without_energy(self) -> bool:
+        """Whether derivatives of the long-range part's result are all that is wanted, and what comes with them."""
+        without = {*LONG_RANGE_PROPERTIES, *PERIODIC_PROPERTIES, *NAMES} - {"short_range_energy"}
+        return bool(self.wanted & _DERIVATIVES) and self.wanted <= without
+
+
+class _Ended(BaseException):  # no error: what a host does about errors is not for it
+    """All that was asked for is there: the host need not go on to its energy, forces and stress."""
 
 
 #: The evaluation that this thread is in: threads that share a model see their own only.
@@ -165,14 +177,21 @@ class LongRangeCalculator(CurrentEvaluation):
     ) -> None:
         """Everything cheap at once; Born effective charges when they are among `properties`.
 
+        Where they are all that is asked for, energy, forces and stress are not made. Without changes of the structure
+        what is known of it already stays among the `results`.
+
         Raises:
             DataError: a structure that the model cannot take (`check`), or whose energy or forces are not finite.
         """
         structure: Atoms = self.atoms if atoms is None else atoms
+        known = {} if len(system_changes) else everything(self.results)
         with self.results_of(structure):
             self.check(structure, place_of_structure())
             with self.observing(properties):
-                self.evaluate_host(structure, list(properties or ("energy",)), list(system_changes))
+                try:
+                    self.evaluate_host(structure, list(properties or ("energy",)), list(system_changes))
+                except _Ended:
+                    self.results = {}
             self.atoms = structure.copy()  # a host keeps what it was given, which may be a copy by the origin
             if self._part is not None:
                 self.finish(*self.geometry(structure), self.energy_unit)
@@ -180,6 +199,7 @@ class LongRangeCalculator(CurrentEvaluation):
                 self.settle(bool(structure.pbc.all()))  # of compiled code, whose outputs the adapter has read
             else:
                 self.finish_short_range(bool(structure.pbc.all()))
+            self.results = Results({**known, **everything(self.results)})
 
     def evaluate_host(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
         """The host's own evaluation of a checked structure, once, into `results`; by default its `calculate`."""
@@ -298,7 +318,8 @@ class LongRangeCalculator(CurrentEvaluation):
         self.results = exact(self.results)
         self.results.update(latent_results(structure))
         self.results["long_range_energy"] *= energy_unit
-        self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
+        if "energy" in self.results:
+            self.results["short_range_energy"] = self.results["energy"] - self.results["long_range_energy"]
 
     def finish_short_range(self, periodic: bool) -> None:
         """After the evaluation of a model without a long-range part; `periodic`: along all three axes."""
@@ -361,5 +382,7 @@ class LongRangeCalculator(CurrentEvaluation):
             field = torch.as_tensor(self._external_field, dtype=torch.float64, device=positions.device)
             energy, forces, dipole = field_results(structure, field)
             derived.update(field_energy=energy, field_forces=forces, field_dipole=dipole)
+        elif observation.ends_without_energy:
+            raise _Ended
         # the last derivative before the host's own
         return self.keep_current(structure, derived) if CURRENT in wanted else None

@@ -82,7 +82,8 @@ def test_a_calculator_offers_what_its_model_has(part: nn.Module) -> None:
 
 def test_one_evaluation_gives_energies_charges_and_born_charges(part: nn.Module) -> None:
     calculator = Mine(part)
-    born = calculator.get_property("born_effective_charges", WATER)
+    calculator.calculate(WATER, ["energy", "born_effective_charges"])
+    born = calculator.results["born_effective_charges"]
     assert calculator.evaluations == 1
     results = calculator.results
     assert results["short_range_energy"] == pytest.approx(0.5, abs=1e-14)
@@ -94,6 +95,42 @@ def test_one_evaluation_gives_energies_charges_and_born_charges(part: nn.Module)
         moved.positions[1, 0] += sign * step
         dipoles.append(calculator.get_property("dipole", moved))
     np.testing.assert_allclose((dipoles[0] - dipoles[1]) / (2.0 * step), born[1, :, 0], atol=1e-6)  # step² error
+
+
+def test_born_charges_alone_take_no_derivative_of_the_energy(part: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    calculator, differentiate, passes = Mine(part), torch.autograd.grad, []
+
+    def counted(outputs: Any, *args: Any, **options: Any) -> Any:
+        passes.append(outputs)
+        return differentiate(outputs, *args, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    calculator.calculate(WATER, ["forces", "born_effective_charges"])
+    together, with_energy = calculator.results.everything(), len(passes)
+    passes.clear()
+    calculator.reset()
+    alone = calculator.get_property("born_effective_charges", WATER)
+    assert len(passes) == with_energy - 1
+    np.testing.assert_array_equal(alone, together["born_effective_charges"])
+    assert set(calculator.results.everything()) == set(together) - {"energy", "forces", "short_range_energy"}
+    for name in ("charges", "dipole", "long_range_energy"):
+        np.testing.assert_array_equal(calculator.results[name], together[name])
+
+
+def test_what_is_known_of_a_structure_stays_when_more_is_asked_of_it(part: nn.Module) -> None:
+    calculator, moved = Mine(part), WATER.copy()
+    calculator.get_property("born_effective_charges", WATER)
+    forces = calculator.get_property("forces", WATER)
+    assert calculator.evaluations == 2
+    calculator.get_property("born_effective_charges", WATER)
+    np.testing.assert_array_equal(calculator.get_property("forces", WATER), forces)
+    assert calculator.evaluations == 2
+    moved.positions[1, 0] += 0.1
+    calculator.get_property("born_effective_charges", moved)
+    assert "forces" not in calculator.results
+    calculator.external_field = np.array([0.0, 0.0, 0.1])  # its forces come with Z*
+    calculator.get_property("born_effective_charges", moved)
+    assert np.abs(calculator.results["forces"] - forces).max() > 0.0
 
 
 def test_another_leaf_gives_the_same_born_charges(part: nn.Module) -> None:
