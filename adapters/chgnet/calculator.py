@@ -12,9 +12,9 @@ from chgnet.model.dynamics import CHGNetCalculator
 from torch import Tensor, nn
 
 from les_plugins.adapters.chgnet.graphs import graph_of
-from les_plugins.adapters.chgnet.model import quiet
 from les_plugins.devices import check_device
 from les_plugins.hosting.calculator import LongRangeCalculator
+from les_plugins.hosting.logs import quiet
 from les_plugins.model.outputs import long_range_part
 
 

@@ -13,7 +13,8 @@ from chgnet.model.model import CHGNet
 from torch import nn
 
 from les_plugins.adapters.chgnet.graphs import graph_of
-from les_plugins.adapters.chgnet.model import References, quiet
+from les_plugins.adapters.chgnet.model import References
+from les_plugins.hosting.logs import quiet
 from les_plugins.model.outputs import long_range_part
 from les_plugins.testing import AdapterContract, HostResult
 from les_plugins.testing.training import in_mode, train_in

@@ -3,8 +3,6 @@ calculator and checkpoints take it as their own."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from les_plugins.config import LongRangeConfig
 from les_plugins.errors import HostError
 from les_plugins.hosting.build import build_long_range, parse_section
+from les_plugins.hosting.logs import quiet
 from les_plugins.model.features import Edges, FeatureLayout, LayerFeatures, LayerLayout, NodeFeatures
 
 #: GPa in eV/Å³, as CHGNet has it.
@@ -174,10 +173,3 @@ def _inputs(
     pbc = torch.tensor(flags, device=positions.device)
     nodes = NodeFeatures([LayerFeatures(features)], edges, batch.atomic_numbers.long() - 1)
     return nodes, positions, torch.stack(cells), pbc, batch.atom_owners.long()
-
-
-@contextlib.contextmanager
-def quiet() -> Any:
-    """CHGNet prints when a model or a calculator is made; the output of our commands is read by programs."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield

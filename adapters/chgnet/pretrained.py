@@ -11,8 +11,9 @@ import torch
 from chgnet.model.model import CHGNet
 
 from les_plugins.adapters.chgnet.calculator import LesCHGNetCalculator
-from les_plugins.adapters.chgnet.model import LongRangeCHGNet, quiet
+from les_plugins.adapters.chgnet.model import LongRangeCHGNet
 from les_plugins.errors import HostError, raising
+from les_plugins.hosting.logs import quiet
 from les_plugins.hosting.pretrained import Pretrained, check_one_level, is_packaged
 
 #: Their names in CHGNet.

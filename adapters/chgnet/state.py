@@ -7,7 +7,8 @@ from typing import Any
 from chgnet.model.model import CHGNet
 from torch import nn
 
-from les_plugins.adapters.chgnet.model import References, attach_long_range, check_supported, quiet
+from les_plugins.adapters.chgnet.model import References, attach_long_range, check_supported
+from les_plugins.hosting.logs import quiet
 from les_plugins.hosting.types import HostState
 from les_plugins.model.outputs import section_of
 from les_plugins.storage.sizes import WeightSizes

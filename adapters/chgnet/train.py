@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from les_plugins.adapters.chgnet.graphs import graph_of
-from les_plugins.adapters.chgnet.model import last_layer, precise, quiet
+from les_plugins.adapters.chgnet.model import last_layer, precise
 from les_plugins.adapters.chgnet.pretrained import licence_of, open_model
 from les_plugins.data.training import named_labels
 from les_plugins.data.zero_of_energy import fitted_change
 from les_plugins.devices import check_device
 from les_plugins.errors import ConfigError, HostError, raising
+from les_plugins.hosting.logs import quiet
 from les_plugins.storage import checks
 from les_plugins.storage.licences import licence_of_checkpoint
 from les_plugins.storage.states import dtype_of

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +27,7 @@ from les_plugins.config import LongRangeConfig
 from les_plugins.data.frames import read_frames
 from les_plugins.data.training import TrainedLabel, check_training_labels
 from les_plugins.errors import ConfigError, quoted, raising
+from les_plugins.hosting.logs import logging_to
 from les_plugins.hosting.substitution import substituted
 from les_plugins.storage.training import check_section
 from les_plugins.training import TrainingRun
@@ -123,22 +122,6 @@ class MetatrainTraining(TrainingRun):
             self.facts["last_validation"] = best
             return trained.model
         raise ConfigError(f"{self.config_file}: {self.program} ended without a training")
-
-
-@contextmanager
-def logging_to(folder: Path) -> Iterator[None]:
-    """What metatrain's own command shows of a training, on standard error and in train.log."""
-    root, handlers = logging.getLogger(), [logging.StreamHandler(), logging.FileHandler(folder / "train.log", "w")]
-    before = root.level
-    root.setLevel(logging.INFO)
-    root.handlers += handlers
-    try:
-        yield
-    finally:
-        root.setLevel(before)
-        for handler in handlers:
-            root.removeHandler(handler)
-            handler.close()
 
 
 class Trained(BaseException):
