@@ -5,6 +5,7 @@
 
 MACE: a batch of 16 cells of CsPbI3, 40 atoms each, 16 scalars and 16 vectors a layer, float32, a loss on energies and
 forces. NequIP: one box of 192 atoms of water. The models take turns, so that the load of the machine is shared by all.
+With `--heads` there is one more: the heads of all terms, and in the place of the sum the squares of what they predict.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import nn
+
+from les_plugins.electrostatics.results import ElectrostaticsResult
+from les_plugins.model.long_range import LongRange
 
 Sections = dict[str, dict[str, object]]
 SECTIONS: Sections = {
@@ -31,6 +36,7 @@ SECTIONS: Sections = {
     },
 }
 Steps = dict[str, Callable[[], None]]
+HEADS = "heads alone"
 
 
 def main() -> None:
@@ -40,9 +46,12 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=16, help="of CsPbI3, MACE")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--terms", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--heads", action="store_true", help=f"also time {HEADS}")
     given = parser.parse_args()
     torch.set_num_threads(1)
     sections = {name: SECTIONS[name] for name in given.terms}
+    if given.heads:
+        sections[HEADS] = SECTIONS["q, u, Q, one-shot response"]
     steps = of_mace(sections, given.structures) if given.host == "mace" else of_nequip(sections)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(given.repeat + 1):
@@ -55,6 +64,23 @@ def main() -> None:
     for name, found in times.items():
         middle = statistics.median(found[1:])
         print(f"{name:36s} {middle:8.3f}  {middle / first:5.2f}")
+
+
+class Squares(nn.Module):
+    """In the place of the sum: an energy of everything that the heads predict, which costs next to nothing."""
+
+    def forward(self, positions, cell, pbc, batch, multipoles, softness, polarizability, **_) -> ElectrostaticsResult:
+        charge, dipole, quadrupole = multipoles
+        atomic = charge.square() + dipole.square().sum(1) + quadrupole.square().sum((1, 2)) + softness + polarizability
+        energy = torch.zeros(len(cell), dtype=atomic.dtype).index_add(0, batch, atomic)
+        return ElectrostaticsResult(energy.double(), atomic.double(), charge, dipole, charge, dipole)
+
+
+def without_sum(model: nn.Module, name: str) -> nn.Module:
+    for part in model.modules():
+        if name == HEADS and isinstance(part, LongRange):
+            part.electrostatics = Squares()
+    return model
 
 
 def of_mace(sections: Sections, n_structures: int) -> Steps:
@@ -95,7 +121,9 @@ def of_mace(sections: Sections, n_structures: int) -> Steps:
         )
     batch = next(iter(torch_geometric.dataloader.DataLoader(graphs, batch_size=n_structures)))
     models = {"short-range": base}
-    models |= {name: les_plugins.attach(copy.deepcopy(base), section) for name, section in sections.items()}
+    models |= {
+        name: without_sum(les_plugins.attach(copy.deepcopy(base), section), name) for name, section in sections.items()
+    }
     steps: Steps = {}
     for name, model in models.items():
         model.train()
@@ -133,7 +161,7 @@ def of_nequip(sections: Sections) -> Steps:
     sets = {"train": 1, "val": 0, "test": 0, "predict": 0}
     steps: Steps = {}
     for name, model in models.items():
-        module = NequIPLightningModule(model=model, loss=loss, num_datasets=sets).train()
+        module = without_sum(NequIPLightningModule(model=model, loss=loss, num_datasets=sets).train(), name)
 
         def step(module: torch.nn.Module = module) -> None:
             module.zero_grad()
