@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 from les_plugins.electrostatics.local import to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.periodic.splines import Mesh
+
+Value = TypeVar("Value")
 
 
 class Limits(NamedTuple):
@@ -52,7 +55,8 @@ class Facts(NamedTuple):
         cells: nine numbers of each, Å.
         pbc: three flags of each.
         in_order: whether the atoms of each structure follow those of the one before.
-        slabs: what is known of the slabs once they have been summed, for further sums at the same places.
+        slabs: what is known of each slab once it has been summed, for further sums at the same places.
+        made: what a call has made of its tensors, for its other sums.
     """
 
     counts: list[int]
@@ -60,7 +64,26 @@ class Facts(NamedTuple):
     cells: list[tuple[float, ...]]
     pbc: list[tuple[bool, bool, bool]]
     in_order: bool
-    slabs: list[list[float]]
+    slabs: dict[int, list[float]]
+    made: Made
+
+
+class Made:
+    """What was last made of tensors, with its graph: found again for these very tensors, not for others like them."""
+
+    def __init__(self) -> None:
+        self._found: deque[tuple[tuple[Tensor, ...], Hashable, Any]] = deque(maxlen=8)
+
+    def of(self, tensors: tuple[Tensor, ...], name: Hashable, make: Callable[[], Value]) -> Value:
+        """What `make` returns, or returned before for the same tensors and name."""
+        name = name, torch.is_grad_enabled()
+        for known, its_name, value in self._found:
+            if its_name == name and all(one is other for one, other in zip(known, tensors, strict=True)):
+                found: Value = value
+                return found
+        made = make()
+        self._found.append((tensors, name, made))
+        return made
 
 
 def facts_of(cell: Tensor, pbc: Tensor, batch: Tensor) -> Facts:
@@ -75,7 +98,7 @@ def facts_of(cell: Tensor, pbc: Tensor, batch: Tensor) -> Facts:
         rows = torch.cat([cell.detach().flatten(1), pbc, count, in_steps], 1).tolist()
         counts, in_order = [int(row[12]) for row in rows], all(row[13] != 0.0 for row in rows)
     flags = [(row[9] != 0.0, row[10] != 0.0, row[11] != 0.0) for row in rows]
-    return Facts(counts, [sum(f) for f in flags], [tuple(row[:9]) for row in rows], flags, in_order, [])
+    return Facts(counts, [sum(f) for f in flags], [tuple(row[:9]) for row in rows], flags, in_order, {}, Made())
 
 
 def groups_of_like_size(sizes: Sequence[tuple[int, tuple[int, int, int]]], limits: Limits) -> list[list[int]]:
@@ -112,21 +135,27 @@ def groups_on_mesh(counts: Sequence[int], meshes: Sequence[Mesh], device: torch.
         # an atom has as many points as its spline
         sizes = [(counts[place], (meshes[place].spline - 1,) * 3) for place in places]
         for group in groups_of_like_size(sizes, limits):
-            found += _cut([places[member] for member in group], meshes, limits)
+            members = [places[member] for member in group]
+            found += cut(members, [math.prod(meshes[place].sizes) for place in members], limits)
     return found
 
 
-def _cut(places: list[int], meshes: Sequence[Mesh], limits: Limits) -> list[list[int]]:
-    """Parts of a group, with at most so many points on all meshes of each that is more than one structure."""
+def cut(places: list[int], numbers: Sequence[float], limits: Limits) -> list[list[int]]:
+    """Parts of a group, with at most so many numbers in all of each that is more than one structure.
+
+    Args:
+        places: of its structures.
+        numbers: of each, such as points on its mesh.
+        limits: of the device that they are on.
+    """
     parts: list[list[int]] = []
-    points = math.inf
-    for place in places:
-        own = math.prod(meshes[place].sizes)
-        if points + own > limits.numbers:
+    total = math.inf
+    for place, own in zip(places, numbers, strict=True):
+        if total + own > limits.numbers:
             parts.append([])
-            points = 0.0
+            total = 0.0
         parts[-1].append(place)
-        points += own
+        total += own
     return parts
 
 
@@ -216,12 +245,12 @@ class Rows(NamedTuple):
     place: Tensor | None
 
     @classmethod
-    def of(cls, counts: Sequence[int], device: torch.device) -> Rows:
-        """Rows for structures of so many atoms."""
-        width = max(counts)
-        if all(count == width for count in counts):
+    def of(cls, counts: Sequence[int], device: torch.device, rows: Sequence[int] | None = None) -> Rows:
+        """Rows for structures of so many atoms; `rows` of each, None for all in order."""
+        width, rows = max(counts), range(len(counts)) if rows is None else rows
+        if all(count == width for count in counts) and list(rows) == list(range(len(counts))):
             return cls(len(counts), width, None)
-        place = [atom for row, n in enumerate(counts) for atom in range(row * width, row * width + n)]
+        place = [atom for row, n in zip(rows, counts, strict=True) for atom in range(row * width, row * width + n)]
         return cls(len(counts), width, torch.tensor(place, dtype=torch.int64).to(device))
 
     def pad(self, values: Tensor) -> Tensor:

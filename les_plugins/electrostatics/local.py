@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.multipoles import Multipoles
@@ -55,6 +57,14 @@ def self_fields(multipoles: Multipoles, sigma: float) -> LocalFields:
     )
     second = None if multipoles.quadrupole is None else 4.0 * quadrupole * multipoles.quadrupole
     return LocalFields(potential, gradient, second)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # it outlives the call that needed it first
+def self_slopes(sigma: float, device: torch.device) -> Tensor:
+    """(4,): slope of an atom's self-energy per unit of q, u_x, u_y and u_z (theory 2.2)."""
+    charge, dipole, _ = _self_factors(sigma)
+    return torch.tensor([2.0 * charge, *[2.0 * dipole] * 3], dtype=torch.float64).to(device)
 
 
 def _self_factors(sigma: float) -> tuple[float, float, float]:

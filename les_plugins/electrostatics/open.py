@@ -21,10 +21,6 @@ from les_plugins.electrostatics.recomputed import recomputed
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.units import COULOMB_CONSTANT
 
-#: Pairs, in both orders and those of rows that are filled up included, that an accelerator takes as matrices: 1.1 GiB
-#: with the first derivative.
-IN_A_MATRIX = 1 << 20
-
 
 def open_electrostatics(
     positions: Tensor, counts: Sequence[int], multipoles: Multipoles, settings: ElectrostaticsSettings
@@ -46,8 +42,6 @@ def open_electrostatics(
     """
     sigma = settings.sigma
     rows = Rows.of(counts, positions.device)
-    if multipoles.quadrupole is None and positions.device.type != "cpu" and rows.n_rows * rows.width**2 <= IN_A_MATRIX:
-        return _by_matrix(positions, rows, multipoles, settings)
     if multipoles.quadrupole is not None and multipoles.dipole is None:
         multipoles = multipoles._replace(dipole=torch.zeros_like(positions))
     tensors = [positions, *(moment for moment in multipoles if moment is not None)]
@@ -87,23 +81,6 @@ def open_matrix(places: Tensor, moments: slice, sigma: float) -> Tensor:
     each = torch.addcmul(plus, times, steps[..., :, None] * steps[..., None, :])
     width = separation.shape[1] * steps.shape[3]
     return each.transpose(2, 3).reshape(-1, width, width)
-
-
-def _by_matrix(
-    positions: Tensor, rows: Rows, multipoles: Multipoles, settings: ElectrostaticsSettings
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `open_electrostatics`, of charges and dipoles: a third of the operators, several times the arithmetic."""
-    dipole = torch.zeros_like(positions) if multipoles.dipole is None else multipoles.dipole
-    moments = rows.pad(torch.cat([multipoles.charge[:, None], dipole], 1))
-    matrix = open_matrix(rows.pad(positions), slice(0, 4), settings.sigma)
-    slopes = torch.bmm(matrix, moments.flatten(1)[:, :, None]).view(moments.shape)
-    if settings.remove_self_interaction:
-        one = positions.new_ones(1)
-        own = self_fields(Multipoles(one, one.expand(1, 3)), settings.sigma)
-        slopes = torch.addcmul(slopes, moments, torch.cat([own.potential, own.gradient[0]]), value=-1.0)
-    shares = 0.5 * (moments * slopes).sum(2)
-    potential, gradient = rows.atoms(slopes).split([1, 3], 1)
-    return shares.sum(1), rows.atoms(shares), potential[:, 0], gradient
 
 
 def _sum_of_pairs(

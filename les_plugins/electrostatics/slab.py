@@ -36,11 +36,10 @@ class SlabGeometry(NamedTuple):
     """What G slabs are summed in.
 
     Attributes:
-        cell: (G, 3, 3) Å.
+        cell: (G, 3, 3) Å, the two periodic vectors and one along the normal.
         cells: its values, nine numbers of each slab.
-        in_plane: (G, 2, 3) which rows of the cell are the periodic ones, once for each component.
         normal: (G, 3) unit vectors.
-        area: (G, 1) Å² of the plane's vectors.
+        per_area: (G, 1) Å⁻², over the area that the periodic vectors span.
         height: (G, n) Å of the atoms above the middle.
         length: (G, 1) of the cell along the normal, Å; without a graph, for the energy does not depend on it.
         extent: (G, 1) of the atoms along the normal, Å; likewise.
@@ -49,25 +48,32 @@ class SlabGeometry(NamedTuple):
 
     cell: Tensor
     cells: list[tuple[float, ...]]
-    in_plane: Tensor
     normal: Tensor
-    area: Tensor
+    per_area: Tensor
     height: Tensor
     length: Tensor
     extent: Tensor
     reach: tuple[int, int]
+
+    def after(self, cell: Tensor) -> SlabGeometry:
+        """The same with structures before it that are no slabs, with cells (P, 3, 3), to which it does nothing."""
+        if not len(cell):
+            return self
+        before = (0, 0, len(cell), 0)
+        values = self.normal, self.per_area, self.height, self.extent
+        normal, per_area, height, extent = (torch.nn.functional.pad(value, before) for value in values)
+        length = torch.nn.functional.pad(self.length, before, value=1.0)
+        return SlabGeometry(
+            torch.cat([cell, self.cell]), self.cells, normal, per_area, height, length, extent, self.reach
+        )
 
 
 def cells_of_slabs(
     known: Sequence[Sequence[float]], pbc: Sequence[tuple[bool, bool, bool]], sigma: float
 ) -> list[tuple[float, ...]]:
     """Nine numbers of the cell that each slab is summed in, Å; of `known` of `slab_geometry`, whose errors it has."""
-    cells = []
-    for row, flags, length in zip(known, pbc, _lengths(known, pbc, sigma)[0], strict=True):
-        axis = flags.index(False)
-        rows = {(axis + 1) % 3: row[:3], (axis + 2) % 3: row[3:6], axis: [length * x for x in row[8:]]}
-        cells.append((*rows[0], *rows[1], *rows[2]))
-    return cells
+    lengths, _ = _lengths(known, pbc, sigma)
+    return [(*row[:6], *(length * x for x in row[8:])) for row, length in zip(known, lengths, strict=True)]
 
 
 def _lengths(
@@ -101,9 +107,7 @@ def slab_geometry(
     Raises:
         GeometryError: in-plane vectors that are parallel, zero, or not finite.
     """
-    axes = tuple(flags.index(False) for flags in pbc)
-    places, order = _places(axes, cell.device)
-    plane = torch.gather(cell, 1, places)
+    plane = torch.gather(cell, 1, _periodic_rows(tuple(flags.index(False) for flags in pbc), cell.device))
     first, second = plane.unbind(1)
     normal = torch.linalg.cross(first, second)
     area = normal.square().sum(1, keepdim=True).sqrt()
@@ -125,8 +129,8 @@ def slab_geometry(
     both = torch.tensor([lengths, extents], dtype=cell.dtype)[:, :, None].to(cell.device)
     length_of, extent_of = both.unbind()
     height = along - 0.5 * (low + high)
-    slab_cell = torch.cat([plane, (length_of * normal)[:, None]], 1).gather(1, order)
-    return SlabGeometry(slab_cell, cells, places, normal, area, height, length_of, extent_of, (reach[0], reach[1]))
+    slab_cell = torch.cat([plane, (length_of * normal)[:, None]], 1)
+    return SlabGeometry(slab_cell, cells, normal, 1.0 / area, height, length_of, extent_of, (reach[0], reach[1]))
 
 
 def slab_excess(
@@ -151,29 +155,16 @@ def slab_excess(
     return excess, contract(multipoles, excess)
 
 
-def slab_excess_matrix(positions: Tensor, slab: SlabGeometry, moments: slice, sigma: float) -> Tensor:
-    """(G, n·d, n·d): the same as a matrix, of charges and dipoles.
+def parabola_matrix(slab: SlabGeometry, sigma: float) -> tuple[Tensor, Tensor]:
+    """The parabola, which the 3D sums lack, as R M Rᵀ of charges and dipoles: R (G, n, 4, 3) and M (G, 3, 3).
 
-    Args:
-        positions, slab, sigma: as for `slab_excess`.
-        moments: which d of q, u_x, u_y, u_z there are.
+    R holds 1, z and z² of every atom, and their derivatives.
     """
-    values, gradient, weight = _decaying_waves(positions, slab)
-    ones = torch.ones_like(gradient[..., :1])
-    factors = (values[:, :, None] * torch.cat([ones, gradient], 2).mT[:, None, moments]).flatten(1, 2)
-    source = weight[:, None] * factors.roll(weight.shape[1] // 2, 2)
-    copies = torch.bmm(torch.view_as_real(factors).flatten(2), torch.view_as_real(source).flatten(2).mT)  # Re F S†
-
-    z, normal = slab.height[:, :, None], slab.normal[:, None].expand(*positions.shape)
-    zero = torch.zeros_like(normal)
-    powers = [torch.ones_like(z), z, z * z]
-    slopes = [zero, normal, 2.0 * z * normal]
-    parts = [torch.cat(both, 2)[..., moments].flatten(1) for both in zip(powers, slopes, strict=True)]
-    one, first, second = (part[:, :, None] for part in parts)
-    constant = (sigma**2 + slab.length**2 / 6.0)[:, :, None]
-    left = torch.cat([second + constant * one, -2.0 * first, one], 2)
-    right = torch.cat([one, first, second], 2)
-    return copies - torch.bmm(_parabola_factor(slab)[:, :, None] * left, right.mT)
+    first = torch.cat([slab.height[:, :, None], slab.normal[:, None].expand(*slab.height.shape, 3)], 2)
+    one, twice, square, others = _parabola_tables(slab.normal.device)
+    second = twice * slab.height[:, :, None] * first
+    middle = (sigma**2 + slab.length**2 / 6.0)[:, :, None] * square + others
+    return torch.stack([one.expand_as(first), first, second], 3), _parabola_factor(slab)[:, :, None] * middle
 
 
 def _area(plane: Sequence[float], pbc: tuple[bool, bool, bool]) -> float:
@@ -191,11 +182,21 @@ def _area(plane: Sequence[float], pbc: tuple[bool, bool, bool]) -> float:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # they outlive the call that needed them first
-def _places(axes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(G, 2, 3) rows of the cell that are periodic; (G, 3, 3) place of each row among these and the open one."""
-    rows = torch.tensor([[(axis + 1) % 3, (axis + 2) % 3, axis] for axis in axes])
-    periodic, order = rows[:, :2, None].expand(-1, 2, 3), rows.argsort(1)[:, :, None].expand(-1, 3, 3)
-    return periodic.contiguous().to(device), order.contiguous().to(device)
+def _periodic_rows(axes: tuple[int, ...], device: torch.device) -> Tensor:
+    """(G, 2, 3): which rows of the cell are periodic, by the open axis, once for each component."""
+    rows = torch.tensor([[(axis + 1) % 3, (axis + 2) % 3] for axis in axes])
+    return rows[:, :, None].expand(-1, -1, 3).contiguous().to(device)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _parabola_tables(device: torch.device) -> tuple[Tensor, ...]:
+    """1 and its derivatives; from z and its derivatives to those of z², over z; parts of the matrix between powers."""
+    one, twice = torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 2.0, 2.0, 2.0]], dtype=torch.float64)
+    square, others = torch.zeros(2, 3, 3, dtype=torch.float64)
+    square[0, 0] = others[0, 2] = others[2, 0] = 1.0
+    others[1, 1] = -2.0
+    return tuple(table.to(device) for table in (one, twice, square, others))
 
 
 def _parabola(slab: SlabGeometry, multipoles: Multipoles, sigma: float) -> LocalFields:
@@ -226,7 +227,7 @@ def _parabola(slab: SlabGeometry, multipoles: Multipoles, sigma: float) -> Local
 
 def _parabola_factor(slab: SlabGeometry) -> Tensor:
     """(G, 1) V/(e·Å²)."""
-    return (-2.0 * math.pi * COULOMB_CONSTANT) / (slab.area * slab.length)
+    return (-2.0 * math.pi * COULOMB_CONSTANT) * slab.per_area / slab.length
 
 
 def _copies(positions: Tensor, slab: SlabGeometry, multipoles: Multipoles) -> LocalFields:
@@ -250,22 +251,25 @@ def _copies(positions: Tensor, slab: SlabGeometry, multipoles: Multipoles) -> Lo
 
 def _decaying_waves(positions: Tensor, slab: SlabGeometry) -> tuple[Tensor, Tensor, Tensor]:
     """Waves of both signs at the atoms (G, n, 2H), their gradients over their values (G, 2H, 3), weights (G, 2H)."""
-    index, sign = _plane_indices(slab.reach, positions.device)
-    dual = torch.linalg.inv_ex(slab.cell).inverse.mT.gather(1, slab.in_plane)
+    index, sign = plane_indices(slab.reach, positions.device)
+    dual = torch.linalg.inv_ex(slab.cell).inverse.mT[:, :2]
     waves = _times_all(index, dual)
     length = waves.square().sum(2).sqrt()
     rate = length * sign
-    gap = slab.length - slab.extent
-    decay = torch.exp(-gap * length) / (1.0 - torch.exp(-slab.length * length))
-    inside = length.detach() <= DECAY / gap
-    # 2 for the other half of the plane
-    weight = torch.where(inside, (4.0 * math.pi * COULOMB_CONSTANT) * decay / (slab.area * length), 0.0)
-
+    weight = weight_of_copies(slab, length)
     lowest = (-0.5 * slab.extent * length)[:, None]
     magnitude = torch.addcmul(lowest, slab.height[:, :, None], rate[:, None]).exp()
     values = torch.polar(magnitude, torch.bmm(positions, waves.mT))  # (G, n, 2H)
     gradient = torch.complex(rate[:, :, None] * slab.normal[:, None], waves)  # (G, 2H, 3): ∇ value = gradient · value
     return values, gradient, weight
+
+
+def weight_of_copies(slab: SlabGeometry, length: Tensor) -> Tensor:
+    """(G, W) eV/e²: of waves of the plane with |h| (G, W) Å⁻¹, those of the other half of the plane included."""
+    gap = slab.length - slab.extent
+    decay = torch.exp(-gap * length) / (1.0 - torch.exp(-slab.length * length))
+    weight = (4.0 * math.pi * COULOMB_CONSTANT) * slab.per_area * decay / length
+    return torch.where(length.detach() <= DECAY / gap, weight, 0.0)
 
 
 def _times_all(index: Tensor, dual: Tensor) -> Tensor:
@@ -276,7 +280,7 @@ def _times_all(index: Tensor, dual: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _plane_indices(reach: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+def plane_indices(reach: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
     """2π times the indices of half of the waves of the plane, once for each sign, (2H, 2); the signs, (2H,)."""
     first = torch.arange(0, reach[0] + 1, dtype=torch.float64)
     second = torch.arange(-reach[1], reach[1] + 1, dtype=torch.float64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from les_plugins.electrostatics.couplings import ALL, couplings, permanent_piece
 from les_plugins.electrostatics.groups import (
     Facts,
     Piece,
@@ -67,7 +68,8 @@ def solve_structures(
         return _solve(positions, cell, pbc, batch, multipoles, settings, ranks, training, facts)
     order = torch.argsort(batch, stable=True)
     moments = multipoles.select(order)
-    found = _solve(positions[order], cell, pbc, batch[order], moments, settings, ranks, training, facts)
+    sorted_facts = facts._replace(in_order=True)
+    found = _solve(positions[order], cell, pbc, batch[order], moments, settings, ranks, training, sorted_facts)
     back = torch.argsort(order)
     return PermanentResult(found.energy, *(values[back] for values in found[1:]))
 
@@ -85,10 +87,11 @@ def _solve(
 ) -> PermanentResult:
     """The same for structures whose atoms follow each other."""
     counts, axes = facts.counts, facts.axes
-    present = [i for i in range(len(counts)) if counts[i] > 0 or ranks is not None]
+    pieces = _small_pieces(positions, cell, batch, multipoles, settings, ranks, facts)
+    small = {i for piece in pieces for i in piece.structures}
+    present = [i for i in range(len(counts)) if i not in small and (counts[i] > 0 or ranks is not None)]
     isolated = [i for i in present if axes[i] == 0]
     slabs = [i for i in present if axes[i] == 2]
-    pieces: list[Piece] = []
     if isolated:
         refuse_too_many([counts[i] for i in isolated], isolated)
         some = take(isolated, facts, positions, cell, multipoles)
@@ -101,7 +104,9 @@ def _solve(
         rows = Rows.of(some.counts, positions.device)
         of_slabs = [facts.pbc[i] for i in slabs]
         mask = rows.mask(positions)
-        geometry = slab_geometry(rows.pad(some.positions), some.cell, of_slabs, settings.sigma, mask, facts.slabs)
+        known = [facts.slabs[i] for i in slabs if i in facts.slabs]
+        geometry = slab_geometry(rows.pad(some.positions), some.cell, of_slabs, settings.sigma, mask, known)
+        facts.slabs.update(zip(slabs, known, strict=True))
         for i, values in zip(slabs, geometry.cells, strict=True):
             cells[i] = values
         cell = placed(slabs, geometry.cell, cell)
@@ -122,6 +127,23 @@ def _solve(
         potential = _less(potential, rows.atoms(excess.potential), atoms)
         gradient = _less(gradient, rows.atoms(excess.gradient), atoms)
     return PermanentResult(energy, atomic, potential, -gradient)
+
+
+def _small_pieces(
+    positions: Tensor,
+    cell: Tensor,
+    batch: Tensor,
+    multipoles: Multipoles,
+    settings: ElectrostaticsSettings,
+    ranks: Ranks | None,
+    facts: Facts,
+) -> list[Piece]:
+    """Of charges and dipoles of small structures on an accelerator, where operators cost more than arithmetic."""
+    on_host = positions.device.type == "cpu"
+    if on_host or ranks is not None or multipoles.order > 1 or settings.products != torch.float64:
+        return []
+    small = couplings(positions, cell, ALL, multipoles.order, batch, settings, facts)
+    return [permanent_piece(one, multipoles, settings) for one in small]
 
 
 def _less(values: Tensor, part: Tensor, places: Tensor | None) -> Tensor:

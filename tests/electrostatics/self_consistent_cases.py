@@ -37,4 +37,4 @@ def iterate(monkeypatch, most_work=0.0):
     """Solve structures of any size by iterations; those above some work, or none for None."""
     if most_work is not None:
         for device in ("MOST_WORK", "DEVICE_WORK"):
-            monkeypatch.setattr(f"les_plugins.electrostatics.matrices.{device}", most_work)
+            monkeypatch.setattr(f"les_plugins.electrostatics.couplings.{device}", most_work)

@@ -6,12 +6,13 @@ definite whatever is zero in K'. One factor serves the solution and every deriva
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from les_plugins.electrostatics.matrices import InteractionMatrices
+from les_plugins.electrostatics.couplings import Coupling
 from les_plugins.electrostatics.response.conjugate_gradients import no_minimum
 
 #: What an eigenvalue of K' may be negative by, of the largest: rounding.
@@ -19,29 +20,25 @@ ROUNDING = 1e-12
 
 
 class ExactSolution:
-    """The factors of structures for which there are matrices.
+    """The factors of small structures.
 
     Args:
-        matrices: T of the structures, at least one.
+        couplings: T of the structures, at least one.
         blocks: (N, d, d) K' of all atoms.
         own: (d,) the self-term, which T' does not have.
         diagonal: whether the blocks are.
         fixed_charge: whether the induced charges of each structure add up to zero.
-
-    Attributes:
-        is_whole: whether no other structure has atoms.
 
     Raises:
         ResponseError: a structure without a minimum.
     """
 
     def __init__(
-        self, matrices: list[InteractionMatrices], blocks: Tensor, own: Tensor, diagonal: bool, fixed_charge: bool
+        self, couplings: Sequence[Coupling], blocks: Tensor, own: Tensor, diagonal: bool, fixed_charge: bool
     ) -> None:
-        self._parts = [_Part.of(each, blocks, own, diagonal, fixed_charge) for each in matrices]
-        self.is_whole = sum(part.matrices.n_atoms for part in self._parts) == len(blocks)
+        self._parts = [_Part.of(each, blocks, own, diagonal, fixed_charge) for each in couplings]
         failed = torch.cat([part.failed for part in self._parts]).tolist()  # one exchange with the device
-        structures = [i for part in self._parts for i in part.matrices.structures]
+        structures = [i for part in self._parts for i in part.atoms.structures]
         refused = [place for place, value in enumerate(failed) if value != 0]
         if refused:
             place = min(refused, key=lambda place: structures[place])
@@ -57,12 +54,10 @@ class ExactSolution:
         Returns:
             Of other structures zero, or whatever.
         """
-        moments = v = drive
-        if not self.is_whole:
-            moments, v = torch.zeros_like(drive), torch.zeros_like(drive)
+        moments = v = torch.zeros_like(drive)
         for part in self._parts:
-            of_part, v_of_part = part.solve(part.matrices.pad(drive))
-            moments, v = part.matrices.put(moments, of_part), part.matrices.put(v, v_of_part)
+            of_part, v_of_part = part.solve(part.atoms.pad(drive))
+            moments, v = part.atoms.put(moments, of_part), part.atoms.put(v, v_of_part)
         return moments, v
 
     def places(self, like: Tensor) -> Tensor:
@@ -73,7 +68,7 @@ class ExactSolution:
         """
         found = torch.zeros_like(like[:, :1])
         for part in self._parts:
-            found = part.matrices.put(found, torch.ones_like(part.root[..., :1, 0]))
+            found = part.atoms.put(found, torch.ones_like(part.root[..., :1, 0]))
         return found > 0.0
 
 
@@ -81,16 +76,16 @@ class _Part(NamedTuple):
     """Structures of like size.
 
     Attributes:
-        matrices: T.
-        coupling: (G, w·d, w·d) T'.
+        atoms: whose T it is.
+        matrix: (G, w·d, w·d) T'.
         root: (G, w, d, d) L, or (G, w, d, 1) its diagonal where it has nothing else.
         equation, factor: (G, w·d, w·d) 1 + Lᵀ T' L and its Cholesky factor.
         failed: (G,) not zero where it has none.
         kept: (G, w·d, 1) the direction, of length one, in which y changes the total charge, if that is fixed.
     """
 
-    matrices: InteractionMatrices
-    coupling: Tensor
+    atoms: Coupling
+    matrix: Tensor
     root: Tensor
     equation: Tensor
     factor: Tensor
@@ -98,13 +93,11 @@ class _Part(NamedTuple):
     kept: Tensor | None
 
     @classmethod
-    def of(
-        cls, matrices: InteractionMatrices, blocks: Tensor, own: Tensor, diagonal: bool, fixed_charge: bool
-    ) -> _Part:
-        root = _root(matrices.pad(blocks), diagonal)
-        coupling = matrices.values
-        coupling.diagonal(dim1=1, dim2=2).unflatten(1, (-1, len(own))).sub_(own)
-        equation = _times(root, _times(root, coupling, transposed=True).mT, transposed=True)
+    def of(cls, atoms: Coupling, blocks: Tensor, own: Tensor, diagonal: bool, fixed_charge: bool) -> _Part:
+        root = _root(atoms.pad(blocks), diagonal)
+        matrix = atoms.matrix()
+        matrix.diagonal(dim1=1, dim2=2).unflatten(1, (-1, len(own))).sub_(own)
+        equation = _times(root, _times(root, matrix, transposed=True).mT, transposed=True)
         kept = None
         if fixed_charge:
             first = torch.nn.functional.pad(root[:, :, 0], (0, len(own) - 1)) if diagonal else root[:, :, 0]
@@ -115,7 +108,7 @@ class _Part(NamedTuple):
             equation.baddbmm_(kept, image.mT, alpha=-1.0).baddbmm_(image, kept.mT, alpha=-1.0)
         equation.diagonal(dim1=1, dim2=2).add_(1.0)
         factor, failed = torch.linalg.cholesky_ex(equation)
-        return cls(matrices, coupling, root, equation, factor, failed, kept)
+        return cls(atoms, matrix, root, equation, factor, failed, kept)
 
     def solve(self, drive: Tensor) -> tuple[Tensor, Tensor]:
         """(G, w, d): x' and v of g."""
@@ -123,7 +116,7 @@ class _Part(NamedTuple):
         if self.kept is not None:
             right = torch.baddbmm(right, self.kept, torch.bmm(self.kept.mT, right), alpha=-1.0)
         moments = _times(self.root, torch.cholesky_solve(right, self.factor))
-        return moments.view(drive.shape), drive - torch.bmm(self.coupling, moments).view(drive.shape)
+        return moments.view(drive.shape), drive - torch.bmm(self.matrix, moments).view(drive.shape)
 
 
 def _root(blocks: Tensor, diagonal: bool) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from les_plugins.electrostatics.checks import is_traced
+from les_plugins.electrostatics.couplings import Coupling, couplings
 from les_plugins.electrostatics.groups import Facts
 from les_plugins.electrostatics.lattice import open_directions
-from les_plugins.electrostatics.local import self_fields, to_structures
-from les_plugins.electrostatics.matrices import InteractionMatrices, interaction_matrices
+from les_plugins.electrostatics.local import self_slopes, to_structures
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks, reduce_sum
 from les_plugins.electrostatics.results import PermanentResult
@@ -90,13 +90,15 @@ class Interaction(NamedTuple):
             slope = slope - self.own_slope(moments.shape[1]) * moments
         return result.energy, slope
 
-    def matrices(self, moments: slice) -> list[InteractionMatrices]:
-        """T of the structures that are small enough, where the solver is known; see `interaction_matrices`."""
+    def couplings(self, moments: slice) -> list[Coupling]:
+        """T of the structures that are small enough, where the solver is known; on a CPU without graph."""
         settings, facts = self.known or (None, None)
         if settings is None or facts is None:
             return []
-        positions, cell = self.positions.detach(), self.cell.detach()
-        return interaction_matrices(positions, cell, moments, self.batch, settings, facts)
+        positions, cell = self.positions, self.cell
+        if positions.device.type == "cpu":
+            positions, cell = positions.detach(), cell.detach()
+        return couplings(positions, cell, moments, int(moments.stop > 1), self.batch, settings, facts)
 
     def total(self, values: Tensor) -> Tensor:
         """(B, …): sums of values (N, …) over the atoms of each structure, on whatever rank they are."""
@@ -111,8 +113,5 @@ class Interaction(NamedTuple):
 
     def own_slope(self, width: int) -> Tensor:
         """(width,): slope of an atom's self-energy per unit moment, in the order of the moments (theory 2.2)."""
-        one = self.positions.new_ones(1)
-        own = self_fields(Multipoles(one, one.expand(1, 3)), self.sigma)
-        if width == 1:
-            return own.potential
-        return own.gradient[0] if width == 3 else torch.cat([own.potential, own.gradient[0]])
+        own = self_slopes(self.sigma, self.positions.device)
+        return own if width == 4 else own[:1] if width == 1 else own[1:]

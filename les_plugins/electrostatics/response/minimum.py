@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from les_plugins.electrostatics.response.pair_flow import PairFlow
 MOST_ITERATIONS = 500
 #: Of the drive before the mean potential is taken out, relative.
 ROUNDING = 1e-14
+#: Positions (N, 3) and cell (B, 3, 3), or what has been made of them.
+Geometry = tuple[Tensor, ...]
 #: Of q, u_x, u_y, u_z, by the number of moments that an atom has.
 WHICH = {1: slice(0, 1), 3: slice(1, 4), 4: slice(0, 4)}
 
@@ -52,15 +55,46 @@ class Problem:
         self.flow = flow
         self.own_charge = None if flow is None else interaction.own_slope(1)
         self._own, self._diagonal = own, diagonal
+        self._couplings = [] if flow is not None or own is None else interaction.couplings(WHICH[len(own)])
         self._exact: ExactSolution | None = None
-        self._tried = False
 
-    def among(self, moments: Tensor, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def is_exact(self) -> bool:
+        """Whether all structures with atoms are solved exactly."""
+        n_atoms = sum(each.n_atoms for each in self._couplings)
+        return 0 < n_atoms == len(self.interaction.positions)
+
+    @property
+    def is_coupled(self) -> bool:
+        """Whether products with couplings take the place of sums: on a CPU these are faster."""
+        return self.is_exact and self.interaction.positions.device.type != "cpu"
+
+    @property
+    def geometry(self) -> Geometry:
+        """What T is made of, with its graph: positions and cell, or tensors of the couplings."""
+        if self.is_coupled:
+            return tuple(tensor for each in self._couplings for tensor in each.tensors)
+        return self.interaction.positions, self.interaction.cell
+
+    def among(self, moments: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
         """As `Interaction.of`, with T': the self-term of the charges is in the slope where they flow over pairs."""
+        if self.is_coupled:
+            return self._coupled(moments, geometry)
+        positions, cell = geometry
         energy, slope = self.interaction.of(moments, positions, cell)
         if self.own_charge is not None:
             slope = slope + torch.nn.functional.pad(self.own_charge * moments[:, :1], (0, moments.shape[1] - 1))
         return energy, slope
+
+    def _coupled(self, moments: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+        """The same by products with the couplings."""
+        slope, tensors = torch.zeros_like(moments), iter(geometry)
+        for each in self._couplings:
+            there = each._replace(tensors=tuple(islice(tensors, len(each.tensors))))
+            slope = there.put(slope, there.fields(there.pad(moments)))
+        interaction = self.interaction
+        slope = slope - moments * interaction.own_slope(moments.shape[1])
+        return 0.5 * to_structures((moments * slope).sum(1), interaction.batch, len(interaction.cell)), slope
 
     def with_driven_flow(self, drive: Tensor) -> tuple[Tensor, Tensor | None]:
         """g' of g, and the energy (N,) eV of the charges x_s that an external field drives over pairs, if it does."""
@@ -70,7 +104,7 @@ class Problem:
         transfers = flow.transfers(flow.applied)
         charge = flow.gained(transfers)
         moments = torch.nn.functional.pad(charge[:, None], (0, drive.shape[1] - 1))
-        _, slope = self.among(moments, self.interaction.positions, self.interaction.cell)
+        _, slope = self.among(moments, self.geometry)
         energy = flow.energy(transfers, flow.applied) + charge * (drive + 0.5 * slope)[:, 0]
         return drive + slope, energy
 
@@ -82,10 +116,9 @@ class Problem:
             drive: (N, d) g, without what flows over pairs.
             capacity: K'.
         """
-        interaction = self.interaction
         v = first = self.project(drive, capacity)
         if order > 0:
-            _, slope = self.among(capacity.times(first), interaction.positions, interaction.cell)
+            _, slope = self.among(capacity.times(first), self.geometry)
             v = self.project(self.with_driven_flow(first)[0] - slope, capacity)
         return capacity.times(v), v
 
@@ -93,8 +126,7 @@ class Problem:
         self,
         drive: Tensor,
         capacity: Capacity,
-        positions: Tensor,
-        cell: Tensor,
+        geometry: Geometry,
         start: Tensor | None = None,
         known: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Solution]:
@@ -103,22 +135,22 @@ class Problem:
         Args:
             drive: (N, d) g.
             capacity: K'.
-            positions, cell: of the interaction, with the graph that is wanted.
+            geometry: of T, with the graph that is wanted.
             start: a v to start from.
             known: v and g of another drive: its multiple nearest to the solution is the start, and costs nothing.
         """
         batch, total = self.interaction.batch, self.interaction.total
-        places, lattice, weight = positions.detach(), cell.detach(), capacity.detach()
+        fixed, weight = tuple(tensor.detach() for tensor in geometry), capacity.detach()
         with torch.no_grad():
             exact = self._factored(weight)
             known_moments = None if exact is None else exact.solve(drive.detach())
-        if exact is not None and known_moments is not None and exact.is_whole:
+        if known_moments is not None and self.is_exact:
             moments, v = known_moments
-            return self._with_graph(Solution(v, None, 0, moments), drive, capacity, positions, cell)
+            return self._with_graph(Solution(v, None, 0, moments), drive, capacity, geometry)
         with torch.no_grad():
 
             def operator(v: Tensor) -> Tensor:
-                return self.project(v + self.among(weight.times(v), places, lattice)[1], weight)
+                return self.project(v + self.among(weight.times(v), fixed)[1], weight)
 
             right = self.project(drive.detach(), weight)
             guess = None
@@ -143,23 +175,19 @@ class Problem:
                 floor = ROUNDING**2 * total(weight.magnitude(drive.detach())).clamp(min=0.0)
             settings = (self.tolerance, MOST_ITERATIONS, guess, floor)
             solution = Solution(*conjugate_gradients(operator, weight.times, right, batch, total, *settings))
-        return self._with_graph(solution, drive, capacity, positions, cell)
+        return self._with_graph(solution, drive, capacity, geometry)
 
     def _factored(self, weight: Capacity) -> ExactSolution | None:
         """Factors of the small structures, which are the same for every drive and derivative."""
-        if not self._tried:
-            self._tried = True
-            own, blocks = self._own, weight.blocks
-            if self.flow is None and own is not None and blocks is not None:
-                matrices = self.interaction.matrices(WHICH[len(own)])
-                if matrices:
-                    self._exact = ExactSolution(matrices, blocks, own, self._diagonal, self.fixed_charge)
+        own, blocks = self._own, weight.blocks
+        if self._exact is None and self._couplings and own is not None and blocks is not None:
+            self._exact = ExactSolution(self._couplings, blocks, own, self._diagonal, self.fixed_charge)
         return self._exact
 
     def _with_graph(
-        self, solution: Solution, drive: Tensor, capacity: Capacity, positions: Tensor, cell: Tensor
+        self, solution: Solution, drive: Tensor, capacity: Capacity, geometry: Geometry
     ) -> tuple[Tensor, Tensor, Solution]:
-        arguments = (self, solution.v, solution.moments, drive, *capacity[:2], positions, cell)
+        arguments = (self, solution.v, solution.moments, drive, *capacity[:2], *geometry)
         found, v = _InducedMoments.apply(*arguments)  # type: ignore[no-untyped-call]
         return found, v, solution
 
@@ -173,18 +201,15 @@ class Problem:
         return torch.cat([v[:, :1] - to_atoms(mean, self.interaction.batch)[:, None], v[:, 1:]], 1)
 
 
-def minimum_energy(
-    problem: Problem, moments: Tensor, drive: Tensor, capacity: Capacity, positions: Tensor, cell: Tensor
-) -> Tensor:
+def minimum_energy(problem: Problem, moments: Tensor, drive: Tensor, capacity: Capacity) -> Tensor:
     """(B,) eV: −½ g·R g of every structure, of moments x' = R g that are known.
 
     Args:
         problem: the equation.
         moments: (N, d) x'.
         drive: (N, d) g; capacity: K'.
-        positions, cell: of the interaction, with the graph that is wanted.
     """
-    energy: Tensor = _MinimumEnergy.apply(problem, moments, drive, *capacity[:2], positions, cell)  # type: ignore[no-untyped-call]
+    energy: Tensor = _MinimumEnergy.apply(problem, moments, drive, *capacity[:2], *problem.geometry)  # type: ignore[no-untyped-call]
     return energy
 
 
@@ -203,43 +228,44 @@ class _InducedMoments(torch.autograd.Function):
         drive: Tensor,
         blocks: Tensor | None,
         value: Tensor | None,
-        positions: Tensor,
-        cell: Tensor,
+        *geometry: Tensor,
     ) -> tuple[Tensor, Tensor]:
         # what is saved has to be the output itself: it has the graph of the derivatives
         moments = Capacity(blocks, value, problem.flow).times(v) if moments is None else moments.clone()
         ctx.problem, ctx.v = problem, v
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(drive, blocks, value, positions, cell, moments)
+        ctx.save_for_backward(drive, blocks, value, moments, *geometry)
         return moments, v.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, grad_v: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None and grad_v is None:
-            return (None,) * 8
-        drive, blocks, value, positions, cell, moments = ctx.saved_tensors
+            return (None,) * len(ctx.needs_input_grad)
+        drive, blocks, value, moments, *tensors = ctx.saved_tensors
         problem: Problem = ctx.problem
+        geometry = tuple(tensors)
         capacity = Capacity(blocks, value, problem.flow)
         if grad_v is not None:
-            through = -problem.among(grad_v, positions, cell)[1]
+            through = -problem.among(grad_v, geometry)[1]
             grad = through if grad is None else grad + through
         assert grad is not None
-        adjoint, _, _ = problem.solve(grad, capacity, positions, cell, known=(ctx.v, drive))
+        adjoint, _, _ = problem.solve(grad, capacity, geometry, known=(ctx.v, drive))
         on_drive = adjoint if grad_v is None else adjoint + grad_v
-        places, lattice, geometry = _leaves(positions, cell, ctx.needs_input_grad[6:])
-        on_geometry: list[Tensor | None] = [None, None]
+        needed = ctx.needs_input_grad[6:]
+        named = _leaves(geometry, needed)
+        on_geometry: list[Tensor | None] = [None] * len(geometry)
         slope = None
-        if geometry:
+        if any(needed):
             with torch.enable_grad():
-                _, slope = problem.among(moments, places, lattice)
+                _, slope = problem.among(moments, named)
                 coupling = -(on_drive * slope).sum()
-            on_geometry = _gradients(coupling, geometry)
+            on_geometry = _gradients(coupling, named, needed)
         on_capacity: tuple[Tensor | None, Tensor | None] = (None, None)
         if any(ctx.needs_input_grad[4:6]):
             if slope is None:
-                _, slope = problem.among(moments, positions, cell)
+                _, slope = problem.among(moments, geometry)
             v = problem.project(drive - slope, capacity)
-            other = problem.project(grad - problem.among(adjoint, positions, cell)[1], capacity)
+            other = problem.project(grad - problem.among(adjoint, geometry)[1], capacity)
             on_capacity = capacity.slopes(other, v)
         return None, None, None, on_drive, *on_capacity, *on_geometry
 
@@ -255,49 +281,47 @@ class _MinimumEnergy(torch.autograd.Function):
         drive: Tensor,
         blocks: Tensor | None,
         value: Tensor | None,
-        positions: Tensor,
-        cell: Tensor,
+        *geometry: Tensor,
     ) -> Tensor:
         ctx.problem = problem
-        ctx.save_for_backward(moments, drive, blocks, value, positions, cell)
-        return -0.5 * to_structures((drive * moments).sum(1), problem.interaction.batch, len(cell))
+        ctx.save_for_backward(moments, drive, blocks, value, *geometry)
+        return -0.5 * to_structures((drive * moments).sum(1), problem.interaction.batch, len(problem.interaction.cell))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        moments, drive, blocks, value, positions, cell = ctx.saved_tensors
+        moments, drive, blocks, value, *tensors = ctx.saved_tensors
         problem: Problem = ctx.problem
+        geometry = tuple(tensors)
         capacity = Capacity(blocks, value, problem.flow)
         share = to_atoms(grad, problem.interaction.batch)[:, None]
-        places, lattice, geometry = _leaves(positions, cell, ctx.needs_input_grad[5:])
-        on_geometry: list[Tensor | None] = [None, None]
+        needed = ctx.needs_input_grad[5:]
+        named = _leaves(geometry, needed)
+        on_geometry: list[Tensor | None] = [None] * len(geometry)
         slope = None
-        if geometry:
+        if any(needed):
             with torch.enable_grad():
-                energy, slope = problem.among(moments, places, lattice)
+                energy, slope = problem.among(moments, named)
                 total = (grad * energy).sum()
-            on_geometry = _gradients(total, geometry)
+            on_geometry = _gradients(total, named, needed)
         on_capacity: tuple[Tensor | None, Tensor | None] = (None, None)
         if any(ctx.needs_input_grad[3:5]):
             if slope is None:
-                _, slope = problem.among(moments, positions, cell)
+                _, slope = problem.among(moments, geometry)
             v = problem.project(drive - slope, capacity)
             on_capacity = capacity.slopes(-0.5 * share * v, v)
         return None, None, -share * moments, *on_capacity, *on_geometry
 
 
-def _leaves(positions: Tensor, cell: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    """Other names of positions and cell: a slope in them is that of the geometry alone, moments held fixed."""
+def _leaves(geometry: Geometry, needed: tuple[bool, ...]) -> Geometry:
+    """Other names of what T is made of: a slope in them is that of T alone, moments held fixed."""
     with torch.enable_grad():
-        places = positions.view_as(positions) if needed[0] else positions
-        lattice = cell.view_as(cell) if needed[1] else cell
-    wanted = [places if needed[0] else None, lattice if needed[1] else None]
-    return places, lattice, wanted if any(needed) else []
+        return tuple(x.view_as(x) if need else x for x, need in zip(geometry, needed, strict=True))
 
 
-def _gradients(value: Tensor, inputs: list[Tensor | None]) -> list[Tensor | None]:
+def _gradients(value: Tensor, inputs: Geometry, needed: tuple[bool, ...]) -> list[Tensor | None]:
     """Slope in each input; with its own graph where the backward that runs is itself to be differentiated."""
-    wanted = [x for x in inputs if x is not None]
+    wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
     if not value.requires_grad:
         return [None for _ in inputs]
     found = iter(torch.autograd.grad(value, wanted, create_graph=torch.is_grad_enabled(), allow_unused=True))
-    return [None if x is None else next(found) for x in inputs]
+    return [next(found) if need else None for need in needed]

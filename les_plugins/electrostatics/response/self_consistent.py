@@ -109,11 +109,10 @@ class SelfConsistentResponse(InteractingResponse):
         problem, capacity = self._problem(interaction, softness, polarizability, flow)
         induces_charge = softness is not None or flow is not None
         drive = _columns(potential[:, None] if induces_charge else None, None if polarizability is None else -field)
-        positions, cell = interaction.positions, interaction.cell
         drive, given = problem.with_driven_flow(drive)
         found, v, solution = self._solve(problem, "moments", drive, capacity)
         self.iterations = solution.iterations
-        energy = minimum_energy(problem, found, drive, capacity, positions, cell)
+        energy = minimum_energy(problem, found, drive, capacity)
         atomic = -0.5 * (drive * found).sum(1)
         above = given
         if solution.residual is not None:
@@ -121,7 +120,7 @@ class SelfConsistentResponse(InteractingResponse):
             left = -0.5 * (solution.residual * found.detach()).sum(1)
             above = left if given is None else given + left
         if above is not None:
-            energy = energy + to_structures(above, interaction.batch, len(cell))
+            energy = energy + to_structures(above, interaction.batch, len(interaction.cell))
             atomic = atomic + above
         transfers = None if flow is None else flow.transfers(flow.drops(v[:, 0]))
         charge = None if softness is None else -found[:, 0]
@@ -197,7 +196,7 @@ class SelfConsistentResponse(InteractingResponse):
         """From the last solution of that name, in evaluation mode."""
         interaction = problem.interaction
         start = None if interaction.training else self._fitting(name, drive, interaction.ranks)
-        found, v, solution = problem.solve(drive, capacity, interaction.positions, interaction.cell, start)
+        found, v, solution = problem.solve(drive, capacity, problem.geometry, start)
         if interaction.training:
             self.reset()
         else:
