@@ -6,6 +6,8 @@ a correction; those on meshes of the same sizes likewise. `layer.py` calls it.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -28,9 +30,14 @@ from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.open import open_electrostatics
 from les_plugins.electrostatics.pairs import refuse_too_many
 from les_plugins.electrostatics.parallel.reduction import Ranks
-from les_plugins.electrostatics.periodic.mesh import mesh_electrostatics
+from les_plugins.electrostatics.periodic.mesh import lattice_on_mesh, mesh_electrostatics
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of_cell, takes_mesh
-from les_plugins.electrostatics.periodic.reciprocal import grid_extent, periodic_electrostatics, volume_of
+from les_plugins.electrostatics.periodic.reciprocal import (
+    grid_extent,
+    lattice_on_grid,
+    periodic_electrostatics,
+    volume_of,
+)
 from les_plugins.electrostatics.periodic.several_meshes import SeveralMeshes
 from les_plugins.electrostatics.results import PermanentResult
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
@@ -86,7 +93,7 @@ def _solve(
     facts: Facts,
 ) -> PermanentResult:
     """The same for structures whose atoms follow each other."""
-    counts, axes = facts.counts, facts.axes
+    counts, axes, given = facts.counts, facts.axes, (positions, cell)
     pieces = _small_pieces(positions, cell, batch, multipoles, settings, ranks, facts)
     small = {i for piece in pieces for i in piece.structures}
     present = [i for i in range(len(counts)) if i not in small and (counts[i] > 0 or ranks is not None)]
@@ -112,7 +119,7 @@ def _solve(
         cell = placed(slabs, geometry.cell, cell)
     facts = facts._replace(cells=cells)
     periodic = [i for i in present if axes[i] > 0]
-    pieces += _periodic_pieces(periodic, positions, cell, multipoles, settings, ranks, training, facts)
+    pieces += _periodic_pieces(periodic, given, positions, cell, multipoles, settings, ranks, training, facts)
     if not pieces:  # no atom at all; a sum over none has a graph
         energy = positions.new_zeros(len(cell))
         return PermanentResult(energy + positions.sum(), positions[:, 0], positions[:, 0], positions)
@@ -152,6 +159,7 @@ def _less(values: Tensor, part: Tensor, places: Tensor | None) -> Tensor:
 
 def _periodic_pieces(
     structures: list[int],
+    given: tuple[Tensor, ...],
     positions: Tensor,
     cell: Tensor,
     multipoles: Multipoles,
@@ -160,7 +168,10 @@ def _periodic_pieces(
     training: bool,
     facts: Facts,
 ) -> list[Piece]:
-    """Reciprocal sums; which method "auto" takes for a structure depends on nothing else in the batch."""
+    """Reciprocal sums; which method "auto" takes for a structure depends on nothing else in the batch.
+
+    What is made of the cells is found again in a further sum at the places that were given.
+    """
     direct: list[int] = []
     on_mesh: list[int] = []
     for i in structures:
@@ -173,7 +184,7 @@ def _periodic_pieces(
     if ranks is not None and ranks.size > 1:
         found = [_on_ranks(i, positions, cell, multipoles, settings, ranks, training, facts) for i in on_mesh]
     else:
-        found = _mesh_pieces(on_mesh, positions, cell, multipoles, settings, training, facts)
+        found = _mesh_pieces(on_mesh, given, positions, cell, multipoles, settings, training, facts)
     sizes = [(facts.counts[i], grid_extent(facts.cells[i], settings.cutoff)[1]) for i in direct]
     # ranks have different numbers of atoms and must do the same
     groups = [[place] for place in range(len(direct))]
@@ -185,13 +196,18 @@ def _periodic_pieces(
         rows = Rows.of(some.counts, positions.device)
         cells = [facts.cells[i] for i in members]
         padded = rows.pad_moments(some.multipoles)
-        of_rows = periodic_electrostatics(rows.pad(some.positions), some.cell, padded, settings, cells, ranks, training)
+        make = partial(lattice_on_grid, some.cell, settings, cells)
+        lattice = facts.made.of(given, ("grid", *members), make)
+        of_rows = periodic_electrostatics(
+            rows.pad(some.positions), some.cell, padded, settings, cells, ranks, training, lattice
+        )
         found.append(Piece(members, of_rows.energy, *(rows.atoms(values) for values in of_rows[1:])))
     return found
 
 
 def _mesh_pieces(
     structures: list[int],
+    given: tuple[Tensor, ...],
     positions: Tensor,
     cell: Tensor,
     multipoles: Multipoles,
@@ -209,7 +225,9 @@ def _mesh_pieces(
         some = take(members, facts, positions, cell, multipoles)
         rows = Rows.of(some.counts, positions.device)
         padded = rows.pad(some.positions), some.cell, rows.pad_moments(some.multipoles)
-        result = mesh_electrostatics(*padded, settings, None, training, mesh)
+        make = partial(lattice_on_mesh, some.cell, settings, mesh)
+        lattice = facts.made.of(given, ("mesh", mesh, *members), make)
+        result = mesh_electrostatics(*padded, settings, None, training, mesh, lattice)
         found.append(Piece(members, result.energy, *(rows.atoms(values) for values in result[1:])))
     return found
 

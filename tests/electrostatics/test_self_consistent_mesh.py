@@ -5,7 +5,8 @@ import torch
 from one_projection import first_derivatives_hold, second_derivatives_hold
 from self_consistent_cases import TIGHT, TOTALS, stronger
 
-from les_plugins import LatentElectrostatics, Multipoles
+from les_plugins import LatentElectrostatics, Multipoles, PairSoftness
+from les_plugins.electrostatics import solver
 from les_plugins.electrostatics.multipoles import traceless
 
 #: Far from the direct sum on purpose.
@@ -136,3 +137,39 @@ def test_second_derivatives_of_the_moments(make_system, solve):
     system = stronger(make_system(n_atoms=2, size=4.5), 3.0)  # those of the energy are in test_modes.py
     evaluate, values = function_of(system, solve, ("charge", "dipole"), total_charge="fixed")
     assert second_derivatives_hold(evaluate, values)
+
+
+def test_the_kernel_of_a_mesh_is_made_once_for_all_iterations(make_system, monkeypatch):
+    made, original = [], solver.lattice_on_mesh
+
+    def counted(*arguments):
+        made.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(solver, "lattice_on_mesh", counted)
+    system, layer = stronger(make_system(), 5.0), LatentElectrostatics(response="self_consistent", **COARSE)
+    moments = Multipoles(system.charge, system.dipole, system.quadrupole)
+    layer(system.positions, system.cell, system.pbc, system.batch, moments, system.softness, system.polarizability)
+    assert layer.response_model.iterations > 3
+    assert len(made) == 2  # of the permanent moments with quadrupoles, and of the induced ones
+
+
+def test_meshes_of_permanent_and_induced_moments_are_not_mistaken_for_each_other(make_system):
+    system, double = make_system(), {"dtype": torch.float64}
+    vector = torch.tensor([[1.0, 0.2, 0.0], [-1.0, -0.2, 0.0]], **double)
+    pairs = PairSoftness(torch.tensor([0, 1]), torch.tensor([1, 0]), vector, torch.full((2,), 0.02, **double))
+    moments = Multipoles(system.charge, system.dipole, system.quadrupole)
+    found = []
+    for shared in (True, False):
+        layer = LatentElectrostatics(response="self_consistent", **COARSE)
+        if not shared:  # a solver of somebody else's, for which nothing is kept
+            layer.solver = lambda *arguments, layer=layer: layer._solve(*arguments)
+        result = layer(
+            *(system.positions, system.cell, system.pbc, system.batch, moments),
+            polarizability=system.polarizability,
+            external_field=torch.tensor([0.0, 0.1, 0.2], **double),
+            periodic_field="dipoles",
+            pair_softness=pairs,
+        )
+        found.append([result.energy, result.charge, result.dipole])
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-14)

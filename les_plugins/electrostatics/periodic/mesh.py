@@ -20,7 +20,7 @@ from les_plugins.electrostatics.periodic.influence import mesh_tables, within
 from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
 from les_plugins.electrostatics.periodic.mesh_size import mesh_of
 from les_plugins.electrostatics.periodic.reciprocal import proper_lattice
-from les_plugins.electrostatics.periodic.reciprocal_energy import ReciprocalResult, reciprocal_energy
+from les_plugins.electrostatics.periodic.reciprocal_energy import ReciprocalLattice, ReciprocalResult, reciprocal_energy
 from les_plugins.electrostatics.periodic.several_meshes import SeveralMeshes
 from les_plugins.electrostatics.periodic.slabs import SlabFilter, SlabMesh, Waves
 from les_plugins.electrostatics.periodic.splines import AXES, Mesh
@@ -35,6 +35,7 @@ def mesh_electrostatics(
     ranks: Ranks | None = None,
     training: bool = False,
     mesh: Mesh | SeveralMeshes | None = None,
+    lattice: ReciprocalLattice | None = None,
 ) -> ReciprocalResult:
     """Energy and local fields of the permanent moments of a periodic structure, or of G of them.
 
@@ -47,6 +48,7 @@ def mesh_electrostatics(
             mesh out in slabs.
         training: see `reciprocal_energy`.
         mesh: of every structure, or the mesh of each; None, of one structure: `mesh_of` its cell.
+        lattice: `lattice_on_mesh` of these cells, where it is known.
 
     Returns:
         As `reciprocal_energy`. All derivatives are those of the energy on the mesh, to rounding.
@@ -60,21 +62,28 @@ def mesh_electrostatics(
     sigma, cutoff = settings.sigma, settings.cutoff
     if mesh is None:
         mesh = mesh_of(proper_lattice(cell), sigma, cutoff, multipoles.order, settings.mesh_tolerance)
-    inverse = torch.linalg.inv_ex(cell).inverse  # without waiting for whether there is one, which is known
     if ranks is None or ranks.size == 1:
-        if isinstance(mesh, SeveralMeshes):
-            mesh_filter = _MeshFilter(_kernels(cell, inverse, mesh, sigma, cutoff), mesh)
-        else:
-            mesh_filter = _MeshFilter(_kernel(cell, inverse, mesh, sigma, cutoff))
-        return reciprocal_energy(positions, multipoles, inverse, mesh, mesh_filter, settings, None, training)
+        lattice = lattice_on_mesh(cell, settings, mesh) if lattice is None else lattice
+        return reciprocal_energy(positions, multipoles, lattice, mesh, settings, None, training)
     assert isinstance(mesh, Mesh)
     slab = SlabMesh.of(mesh, ranks.rank, ranks.size)
+    inverse = torch.linalg.inv_ex(cell).inverse
     slab_filter = SlabFilter.of(cell, inverse, Waves.of(inverse, mesh, cutoff, ranks), sigma, cutoff)
+    lattice = ReciprocalLattice(inverse, slab_filter)
 
     def routes(fractional: Tensor) -> Routes:
         return Routes.of(slab.takers(fractional, ranks.size), ranks)
 
-    return reciprocal_energy(positions, multipoles, inverse, slab, slab_filter, settings, None, training, routes)
+    return reciprocal_energy(positions, multipoles, lattice, slab, settings, None, training, routes)
+
+
+def lattice_on_mesh(cell: Tensor, settings: ElectrostaticsSettings, mesh: Mesh | SeveralMeshes) -> ReciprocalLattice:
+    """Inverses of cells and the kernel on their meshes; arguments as for `mesh_electrostatics`."""
+    sigma, cutoff = settings.sigma, settings.cutoff
+    inverse = torch.linalg.inv_ex(cell).inverse  # without waiting for whether there is one, which is known
+    if isinstance(mesh, SeveralMeshes):
+        return ReciprocalLattice(inverse, _MeshFilter(_kernels(cell, inverse, mesh, sigma, cutoff), mesh))
+    return ReciprocalLattice(inverse, _MeshFilter(_kernel(cell, inverse, mesh, sigma, cutoff)))
 
 
 def squared_lengths(inverse: Tensor, mesh: Mesh) -> Tensor:

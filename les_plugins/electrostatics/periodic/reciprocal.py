@@ -18,7 +18,7 @@ from les_plugins.electrostatics.lattice import determinant
 from les_plugins.electrostatics.multipoles import Multipoles
 from les_plugins.electrostatics.parallel.reduction import Ranks
 from les_plugins.electrostatics.periodic.kernel import smeared_coulomb_kernel
-from les_plugins.electrostatics.periodic.reciprocal_energy import ReciprocalResult, reciprocal_energy
+from les_plugins.electrostatics.periodic.reciprocal_energy import ReciprocalLattice, ReciprocalResult, reciprocal_energy
 from les_plugins.electrostatics.periodic.structure_factor import ReciprocalGrid, Slab
 from les_plugins.electrostatics.settings import ElectrostaticsSettings
 from les_plugins.errors import GeometryError
@@ -42,6 +42,7 @@ def periodic_electrostatics(
     cells: Sequence[Cell],
     ranks: Ranks | None = None,
     training: bool = False,
+    lattice: ReciprocalLattice | None = None,
 ) -> ReciprocalResult:
     """Energies and local fields of the permanent moments of periodic structures that share a grid.
 
@@ -52,6 +53,7 @@ def periodic_electrostatics(
         settings: of the sums.
         cells: the values of `cell` on the host; none of them singular.
         ranks, training: see `reciprocal_energy`.
+        lattice: `lattice_on_grid` of these cells, where it is known.
 
     Returns:
         As `reciprocal_energy`.
@@ -63,12 +65,18 @@ def periodic_electrostatics(
     """
     shape = grid_shape(tuple(cells), settings.cutoff)
     grid = ReciprocalGrid(shape.extent, shape.slabs, settings.workspace_bytes, settings.products)
+    lattice = lattice_on_grid(cell, settings, cells) if lattice is None else lattice
+    return reciprocal_energy(positions, multipoles, lattice, grid, settings, ranks, training)
+
+
+def lattice_on_grid(cell: Tensor, settings: ElectrostaticsSettings, cells: Sequence[Cell]) -> ReciprocalLattice:
+    """Inverses of cells (G, 3, 3) and the kernel on their grid; arguments as for `periodic_electrostatics`."""
+    shape = grid_shape(tuple(cells), settings.cutoff)
     inverse = torch.linalg.inv_ex(cell).inverse  # Cartesian to fractional
     permutation = _permutation(shape.axes, cell.device)
     if permutation is not None:  # in the grid's order of axes
         inverse = torch.gather(inverse, 2, permutation)
-    reciprocal_filter = _GridFilter(_kernel(cell, inverse, shape, settings))
-    return reciprocal_energy(positions, multipoles, inverse, grid, reciprocal_filter, settings, ranks, training)
+    return ReciprocalLattice(inverse, _GridFilter(_kernel(cell, inverse, shape, settings)))
 
 
 def proper_lattice(cell: Tensor) -> Tensor:

@@ -44,6 +44,13 @@ class ReciprocalFilter(Protocol):
         """∂E/∂kernel, which is |S(k)|²."""
 
 
+class ReciprocalLattice(NamedTuple):
+    """What a sum needs of cells: their inverses (…, 3, 3) 1/Å in its order of axes, and the kernel on its grid."""
+
+    inverse: Tensor
+    reciprocal_filter: ReciprocalFilter
+
+
 class ReciprocalResult(NamedTuple):
     """Energy (…) eV and atomic energy (…, n) eV of periodic structures, potential (…, n) V, its gradient (…, n, 3)."""
 
@@ -56,9 +63,8 @@ class ReciprocalResult(NamedTuple):
 def reciprocal_energy(
     positions: Tensor,
     multipoles: Multipoles,
-    inverse: Tensor,
+    lattice: ReciprocalLattice,
     transform: MomentTransform,
-    reciprocal_filter: ReciprocalFilter,
     settings: ElectrostaticsSettings,
     ranks: Ranks | None = None,
     training: bool = False,
@@ -69,9 +75,8 @@ def reciprocal_energy(
     Args:
         positions: (…, n, 3) Å, float64.
         multipoles: moments of the atoms; zero for rows that are none.
-        inverse: (…, 3, 3) 1/Å, Cartesian to fractional coordinates in the transform's order of axes.
+        lattice: of the cells, on the grid of the transform.
         transform: from moments to a grid, and back.
-        reciprocal_filter: the kernel on that grid.
         settings: of the sums.
         ranks: the structure's other atoms are on the other ranks of this group; the cell is the same on all.
         routes: from fractional coordinates to the way to the ranks that hold the parts of a grid, in place of `ranks`;
@@ -84,6 +89,7 @@ def reciprocal_energy(
 
     Source: theory 2.1; arXiv 2605.05746.
     """
+    inverse, reciprocal_filter = lattice
     fractional = rows_times(positions, inverse)
     fractional = fractional - torch.floor(fractional.detach())
     moments = fractional_moments(multipoles, inverse)

@@ -85,4 +85,4 @@ def capacity_of_atoms(softness: Tensor | None, polarizability: Tensor | None) ->
 
 def _product(blocks: Tensor | None, v: Tensor) -> Tensor:
     """(N, d)."""
-    return torch.zeros_like(v) if blocks is None else (blocks @ v[:, :, None])[:, :, 0]
+    return torch.zeros_like(v) if blocks is None else torch.bmm(blocks, v[:, :, None])[:, :, 0]
