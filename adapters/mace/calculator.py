@@ -15,6 +15,7 @@ from mace.calculators.mace import MACECalculator
 from torch import Tensor, nn
 
 from les_plugins.adapters.mace.accelerated import OPTIONS, accelerated, wanted
+from les_plugins.adapters.mace.by_receiver import summed_by_receiver
 from les_plugins.adapters.mace.graphs import OneGraph, batch_of
 from les_plugins.data.given_charge import NAMES
 from les_plugins.data.structure_reading import trained_charge_key
@@ -50,7 +51,10 @@ class LesMACECalculator(LongRangeCalculator, MACECalculator):
         self.implemented_properties = list(type(self).implemented_properties)  # MACE extends the list in place
         if not default_dtype:
             default_dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        model = accelerated(model, wanted({option: kwargs.pop(option, False) for option in OPTIONS}), device)
+        kernels = wanted({option: kwargs.pop(option, False) for option in OPTIONS})
+        model = accelerated(model, kernels, device)
+        if torch.device(device).type == "cpu" and not kernels and not kwargs.get("compile_mode"):
+            model = summed_by_receiver(model)
         kwargs["head"] = head_of(model, kwargs.get("head", (metadata or {}).get("head")))
         key = (kwargs.get("info_keys") or {}).get("total_charge") or trained_charge_key(metadata or {}, kwargs["head"])
         root = logging.getLogger()

@@ -19,6 +19,7 @@ import torch
 from ase import Atoms
 from torch import Tensor, nn
 
+from les_plugins.adapters.mace.by_receiver import edge_by_edge
 from les_plugins.adapters.mace.graphs import batch_of
 from les_plugins.adapters.mace.model import LongRangeMACE, layer_irreps, node_features
 from les_plugins.adapters.mace.summed import strained, with_long_range
@@ -56,7 +57,7 @@ def compile_model(
 
         if len(model.base.heads) > 1:
             raise HostError(f"target metatomic: this model has several heads ({', '.join(model.base.heads)})")
-    eager = copy.deepcopy(model).to(device)
+    eager: Any = copy.deepcopy(edge_by_edge(model)).to(device)
     if static_cell is not None:
         eager.long_range.set_static_cell(static_cell)
     lengths = eager.long_range.electrostatics.static_lengths()
