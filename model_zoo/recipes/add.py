@@ -162,7 +162,7 @@ def command(name: str, host: str, recipe: Path, facts: dict, options: list[str])
     """What retrains the checkpoint; $DATA is the folder of the data."""
     data = facts["pretraining"] if recipe.stem.endswith(PRETRAINING) else facts
     stage = data.get("stages", {}).get(recipe.stem, {})
-    train, valid = shown(stage.get("train", data["train"])), shown(data["valid"])
+    train, valid = (shown(stage.get(kind, data[kind])) for kind in ("train", "valid"))
     prepare = list(stage.get("prepare", []))
     if has_teacher(recipe, facts):
         teacher, source = facts["teacher"], train

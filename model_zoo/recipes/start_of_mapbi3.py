@@ -53,9 +53,10 @@ def main() -> None:
     """Build and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", type=Path, help="extended XYZ to write")
+    parser.add_argument("--lattice", type=float, nargs=4, default=LATTICE, help="Å, of the cubic cell")
     args = parser.parse_args()
     random = np.random.default_rng(0)
-    found = [crystal(edge, matrix, random) for edge in LATTICE for matrix in (ALONG_C, ALONG_A, DOUBLED)]
+    found = [crystal(edge, matrix, random) for edge in args.lattice for matrix in (ALONG_C, ALONG_A, DOUBLED)]
     args.target.parent.mkdir(parents=True, exist_ok=True)
     write(args.target, [found[number] for number in FRAMES])
 
