@@ -92,7 +92,7 @@ def check_spins(frames: Iterable[tuple[str, Atoms]]) -> None:
                     "no model of les-plugins reads a spin, so none can learn both; allowed: one of them"
                 )
     if higher:
-        text = f"{len(higher)} of {count} frames have a spin, which no model of les-plugins reads ({higher[0]})"
+        text = f"{len(higher)} of {count} frames have a spin, which the model does not read ({higher[0]})"
         warnings.warn(text, LesPluginsWarning, stacklevel=3)
 
 
