@@ -124,11 +124,13 @@ def main() -> None:
             lines += [_line([ATOMS] * n, [boundary], response) for n in (1, 16, 64)]
     lines += [_line([ATOMS] * n, ["periodic"], "one_shot", "mesh") for n in (1, 16, 64)]
     ragged = []
-    for n in (4, 16, 64):
+    for n in (4, 16):
         sizes = torch.randint(SMALLEST, LARGEST + 1, (n,), generator=torch.Generator().manual_seed(1)).tolist()
         for response in RESPONSES:
             cases = [([name], "direct", 1.0) for name in BOUNDARIES] + [([*BOUNDARIES], "direct", 1.0)]
-            cases += [(["periodic"], "direct", 2.5), (["periodic"], "mesh", 1.0)]
+            cases.append((["periodic"], "direct", 2.5))
+            if n == 4 or response == "one_shot":  # many iterations on many meshes take minutes here
+                cases.append((["periodic"], "mesh", 1.0))
             ragged += [_ragged_line(sizes, boundaries, response, *rest) for boundaries, *rest in cases]
     sys.stdout.write(HEAD + "\n".join(lines) + "\n" + RAGGED + "\n".join(ragged) + "\n" + LIMITS + TAIL)
 
