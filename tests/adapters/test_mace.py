@@ -182,8 +182,9 @@ def test_a_charge_of_any_kind_that_the_model_does_not_read_changes_nothing(model
     """MACE makes a tensor of it before any layer is asked whether it reads it."""
     calculator, atoms = LesMACECalculator(model), waters()
     expected = calculator.get_property("energy", atoms)
-    for key in ("charge", "spin", "external_field"):
+    for key in ("charge", "external_field"):
         atoms.info[key] = charge
+    atoms.info["spin"] = np.array([1])  # of a closed shell; others are refused
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LesPluginsWarning)
         assert calculator.get_property("energy", atoms) == expected
